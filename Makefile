@@ -1,0 +1,38 @@
+# make demo and make test are all a newcomer needs. Each creates .venv with pinned versions first.
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INPUTS := pyproject.toml constraints.txt
+
+.PHONY: demo test lint types unit clean
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/micro-rm demo
+
+test: lint types unit
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# The checkout is the package, whatever its folder is called: pyright sees it under its own name.
+types: $(VENV)/.dev
+	@mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/micro_rm
+	$(VENV)/bin/pyright --project $(VENV)/types/micro_rm --pythonpath $(VENV)/bin/python
+
+unit: $(VENV)/.dev
+	$(VENV)/bin/pytest
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python $(INPUTS)
+	$(PIP) -e ".[demo]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python $(INPUTS)
+	$(PIP) -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

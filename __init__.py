@@ -1,0 +1,18 @@
+"""Reward models for different people: mixture heads and routing from cached features.
+
+Importing this package loads neither torch nor jax; the parts do, when they are used.
+"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+
+class UserError(Exception):
+    """Something that the user can put right; the message says what, where and how.
+
+    Every error that micro_rm raises on purpose is one of these.
+    """
+
+
+__all__ = ["UserError", "__version__"]

@@ -1,0 +1,35 @@
+"""A store at a glance: a description read from manifest and pair tables, without any vector."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .pairs import NO_ROW, read_pairs, table_names
+from .schema import read_manifest
+
+
+def describe_store(store: Path) -> dict[str, Any]:
+    """Identity, shards and pair tables of a store."""
+    manifest = read_manifest(store)
+    tables = {}
+    for name in table_names(store):
+        table = read_pairs(store, name)
+        tables[name] = {
+            "pairs": len(table),
+            "splits": dict(Counter(table.text["split"])),
+            "attributes": dict(Counter(name or "(none)" for name in table.text["attribute"])),
+            "views": {key: int((rows != NO_ROW).sum()) for key, rows in sorted(table.rows.items())},
+            "account": dict(table.account),
+        }
+    return {
+        "store": str(store),
+        "identity": asdict(manifest.identity),
+        "width": manifest.width,
+        "vectors": manifest.rows,
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "shards": len(manifest.shards),
+        "tables": tables,
+    }

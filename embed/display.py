@@ -1,0 +1,98 @@
+"""What a terminal shows of data and embedding: tables, and progress with rate and time left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from .extract import Progress as ProgressCallback
+
+LINE_SECONDS = 10.0
+
+
+def summary_view(name: str, summary: dict[str, Any]) -> RenderableType:
+    """The result of ``check``: counts, attributes, lengths, warnings, and every refused row."""
+    counts = Table(box=None, show_header=False, pad_edge=False)
+    for label, value in (
+        ("rows read", summary["rows"]),
+        ("pairs", summary["pairs"]),
+        ("rows or pairs refused", summary["refused"]),
+        ("rating ties dropped", sum(summary["ties"].values())),
+        ("exact duplicates", summary["duplicates"]),
+        ("pairs also judged the other way", summary["contradictions"]),
+        (
+            "prompts in train / test",
+            "{train[prompts]} / {test[prompts]}".format(**summary["splits"]),
+        ),
+        ("prompts in both", summary["prompt_overlap"]),
+        ("pairs with a context", summary["with_context"]),
+        ("users", summary["users"]),
+    ):
+        counts.add_row(label, str(value))
+    attributes = Table("attribute", "train", "test", "ties", box=None, pad_edge=False)
+    for attribute, numbers in summary["attributes"].items():
+        attributes.add_row(attribute, *(str(numbers[key]) for key in ("train", "test", "ties")))
+    percentiles = list(summary["words"]["chosen"])
+    words = Table("words", *percentiles, box=None, pad_edge=False)
+    for role, values in summary["words"].items():
+        words.add_row(role, *(str(values[key]) for key in percentiles))
+    for table in (attributes, words):
+        for column in table.columns[1:]:
+            column.justify = "right"
+    parts: list[RenderableType] = [Text(name, style="bold"), counts, "", attributes, "", words]
+    if summary["warnings"] or summary["refusals"]:
+        parts.append("")
+    parts += [Text(f"warning: {warning}", style="yellow") for warning in summary["warnings"]]
+    parts += [
+        Text(f"refused: {item['file']} row {item['row']}: {item['field']} {item['reason']}")
+        for item in summary["refusals"]
+    ]
+    return Group(*parts)
+
+
+@contextmanager
+def embedding_progress(console: Console) -> Iterator[ProgressCallback]:
+    """A callback that draws a bar on a terminal and a line every ten seconds elsewhere."""
+    if not console.is_terminal:
+        yield _line_progress(console)
+        return
+    columns = (TextColumn("embed"), BarColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, note="loading the backbone")
+
+        def advance(done: int, total: int, seconds: float) -> None:
+            bar.update(task, completed=done, total=total, note=_note(done, total, seconds))
+
+        yield advance
+
+
+def _line_progress(console: Console) -> ProgressCallback:
+    last = 0.0
+
+    def advance(done: int, total: int, seconds: float) -> None:
+        nonlocal last
+        if seconds - last >= LINE_SECONDS:
+            last = seconds
+            console.print(f"embed    {_note(done, total, seconds)}", highlight=False)
+
+    return advance
+
+
+def _note(done: int, total: int, seconds: float) -> str:
+    rate = done / max(seconds, 1e-9)
+    left = (total - done) / max(rate, 1e-9)
+    return f"{done:,} of {total:,} tokens, {rate:,.0f} tokens/s, {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,60 @@
+"""Wishes in words for attributes: read from a JSON file and given to the pairs that have none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from .pair import DataError, PreferencePair, hash_fraction
+
+Wishes = dict[str, dict[str, list[str]]]
+
+
+def read_contexts(path: str) -> Wishes:
+    """``{attribute: {"train": [...], "test": [...]}}``; a list or one text serves both splits."""
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"{path}: no such file; give an existing one with --data.contexts")
+    try:
+        raw = json.loads(file.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a JSON file ({error})") from error
+    if not isinstance(raw, dict):
+        raise DataError(f"{path}: expected an object of attributes, found {type(raw).__name__}")
+    return {attribute: _wishes(value, f"{path}: {attribute}") for attribute, value in raw.items()}
+
+
+def assign_contexts(pairs: Sequence[PreferencePair], wishes: Wishes) -> list[PreferencePair]:
+    """Give each pair without a context one wording of its attribute, for its own split.
+
+    The choice depends on the pair's content only, so it survives any reordering of the file.
+    """
+    chosen = []
+    for pair in pairs:
+        if pair.context is None and pair.attribute in wishes:
+            texts = wishes[pair.attribute][pair.split]
+            pick = int(hash_fraction("context", pair.pair_id) * len(texts))
+            pair = replace(pair, context=texts[pick])
+        chosen.append(pair)
+    return chosen
+
+
+def _wishes(value: object, where: str) -> dict[str, list[str]]:
+    if isinstance(value, dict):
+        missing = {"train", "test"} - value.keys()
+        if missing:
+            raise DataError(f"{where}: expected the keys train and test, missing {sorted(missing)}")
+        return {split: _texts(value[split], f"{where}.{split}") for split in ("train", "test")}
+    return {split: _texts(value, where) for split in ("train", "test")}
+
+
+def _texts(value: object, where: str) -> list[str]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts:
+        raise DataError(f"{where}: expected a text or a list of texts, found {value!r}")
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{where}: expected non-empty texts, found {text!r}")
+    return texts

@@ -1,0 +1,121 @@
+"""What a prompt and a response may look like in a file, brought to messages and text.
+
+Accepted: plain text, lists of ``{"role", "content"}`` messages, and transcripts with
+``Human:`` / ``Assistant:`` markers as in Anthropic's HH-RLHF.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+from .pair import ROLES, Message
+
+_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
+_ROLE_OF = {"Human": "user", "Assistant": "assistant"}
+
+
+class RowError(Exception):
+    """One row cannot be used: the field and the reason."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(field, reason)
+        self.field = field
+        self.reason = reason
+
+
+def parse_prompt(value: Any, field: str) -> tuple[Message, ...]:
+    """Messages of a prompt; the last one must be the user's."""
+    turns = parse_conversation(value, field)
+    if turns is None:
+        turns = (Message("user", _text(value, field)),)
+    if turns[-1].role != "user":
+        raise RowError(field, f"expected a last turn by the user, found {turns[-1].role}")
+    return turns
+
+
+def parse_conversation(value: Any, field: str) -> tuple[Message, ...] | None:
+    """Messages if the value is a list of them or a transcript, None if it is plain text."""
+    if isinstance(value, list):
+        if not value:
+            raise RowError(field, "expected at least one message, found an empty list")
+        return tuple(_message(item, f"{field}[{index}]") for index, item in enumerate(value))
+    if isinstance(value, str) and value.lstrip().startswith("Human:"):
+        return _parse_transcript(value.strip(), field)
+    return None
+
+
+def parse_response(value: Any, field: str, prompt: tuple[Message, ...]) -> str:
+    """The text of a response: plain, a completion message, or the prompt's conversation plus one.
+
+    Raises ``RowError`` if a whole conversation does not start with the row's own prompt.
+    """
+    turns = parse_conversation(value, field)
+    if turns is None:
+        return _text(value, field)
+    if len(turns) > len(prompt) and turns[: len(prompt)] == prompt:
+        turns = turns[len(prompt) :]
+    if len(turns) != 1 or turns[0].role != "assistant":
+        raise RowError(
+            field,
+            "expected one assistant message, alone or after the row's own prompt; "
+            f"found {len(turns)} messages with roles {', '.join(turn.role for turn in turns)}",
+        )
+    return _text(turns[0].content, field)
+
+
+def split_conversations(
+    chosen: Any, rejected: Any, fields: tuple[str, str]
+) -> tuple[tuple[Message, ...], str, str]:
+    """Prompt and both responses of two whole conversations that differ in their last turn only."""
+    sides = []
+    for value, field in zip((chosen, rejected), fields, strict=True):
+        turns = parse_conversation(value, field)
+        if turns is None:
+            raise RowError(
+                field,
+                "the row has no prompt, so expected a whole conversation (messages, or text with "
+                "Human:/Assistant: markers), found plain text; add a prompt column",
+            )
+        if len(turns) < 2 or turns[-1].role != "assistant":
+            raise RowError(field, "expected a conversation that ends with an assistant message")
+        sides.append(turns)
+    if sides[0][:-1] != sides[1][:-1]:
+        raise RowError(fields[1], "the two conversations differ before their last message")
+    prompt = parse_prompt([turn._asdict() for turn in sides[0][:-1]], fields[0])
+    return prompt, _text(sides[0][-1].content, fields[0]), _text(sides[1][-1].content, fields[1])
+
+
+def _message(item: Any, field: str) -> Message:
+    if not isinstance(item, dict):
+        raise RowError(field, f"expected a message object, found {type(item).__name__}")
+    role, content = item.get("role"), item.get("content")
+    if role not in ROLES:
+        raise RowError(f"{field}.role", f"expected one of {', '.join(ROLES)}, found {role!r}")
+    return Message(role, _text(content, f"{field}.content"))
+
+
+def _parse_transcript(text: str, field: str) -> tuple[Message, ...]:
+    marks = list(_TURN.finditer(text))
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    turns = [
+        Message(_ROLE_OF[mark.group(1)], text[mark.end() : end].strip())
+        for mark, end in zip(marks, ends, strict=True)
+    ]
+    for before, after in itertools.pairwise(turns):
+        if before.role == after.role:
+            raise RowError(field, f"two {after.role} turns in a row in the transcript")
+    if not all(turn.content for turn in turns):
+        raise RowError(field, "the transcript has an empty turn")
+    return tuple(turns)
+
+
+def _text(value: Any, field: str) -> str:
+    if not isinstance(value, str):
+        raise RowError(field, f"expected text, found {type(value).__name__}")
+    if not value.strip():
+        raise RowError(field, "expected text, found an empty string")
+    if "\x00" in value or any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+        raise RowError(field, "text contains NUL or a lone surrogate and cannot be encoded")
+    return value

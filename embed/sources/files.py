@@ -1,0 +1,68 @@
+"""Rows of a JSON-lines or Parquet file with their numbers; an unreadable row becomes a refusal."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .pair import DataError, Refusal
+
+Row = dict[str, Any]
+SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+
+
+def read_rows(path: str) -> Iterator[tuple[int, Row | Refusal]]:
+    """Yield ``(row number from 1, row)``; a row that cannot be decoded is yielded as a refusal."""
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"{path}: no such file; give an existing one with --data.train/--data.test")
+    if path.endswith(".parquet"):
+        yield from _parquet_rows(file)
+    elif path.endswith((".jsonl", ".jsonl.gz")):
+        yield from _json_rows(file)
+    else:
+        raise DataError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}")
+
+
+def _json_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
+    opener = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opener(file, "rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield number, _parse_line(number, line, file.name)
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise DataError(
+            f"{file}: damaged gzip file ({error}); copy or download it again"
+        ) from error
+
+
+def _parse_line(number: int, line: bytes, name: str) -> Row | Refusal:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Refusal(number, "", f"not UTF-8 at byte {error.start}", name)
+    except (json.JSONDecodeError, RecursionError) as error:
+        return Refusal(number, "", f"not JSON: {error}", name)
+    if not isinstance(row, dict):
+        return Refusal(number, "", f"expected a JSON object, found {type(row).__name__}", name)
+    return row
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(file)
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{file}: not a Parquet file ({error})") from error
+    number = 0
+    with table:
+        for batch in table.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row

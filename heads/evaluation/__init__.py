@@ -1,0 +1,1 @@
+"""Predictions to numbers with intervals, to a report that one can trust and look at."""

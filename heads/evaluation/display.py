@@ -1,0 +1,32 @@
+"""The result table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+
+def method_table(report: Mapping[str, Any]) -> Table:
+    """Attributes as rows, methods as columns; the best of a row is bold."""
+    methods = report["methods"]
+    table = Table("accuracy", "n", *methods, box=None, pad_edge=False, title=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    attributes = next(iter(methods.values()))["attributes"]
+    for attribute, first in attributes.items():
+        values = [method["attributes"][attribute]["accuracy"] for method in methods.values()]
+        table.add_row(attribute, str(first["n"]), *_best_bold(values))
+    macros = [method["macro"]["accuracy"] for method in methods.values()]
+    table.add_section()
+    table.add_row("macro", str(report["test"]["rows"]), *_best_bold(macros))
+    bounds = [f"{m['macro']['low']:.3f}-{m['macro']['high']:.3f}" for m in methods.values()]
+    table.add_row(f"{report['confidence']:.0%} interval", "", *bounds)
+    table.add_row("NLL", "", *(f"{method['nll']:.3f}" for method in methods.values()))
+    return table
+
+
+def _best_bold(values: list[float]) -> list[str]:
+    best = max(values)
+    return [f"[bold]{value:.3f}[/]" if value == best else f"{value:.3f}" for value in values]

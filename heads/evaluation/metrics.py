@@ -1,0 +1,116 @@
+"""Numbers from predictions: pure NumPy, chosen always first, ties count one half."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+ECE_BINS = 10
+
+
+class Interval(NamedTuple):
+    """A value with the bounds of its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def log_sigmoid(delta: np.ndarray) -> np.ndarray:
+    """``log sigmoid``, elementwise, finite for every finite input."""
+    return -np.logaddexp(0.0, -delta.astype(np.float64))
+
+
+def mixture_log_prob(delta_NxK: np.ndarray, log_weights_SxNxK: np.ndarray) -> np.ndarray:
+    """``log sum_k w_k sigmoid(delta_k)`` per draw and row: (S, N), float64."""
+    terms = log_weights_SxNxK.astype(np.float64) + log_sigmoid(delta_NxK)
+    return np.logaddexp.reduce(terms, axis=-1)
+
+
+def decision_statistic(
+    rule: str, delta_NxK: np.ndarray, log_weights_SxNxK: np.ndarray
+) -> np.ndarray:
+    """(S, N) statistic whose sign decides: positive where chosen wins, zero for a tie.
+
+    R1 is ``log P(chosen wins) - log P(rejected wins)`` of the mixture, R2 the weighted margin.
+    They can disagree: one loud head against several sure ones.
+    """
+    if rule == "R1":
+        wins = mixture_log_prob(delta_NxK, log_weights_SxNxK)
+        return wins - mixture_log_prob(-delta_NxK, log_weights_SxNxK)
+    if rule == "R2":
+        return np.sum(np.exp(log_weights_SxNxK.astype(np.float64)) * delta_NxK, axis=-1)
+    raise ValueError(f"rule: expected R1 or R2, found {rule!r}")
+
+
+def correctness(statistic: np.ndarray) -> np.ndarray:
+    """1 where chosen wins, 0 where it loses, one half for a tie; same shape."""
+    return np.where(statistic == 0, 0.5, (statistic > 0).astype(np.float64))
+
+
+def expected_calibration_error(probability: np.ndarray) -> float:
+    """Gap between confidence and accuracy over ten equal bins of ``max(p, 1 - p)``.
+
+    ``probability`` is that of the observed label; the sides of a pair are exchangeable, so the
+    confidence of a decision lies in [1/2, 1].
+    """
+    p = probability.reshape(-1)
+    confidence = np.maximum(p, 1 - p)
+    correct = correctness(p - 0.5)
+    place = np.minimum(((confidence - 0.5) * 2 * ECE_BINS).astype(int), ECE_BINS - 1)
+    gaps = np.bincount(place, confidence - correct, ECE_BINS)
+    return float(np.abs(gaps).sum() / p.size)
+
+
+def attribute_sums(
+    correct_N: np.ndarray, prompt_N: np.ndarray, attribute_N: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of correctness and of rows per prompt and attribute: two (P, A) arrays."""
+    flat = prompt_N * shape[1] + attribute_N
+    size = shape[0] * shape[1]
+    sums = np.bincount(flat, correct_N, size).reshape(shape)
+    return sums, np.bincount(flat, minlength=size).reshape(shape).astype(np.float64)
+
+
+def resample_prompts(prompts: int, resamples: int, seed: int) -> np.ndarray:
+    """(R, P) how often each prompt occurs in each bootstrap sample of P prompts."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples).astype(float)
+
+
+def bootstrap_accuracies(
+    sums_PxA: np.ndarray, rows_PxA: np.ndarray, counts_RxP: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy per attribute on the data (A,) and in every resample (R, A).
+
+    An attribute that a resample misses altogether is NaN there and left out of its macro mean.
+    """
+    with np.errstate(invalid="ignore"):
+        resampled = (counts_RxP @ sums_PxA) / (counts_RxP @ rows_PxA)
+    return sums_PxA.sum(axis=0) / rows_PxA.sum(axis=0), resampled
+
+
+def interval(value: float, resampled_R: np.ndarray, confidence: float) -> Interval:
+    """Percentile bootstrap interval around a value."""
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(resampled_R, [tail, 1 - tail])
+    return Interval(float(value), float(low), float(high))
+
+
+def head_accuracy(delta_NxK: np.ndarray, attribute_N: np.ndarray, attributes: int) -> np.ndarray:
+    """(K, A) accuracy of every single head on the rows of every attribute."""
+    correct_NxK = correctness(delta_NxK)
+    rows_A = np.bincount(attribute_N, minlength=attributes)
+    sums = [np.bincount(attribute_N, column, attributes) for column in correct_NxK.T]
+    return np.stack(sums) / rows_A
+
+
+def mean_weights(
+    log_weights_SxNxK: np.ndarray, attribute_N: np.ndarray, attributes: int
+) -> np.ndarray:
+    """(A, K) mean router weight of every head over the rows of every attribute and all draws."""
+    weights_NxK = np.exp(log_weights_SxNxK.astype(np.float64)).mean(axis=0)
+    rows_A = np.bincount(attribute_N, minlength=attributes)
+    sums = [np.bincount(attribute_N, column, attributes) for column in weights_NxK.T]
+    return (np.stack(sums) / rows_A).T

@@ -1,0 +1,51 @@
+"""``report.html`` from ``report.json``: one self-contained file, every text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from .plots import training_curves
+
+TEMPLATE = "report.html.j2"
+SUMMARY_OF_NOTHING = "A method of another version of micro-rm."
+
+
+def render_page(
+    report: Mapping[str, Any],
+    summaries: Mapping[str, str],
+    curves: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """The page of a report. ``summaries`` explains each method in a sentence."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shade"] = shade
+    source = resources.files(__name__.rpartition(".")[0]).joinpath(TEMPLATE).read_text("utf-8")
+    methods = report["methods"]
+    attributes = list(next(iter(methods.values()))["attributes"])
+    winners = {
+        attribute: max(methods, key=lambda m: methods[m]["attributes"][attribute]["accuracy"])
+        for attribute in attributes
+    }
+    return environment.from_string(source).render(
+        report=report,
+        attributes=attributes,
+        winners=winners,
+        best=max(methods, key=lambda name: methods[name]["macro"]["accuracy"]),
+        summaries={name: summaries.get(name, SUMMARY_OF_NOTHING) for name in methods},
+        mixtures={n: h for n, h in report["heads"].items() if len(h["usage"]) > 1},
+        curves=Markup(training_curves(curves)),
+    )
+
+
+def shade(value: float, low: float, high: float) -> str:
+    """A CSS colour for a cell: red below the middle of [low, high], blue above, clear at it."""
+    middle, half = (low + high) / 2, (high - low) / 2
+    strength = max(-1.0, min(1.0, (value - middle) / half))
+    hue = "59, 111, 212" if strength > 0 else "212, 99, 59"
+    return f"rgba({hue}, {abs(strength) * 0.75:.2f})"

@@ -1,0 +1,85 @@
+"""Stage 2: Hedge targets from head losses, and the router that learns to predict them.
+
+The targets are the closed form of ``min_w sum_k w_k L_k + tau KL(w || prior)`` on the simplex
+(paper eq. 5): ``w_k`` proportional to ``prior_k exp(-L_k / tau)``. They are recomputed at the
+start of every epoch from the router itself and held fixed within it (paper, appendix B.1).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from ..configs.schema import AdaptConfig
+from .losses import head_nll, soft_label_cross_entropy
+from .model import ModelSpec, log_weights
+from .training import Batches, shuffled_batches
+
+
+def hedge_targets(log_prior_NxK: Array, losses_NxK: Array, tau: float | Array) -> Array:
+    """Hedge weights per row: (N, K), on the simplex. ``losses`` in nats, ``tau > 0`` in nats.
+
+    The smallest loss among heads with prior weight is subtracted before the division, so float32
+    stays exact where it matters for ``tau`` down to 1e-4. A zero prior stays zero.
+
+    >>> import jax.numpy as jnp
+    >>> q = hedge_targets(jnp.log(jnp.array([[0.3, 0.7]])), jnp.array([[0.126928, 1.3132617]]), 0.5)
+    >>> [round(float(x), 4) for x in q[0]]
+    [0.8213, 0.1787]
+    """
+    possible_NxK = log_prior_NxK > -jnp.inf
+    best_Nx1 = jnp.min(jnp.where(possible_NxK, losses_NxK, jnp.inf), axis=-1, keepdims=True)
+    regret_NxK = jnp.where(possible_NxK, losses_NxK - best_Nx1, 0.0)
+    return jax.nn.softmax(log_prior_NxK - regret_NxK / tau, axis=-1)
+
+
+class AdaptData(NamedTuple):
+    """Budget rows of one draw: head margins, router inputs, and which rows are real (mask)."""
+
+    delta_NxK: Array
+    router_input_NxD: Array
+    mask_N: Array
+
+
+@partial(jax.jit, static_argnames=("spec", "config"))
+def fit_router(
+    spec: ModelSpec, params: Any, data: AdaptData, config: AdaptConfig, key: Array
+) -> tuple[Any, Array]:
+    """Fine-tune the router on one draw; heads are data here and cannot change.
+
+    Returns the new router parameters and the mean cross-entropy per epoch (epochs,).
+    """
+    losses_NxK = head_nll(data.delta_NxK)
+    optimiser = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+
+    def loss(router: Any, targets_BxK: Array, inputs_BxD: Array, mask_B: Array) -> Array:
+        per_row_B = soft_label_cross_entropy(targets_BxK, log_weights(spec, router, inputs_BxD))
+        return jnp.sum(per_row_B * mask_B) / jnp.maximum(jnp.sum(mask_B), 1.0)
+
+    def epoch(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], Array]:
+        router, state = carry
+        log_prior_NxK = log_weights(spec, router, data.router_input_NxD)
+        targets_NxK = jax.lax.stop_gradient(hedge_targets(log_prior_NxK, losses_NxK, config.tau))
+        batches: Batches = shuffled_batches(
+            jax.random.fold_in(key, number), data.mask_N, config.batch_size
+        )
+
+        def step(carry: tuple[Any, Any], batch: Batches) -> tuple[tuple[Any, Any], Array]:
+            router, state = carry
+            value, gradient = jax.value_and_grad(loss)(
+                router, targets_NxK[batch.rows], data.router_input_NxD[batch.rows], batch.mask
+            )
+            updates, state = optimiser.update(gradient, state, router)
+            return (optax.apply_updates(router, updates), state), value
+
+        carry, values = jax.lax.scan(step, (router, state), batches)
+        return carry, jnp.mean(values)
+
+    start = (params, optimiser.init(params))
+    (router, _), curve = jax.lax.scan(epoch, start, jnp.arange(config.epochs))
+    return router, curve

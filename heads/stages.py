@@ -1,0 +1,176 @@
+"""Training, adaptation and evaluation as stages over a run directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..cache.pairs import read_pairs
+from ..cache.reader import FeatureStore
+from ..cache.schema import StoreError, write_json
+from ..configs.record import FILE as RECORD
+from ..configs.schema import Config
+from .checkpoint import load_models, save_models
+from .evaluation.page import render_page
+from .evaluation.predictions import write_predictions
+from .evaluation.protocol import make_test_set, score
+from .evaluation.report import build_report
+from .evaluation.verdict import verdict, warnings
+from .features import (
+    Features,
+    Partition,
+    Scaler,
+    draw_budget,
+    partition,
+    stage1_rows,
+)
+from .methods import METHODS, choose_methods
+from .methods.interface import Problem, Trained
+from .training import Rows
+
+NO_CONTEXTS = (
+    "no pair has a context, so there is no wish to route by; give data.contexts or a context column"
+)
+
+
+def open_features(config: Config) -> tuple[Features, Partition]:
+    """The run's pair table and its rows by purpose."""
+    jax.config.update("jax_default_matmul_precision", "float32")
+    store = Path(config.store.dir)
+    features = Features(FeatureStore(store), read_pairs(store, config.data.name))
+    return features, partition(features.table, config.train.validation_fraction)
+
+
+def train(config: Config) -> dict[str, Trained]:
+    """Fit every chosen method that needs no labelled rows; writes the model files."""
+    features, parts = open_features(config)
+    problem, scaler = _problem(config, features, parts)
+    models: dict[str, Trained] = {}
+    for method in choose_methods(config.methods):
+        if method.stage == "train":
+            models[method.name] = method.fit(problem, models)
+    _save(Path(config.run.dir), models, scaler)
+    return models
+
+
+def adapt(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
+    """Fit every chosen method that learns from labelled rows; adds them to the model files.
+
+    Returns the new models and, by name, why a method was left out.
+    """
+    features, parts = open_features(config)
+    run = Path(config.run.dir)
+    models, scaler = load_models(run)
+    chosen = [method for method in choose_methods(config.methods) if method.stage == "adapt"]
+    if not any(features.table.text["context"]):
+        return {}, {method.name: NO_CONTEXTS for method in chosen}
+    if not chosen:
+        return {}, {}
+    problem, _ = _problem(config, features, parts)
+    problem = replace(problem, budget=_budget(config, features, parts, scaler))
+    added: dict[str, Trained] = {}
+    for method in chosen:
+        added[method.name] = method.fit(problem, models | added)
+    kept = {name: model for name, model in models.items() if METHODS[name].stage == "train"}
+    _save(run, kept | added, scaler)
+    return added, {}
+
+
+def evaluate(config: Config) -> dict[str, Any]:
+    """Score every trained method on the test rows; writes predictions.parquet and report.json."""
+    features, parts = open_features(config)
+    run = Path(config.run.dir)
+    models, scaler = load_models(run)
+    test = make_test_set(features.table, parts.test)
+    views = config.views
+    rows = scaler.apply(*features.arrays(parts.test, views.adapt_head, views.adapt_router))
+    scored = score(models, {name: METHODS[name].rule for name in models}, rows)
+    write_predictions(run / "predictions.parquet", features.table, test, scored)
+    report = build_report(config.data.name, test, scored, config.evaluate, config.run.seed)
+    report["confidence"] = config.evaluate.confidence
+    report["skipped"] = _skipped(config, features, models)
+    report["verdict"] = verdict(report)
+    report["warnings"] = warnings(report, features.table.account)
+    write_json(run / "report.json", report)
+    return report
+
+
+def report(config: Config) -> dict[str, Any]:
+    """Complete report.json with the run record and write report.html from it."""
+    run = Path(config.run.dir)
+    path = run / "report.json"
+    if not path.is_file():
+        raise StoreError(f"{path}: nothing to report yet; run micro-rm evaluate")
+    content = json.loads(path.read_text("utf-8"))
+    content["record"] = json.loads((run / RECORD).read_text("utf-8"))
+    write_json(path, content)
+    models, _ = load_models(run)
+    page = render_page(
+        content,
+        summaries={name: method.summary for name, method in METHODS.items()},
+        curves={name: model.curves for name, model in models.items()},
+    )
+    (run / "report.html").write_text(page, "utf-8")
+    return content
+
+
+def _save(run: Path, models: Mapping[str, Trained], scaler: Scaler) -> None:
+    run.mkdir(parents=True, exist_ok=True)
+    save_models(run, models, scaler)
+    _write_metrics(run, models)
+
+
+def _skipped(config: Config, features: Features, models: Mapping[str, Trained]) -> dict[str, str]:
+    """Why each chosen method that has no model has none."""
+    has_contexts = any(features.table.text["context"])
+    return {
+        method.name: "it is not trained yet; run micro-rm train and micro-rm adapt"
+        if has_contexts or method.stage == "train"
+        else NO_CONTEXTS
+        for method in choose_methods(config.methods)
+        if method.name not in models
+    }
+
+
+def _write_metrics(run: Path, models: Mapping[str, Trained]) -> None:
+    """``metrics.jsonl``: one line per method and epoch."""
+    lines = []
+    for name, model in models.items():
+        epochs = max((len(curve) for curve in model.curves.values()), default=0)
+        for epoch in range(epochs):
+            values = {kind: _number(curve[epoch]) for kind, curve in model.curves.items()}
+            lines.append({"method": name, "epoch": epoch + 1, **values})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+
+
+def _problem(config: Config, features: Features, parts: Partition) -> tuple[Problem, Scaler]:
+    train, validation, scaler = stage1_rows(features, parts, config.views, config.train.features)
+    problem = Problem(
+        width=features.store.width,
+        train=train,
+        validation=validation,
+        train_config=config.train,
+        adapt_config=config.adapt,
+        key=jax.random.key(config.run.seed),
+    )
+    return problem, scaler
+
+
+def _budget(config: Config, features: Features, parts: Partition, scaler: Scaler) -> Rows:
+    rows_SxN = draw_budget(features.table, parts.train, config.adapt, config.run.seed)
+    views = config.views
+    flat = scaler.apply(
+        *features.arrays(rows_SxN.reshape(-1), views.adapt_head, views.adapt_router)
+    )
+    shape = (*rows_SxN.shape, features.store.width)
+    return Rows(flat.delta_NxD.reshape(shape), flat.router_input_NxD.reshape(shape))
+
+
+def _number(value: np.ndarray) -> float | None:
+    return float(value) if np.isfinite(value) else None

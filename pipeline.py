@@ -1,0 +1,329 @@
+"""The map: one function per stage, and the command line.
+
+``check -> embed -> train -> adapt -> evaluate -> report``. Heavy imports live inside the stages, so
+that help, errors and planning stay instant, and so that embedding never loads JAX and training
+never loads torch.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # python pipeline.py: register this checkout as the package micro_rm
+
+    def _run_checkout() -> None:
+        import importlib.util
+
+        root = Path(__file__).resolve().parent
+        sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != root]
+        spec = importlib.util.spec_from_file_location(
+            "micro_rm", root / "__init__.py", submodule_search_locations=[str(root)]
+        )
+        assert spec is not None and spec.loader is not None
+        package = importlib.util.module_from_spec(spec)
+        sys.modules["micro_rm"] = package
+        spec.loader.exec_module(package)
+        sys.exit(importlib.import_module("micro_rm.pipeline").main())
+
+    _run_checkout()
+
+from micro_rm import UserError
+from micro_rm.configs.command_line import Options, parse
+from micro_rm.configs.record import RunRecord, fingerprint
+from micro_rm.configs.schema import Config
+
+VERIFY_SAMPLE = 32
+Result = dict[str, Any]
+Say = Callable[..., None]
+
+
+def check(config: Config, say: Say) -> Result:
+    """Validate the data set and show what is in it."""
+    from micro_rm.embed.display import summary_view
+    from micro_rm.embed.sources import load_pairs
+    from micro_rm.embed.sources.check import summarise
+
+    summary = summarise(load_pairs(config.data))
+    say(summary_view(config.data.train or config.data.source, summary))
+    return summary
+
+
+def embed(config: Config, say: Say, *, dry_run: bool = False) -> Result:
+    """Embed what the store lacks and write the data set's pair table."""
+    from rich.console import Console
+
+    from micro_rm.embed.display import duration, embedding_progress
+    from micro_rm.embed.sources import load_pairs
+    from micro_rm.embed.sources.check import require_test_rows
+    from micro_rm.embed.stage import estimate_seconds, plan_job, run_job
+
+    request = _stage_inputs(config)["embed"]
+    collection = load_pairs(config.data)
+    require_test_rows(collection.pairs)
+    job = plan_job(config, collection)
+    plan: Result = {
+        "pairs": len(job.kept.pairs),
+        "sequences": job.work.sequences,
+        "stored_sequences": job.work.stored,
+        "new_sequences": job.new_sequences,
+        "tokens": job.work.tokens,
+        "bytes": job.new_bytes,
+        "batches": len(job.work.batches),
+    }
+    say(
+        f"embed    {plan['pairs']:,} pairs, {plan['sequences']:,} distinct sequences, "
+        f"{plan['stored_sequences']:,} of them stored; {plan['tokens']:,} tokens to embed with "
+        f"{config.backbone.name} ({config.backbone.dtype}, {job.encoder.backbone.device})"
+    )
+    if dry_run:
+        plan["estimated_seconds"] = round(estimate_seconds(job), 1)
+        say(f"embed    {plan['bytes']:,} bytes, about {duration(plan['estimated_seconds'])}")
+        return plan
+    with embedding_progress(Console(stderr=True)) as progress:
+        table = run_job(job, config, request, progress)
+    return plan | {"store": config.store.dir, "account": dict(table.account)}
+
+
+def inspect(config: Config, say: Say) -> Result:
+    """Describe the store."""
+    from micro_rm.cache.inspect import describe_store
+
+    description = describe_store(Path(config.store.dir))
+    say(_lines(description))
+    return description
+
+
+def verify(config: Config, say: Say) -> Result:
+    """Check every byte of the store, then embed a sample of every pair table again."""
+    from micro_rm.cache.pairs import read_pairs, table_names
+    from micro_rm.cache.reader import FeatureStore
+    from micro_rm.cache.verify import verify_store
+    from micro_rm.embed.recheck import recheck
+
+    path = Path(config.store.dir)
+    verdict = verify_store(path)
+    say(
+        f"verify   {verdict.shards} shards, {verdict.vectors:,} vectors, {verdict.bytes:,} bytes, "
+        f"{verdict.pair_tables} pair tables: {len(verdict.problems)} problems"
+    )
+    result: Result = asdict(verdict) | {"recheck": {}}
+    if not verdict.problems:
+        store = FeatureStore(path)
+        for name in table_names(path):
+            found = recheck(
+                store,
+                read_pairs(path, name),
+                size=VERIFY_SAMPLE,
+                seed=config.run.seed,
+                device=config.embed.device,
+            )
+            head = "" if found.head_error is None else f", reward head {found.head_error:.1e}"
+            say(
+                f"verify   {name}: {found.sequences} sequences embedded again, largest relative "
+                f"error {found.largest_error:.1e}{head}"
+            )
+            result["recheck"][name] = asdict(found)
+            result["problems"] += [f"{name}: {problem}" for problem in found.problems]
+    for problem in result["problems"]:
+        say(f"problem  {problem}")
+    return result
+
+
+def train(config: Config, say: Say) -> Result:
+    """Stage 1: fit every chosen method that needs no labelled rows."""
+    from micro_rm.heads import stages
+
+    models = stages.train(config)
+    say(f"train    {', '.join(models)}")
+    return {"trained": list(models)}
+
+
+def adapt(config: Config, say: Say) -> Result:
+    """Stage 2: fit every chosen method that learns from labelled rows."""
+    from micro_rm.heads import stages
+
+    models, skipped = stages.adapt(config)
+    if models:
+        budget = f"{config.adapt.draws} draws of {config.adapt.budget} rows per attribute"
+        say(f"adapt    {', '.join(models)}: {budget}")
+    for name, reason in skipped.items():
+        say(f"adapt    {name} is left out: {reason}")
+    return {"adapted": list(models), "skipped": skipped}
+
+
+def evaluate(config: Config, say: Say) -> Result:
+    """Score the held-out rows; writes report.json and predictions.parquet."""
+    from micro_rm.heads import stages
+
+    report = stages.evaluate(config)
+    say(f"evaluate {report['test']['rows']:,} rows over {report['test']['prompts']:,} prompts")
+    return {"rows": report["test"]["rows"], "prompts": report["test"]["prompts"]}
+
+
+def report(config: Config, say: Say) -> Result:
+    """Put the record into report.json, write report.html and print the table."""
+    from micro_rm.heads import stages
+    from micro_rm.heads.evaluation.display import method_table
+
+    content = stages.report(config)
+    run = Path(config.run.dir)
+    say("")
+    say(method_table(content))
+    say("")
+    for sentence in (*content["verdict"], *content["warnings"]):
+        say(sentence)
+    for name, reason in content["skipped"].items():
+        say(f"{name} was left out: {reason}")
+    say(f"\nreport   {run / 'report.html'}\nnumbers  {run / 'report.json'}")
+    say(f"per row  {run / 'predictions.parquet'}\nrecord   {run / 'record.json'}")
+    return {"report": content}
+
+
+LEARNING_STAGES = {"train": train, "adapt": adapt, "evaluate": evaluate}
+
+
+def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
+    """All stages in order; what is already done for the same inputs is skipped."""
+    record = RunRecord(Path(config.run.dir), config)
+    inputs = _stage_inputs(config)
+    embedded = _is_embedded(config, inputs["embed"])
+    if dry_run:
+        todo = [name for name in LEARNING_STAGES if not record.done(name, inputs[name])]
+        say(
+            f"run      embed: {'done' if embedded else 'to do'}; to do: {', '.join(todo) or 'none'}"
+        )
+        plan = {"stages": todo} if embedded else embed(config, say, dry_run=True)
+        return plan | {"embedded": embedded, "stages": todo}
+    if embedded:
+        say(f"embed    done before for the same inputs ({config.store.dir})")
+    else:
+        check(config, say)
+        with record.stage("embed", inputs["embed"]) as notes:
+            notes |= embed(config, say)
+    for name, stage in LEARNING_STAGES.items():
+        if record.done(name, inputs[name]):
+            say(f"{name:<8} done before for the same inputs")
+        else:
+            _run_stage(name, stage, config, say, record, inputs[name])
+    return report(config, say)
+
+
+def _run_stage(
+    name: str,
+    stage: Callable[[Config, Say], Result],
+    config: Config,
+    say: Say,
+    record: RunRecord,
+    inputs: str,
+) -> Result:
+    """One learning stage under the record; whatever was built on an older result is outdated."""
+    order = list(LEARNING_STAGES)
+    record.forget(order[order.index(name) :])
+    with record.stage(name, inputs) as notes:
+        notes |= stage(config, say)
+    return notes
+
+
+def _stage_inputs(config: Config) -> dict[str, str]:
+    """Fingerprint of everything that each stage's result depends on."""
+    from micro_rm.embed.request import input_fingerprint
+
+    embedded = input_fingerprint(config)
+    trained = fingerprint(embedded, config.data.name, config.methods, config.train, config.run.seed)
+    adapted = fingerprint(trained, config.adapt)
+    return {
+        "embed": embedded,
+        "train": trained,
+        "adapt": adapted,
+        "evaluate": fingerprint(adapted, config.evaluate),
+    }
+
+
+def _is_embedded(config: Config, request: str) -> bool:
+    """Whether the store holds the pair table of exactly these inputs, with all its shards."""
+    from micro_rm.cache.pairs import read_request
+    from micro_rm.cache.reader import FeatureStore
+
+    store = Path(config.store.dir)
+    if not (store / "manifest.json").is_file() or read_request(store, config.data.name) != request:
+        return False
+    FeatureStore(store)  # raises if a sealed shard is missing or misshapen
+    return True
+
+
+def execute(options: Options, config: Config, say: Say) -> Result:
+    """Run one command."""
+    name = options.command
+    if name in ("run", "demo"):
+        return run(config, say, dry_run=options.dry_run)
+    if options.dry_run and name != "embed":
+        say(f"{name:<8} nothing to plan: this command reads or takes seconds; --dry_run ends here")
+        return {"command": name}
+    if name == "embed":
+        if options.dry_run:
+            return embed(config, say, dry_run=True)
+        with RunRecord(Path(config.run.dir), config).stage("embed", _stage_inputs(config)["embed"]):
+            return embed(config, say)
+    if name in LEARNING_STAGES:
+        record = RunRecord(Path(config.run.dir), config)
+        inputs = _stage_inputs(config)[name]
+        return _run_stage(name, LEARNING_STAGES[name], config, say, record, inputs)
+    return {"check": check, "inspect": inspect, "verify": verify, "report": report}[name](
+        config, say
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command ``micro-rm``. Returns 0, 1 if check or verify found problems, 2 for an error."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        options, config = parse(sys.argv[1:] if argv is None else argv)
+        config = _with_place(options, config)
+        say = _printer(quiet=options.json)
+        result = execute(options, config, say)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where this one ended", file=sys.stderr)
+        return 130
+    except (UserError, OSError) as error:
+        print(f"micro-rm: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(result, indent=2, allow_nan=False))
+    return 1 if result.get("problems") or result.get("refused") else 0
+
+
+def _with_place(options: Options, config: Config) -> Config:
+    """The configuration with the file or directory that was named on the command line."""
+    if options.place is None:
+        return config
+    if options.command == "check":
+        return replace(config, data=replace(config.data, train=options.place))
+    return replace(config, store=replace(config.store, dir=options.place))
+
+
+def _printer(*, quiet: bool) -> Say:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=False, quiet=quiet)
+    return console.print
+
+
+def _lines(value: dict[str, Any], indent: str = "") -> str:
+    """A nested description as indented lines."""
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, dict):
+            lines += [f"{indent}{key}", _lines(item, indent + "  ")] if item else []
+        else:
+            lines.append(f"{indent}{key:<{max(1, 22 - len(indent))}} {item}")
+    return "\n".join(lines)
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
