@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # python pipeline.py: register this checkout as the package micro_rm
 
@@ -34,13 +34,15 @@ if __name__ == "__main__":  # python pipeline.py: register this checkout as the 
     _run_checkout()
 
 from micro_rm import UserError
-from micro_rm.configs.command_line import Options, parse
 from micro_rm.configs.record import RunRecord, fingerprint
 from micro_rm.configs.schema import Config
 
+if TYPE_CHECKING:
+    from micro_rm.configs.command_line import Options
+
 VERIFY_SAMPLE = 32
 Result = dict[str, Any]
-Say = Callable[..., None]
+Say = Callable[[object], None]
 
 
 def check(config: Config, say: Say) -> Result:
@@ -190,6 +192,9 @@ LEARNING_STAGES = {"train": train, "adapt": adapt, "evaluate": evaluate}
 
 def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     """All stages in order; what is already done for the same inputs is skipped."""
+    from micro_rm.heads.methods import check_names
+
+    check_names(config.methods)
     record = RunRecord(Path(config.run.dir), config)
     inputs = _stage_inputs(config)
     embedded = _is_embedded(config, inputs["embed"])
@@ -281,6 +286,8 @@ def execute(options: Options, config: Config, say: Say) -> Result:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command ``micro-rm``. Returns 0, 1 if check or verify found problems, 2 for an error."""
+    from micro_rm.configs.command_line import parse  # the stages run without jsonargparse
+
     signal.signal(signal.SIGTERM, _stop)
     try:
         options, config = parse(sys.argv[1:] if argv is None else argv)
@@ -310,8 +317,13 @@ def _with_place(options: Options, config: Config) -> Config:
 def _printer(*, quiet: bool) -> Say:
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=False, quiet=quiet)
-    return console.print
+    console = Console(highlight=False, quiet=quiet)
+
+    def say(shown: object) -> None:
+        # Paths and sentences are left to the terminal to wrap, so that they can be copied whole.
+        console.print(shown, soft_wrap=isinstance(shown, str))
+
+    return say
 
 
 def _lines(value: dict[str, Any], indent: str = "") -> str:

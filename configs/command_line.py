@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -52,7 +53,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
     set_parsing_settings(docstring_parse_attribute_docstrings=False)
     parser = _build_parser()
     try:
-        parsed = parser.parse_args(list(argv))
+        parsed = parser.parse_args(_config_first(argv))
         command = parsed.command
         chosen: Namespace = parser.instantiate(parsed)[command]
     except argparse.ArgumentError as error:
@@ -90,6 +91,20 @@ def _build_parser() -> ArgumentParser:
         command.add_class_arguments(Config)
         commands.add_subcommand(name, command, help=summary)
     return parser
+
+
+def _config_first(argv: Sequence[str]) -> list[str]:
+    """Arguments with every ``--config FILE`` behind the command, so that flags always win."""
+    files, rest = [], []
+    words = iter(argv)
+    for word in words:
+        if word == "--config":
+            files += [word, *itertools.islice(words, 1)]
+        elif word.startswith("--config="):
+            files.append(word)
+        else:
+            rest.append(word)
+    return [*rest[:1], *files, *rest[1:]]
 
 
 def _known_keys(config: type = Config, prefix: str = "") -> list[str]:

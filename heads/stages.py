@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from .features import (
     partition,
     stage1_rows,
 )
-from .methods import METHODS, choose_methods
+from .methods import METHODS, choose_methods, load_method
 from .methods.interface import Problem, Trained
 from .training import Rows
 
@@ -41,7 +42,7 @@ NO_CONTEXTS = (
 
 def open_features(config: Config) -> tuple[Features, Partition]:
     """The run's pair table and its rows by purpose."""
-    jax.config.update("jax_default_matmul_precision", "float32")
+    _configure_jax()
     store = Path(config.store.dir)
     features = Features(FeatureStore(store), read_pairs(store, config.data.name))
     return features, partition(features.table, config.train.validation_fraction)
@@ -77,7 +78,7 @@ def adapt(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
     added: dict[str, Trained] = {}
     for method in chosen:
         added[method.name] = method.fit(problem, models | added)
-    kept = {name: model for name, model in models.items() if METHODS[name].stage == "train"}
+    kept = {name: model for name, model in models.items() if load_method(name).stage == "train"}
     _save(run, kept | added, scaler)
     return added, {}
 
@@ -90,7 +91,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     test = make_test_set(features.table, parts.test)
     views = config.views
     rows = scaler.apply(*features.arrays(parts.test, views.adapt_head, views.adapt_router))
-    scored = score(models, {name: METHODS[name].rule for name in models}, rows)
+    scored = score(models, {name: load_method(name).rule for name in models}, rows)
     write_predictions(run / "predictions.parquet", features.table, test, scored)
     report = build_report(config.data.name, test, scored, config.evaluate, config.run.seed)
     report["confidence"] = config.evaluate.confidence
@@ -113,7 +114,7 @@ def report(config: Config) -> dict[str, Any]:
     models, _ = load_models(run)
     page = render_page(
         content,
-        summaries={name: method.summary for name, method in METHODS.items()},
+        summaries={name: load_method(name).summary for name in METHODS},
         curves={name: model.curves for name, model in models.items()},
     )
     (run / "report.html").write_text(page, "utf-8")
@@ -147,6 +148,12 @@ def _write_metrics(run: Path, models: Mapping[str, Trained]) -> None:
             values = {kind: _number(curve[epoch]) for kind, curve in model.curves.items()}
             lines.append({"method": name, "epoch": epoch + 1, **values})
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+
+
+def _configure_jax() -> None:
+    """Full float32 products (GPUs would take TF32), and no claim on memory that torch may hold."""
+    jax.config.update("jax_default_matmul_precision", "float32")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def _problem(config: Config, features: Features, parts: Partition) -> tuple[Problem, Scaler]:

@@ -23,6 +23,8 @@ def method_table(report: Mapping[str, Any]) -> Table:
     table.add_row("macro", str(report["test"]["rows"]), *_best_bold(macros))
     bounds = [f"{m['macro']['low']:.3f}-{m['macro']['high']:.3f}" for m in methods.values()]
     table.add_row(f"{report['confidence']:.0%} interval", "", *bounds)
+    oracles = [report["heads"][name]["best_head_oracle"] for name in methods]
+    table.add_row("best head (oracle)", "", *(f"{value:.3f}" for value in oracles))
     table.add_row("NLL", "", *(f"{method['nll']:.3f}" for method in methods.values()))
     return table
 

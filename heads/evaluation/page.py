@@ -38,7 +38,11 @@ def render_page(
         winners=winners,
         best=max(methods, key=lambda name: methods[name]["macro"]["accuracy"]),
         summaries={name: summaries.get(name, SUMMARY_OF_NOTHING) for name in methods},
-        mixtures={n: h for n, h in report["heads"].items() if len(h["usage"]) > 1},
+        mixtures={
+            name: {**heads, "largest_weight": max(map(max, heads["weights"].values()))}
+            for name, heads in report["heads"].items()
+            if len(heads["usage"]) > 1
+        },
         curves=Markup(training_curves(curves)),
     )
 

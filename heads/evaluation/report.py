@@ -119,6 +119,8 @@ def _heads(result: Scored, test: TestSet) -> dict[str, Any]:
             name: weights_AxK[number].tolist() for number, name in enumerate(test.attributes)
         },
         "usage": usage_K.tolist(),
+        # Chosen on the test rows themselves: an upper bound for routing, not a result.
+        "best_head_oracle": float(accuracy_KxA.max(axis=0).mean()),
         "names": [_head_name(row_A, test.attributes) for row_A in accuracy_KxA],
     }
 

@@ -1,0 +1,104 @@
+"""The arrows between the packages, the lazy surface and the package list, enforced."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("cache", "configs", "embed", "heads")
+MAY_IMPORT = {
+    "cache": {"cache"},
+    "configs": {"configs"},
+    "embed": {"embed", "cache", "configs"},
+    "heads": {"heads", "cache", "configs"},
+}
+NEVER = {
+    "cache": {"torch", "jax", "flax", "optax", "transformers", "datasets"},
+    "configs": {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py"},
+    "embed": {"jax", "flax", "optax"},
+    "heads": {"torch", "transformers", "datasets", "h5py"},
+}
+HEAVY = {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py", "rich"}
+
+
+def source_files(part: str) -> list[Path]:
+    return sorted((ROOT / part).rglob("*.py"))
+
+
+def imported(path: Path, *, top_level: bool = False) -> set[str]:
+    """Dotted names that a file imports; relative ones resolved to micro_rm.<part>..."""
+    package = ("micro_rm", *path.relative_to(ROOT).parts[:-1])
+    tree = ast.parse(path.read_text("utf-8"))
+    nodes = tree.body if top_level else list(ast.walk(tree))
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_imports_follow_the_arrows(part: str) -> None:
+    for path in source_files(part):
+        for name in imported(path):
+            head, _, rest = name.partition(".")
+            if head == "micro_rm":
+                target = rest.split(".")[0]
+                allowed = target not in (*PARTS, "pipeline") or target in MAY_IMPORT[part]
+                assert allowed, f"{path} imports {name}"
+            assert head not in NEVER[part], f"{path} imports {name}"
+            assert head not in PARTS, f"{path} imports {name}: write micro_rm.{name}"
+
+
+def test_pipeline_imports_nothing_heavy_at_module_level() -> None:
+    heads = {name.partition(".")[0] for name in imported(ROOT / "pipeline.py", top_level=True)}
+    assert not heads & HEAVY
+
+
+def test_every_sub_package_is_in_the_wheel() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    found = {"micro_rm"} | {
+        ".".join(("micro_rm", *path.parent.relative_to(ROOT).parts))
+        for part in PARTS
+        for path in (ROOT / part).rglob("__init__.py")
+    }
+    assert set(listed["packages"]) == found
+
+
+def loaded_modules(code: str) -> set[str]:
+    """Top-level modules in memory after running some code in a fresh interpreter."""
+    script = (
+        f"{code}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_loads_none_of_the_heavy_libraries() -> None:
+    for command in ("['--help']", "['run', '--help']"):
+        code = (
+            "from micro_rm.pipeline import main\n"
+            f"try:\n    main({command})\nexcept SystemExit as done:\n    assert done.code == 0"
+        )
+        assert not loaded_modules(code) & {"torch", "jax", "transformers", "datasets", "numpy"}
+
+
+def test_training_loads_no_torch_and_embedding_no_jax() -> None:
+    assert "torch" not in loaded_modules("import micro_rm.heads.stages")
+    assert "jax" not in loaded_modules("import micro_rm.embed.stage, micro_rm.embed.recheck")
+
+
+def test_importing_the_package_loads_only_itself() -> None:
+    assert not loaded_modules("import micro_rm") & HEAVY

@@ -1,0 +1,359 @@
+"""The whole way on a tiny backbone: run, run again, change K, and every error on the way."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as parquet
+import pytest
+
+from micro_rm.pipeline import main
+
+TASTES = ("short", "long")
+WISHES = {
+    "short": {"train": ["be brief", "few words please"], "test": ["keep it terse"]},
+    "long": {"train": ["tell me everything", "many words please"], "test": ["go into detail"]},
+}
+TRAIN = ["--train.num_heads=3", "--train.epochs=8", "--train.batch_size=16", "--adapt.draws=2"]
+
+
+def rows(split: str, prompts: int) -> list[dict[str, Any]]:
+    """Two opposed tastes judge the same two answers to each of a few prompts."""
+    made = []
+    for number in range(prompts):
+        prompt = f"question {split} {number} about the {'garden' if number % 2 else 'kitchen'}"
+        answers = {
+            "short": f"yes {number}",
+            "long": f"yes it is so and here is the whole story {number}",
+        }
+        for taste in TASTES:
+            other = TASTES[1 - TASTES.index(taste)]
+            made.append(
+                {
+                    "prompt": prompt,
+                    "chosen": answers[taste],
+                    "rejected": answers[other],
+                    "attribute": taste,
+                }
+            )
+    return made
+
+
+def write_jsonl(path: Path, content: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in content), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def backbone_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer random Llama with a word-level tokenizer, saved as a local directory."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+
+    directory = tmp_path_factory.mktemp("backbone")
+    text = " ".join(json.dumps(row) for row in rows("train", 40) + rows("test", 20))
+    text += json.dumps(WISHES)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = sorted({word for word, _ in splitter.pre_tokenize_str(text)})
+    vocabulary = {word: number for number, word in enumerate(["[UNK]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = splitter  # type: ignore[assignment]
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(
+        directory
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+    )
+    LlamaModel(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def arguments(backbone_dir: Path, tmp_path: Path) -> list[str]:
+    """Flags of a complete small run in a fresh directory."""
+    write_jsonl(tmp_path / "train.jsonl", rows("train", 40))
+    write_jsonl(tmp_path / "test.jsonl", rows("test", 20))
+    (tmp_path / "contexts.json").write_text(json.dumps(WISHES), "utf-8")
+    return [
+        f"--data.train={tmp_path / 'train.jsonl'}",
+        f"--data.test={tmp_path / 'test.jsonl'}",
+        f"--data.contexts={tmp_path / 'contexts.json'}",
+        f"--backbone.name={backbone_dir}",
+        "--backbone.dtype=float32",
+        f"--store.dir={tmp_path / 'store'}",
+        f"--run.dir={tmp_path / 'run'}",
+        "--adapt.budget=10",
+        "--evaluate.bootstrap=50",
+        "--embed.device=cpu",
+        *TRAIN,
+    ]
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
+    """Run a command that must end with an error for the user; returns the message."""
+
+    def run(argv: list[str]) -> str:
+        assert main(argv) == 2
+        message = capsys.readouterr().err
+        assert message.startswith("micro-rm: ")
+        return message
+
+    return run
+
+
+def test_run_makes_every_promised_file(arguments: list[str], tmp_path: Path) -> None:
+    assert main(["run", *arguments, "--views.adapt_head=plain"]) == 0
+    run = tmp_path / "run"
+    for name in (
+        "record.json",
+        "model.safetensors",
+        "model.json",
+        "metrics.jsonl",
+        "predictions.parquet",
+        "report.json",
+        "report.html",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    report = json.loads((run / "report.json").read_text("utf-8"))
+    assert list(report["methods"]) == ["single_bt", "static_mixture", "micro_stage1", "micro"]
+    # Every pair has its mirror image: a reward that does not read the wish cannot leave one half.
+    assert report["methods"]["single_bt"]["macro"]["accuracy"] == pytest.approx(0.5)
+    for method in report["methods"].values():
+        assert set(method["attributes"]) == set(TASTES)
+        assert all(cell["n"] == 20 for cell in method["attributes"].values())
+    table = parquet.read_table(run / "predictions.parquet").to_pylist()
+    assert len(table) == 40 * (3 + 2)  # three methods without draws, one with two
+    for row in table:
+        assert math.isclose(sum(row["weights"]), 1, rel_tol=1e-5)
+        assert len(row["margins"]) == len(row["weights"])
+        mixture = sum(
+            weight / (1 + math.exp(-margin))
+            for weight, margin in zip(row["weights"], row["margins"], strict=True)
+        )
+        assert math.isclose(mixture, row["probability"], rel_tol=1e-4)
+    # A number in the report can be rebuilt from the rows.
+    micro = [row for row in table if row["method"] == "micro" and row["attribute"] == "short"]
+    rebuilt = sum(row["correct"] for row in micro) / len(micro)
+    assert rebuilt == pytest.approx(report["methods"]["micro"]["attributes"]["short"]["accuracy"])
+
+
+def test_a_second_run_does_nothing_and_says_the_same(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["run", *arguments])
+    first = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.h5")}
+    capsys.readouterr()
+    assert main(["run", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("done before for the same inputs") == 4
+    second = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert first["methods"] == second["methods"]
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.h5")}
+
+
+def test_another_k_trains_again_but_embeds_nothing(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["run", *arguments])
+    shards = sorted((tmp_path / "store" / "shards").iterdir())
+    capsys.readouterr()
+    assert main(["run", *arguments, "--train.num_heads=5"]) == 0
+    assert "embed    done before for the same inputs" in capsys.readouterr().out
+    assert sorted((tmp_path / "store" / "shards").iterdir()) == shards
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert len(report["heads"]["micro"]["usage"]) == 5
+
+
+def test_the_same_seed_gives_the_same_numbers_in_another_directory(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    main(["run", *arguments])
+    main(["run", *arguments, f"--run.dir={tmp_path / 'again'}"])
+    main(["run", *arguments, f"--run.dir={tmp_path / 'other'}", "--run.seed=7"])
+    model = {
+        name: (tmp_path / name / "model.safetensors").read_bytes()
+        for name in ("run", "again", "other")
+    }
+    assert model["run"] == model["again"]
+    assert model["run"] != model["other"]
+
+
+def test_stages_can_be_run_one_by_one(arguments: list[str], tmp_path: Path) -> None:
+    for command in ("check", "embed", "verify", "inspect", "train", "adapt", "evaluate", "report"):
+        assert main([command, *arguments]) == 0, command
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_added_rows_embed_only_what_is_new(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["embed", *arguments])
+    write_jsonl(tmp_path / "train.jsonl", rows("train", 41))
+    capsys.readouterr()
+    assert main(["embed", *arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    # One new prompt with two answers: in the plain view 3 sequences, in the ctx view of two
+    # wishes (both rows are in the pool) 2 prompts and 4 responses.
+    assert result["new_sequences"] == 9
+    assert main(["verify", *arguments]) == 0
+
+
+def test_dry_run_plans_and_writes_nothing(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("embed", "run"):
+        assert main([command, *arguments, "--dry_run", "--json"]) == 0
+        plan = json.loads(capsys.readouterr().out)
+        assert plan["new_sequences"] > 0 and plan["tokens"] > 0 and plan["bytes"] > 0
+        assert plan["estimated_seconds"] > 0
+    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_without_contexts_leave_micro_out_with_a_reason(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    plain = [flag for flag in arguments if not flag.startswith("--data.contexts")]
+    assert main(["run", *plain]) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert "micro" not in report["methods"]
+    assert "no pair has a context" in report["skipped"]["micro"]
+
+
+def test_flags_win_over_the_config_file_wherever_they_stand(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("run:\n  dir: somewhere/else\n", "utf-8")
+    main(["embed", *arguments, "--config", str(config), "--dry_run"])
+    assert main(["run", *arguments, "--config", str(config)]) == 0
+    assert (tmp_path / "run" / "report.json").is_file()
+
+
+def test_check_prints_every_refused_row_and_exits_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_jsonl(tmp_path / "mixed.jsonl", [*rows("train", 30), {"prompt": "x", "chosen": 3}])
+    assert main(["check", str(path), "--json"]) == 1
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["rows"] == 61 and summary["refused"] == 1 and summary["pairs"] == 60
+    assert summary["refusals"][0]["row"] == 61
+    assert main(["check", str(path)]) == 1
+    assert "row 61" in capsys.readouterr().out
+
+
+class TestErrorsTellWhatToDo:
+    """Each names the setting or place, what was expected and the remedy."""
+
+    def test_unknown_key_in_yaml(self, fails: Callable[..., str], tmp_path: Path) -> None:
+        config = tmp_path / "bad.yaml"
+        config.write_text("train:\n  num_heds: 3\n", "utf-8")
+        assert "did you mean train.num_heads?" in fails(["run", "--config", str(config)])
+
+    def test_unknown_flag(self, fails: Callable[..., str]) -> None:
+        assert "did you mean adapt.tau?" in fails(["run", "--adapt.taus=1"])
+
+    def test_value_out_of_range(self, fails: Callable[..., str]) -> None:
+        assert "train.num_heads: expected 1 or more, found 0" in fails(
+            ["run", "--train.num_heads=0"]
+        )
+
+    def test_missing_config_file(self, fails: Callable[..., str]) -> None:
+        assert "nowhere.yaml" in fails(["run", "--config", "nowhere.yaml"])
+
+    def test_missing_data_file(self, fails: Callable[..., str], arguments: list[str]) -> None:
+        message = fails(["run", *arguments, "--data.train=nowhere.jsonl"])
+        assert "nowhere.jsonl: no such file" in message and "--data.train" in message
+
+    def test_no_data_file_named(self, fails: Callable[..., str]) -> None:
+        assert "data.train" in fails(["run"])
+
+    def test_empty_data_set(
+        self, fails: Callable[..., str], arguments: list[str], tmp_path: Path
+    ) -> None:
+        empty = tmp_path / "empty.jsonl.gz"
+        empty.write_bytes(gzip.compress(b""))
+        message = fails(["run", *arguments, f"--data.train={empty}", f"--data.test={empty}"])
+        assert "no usable pair" in message and "README" in message
+
+    def test_attribute_without_test_rows(
+        self, fails: Callable[..., str], arguments: list[str], tmp_path: Path
+    ) -> None:
+        kept = [row for row in rows("test", 20) if row["attribute"] == "short"]
+        write_jsonl(tmp_path / "test.jsonl", kept)
+        message = fails(["run", *arguments])
+        assert "no test rows for attribute long (40 training rows)" in message
+        assert "data.attributes" in message
+
+    def test_store_of_another_backbone(
+        self, fails: Callable[..., str], arguments: list[str]
+    ) -> None:
+        main(["embed", *arguments])
+        message = fails(["run", *arguments, "--backbone.max_length=64"])
+        assert "max_length: the store has 4096, this run has 64" in message
+        assert "store.dir" in message
+
+    def test_training_without_a_store(
+        self, fails: Callable[..., str], arguments: list[str]
+    ) -> None:
+        assert "run micro-rm embed" in fails(["train", *arguments])
+
+    def test_adapting_without_a_model(
+        self, fails: Callable[..., str], arguments: list[str]
+    ) -> None:
+        main(["embed", *arguments])
+        assert "run micro-rm train" in fails(["adapt", *arguments])
+
+    def test_not_enough_budget_rows(self, fails: Callable[..., str], arguments: list[str]) -> None:
+        message = fails(["run", *arguments, "--adapt.budget=60"])
+        assert "expected 60 training rows with a context for attribute" in message
+        assert "lower adapt.budget" in message
+
+    def test_unknown_method_before_anything_is_embedded(
+        self, fails: Callable[..., str], arguments: list[str], tmp_path: Path
+    ) -> None:
+        message = fails(["run", *arguments, "--methods=micro,macro"])
+        assert "micro_stage1" in message and "'macro'" in message
+        assert not (tmp_path / "store").exists()
+
+    def test_unknown_source(self, fails: Callable[..., str], arguments: list[str]) -> None:
+        assert "jsonl, synthetic" in fails(["check", *arguments, "--data.source=json"])
+
+    def test_unknown_backbone(
+        self, fails: Callable[..., str], arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        message = fails(["embed", *arguments, "--backbone.name=nobody/nothing"])
+        assert "backbone.name: nobody/nothing" in message and "local directory" in message
+
+    def test_views_that_were_never_embedded(
+        self, fails: Callable[..., str], arguments: list[str]
+    ) -> None:
+        main(["run", *arguments, "--views.adapt_head=plain"])
+        message = fails(["evaluate", *arguments, "--views.adapt_head=ctx"])
+        assert "run micro-rm embed with these views" in message
+
+
+@pytest.mark.parametrize(
+    "preset", sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+)
+def test_every_preset_loads(preset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["run", "--config", str(preset), "--print_config"])
+    assert done.value.code == 0
+    assert "num_heads" in capsys.readouterr().out
