@@ -34,7 +34,7 @@ if __name__ == "__main__":  # python pipeline.py: register this checkout as the 
     _run_checkout()
 
 from micro_rm import UserError
-from micro_rm.configs.record import RunRecord, fingerprint
+from micro_rm.configs.record import RunRecord, code_fingerprint, fingerprint
 from micro_rm.configs.schema import Config
 
 if TYPE_CHECKING:
@@ -47,12 +47,13 @@ Say = Callable[[object], None]
 
 def check(config: Config, say: Say) -> Result:
     """Validate the data set and show what is in it."""
-    from micro_rm.embed.display import summary_view
+    from micro_rm.embed.display import summary_views
     from micro_rm.embed.sources import load_pairs
     from micro_rm.embed.sources.check import summarise
 
     summary = summarise(load_pairs(config.data))
-    say(summary_view(config.data.train or config.data.source, summary))
+    for part in summary_views(config.data.train or config.data.source, summary):
+        say(part)
     return summary
 
 
@@ -60,11 +61,14 @@ def embed(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     """Embed what the store lacks and write the data set's pair table."""
     from rich.console import Console
 
+    from micro_rm.cache.writer import recover_store
     from micro_rm.embed.display import duration, embedding_progress
     from micro_rm.embed.sources import load_pairs
     from micro_rm.embed.sources.check import require_test_rows
     from micro_rm.embed.stage import estimate_seconds, plan_job, run_job
 
+    if not dry_run:
+        recover_store(Path(config.store.dir))
     request = _stage_inputs(config)["embed"]
     collection = load_pairs(config.data)
     require_test_rows(collection.pairs)
@@ -84,12 +88,16 @@ def embed(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         f"{config.backbone.name} ({config.backbone.dtype}, {job.encoder.backbone.device})"
     )
     if dry_run:
-        plan["estimated_seconds"] = round(estimate_seconds(job), 1)
+        plan["estimated_seconds"] = round(estimate_seconds(job), 3)
         say(f"embed    {plan['bytes']:,} bytes, about {duration(plan['estimated_seconds'])}")
         return plan
     with embedding_progress(Console(stderr=True)) as progress:
-        table = run_job(job, config, request, progress)
-    return plan | {"store": config.store.dir, "account": dict(table.account)}
+        table, seconds = run_job(job, config, request, progress)
+    rate = round(plan["tokens"] / seconds)
+    if plan["tokens"]:
+        say(f"embed    {plan['tokens']:,} tokens in {duration(seconds)}, {rate:,} tokens/s")
+    account = dict(table.account)
+    return plan | {"seconds": round(seconds, 3), "tokens_per_second": rate, "account": account}
 
 
 def inspect(config: Config, say: Say) -> Result:
@@ -205,6 +213,8 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         )
         plan = {"stages": todo} if embedded else embed(config, say, dry_run=True)
         return plan | {"embedded": embedded, "stages": todo}
+    for caveat in config.caveats():
+        say(f"note     {caveat}")
     if embedded:
         say(f"embed    done before for the same inputs ({config.store.dir})")
     else:
@@ -228,6 +238,9 @@ def _run_stage(
     inputs: str,
 ) -> Result:
     """One learning stage under the record; whatever was built on an older result is outdated."""
+    from micro_rm.cache.schema import read_manifest
+
+    record.content["store"] = asdict(read_manifest(Path(config.store.dir)).identity)
     order = list(LEARNING_STAGES)
     record.forget(order[order.index(name) :])
     with record.stage(name, inputs) as notes:
@@ -240,7 +253,8 @@ def _stage_inputs(config: Config) -> dict[str, str]:
     from micro_rm.embed.request import input_fingerprint
 
     embedded = input_fingerprint(config)
-    trained = fingerprint(embedded, config.data.name, config.methods, config.train, config.run.seed)
+    learning = [code_fingerprint("heads"), config.data.name, config.methods, config.run.seed]
+    trained = fingerprint(embedded, learning, config.train)
     adapted = fingerprint(trained, config.adapt)
     return {
         "embed": embedded,

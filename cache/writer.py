@@ -7,16 +7,19 @@ is adopted by the next writer, an unfinished one is removed by it.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import signal
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 
 import h5py
 import numpy as np
 
+from .reader import open_shard
 from .schema import (
     KEY_BYTES,
     LOGICAL,
@@ -57,11 +60,13 @@ class StoreWriter:
         self.shard_rows = shard_rows
         self.seal_seconds = seal_seconds
         (store / "shards").mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(store)
-        self.manifest = _open_manifest(store, identity, width)
-        self._adopt_finished_shards()
-        self._keys: list[bytes] = []
-        self._vectors: list[np.ndarray] = []
+        self._lock = lock_store(store)
+        try:
+            self.manifest = adopt_shards(store, _open_manifest(store, identity, width))
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._buffer: list[tuple[Sequence[bytes], np.ndarray]] = []
         self._sealed_at = time.monotonic()
 
     def __enter__(self) -> StoreWriter:
@@ -95,55 +100,82 @@ class StoreWriter:
                 f"{self.store}: the backbone {identity.backbone} returned NaN or infinity; "
                 "try backbone.dtype=float32"
             )
-        self._keys += keys
-        self._vectors.append(vectors)
+        self._buffer.append((keys, vectors))
         old = time.monotonic() - self._sealed_at > self.seal_seconds
-        if old or len(self._keys) >= self.shard_rows:
+        if old or sum(len(batch) for batch, _ in self._buffer) >= self.shard_rows:
             self.seal()
 
     def seal(self) -> None:
-        """Write the buffered vectors as one shard and list it in the manifest."""
-        if self._keys:
-            numbers = [int(path.stem) for path in (self.store / "shards").glob("*.h5")]
-            path = self.store / "shards" / f"{max(numbers, default=-1) + 1:06d}.h5"
-            self._write_shard(path)
-            self._list_shard(path)
-            self._keys, self._vectors = [], []
-        self._sealed_at = time.monotonic()
+        """Write the buffered vectors as one shard and list it in the manifest.
+
+        Interrupts wait until it is done: half a seal would be repeated by the exit of the context.
+        """
+        waiting = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            if self._buffer:
+                numbers = [int(path.stem) for path in (self.store / "shards").glob("*.h5")]
+                path = self.store / "shards" / f"{max(numbers, default=-1) + 1:06d}.h5"
+                self._write_shard(path)
+                self._buffer = []  # the shard is safe; if listing fails, the next writer adopts it
+                self.manifest = list_shard(self.store, self.manifest, path)
+            self._sealed_at = time.monotonic()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
 
     def _write_shard(self, path: Path) -> None:
         temporary = path.with_name(path.name + ".tmp")
-        dtype = PHYSICAL[self.manifest.identity.dtype]
-        keys = np.frombuffer(b"".join(self._keys), np.uint8).reshape(-1, KEY_BYTES)
+        identity = self.manifest.identity
+        joined = b"".join(key for keys, _ in self._buffer for key in keys)
+        keys = np.frombuffer(joined, np.uint8).reshape(-1, KEY_BYTES)
+        vectors = np.concatenate([vectors for _, vectors in self._buffer])
         with h5py.File(temporary, "w", alignment_threshold=1, alignment_interval=ALIGNMENT) as file:
-            vectors = np.concatenate(self._vectors).view(dtype)
-            file.create_dataset("vectors", data=vectors, track_times=False)
+            physical = vectors.view(PHYSICAL[identity.dtype])
+            file.create_dataset("vectors", data=physical, track_times=False)
             file.create_dataset("keys", data=keys, track_times=False)
-            file.attrs["logical_dtype"] = self.manifest.identity.dtype
-            file.attrs["identity"] = repr(self.manifest.identity)
+            file.attrs["logical_dtype"] = identity.dtype
+            file.attrs["identity"] = json.dumps(asdict(identity))
             file.attrs["job"] = self.job
         commit_file(temporary, path)
 
-    def _list_shard(self, path: Path) -> None:
-        with h5py.File(path, "r") as file:
-            rows, width = dataset(file, "vectors").shape
-            if width != self.manifest.width or dataset(file, "keys").shape != (rows, KEY_BYTES):
-                raise StoreError(f"{path}: not a shard of this store; move it away")
-            if file.attrs["identity"] != repr(self.manifest.identity):
-                raise StoreError(f"{path}: written under another identity; move it away")
-            job = str(file.attrs["job"])
-        shard = Shard(path.name, rows, path.stat().st_size, file_checksum(path), job)
-        self.manifest = replace(self.manifest, shards=(*self.manifest.shards, shard))
-        write_manifest(self.store, self.manifest)
 
-    def _adopt_finished_shards(self) -> None:
-        """List shards whose writer died between rename and manifest; drop unfinished files."""
-        for unfinished in self.store.glob("**/*.tmp"):
-            unfinished.unlink()
-        listed = {shard.name for shard in self.manifest.shards}
-        for path in sorted((self.store / "shards").glob("*.h5")):
-            if path.name not in listed:
-                self._list_shard(path)
+def recover_store(store: Path) -> None:
+    """Bring a store that a killed process left behind in order, before anything is planned.
+
+    Finished shards that the manifest does not list are adopted, unfinished files removed. A path
+    without a store is left alone. Raises ``StoreError`` if another process is writing.
+    """
+    if (store / "manifest.json").is_file():
+        lock = lock_store(store)
+        try:
+            adopt_shards(store, read_manifest(store))
+        finally:
+            os.close(lock)
+
+
+def adopt_shards(store: Path, manifest: Manifest) -> Manifest:
+    """List shards whose writer died between rename and manifest; drop unfinished files."""
+    for unfinished in store.glob("**/*.tmp"):
+        unfinished.unlink()
+    listed = {shard.name for shard in manifest.shards}
+    for path in sorted((store / "shards").glob("*.h5")):
+        if path.name not in listed:
+            manifest = list_shard(store, manifest, path)
+    return manifest
+
+
+def list_shard(store: Path, manifest: Manifest, path: Path) -> Manifest:
+    """The manifest with one more sealed shard, written; refuses a shard of another store."""
+    with open_shard(path) as file:
+        rows, width = dataset(file, "vectors").shape
+        if width != manifest.width or dataset(file, "keys").shape != (rows, KEY_BYTES):
+            raise StoreError(f"{path}: not a shard of this store; move it away")
+        if file.attrs.get("identity") != json.dumps(asdict(manifest.identity)):
+            raise StoreError(f"{path}: written under another identity; move it away")
+        job = str(file.attrs["job"])
+    shard = Shard(path.name, rows, path.stat().st_size, file_checksum(path), job)
+    manifest = replace(manifest, shards=(*manifest.shards, shard))
+    write_manifest(store, manifest)
+    return manifest
 
 
 def _open_manifest(store: Path, identity: Identity, width: int) -> Manifest:
@@ -170,8 +202,8 @@ def require_identity(store: Path, manifest: Manifest, identity: Identity) -> Non
         )
 
 
-def _lock(store: Path) -> int:
-    """Hold the store's lock until the process ends, however it ends."""
+def lock_store(store: Path) -> int:
+    """Take the store's lock: a descriptor to close; the system frees it however a process ends."""
     descriptor = os.open(store / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -33,6 +33,16 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def code_fingerprint(part: str) -> str:
+    """Fingerprint of the source of one part of the package (``embed``, ``heads``).
+
+    A stage is done only if the code that would run is the code that ran.
+    """
+    root = Path(__file__).resolve().parent.parent / part
+    sources = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".j2"))
+    return fingerprint([[str(path.relative_to(root)), path.read_text("utf-8")] for path in sources])
+
+
 class RunRecord:
     """``record.json`` of a run directory, rewritten atomically after every stage."""
 

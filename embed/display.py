@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
-from rich.text import Text
 
 from .extract import Progress as ProgressCallback
 
 LINE_SECONDS = 10.0
 
 
-def summary_view(name: str, summary: dict[str, Any]) -> RenderableType:
+def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
     """The result of ``check``: counts, attributes, lengths, warnings, and every refused row."""
     counts = Table(box=None, show_header=False, pad_edge=False)
     for label, value in (
@@ -45,15 +45,13 @@ def summary_view(name: str, summary: dict[str, Any]) -> RenderableType:
     for table in (attributes, words):
         for column in table.columns[1:]:
             column.justify = "right"
-    parts: list[RenderableType] = [Text(name, style="bold"), counts, "", attributes, "", words]
-    if summary["warnings"] or summary["refusals"]:
-        parts.append("")
-    parts += [Text(f"warning: {warning}", style="yellow") for warning in summary["warnings"]]
+    parts: list[RenderableType] = [escape(name), counts, "", attributes, "", words, ""]
+    parts += [f"warning  {escape(warning)}" for warning in summary["warnings"]]
     parts += [
-        Text(f"refused: {item['file']} row {item['row']}: {item['field']} {item['reason']}")
+        escape(f"refused  {item['file']} row {item['row']}: {item['field']}: {item['reason']}")
         for item in summary["refusals"]
     ]
-    return Group(*parts)
+    return parts
 
 
 @contextmanager

@@ -5,23 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from ..configs.record import fingerprint
-from ..configs.schema import Config
+from ..configs.record import code_fingerprint, fingerprint
+from ..configs.schema import DEMO_ENCODER, Config
 from .sources.pair import DataError
-from .weights import DEMO_ENCODER, file_sha256, find_model
-
-# Raised when the meaning of the same inputs changes: every table is then made anew.
-REQUEST_VERSION = 1
+from .weights import file_sha256, find_model
 
 
 def input_fingerprint(config: Config) -> str:
-    """Fingerprint of data, contexts, backbone, views and pool; file contents, not their paths."""
+    """Fingerprint of code, data, contexts, backbone, views and pool; contents, not their paths."""
     data = asdict(config.data)
     for key in ("name", "train", "test", "contexts"):
         data.pop(key)
     contents = [_content(path) for path in (config.data.train, config.data.test)]
     return fingerprint(
-        REQUEST_VERSION,
+        code_fingerprint("embed"),
         data,
         [*contents, _content(config.data.contexts)],
         config.backbone,

@@ -68,12 +68,17 @@ def estimate_seconds(job: EmbeddingJob) -> float:
     return (time.monotonic() - start) * job.work.tokens / tokens
 
 
-def run_job(job: EmbeddingJob, config: Config, request: str, progress: Progress) -> PairTable:
-    """Embed what is missing, then write the pair table and the quarantine file."""
+def run_job(
+    job: EmbeddingJob, config: Config, request: str, progress: Progress
+) -> tuple[PairTable, float]:
+    """Embed what is missing, then write the pair table and the quarantine file.
+
+    Returns the table and the seconds that the forward passes and the writing of vectors took.
+    """
     store, name = Path(config.store.dir), config.data.name
-    embed_work(job.encoder, job.work, store, config.embed, progress)
+    seconds = embed_work(job.encoder, job.work, store, config.embed, progress)
     settings = {"backbone": asdict(config.backbone), "form": config.views.form}
     table = make_pair_table(store, name, request, settings, job.collection, job.kept, job.tokens)
     write_quarantine(store, name, [*job.collection.refusals, *job.kept.refusals])
     write_pairs(store, table)
-    return table
+    return table, seconds

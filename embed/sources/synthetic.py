@@ -1,0 +1,199 @@
+"""A seeded population of raters with opposed tastes, who ask for everyday advice in plain text.
+
+Every prompt gets six answers from a small grammar: the same advice, rewritten. An answer has a
+position on each of three style axes (tone, form, means); two raters stand at the opposite poles of
+each axis. A rater judges only pairs whose answers differ on its own axis and always prefers its
+own pole, whatever the pair does on the other axes.
+
+Who judges what is the point of the construction. If both opposed raters judged every pair, each
+pair would be a coin toss to a learner that sees neither rater nor wish, and no mixture could be
+identified from it. Here
+
+* a pair is judged by exactly one rater;
+* who asks depends on the topic: two raters are at home in a topic and bring ``HOME_SHARE["train"]``
+  of its judgements, the other four share the rest. So a router that reads the prompt has something
+  to learn. Any two raters of different axes are at home together in exactly one topic;
+* over all topics the raters are equally frequent, so a single reward cannot please opposed raters;
+* in the test split the home raters bring only ``HOME_SHARE["test"]``, so that the wish and not
+  the topic decides what is right there. Its prompts and its wordings of the wishes are new;
+* most pairs differ in one style only, the others in two. In the first kind a head that mixes
+  several tastes can be right for each of them, in the second it may have to take sides.
+
+Every choice is a hash of the seed and of what the choice is for: the same data on every platform.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, islice, product
+from typing import TypeVar
+
+from ...configs.schema import DataConfig
+from . import synthetic_text as words
+from .collection import Collection
+from .pair import DataError, Message, PreferencePair, hash_fraction
+from .synthetic_text import WISHES, Topic
+
+
+@dataclass(frozen=True)
+class Rater:
+    """Somebody who looks at one style axis and likes one end of it; the name is that style."""
+
+    name: str
+    axis: str
+    pole: int
+
+
+RATERS: tuple[Rater, ...] = (
+    Rater("playful", "tone", 1),
+    Rater("formal", "tone", -1),
+    Rater("story", "form", 1),
+    Rater("steps", "form", -1),
+    Rater("digital", "means", 1),
+    Rater("traditional", "means", -1),
+)
+HOME_SHARE = {"train": 0.8, "test": 0.5}
+
+T = TypeVar("T")
+Style = tuple[str, str, str]  # tone, form and means, by the names of the raters who like them
+Key = tuple[int, str]  # seed and prompt
+CORNERS: tuple[Style, ...] = tuple(
+    product(("playful", "formal"), ("story", "steps"), ("digital", "traditional"))
+)
+INFLECTED = re.compile(r"(\S+)/(\S+)")
+
+
+def load(config: DataConfig) -> Collection:
+    """The population that the configuration describes."""
+    settings = config.synthetic
+    pairs = generate(
+        seed=settings.seed,
+        prompts=settings.prompts,
+        test_fraction=config.test_fraction,
+        noise=settings.noise,
+    )
+    return Collection(pairs=pairs, rows=len(pairs))
+
+
+def generate(
+    *,
+    seed: int = 0,
+    prompts: int = 320,
+    pairs_per_prompt: int = 6,
+    test_fraction: float = 0.25,
+    noise: float = 0.0,
+) -> list[PreferencePair]:
+    """Write ``prompts`` distinct prompts with answers and have each pair judged by one rater.
+
+    ``noise`` is the probability that a rater errs; it changes no text and no other choice.
+    """
+    capacity = len(words.TOPICS) * min(len(t.asks) * len(t.subjects) for t in words.TOPICS)
+    if not 1 <= prompts <= capacity:
+        raise DataError(f"prompts: expected between 1 and {capacity}, found {prompts}")
+    # What each rater is still due: carried from prompt to prompt, it keeps the shares exact.
+    due = {
+        split: {rater: hash_fraction(seed, "due", split, rater.name) for rater in RATERS}
+        for split in HOME_SHARE
+    }
+    rows: list[PreferencePair] = []
+    begun = 0
+    for index, topic in enumerate(words.TOPICS):
+        count = (prompts + index) // len(words.TOPICS)
+        tests = round(test_fraction * (begun + count)) - round(test_fraction * begun)
+        begun += count
+        asked = [
+            (subject, ask.format(s=subject)) for subject in topic.subjects for ask in topic.asks
+        ]
+        asked.sort(key=lambda item: hash_fraction(seed, "prompt", item[1]))
+        for position, (subject, prompt) in enumerate(asked[:count]):
+            split = "test" if position < tests else "train"
+            key = (seed, prompt)
+            answers = _answers(topic, subject, key)
+            judged = _judge(topic, split, list(answers), due[split], key)
+            for rater, styles in islice(judged, pairs_per_prompt):
+                first, second = (answers[style] for style in styles)
+                erred = hash_fraction(*key, "noise", first, second) < noise
+                rows.append(
+                    PreferencePair(
+                        prompt=(Message("user", prompt),),
+                        chosen=second if erred else first,
+                        rejected=first if erred else second,
+                        split=split,
+                        source="synthetic",
+                        attribute=rater.name,
+                        context=_pick(WISHES[rater.name][split], *key, "wish", first, second),
+                        user=rater.name,
+                    )
+                )
+    return rows
+
+
+def _judge(
+    topic: Topic, split: str, styles: list[Style], due: dict[Rater, float], key: Key
+) -> Iterator[tuple[Rater, tuple[Style, Style]]]:
+    """Raters and the pair that each judges, better style first: whoever is due most comes next."""
+    unused = list(combinations(styles, 2))
+    while unused:
+        for rater in RATERS:
+            share, homes = HOME_SHARE[split], len(topic.homes)
+            guest_share = (1 - share) / (len(RATERS) - homes)
+            due[rater] += share / homes if rater.name in topic.homes else guest_share
+        differing = {
+            rater: [pair for pair in unused if sum(rater.name in style for style in pair) == 1]
+            for rater in RATERS
+        }
+        rater = max((rater for rater in RATERS if differing[rater]), key=due.__getitem__)
+        due[rater] -= 1
+        closest = min(len(set(one) - set(other)) for one, other in differing[rater])
+        close = [pair for pair in differing[rater] if len(set(pair[0]) - set(pair[1])) == closest]
+        one, other = _pick(close, *key, "pair", rater.name, len(unused))
+        unused.remove((one, other))
+        yield rater, ((one, other) if rater.name in one else (other, one))
+
+
+def _answers(topic: Topic, subject: str, key: Key) -> dict[Style, str]:
+    """The same advice on all corners but two opposite ones, so that each has two neighbours."""
+    known = topic.subjects[subject]
+    ranked = sorted(known, key=lambda action: hash_fraction(*key, action))
+    kept = ranked[: _pick((2, 3), *key, "length")]
+    actions = [action for action in known if action in kept]
+    far = _pick(CORNERS, *key, "corner")
+    return {
+        style: _write(topic, subject, actions, style, key)
+        for style in CORNERS
+        if 0 < len(set(style) - set(far)) < len(style)
+    }
+
+
+def _write(topic: Topic, subject: str, actions: list[str], style: Style, key: Key) -> str:
+    """One answer: a beginning in the tone, the actions in the form, the means, and an ending."""
+    tone, form, means = style
+    person, pronoun = _pick(words.PEOPLE[tone], *key, tone, "person")
+    beginning = _pick(words.BEGINNINGS[form, tone], *key, style, "beginning").format(
+        task=topic.task.format(s=subject), s=subject, person=person, Person=_capital(person)
+    )
+    if form == "steps":
+        mark = _pick(words.STEP_MARKS, *key, "mark")
+        lines = [_capital(re.sub(INFLECTED, r"\1", action)) for action in actions]
+        body = "".join(f"\n{mark.format(n=n)}{line}." for n, line in enumerate(lines, 1)) + "\n\n"
+    else:
+        first, between, last = _pick(words.STORY_LINKS, *key, style, "links")
+        links = [first, *[between] * (len(actions) - 2), last]
+        told = [re.sub(INFLECTED, r"\2", action) for action in actions]
+        parts = [link.format(p=pronoun) + part for link, part in zip(links, told, strict=True)]
+        body = " " + "".join(parts) + ". "
+    item = _pick(topic.digital if means == "digital" else topic.traditional, *key, means, "item")
+    advice = _pick(words.MEANS[means], *key, means, "advice").format(item=item)
+    remark = _pick(words.REMARKS[means], *key, means, "remark")
+    ending = _pick(words.ENDINGS[form, tone], *key, style, "ending")
+    return f"{beginning}{body}{remark} {advice} {ending}"
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
+def _pick(options: Sequence[T], *key: object) -> T:
+    return options[int(hash_fraction(*key) * len(options))]
