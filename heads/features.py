@@ -15,6 +15,11 @@ from ..configs.schema import AdaptConfig, ViewsConfig
 from .training import Rows
 
 
+# A dimension that varies less than this share of the median one carries rounding, not meaning:
+# all-MiniLM-L6-v2 has three of them.
+DEAD_DIMENSION = 1e-3
+
+
 class BudgetError(UserError):
     """There are not enough labelled rows for stage 2; the message says which and what to do."""
 
@@ -39,10 +44,11 @@ class Scaler:
 
     @classmethod
     def fit(cls, delta_NxD: np.ndarray, router_input_NxD: np.ndarray) -> Scaler:
-        """Statistics of the given rows; constant dimensions are left as they are."""
+        """Statistics of the given rows; dimensions that (almost) never vary are not blown up."""
 
         def positive(scale_D: np.ndarray) -> np.ndarray:
-            return np.where(scale_D > 0, scale_D, 1.0).astype(np.float32)
+            dead_D = scale_D <= DEAD_DIMENSION * np.median(scale_D)
+            return np.where(dead_D, 1.0, scale_D).astype(np.float32)
 
         return cls(
             delta_scale_D=positive(np.sqrt(np.mean(delta_NxD.astype(np.float64) ** 2, axis=0))),

@@ -39,7 +39,7 @@ def render_page(
         best=max(methods, key=lambda name: methods[name]["macro"]["accuracy"]),
         summaries={name: summaries.get(name, SUMMARY_OF_NOTHING) for name in methods},
         mixtures={
-            name: {**heads, "largest_weight": max(map(max, heads["weights"].values()))}
+            name: {**heads, "largest_weight": _weight_scale(heads)}
             for name, heads in report["heads"].items()
             if len(heads["usage"]) > 1
         },
@@ -53,3 +53,8 @@ def shade(value: float, low: float, high: float) -> str:
     strength = max(-1.0, min(1.0, (value - middle) / half))
     hue = "59, 111, 212" if strength > 0 else "212, 99, 59"
     return f"rgba({hue}, {abs(strength) * 0.75:.2f})"
+
+
+def _weight_scale(heads: Mapping[str, Any]) -> float:
+    """Weight of the strongest shade; large enough that uniform weights look uncertain."""
+    return max(3 / len(heads["usage"]), *map(max, heads["weights"].values()))
