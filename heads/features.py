@@ -14,7 +14,6 @@ from ..cache.schema import StoreError
 from ..configs.schema import AdaptConfig, ViewsConfig
 from .training import Rows
 
-
 # A dimension that varies less than this share of the median one carries rounding, not meaning:
 # all-MiniLM-L6-v2 has three of them.
 DEAD_DIMENSION = 1e-3
