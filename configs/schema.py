@@ -340,9 +340,9 @@ class Config:
         store: Where vectors live.
         embed: How the embedding pass runs.
         views: What heads and router read.
-        train: Stage 1.
-        adapt: Stage 2.
-        evaluate: Scoring.
+        train: Stage 1, from plain pairs.
+        adapt: Stage 2, from a few pairs with stated wishes.
+        evaluate: Scoring of held-out prompts.
         run: Directory and seed.
     """
 

@@ -1,0 +1,98 @@
+"""Flags, YAML and their mistakes."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import docstring_parser
+import pytest
+
+from micro_rm.configs.command_line import COMMANDS, parse
+from micro_rm.configs.schema import Config, ConfigError
+
+
+def test_defaults_are_the_dataclass_defaults() -> None:
+    options, config = parse(["run"])
+    assert options.command == "run" and options.place is None
+    assert config == Config()
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "demo"])
+def test_every_command_takes_every_key(command: str) -> None:
+    _, config = parse([command, "--train.num_heads=3", "--store.dir=here"])
+    assert config.train.num_heads == 3 and config.store.dir == "here"
+
+
+def test_demo_starts_from_its_preset() -> None:
+    _, config = parse(["demo", "--run.seed=4"])
+    assert config.data.source == "synthetic" and config.run.seed == 4
+
+
+def test_exponents_in_yaml_are_numbers(tmp_path: Path) -> None:
+    """PyYAML alone reads 1e-4 as text."""
+    path = tmp_path / "config.yaml"
+    path.write_text("adapt:\n  tau: 1e-4\n", "utf-8")
+    assert parse(["run", "--config", str(path)])[1].adapt.tau == 1e-4
+
+
+def test_a_flag_wins_before_and_behind_the_config_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("train:\n  num_heads: 7\n  epochs: 2\n", "utf-8")
+    for argv in (
+        ["run", "--config", str(path), "--train.num_heads=5"],
+        ["run", "--train.num_heads=5", "--config", str(path)],
+        ["run", "--train.num_heads=5", f"--config={path}"],
+    ):
+        _, config = parse(argv)
+        assert (config.train.num_heads, config.train.epochs) == (5, 2)
+
+
+def test_methods_as_list_or_text() -> None:
+    assert parse(["run", "--methods=all"])[1].methods == "all"
+    assert parse(["run", "--methods=[micro,single_bt]"])[1].methods == ["micro", "single_bt"]
+    assert parse(["run", "--methods=micro,single_bt"])[1].methods == "micro,single_bt"
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["run", "--train.num_head=3"], "did you mean train.num_heads?"),
+        (["run", "--nonsense=3"], "--help"),
+        (["run", "--train.num_heads=many"], "train.num_heads"),
+        (["run", "--backbone.dtype=float64"], "backbone.dtype"),
+        (["run", "--adapt.tau=0"], "adapt.tau: expected above 0, found 0"),
+        (["run", "--adapt.pool=10"], "at least adapt.budget (50) rows, found 10"),
+        (["run", "--data.name=a/b"], "data.name"),
+        (["run", "--backbone.overlong=truncate_end"], "mean or cls"),
+        (["walk"], "walk"),
+        ([], "command"),
+    ],
+)
+def test_mistakes_name_the_key(argv: list[str], expected: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(argv)
+    assert expected in str(error.value)
+
+
+def sections(config: type = Config) -> list[type]:
+    """Every dataclass of the configuration."""
+    inner = [item.default_factory for item in fields(config)]
+    return [config, *(part for kind in inner if isinstance(kind, type) for part in sections(kind))]
+
+
+@pytest.mark.parametrize("section", sections())
+def test_every_key_has_a_line_of_help(section: type) -> None:
+    """The help of a flag is the field's line in the docstring of its dataclass."""
+    described = {
+        item.arg_name: item.description
+        for item in docstring_parser.parse_from_object(section).params
+    }
+    assert list(described) == [item.name for item in fields(section)]
+    assert all(text and len(text.split()) >= 2 for text in described.values())
+
+
+def test_help_shows_those_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["run", "--help"])
+    assert "reward heads of every mixture" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,91 @@
+"""The demo population: seeded, split by prompt, opposed, and silent about its raters."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from micro_rm.configs.schema import DataConfig, SyntheticConfig
+from micro_rm.embed.sources import load_pairs
+from micro_rm.embed.sources.pair import PreferencePair
+from micro_rm.embed.sources.synthetic import RATERS, WISHES, generate
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[PreferencePair]:
+    return generate()
+
+
+def test_at_least_six_raters_in_opposed_pairs() -> None:
+    assert len(RATERS) >= 6
+    for axis in {rater.axis for rater in RATERS}:
+        assert sorted(rater.pole for rater in RATERS if rater.axis == axis) in ([-1, 1], [0, 1])
+
+
+def test_the_same_seed_gives_the_same_text_and_another_seed_another(
+    pairs: list[PreferencePair],
+) -> None:
+    assert generate() == pairs
+    assert {pair.pair_id for pair in generate(seed=1)} != {pair.pair_id for pair in pairs}
+
+
+def test_prompts_are_varied_and_split(pairs: list[PreferencePair]) -> None:
+    split = {
+        name: {pair.prompt for pair in pairs if pair.split == name} for name in ("train", "test")
+    }
+    assert not split["train"] & split["test"]
+    assert len(split["train"] | split["test"]) == 320
+    openings = Counter(" ".join(prompt[0].content.split()[:3]) for prompt in split["train"])
+    assert openings.most_common(1)[0][1] < 0.1 * len(split["train"])
+
+
+def test_every_rater_has_enough_rows(pairs: list[PreferencePair]) -> None:
+    counts = Counter((pair.attribute, pair.split) for pair in pairs)
+    for rater in RATERS:
+        assert counts[(rater.name, "train")] >= 200 and counts[(rater.name, "test")] >= 60
+
+
+def test_test_wishes_are_never_said_in_training(pairs: list[PreferencePair]) -> None:
+    said = {
+        name: {pair.context for pair in pairs if pair.split == name} for name in ("train", "test")
+    }
+    assert not said["train"] & said["test"]
+    for rater in RATERS:
+        assert len(WISHES[rater.name]["train"]) >= 4 and len(WISHES[rater.name]["test"]) >= 2
+
+
+def test_neither_prompt_nor_answers_name_the_rater(pairs: list[PreferencePair]) -> None:
+    """The label may reach the encoder only through which answer won, and through the wish."""
+    for pair in pairs:
+        assert pair.context not in (pair.prompt[0].content, pair.chosen, pair.rejected)
+        for text in (pair.prompt[0].content, pair.chosen, pair.rejected):
+            assert "rater" not in text.lower() and str(pair.context) not in text
+
+
+def test_the_longer_answer_does_not_give_it_away(pairs: list[PreferencePair]) -> None:
+    longer = sum(len(pair.chosen) > len(pair.rejected) for pair in pairs) / len(pairs)
+    assert 0.4 < longer < 0.6
+
+
+def test_noise_swaps_labels_and_changes_no_text(pairs: list[PreferencePair]) -> None:
+    noisy = generate(noise=0.3)
+    swapped = sum(
+        (one.chosen, one.rejected) == (other.rejected, other.chosen)
+        for one, other in zip(pairs, noisy, strict=True)
+    )
+    assert 0.2 < swapped / len(pairs) < 0.4
+    for one, other in zip(pairs, noisy, strict=True):
+        assert one.prompt == other.prompt and {one.chosen, one.rejected} == {
+            other.chosen,
+            other.rejected,
+        }
+
+
+def test_the_source_follows_its_settings() -> None:
+    settings = SyntheticConfig(prompts=24, seed=3)
+    config = DataConfig(source="synthetic", synthetic=settings, test_fraction=0.5)
+    collection = load_pairs(config)
+    prompts = {pair.prompt for pair in collection.pairs}
+    held_out = {pair.prompt for pair in collection.pairs if pair.split == "test"}
+    assert len(prompts) == 24 and len(held_out) == 12
