@@ -39,6 +39,7 @@ from micro_rm.configs.schema import Config
 
 if TYPE_CHECKING:
     from micro_rm.configs.command_line import Options
+    from micro_rm.embed.sources.collection import Collection
 
 VERIFY_SAMPLE = 32
 Result = dict[str, Any]
@@ -47,52 +48,64 @@ Say = Callable[[object], None]
 
 def check(config: Config, say: Say) -> Result:
     """Validate the data set and show what is in it."""
-    from micro_rm.embed.display import summary_views
     from micro_rm.embed.sources import load_pairs
+
+    return _show_summary(config, load_pairs(config.data), say)
+
+
+def _show_summary(config: Config, collection: Collection, say: Say) -> Result:
+    from micro_rm.embed.display import summary_views
     from micro_rm.embed.sources.check import summarise
 
-    summary = summarise(load_pairs(config.data))
+    summary = summarise(collection)
     for part in summary_views(config.data.train or config.data.source, summary):
         say(part)
     return summary
 
 
-def embed(config: Config, say: Say, *, dry_run: bool = False) -> Result:
+def embed(config: Config, say: Say, *, dry_run: bool = False, summary: bool = False) -> Result:
     """Embed what the store lacks and write the data set's pair table."""
+    from contextlib import nullcontext
+
     from rich.console import Console
 
-    from micro_rm.cache.writer import recover_store
+    from micro_rm.cache.writer import StoreLock, recover_store
     from micro_rm.embed.display import duration, embedding_progress
+    from micro_rm.embed.request import input_fingerprint
     from micro_rm.embed.sources import load_pairs
-    from micro_rm.embed.sources.check import require_test_rows
+    from micro_rm.embed.sources.check import require_both_splits
     from micro_rm.embed.stage import estimate_seconds, plan_job, run_job
 
-    if not dry_run:
-        recover_store(Path(config.store.dir))
-    request = _stage_inputs(config)["embed"]
+    request = input_fingerprint(config)
     collection = load_pairs(config.data)
-    require_test_rows(collection.pairs)
-    job = plan_job(config, collection)
-    plan: Result = {
-        "pairs": len(job.kept.pairs),
-        "sequences": job.work.sequences,
-        "stored_sequences": job.work.stored,
-        "new_sequences": job.new_sequences,
-        "tokens": job.work.tokens,
-        "bytes": job.new_bytes,
-        "batches": len(job.work.batches),
-    }
-    say(
-        f"embed    {plan['pairs']:,} pairs, {plan['sequences']:,} distinct sequences, "
-        f"{plan['stored_sequences']:,} of them stored; {plan['tokens']:,} tokens to embed with "
-        f"{config.backbone.name} ({config.backbone.dtype}, {job.encoder.backbone.device})"
-    )
-    if dry_run:
-        plan["estimated_seconds"] = round(estimate_seconds(job), 3)
-        say(f"embed    {plan['bytes']:,} bytes, about {duration(plan['estimated_seconds'])}")
-        return plan
-    with embedding_progress(Console(stderr=True)) as progress:
-        table, seconds = run_job(job, config, request, progress)
+    if summary:
+        _show_summary(config, collection, say)
+    require_both_splits(collection.pairs)
+    store = Path(config.store.dir)
+    with nullcontext() if dry_run else StoreLock(store) as lock:
+        if lock is not None:
+            recover_store(store)
+        job = plan_job(config, collection)
+        plan: Result = {
+            "pairs": len(job.kept.pairs),
+            "sequences": job.work.sequences,
+            "stored_sequences": job.work.stored,
+            "new_sequences": job.new_sequences,
+            "tokens": job.work.tokens,
+            "bytes": job.new_bytes,
+            "batches": len(job.work.batches),
+        }
+        say(
+            f"embed    {plan['pairs']:,} pairs, {plan['sequences']:,} distinct sequences, "
+            f"{plan['stored_sequences']:,} of them stored; {plan['tokens']:,} tokens to embed with "
+            f"{config.backbone.name} ({config.backbone.dtype}, {job.encoder.backbone.device})"
+        )
+        if lock is None:
+            plan["estimated_seconds"] = round(estimate_seconds(job), 3)
+            say(f"embed    {plan['bytes']:,} bytes, about {duration(plan['estimated_seconds'])}")
+            return plan
+        with embedding_progress(Console(stderr=True)) as progress:
+            table, seconds = run_job(job, config, request, progress, lock)
     rate = round(plan["tokens"] / seconds)
     if plan["tokens"]:
         say(f"embed    {plan['tokens']:,} tokens in {duration(seconds)}, {rate:,} tokens/s")
@@ -196,72 +209,82 @@ def report(config: Config, say: Say) -> Result:
 
 
 LEARNING_STAGES = {"train": train, "adapt": adapt, "evaluate": evaluate}
+OUTPUTS = {
+    "train": ("model.safetensors", "model.json"),
+    "adapt": ("model.safetensors", "model.json"),
+    "evaluate": ("report.json", "predictions.parquet"),
+}
 
 
 def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     """All stages in order; what is already done for the same inputs is skipped."""
+    from micro_rm.embed.request import input_fingerprint
     from micro_rm.heads.methods import check_names
 
     check_names(config.methods)
     record = RunRecord(Path(config.run.dir), config)
-    inputs = _stage_inputs(config)
-    embedded = _is_embedded(config, inputs["embed"])
+    request = input_fingerprint(config)
+    embedded = _is_embedded(config, request)
     if dry_run:
-        todo = [name for name in LEARNING_STAGES if not record.done(name, inputs[name])]
+        inputs = _stage_inputs(config, request)
+        todo = [name for name in LEARNING_STAGES if not _is_done(config, record, name, inputs)]
         say(
             f"run      embed: {'done' if embedded else 'to do'}; to do: {', '.join(todo) or 'none'}"
         )
-        plan = {"stages": todo} if embedded else embed(config, say, dry_run=True)
+        plan = {} if embedded else embed(config, say, dry_run=True)
         return plan | {"embedded": embedded, "stages": todo}
     for caveat in config.caveats():
         say(f"note     {caveat}")
     if embedded:
         say(f"embed    done before for the same inputs ({config.store.dir})")
     else:
-        check(config, say)
-        with record.stage("embed", inputs["embed"]) as notes:
-            notes |= embed(config, say)
-    for name, stage in LEARNING_STAGES.items():
-        if record.done(name, inputs[name]):
+        with record.stage("embed", request) as notes:
+            notes |= embed(config, say, summary=True)
+    for name in LEARNING_STAGES:
+        if _is_done(config, record, name, _stage_inputs(config, request)):
             say(f"{name:<8} done before for the same inputs")
         else:
-            _run_stage(name, stage, config, say, record, inputs[name])
+            _run_stage(name, config, say, record)
     return report(config, say)
 
 
-def _run_stage(
-    name: str,
-    stage: Callable[[Config, Say], Result],
-    config: Config,
-    say: Say,
-    record: RunRecord,
-    inputs: str,
-) -> Result:
+def _run_stage(name: str, config: Config, say: Say, record: RunRecord) -> Result:
     """One learning stage under the record; whatever was built on an older result is outdated."""
+    from micro_rm.cache.pairs import read_request
     from micro_rm.cache.schema import read_manifest
 
-    record.content["store"] = asdict(read_manifest(Path(config.store.dir)).identity)
+    store = Path(config.store.dir)
+    record.content["store"] = asdict(read_manifest(store).identity)
     order = list(LEARNING_STAGES)
     record.forget(order[order.index(name) :])
+    # What is learnt from is the pair table, whatever the text files hold by now.
+    inputs = _stage_inputs(config, read_request(store, config.data.name))[name]
     with record.stage(name, inputs) as notes:
-        notes |= stage(config, say)
+        notes |= LEARNING_STAGES[name](config, say)
     return notes
 
 
-def _stage_inputs(config: Config) -> dict[str, str]:
-    """Fingerprint of everything that each stage's result depends on."""
-    from micro_rm.embed.request import input_fingerprint
+def _stage_inputs(config: Config, request: str | None) -> dict[str, str]:
+    """Fingerprint of everything that each learning stage's result depends on.
 
-    embedded = input_fingerprint(config)
-    learning = [code_fingerprint("heads"), config.data.name, config.methods, config.run.seed]
-    trained = fingerprint(embedded, learning, config.train)
+    ``request`` identifies the pair table.
+    """
+    from micro_rm.heads.methods import check_names
+
+    methods = check_names(config.methods)
+    learning = [code_fingerprint("heads"), config.data.name, methods, config.run.seed]
+    trained = fingerprint(request, learning, config.views, config.train)
     adapted = fingerprint(trained, config.adapt)
     return {
-        "embed": embedded,
         "train": trained,
         "adapt": adapted,
         "evaluate": fingerprint(adapted, config.evaluate),
     }
+
+
+def _is_done(config: Config, record: RunRecord, name: str, inputs: dict[str, str]) -> bool:
+    present = all((Path(config.run.dir) / file).is_file() for file in OUTPUTS[name])
+    return present and record.done(name, inputs[name])
 
 
 def _is_embedded(config: Config, request: str) -> bool:
@@ -285,17 +308,11 @@ def execute(options: Options, config: Config, say: Say) -> Result:
         say(f"{name:<8} nothing to plan: this command reads or takes seconds; --dry_run ends here")
         return {"command": name}
     if name == "embed":
-        if options.dry_run:
-            return embed(config, say, dry_run=True)
-        with RunRecord(Path(config.run.dir), config).stage("embed", _stage_inputs(config)["embed"]):
-            return embed(config, say)
+        return embed(config, say, dry_run=options.dry_run)
     if name in LEARNING_STAGES:
-        record = RunRecord(Path(config.run.dir), config)
-        inputs = _stage_inputs(config)[name]
-        return _run_stage(name, LEARNING_STAGES[name], config, say, record, inputs)
-    return {"check": check, "inspect": inspect, "verify": verify, "report": report}[name](
-        config, say
-    )
+        return _run_stage(name, config, say, RunRecord(Path(config.run.dir), config))
+    reading = {"check": check, "inspect": inspect, "verify": verify, "report": report}
+    return reading[name](config, say)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -331,7 +348,7 @@ def _with_place(options: Options, config: Config) -> Config:
 def _printer(*, quiet: bool) -> Say:
     from rich.console import Console
 
-    console = Console(highlight=False, quiet=quiet)
+    console = Console(highlight=False, markup=False, quiet=quiet)
 
     def say(shown: object) -> None:
         # Paths and sentences are left to the terminal to wrap, so that they can be copied whole.

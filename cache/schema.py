@@ -28,14 +28,16 @@ KEY_DTYPE = np.dtype(f"S{KEY_BYTES}")
 # Physical type on disk per logical type: h5py would store bfloat16 as opaque bytes.
 PHYSICAL = {
     "float32": np.dtype(np.float32),
-    "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(np.uint16),
 }
 LOGICAL = {
     "float32": np.dtype(np.float32),
-    "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
+
+
+# Fields of an identity that name the same bytes in other words: a path, a tag.
+DESCRIPTIVE = ("backbone", "revision")
 
 
 class StoreError(UserError):
@@ -44,7 +46,10 @@ class StoreError(UserError):
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that may change a vector. Batch size, device and attention kernel may not."""
+    """Everything that may change a vector. Batch size, device and attention kernel may not.
+
+    ``backbone`` and ``revision`` are for people; ``weights`` is what counts.
+    """
 
     backbone: str
     revision: str
@@ -64,7 +69,7 @@ class Identity:
         return [
             f"{name}: the store has {mine[name]!r}, this run has {theirs[name]!r}"
             for name in mine
-            if mine[name] != theirs[name]
+            if name not in DESCRIPTIVE and mine[name] != theirs[name]
         ]
 
 
@@ -151,7 +156,8 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON under a temporary name, sync it and rename it into place."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    temporary.write_text(text + "\n", "utf-8")
     commit_file(temporary, path)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -43,6 +42,7 @@ class StoreWriter:
 
     ``job`` names the work that a shard belongs to, so that a resumed job can plan exactly as it
     did before. Vectors must be finite and arrive as ``(n, width)`` in the store's logical type.
+    Without a ``lock`` the writer takes one for its own lifetime.
     """
 
     def __init__(
@@ -54,19 +54,22 @@ class StoreWriter:
         job: str,
         shard_rows: int,
         seal_seconds: float,
+        lock: StoreLock | None = None,
     ) -> None:
         self.store = store
         self.job = job
         self.shard_rows = shard_rows
         self.seal_seconds = seal_seconds
         (store / "shards").mkdir(parents=True, exist_ok=True)
-        self._lock = lock_store(store)
+        self._lock = lock or StoreLock(store)
+        self._owns_lock = lock is None
         try:
             self.manifest = adopt_shards(store, _open_manifest(store, identity, width))
         except BaseException:
-            os.close(self._lock)
+            self._release()
             raise
         self._buffer: list[tuple[Sequence[bytes], np.ndarray]] = []
+        self._target: Path | None = None
         self._sealed_at = time.monotonic()
 
     def __enter__(self) -> StoreWriter:
@@ -81,7 +84,7 @@ class StoreWriter:
         try:
             self.seal()
         finally:
-            os.close(self._lock)
+            self._release()
 
     def add(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
         """Buffer the vectors of one batch; seals a shard when it is full or old enough.
@@ -108,19 +111,23 @@ class StoreWriter:
     def seal(self) -> None:
         """Write the buffered vectors as one shard and list it in the manifest.
 
-        Interrupts wait until it is done: half a seal would be repeated by the exit of the context.
+        Every step can be repeated: if an interrupt arrives in the middle, the seal on leaving the
+        context goes on where this one stopped and writes nothing twice.
         """
-        waiting = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            if self._buffer:
-                numbers = [int(path.stem) for path in (self.store / "shards").glob("*.h5")]
-                path = self.store / "shards" / f"{max(numbers, default=-1) + 1:06d}.h5"
-                self._write_shard(path)
-                self._buffer = []  # the shard is safe; if listing fails, the next writer adopts it
-                self.manifest = list_shard(self.store, self.manifest, path)
-            self._sealed_at = time.monotonic()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
+        if self._buffer and self._target is None:
+            numbers = [int(path.stem) for path in (self.store / "shards").glob("*.h5")]
+            self._target = self.store / "shards" / f"{max(numbers, default=-1) + 1:06d}.h5"
+        if self._target is not None:
+            if not self._target.exists():
+                self._write_shard(self._target)
+            self._buffer = []
+            self.manifest = list_shard(self.store, self.manifest, self._target)
+            self._target = None
+        self._sealed_at = time.monotonic()
+
+    def _release(self) -> None:
+        if self._owns_lock:
+            self._lock.release()
 
     def _write_shard(self, path: Path) -> None:
         temporary = path.with_name(path.name + ".tmp")
@@ -139,17 +146,12 @@ class StoreWriter:
 
 
 def recover_store(store: Path) -> None:
-    """Bring a store that a killed process left behind in order, before anything is planned.
+    """Bring a store that a killed process left behind in order; the caller holds its lock.
 
-    Finished shards that the manifest does not list are adopted, unfinished files removed. A path
-    without a store is left alone. Raises ``StoreError`` if another process is writing.
+    Finished shards that the manifest does not list are adopted, unfinished files removed.
     """
     if (store / "manifest.json").is_file():
-        lock = lock_store(store)
-        try:
-            adopt_shards(store, read_manifest(store))
-        finally:
-            os.close(lock)
+        adopt_shards(store, read_manifest(store))
 
 
 def adopt_shards(store: Path, manifest: Manifest) -> Manifest:
@@ -165,11 +167,14 @@ def adopt_shards(store: Path, manifest: Manifest) -> Manifest:
 
 def list_shard(store: Path, manifest: Manifest, path: Path) -> Manifest:
     """The manifest with one more sealed shard, written; refuses a shard of another store."""
+    if any(shard.name == path.name for shard in manifest.shards):
+        return manifest
     with open_shard(path) as file:
         rows, width = dataset(file, "vectors").shape
         if width != manifest.width or dataset(file, "keys").shape != (rows, KEY_BYTES):
             raise StoreError(f"{path}: not a shard of this store; move it away")
-        if file.attrs.get("identity") != json.dumps(asdict(manifest.identity)):
+        identity = Identity(**json.loads(str(file.attrs["identity"])))
+        if manifest.identity.differences(identity):
             raise StoreError(f"{path}: written under another identity; move it away")
         job = str(file.attrs["job"])
     shard = Shard(path.name, rows, path.stat().st_size, file_checksum(path), job)
@@ -202,14 +207,30 @@ def require_identity(store: Path, manifest: Manifest, identity: Identity) -> Non
         )
 
 
-def lock_store(store: Path) -> int:
-    """Take the store's lock: a descriptor to close; the system frees it however a process ends."""
-    descriptor = os.open(store / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise StoreError(
-            f"{store}: another process is writing here; wait for it, or choose another store.dir"
-        ) from error
-    return descriptor
+class StoreLock:
+    """The right to write to a store; the system takes it back however a process ends.
+
+    Raises ``StoreError`` while another process holds it.
+    """
+
+    def __init__(self, store: Path) -> None:
+        store.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(store / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.release()
+            raise StoreError(
+                f"{store}: another process is writing here; wait for it, or choose another "
+                "store.dir"
+            ) from error
+
+    def release(self) -> None:
+        """Give the lock back."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> StoreLock:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()

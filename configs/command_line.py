@@ -58,6 +58,11 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
         chosen: Namespace = parser.instantiate(parsed)[command]
     except argparse.ArgumentError as error:
         raise ConfigError(_explain(str(error))) from error
+    except (TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the configuration cannot be read ({error}); every section is a mapping of keys to "
+            "values, see configs/demo.yaml"
+        ) from error
     options = Options(
         command=command,
         place=getattr(chosen, "place", None),

@@ -51,10 +51,12 @@ class RunRecord:
         self.content: dict[str, Any] = {"stages": {}}
         if self.path.is_file():
             try:
-                self.content = json.loads(self.path.read_text("utf-8"))
-            except json.JSONDecodeError:
-                # A record that cannot be read proves nothing: every stage runs again.
-                self.content = {"stages": {}}
+                found = json.loads(self.path.read_text("utf-8"))
+            except ValueError:
+                found = None
+            # A record that cannot be read proves nothing: every stage runs again.
+            if isinstance(found, dict) and isinstance(found.get("stages"), dict):
+                self.content = found
         self.content |= {
             "config": asdict(config),
             "seed": config.run.seed,
@@ -76,6 +78,7 @@ class RunRecord:
     def stage(self, name: str, inputs: str) -> Iterator[dict[str, Any]]:
         """Time a stage; what the body puts into the yielded dictionary is recorded with it."""
         self.forget([name])
+        self.write()  # a stage that dies half-way must not look done
         notes: dict[str, Any] = {}
         start = time.monotonic()
         yield notes

@@ -88,6 +88,7 @@ class DataConfig:
             columns.
         pairing: Which rated responses of a prompt are compared: adjacent rows two by two, as in
             HelpSteer2, or all of them with each other.
+        drop_unanimous: Leave out rated training responses that every attribute ranks the same way.
         test_fraction: Share of prompts held out when the data bring no split of their own.
         columns: Column names.
         synthetic: Settings of the synthetic source.
@@ -100,6 +101,7 @@ class DataConfig:
     contexts: str | None = None
     attributes: list[str] | None = None
     pairing: Literal["adjacent", "all"] = "adjacent"
+    drop_unanimous: bool = False
     test_fraction: float = 0.2
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)

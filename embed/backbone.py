@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
@@ -16,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from ..configs.schema import BackboneConfig, ConfigError
 from .planning import Pass
 
+POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -50,6 +52,7 @@ class TorchBackbone:
         self.dtype = config.dtype
         self.padding_side = padding_side
         self.model = load_model(AutoModel, directory, config).to(self.device)
+        self._first_position = self._check_positions(config)
         self.width = int(self.model.config.get_text_config().hidden_size)
         self.causal = self._measure_causality()
         self.pooling = config.pooling
@@ -85,7 +88,7 @@ class TorchBackbone:
     def _states(self, ids: np.ndarray, mask: np.ndarray) -> Tensor:
         inputs: dict[str, Tensor] = {"input_ids": torch.from_numpy(ids).to(self.device)}
         if self.padding_side == "left":
-            positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
+            positions = np.maximum(mask.cumsum(axis=1) - 1, 0) + self._first_position
             inputs["position_ids"] = torch.from_numpy(positions).to(self.device)
         # Behind right padding a causal model needs no mask: no real token sees a later one.
         if not (self.causal and self.padding_side == "right"):
@@ -93,6 +96,21 @@ class TorchBackbone:
         if self.causal:
             inputs["use_cache"] = False  # type: ignore[assignment]
         return self.model(**inputs).last_hidden_state
+
+    def _check_positions(self, config: BackboneConfig) -> int:
+        """Number of the first position; refuses a ``max_length`` beyond a table of positions."""
+        table = learned_positions(self.model)
+        if table is None:
+            return 0
+        # RoBERTa counts from behind its padding id.
+        first = 0 if table.padding_idx is None else table.padding_idx + 1
+        if config.max_length > table.num_embeddings - first:
+            raise ConfigError(
+                f"backbone.max_length: {config.name} knows {table.num_embeddings - first} "
+                f"positions, found {config.max_length}; lower it, and see backbone.overlong for "
+                "what happens to longer rows"
+            )
+        return first
 
     def _measure_causality(self) -> bool:
         self.causal = False
@@ -130,16 +148,33 @@ def load_model(auto_class: Any, directory: Path, config: BackboneConfig) -> Any:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        model = auto_class.from_pretrained(
+        model, report = auto_class.from_pretrained(
             directory,
             dtype=DTYPES[config.dtype],
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"backbone.name: {directory} cannot be loaded: {error}") from error
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise ConfigError(
+            f"backbone.name: {directory} lacks the weights {', '.join(missing[:3])} "
+            f"({len(missing)} in all), which would be random; the checkpoint does not fit its "
+            "config.json"
+        )
     return model.eval().requires_grad_(False)
+
+
+def learned_positions(model: torch.nn.Module) -> torch.nn.Embedding | None:
+    """The table of learned absolute positions, None for rotary and relative ones."""
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if isinstance(module, torch.nn.Embedding) and last in POSITION_TABLES:
+            return module
+    return None
 
 
 def pick_device(device: str) -> torch.device:

@@ -30,10 +30,17 @@ class OverlongError(Exception):
 
 
 class Conversation(NamedTuple):
-    """A prompt alone (``response`` None) or with one response."""
+    """A prompt alone (``response`` None) or with one response, and a wish in front of it.
+
+    ``rival`` is the other response of the pair: where prompts are shortened, both responses get
+    the same prompt, cut for the longer one. It has no other effect.
+    """
 
     prompt: tuple[Message, ...]
     response: str | None = None
+    wish: str | None = None
+    form: str = "header"
+    rival: str | None = None
 
 
 def with_context(
@@ -106,21 +113,27 @@ class Renderer:
         Raises ``OverlongError`` where the policy is to drop, or where nothing fits.
         """
         limit, policy = self.config.max_length, self.config.overlong
-        if len(ids) <= limit:
+        longer, longer_ids = conversation, ids
+        if policy == "truncate_prompt" and conversation.rival is not None:
+            rival = conversation._replace(response=conversation.rival)
+            rival_ids = self.token_ids([rival])[0]
+            if len(rival_ids) > len(ids):
+                longer, longer_ids = rival, rival_ids
+        if len(longer_ids) <= limit:
             return ids
         if policy == "truncate_end":
             closing = ids[-1:] if int(ids[-1]) in self.tokenizer.all_special_ids else ids[:0]
             return np.concatenate([ids[: limit - len(closing)], closing])
         if policy == "truncate_prompt":
-            shorter = self._shorten_prompt(conversation, ids)
-            if shorter is not None:
-                return shorter
-        raise OverlongError(f"{len(ids)} tokens, backbone.max_length is {limit}")
+            prompt = self._shorten_prompt(longer, longer_ids)
+            if prompt is not None:
+                return self.token_ids([conversation._replace(prompt=prompt)])[0]
+        raise OverlongError(f"{len(longer_ids)} tokens, backbone.max_length is {limit}")
 
     def text(self, conversation: Conversation) -> str:
         """The rendered text of a conversation."""
         asks = conversation.response is None and self.config.prompt_readout == "generation_prompt"
-        turns = conversation.prompt
+        turns = with_context(conversation.prompt, conversation.wish, conversation.form)
         if conversation.response is not None:
             turns = (*turns, Message("assistant", conversation.response))
         if not self.templated:
@@ -144,12 +157,17 @@ class Renderer:
         wanted = self.config.bos == "one" or (self.config.bos == "auto" and start > 0)
         return [bos] * wanted + ids[start:]
 
-    def _shorten_prompt(self, conversation: Conversation, ids: np.ndarray) -> np.ndarray | None:
-        """Cut the start of the longest prompt message until the sequence fits, if it can."""
+    def _shorten_prompt(
+        self, conversation: Conversation, ids: np.ndarray
+    ) -> tuple[Message, ...] | None:
+        """The prompt with the start of its longest messages cut until the sequence fits, if it can.
+
+        The wish in front of the prompt is never cut.
+        """
         for _attempt in range(8):
             excess = len(ids) - self.config.max_length
             if excess <= 0:
-                return ids
+                return conversation.prompt
             prompt = list(conversation.prompt)
             place = max(range(len(prompt)), key=lambda i: len(prompt[i].content))
             spans = self.tokenizer(

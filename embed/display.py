@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from .extract import Progress as ProgressCallback
 
@@ -24,6 +24,8 @@ def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
         ("pairs", summary["pairs"]),
         ("rows or pairs refused", summary["refused"]),
         ("rating ties dropped", sum(summary["ties"].values())),
+        ("chosen equal to rejected", summary["chosen_equals_rejected"]),
+        ("unanimous responses dropped", summary["unanimous"]),
         ("exact duplicates", summary["duplicates"]),
         ("pairs also judged the other way", summary["contradictions"]),
         (
@@ -37,7 +39,9 @@ def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
         counts.add_row(label, str(value))
     attributes = Table("attribute", "train", "test", "ties", box=None, pad_edge=False)
     for attribute, numbers in summary["attributes"].items():
-        attributes.add_row(attribute, *(str(numbers[key]) for key in ("train", "test", "ties")))
+        attributes.add_row(
+            Text(attribute), *(str(numbers[key]) for key in ("train", "test", "ties"))
+        )
     percentiles = list(summary["words"]["chosen"])
     words = Table("words", *percentiles, box=None, pad_edge=False)
     for role, values in summary["words"].items():
@@ -45,10 +49,10 @@ def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
     for table in (attributes, words):
         for column in table.columns[1:]:
             column.justify = "right"
-    parts: list[RenderableType] = [escape(name), counts, "", attributes, "", words, ""]
-    parts += [f"warning  {escape(warning)}" for warning in summary["warnings"]]
+    parts: list[RenderableType] = [name, counts, "", attributes, "", words, ""]
+    parts += [f"warning  {warning}" for warning in summary["warnings"]]
     parts += [
-        escape(f"refused  {item['file']} row {item['row']}: {item['field']}: {item['reason']}")
+        f"refused  {item['file']} row {item['row']}: {item['field']}: {item['reason']}"
         for item in summary["refusals"]
     ]
     return parts
@@ -62,7 +66,7 @@ def embedding_progress(console: Console) -> Iterator[ProgressCallback]:
         return
     columns = (TextColumn("embed"), BarColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None, note="loading the backbone")
+        task = bar.add_task("", total=None, note="starting")
 
         def advance(done: int, total: int, seconds: float) -> None:
             bar.update(task, completed=done, total=total, note=_note(done, total, seconds))

@@ -17,7 +17,7 @@ import xxhash
 
 from ..cache.reader import FeatureStore
 from ..cache.schema import KEY_DTYPE, read_manifest, sequence_key
-from ..cache.writer import StoreWriter, require_identity
+from ..cache.writer import StoreLock, StoreWriter, require_identity
 from ..configs.schema import EmbedConfig
 from .chat import Conversation, OverlongError, TemplateError
 from .encoder import Encoder
@@ -114,7 +114,12 @@ def plan_work(
 
 
 def embed_work(
-    encoder: Encoder, work: Work, store: Path, config: EmbedConfig, progress: Progress
+    encoder: Encoder,
+    work: Work,
+    store: Path,
+    config: EmbedConfig,
+    progress: Progress,
+    lock: StoreLock | None = None,
 ) -> float:
     """Run the batches that are left into the store; returns the seconds it took.
 
@@ -128,6 +133,7 @@ def embed_work(
         job=work.job,
         shard_rows=config.shard_rows,
         seal_seconds=config.seal_seconds,
+        lock=lock,
     )
     done = 0
     with writer:

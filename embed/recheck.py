@@ -51,7 +51,8 @@ def recheck(store: FeatureStore, table: PairTable, *, size: int, seed: int, devi
         result.problems.append(f"the backbone at hand is another one: {'; '.join(differences)}")
         return result
     sample, vectors = [], []
-    for conversation, row in _sample(table, size, seed):
+    shortens = encoder.config.overlong == "truncate_prompt"
+    for conversation, row in _sample(table, size, seed, equal_prompts=shortens):
         ids = encoder.renderer.fit(conversation, encoder.renderer.token_ids([conversation])[0])
         item = Pass(ids, (len(ids) - 1,), (sequence_key(ids),))
         expected = encoder.backbone.vectors([item])[0].astype(np.float64)
@@ -73,7 +74,9 @@ def recheck(store: FeatureStore, table: PairTable, *, size: int, seed: int, devi
     return result
 
 
-def _sample(table: PairTable, size: int, seed: int) -> list[tuple[Conversation, int]]:
+def _sample(
+    table: PairTable, size: int, seed: int, *, equal_prompts: bool
+) -> list[tuple[Conversation, int]]:
     places = [
         (key, int(place))
         for key, rows in sorted(table.rows.items())
@@ -91,7 +94,9 @@ def _sample(table: PairTable, size: int, seed: int) -> list[tuple[Conversation, 
             source=table.name,
             context=table.text["context"][place] or None,
         )
-        conversation = conversation_of(pair, view, role, table.settings["form"])
+        conversation = conversation_of(
+            pair, view, role, table.settings["form"], equal_prompts=equal_prompts
+        )
         picked.append((conversation, int(table.rows[key][place])))
     return picked
 
@@ -101,6 +106,7 @@ def _head_error(encoder: Encoder, sample: list[np.ndarray], vectors: np.ndarray)
     """Largest gap between vector times head and the backbone's reward, relative to their scale."""
     model = load_model(AutoModelForSequenceClassification, encoder.files.directory, encoder.config)
     model.to(encoder.backbone.device)
+    model.config.pad_token_id = None  # one unpadded row: a last token equal to pad is no padding
     ours = vectors @ model.score.weight.double().cpu().numpy().T
     own = []
     for ids in sample:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..cache.pairs import NO_ROW
 from ..configs.schema import ViewsConfig
-from .chat import Conversation, with_context
+from .chat import Conversation
 from .sources.pair import Message, PreferencePair, hash_fraction
 
 
@@ -26,11 +26,11 @@ def choose_pool(pairs: Sequence[PreferencePair], size: int) -> np.ndarray:
     """(N,) mask of the training rows that stage 2 may draw from: ``size`` per attribute.
 
     The choice depends on each pair's content only, so new rows do not reshuffle it. Rows without
-    an attribute have no wish to serve and are never in the pool.
+    an attribute or a context have no wish to serve and are never in the pool.
     """
     ranked: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for place, pair in enumerate(pairs):
-        if pair.split == "train" and pair.attribute is not None:
+        if pair.split == "train" and pair.attribute is not None and pair.context:
             ranked[pair.attribute].append((hash_fraction("pool", pair.pair_id), place))
     mask = np.zeros(len(pairs), bool)
     for places in ranked.values():
@@ -39,12 +39,17 @@ def choose_pool(pairs: Sequence[PreferencePair], size: int) -> np.ndarray:
 
 
 def plan_sequences(
-    pairs: Sequence[PreferencePair], pool: np.ndarray, views: ViewsConfig
+    pairs: Sequence[PreferencePair],
+    pool: np.ndarray,
+    views: ViewsConfig,
+    *,
+    equal_prompts: bool = False,
 ) -> SequencePlan:
     """The conversations that the chosen views need, and where each pair finds its own.
 
     Training rows need the stage-1 views, pool rows and test rows the stage-2 views. A pair without
-    a context reads ``plain`` wherever ``ctx`` or ``context`` is asked for.
+    a context reads ``plain`` wherever ``ctx`` or ``context`` is asked for. ``equal_prompts`` keeps
+    the prompts of both responses alike where they have to be shortened.
     """
     conversations: list[Conversation] = []
     places: dict[Conversation, int] = {}
@@ -59,7 +64,9 @@ def plan_sequences(
         if pair.split == "test" or pool[row]:
             wanted |= _wanted(views, stage1=False)
         for view, role in wanted:
-            conversation = conversation_of(pair, view, role, views.form)
+            conversation = conversation_of(
+                pair, view, role, views.form, equal_prompts=equal_prompts
+            )
             place = places.setdefault(conversation, len(conversations))
             if place == len(conversations):
                 conversations.append(conversation)
@@ -67,15 +74,21 @@ def plan_sequences(
     return SequencePlan(conversations, index)
 
 
-def conversation_of(pair: PreferencePair, view: str, role: str, form: str) -> Conversation:
+def conversation_of(
+    pair: PreferencePair, view: str, role: str, form: str, *, equal_prompts: bool
+) -> Conversation:
     """What the backbone reads for one role of a pair in one view."""
-    prompt = pair.prompt
-    if view == "ctx":
-        prompt = with_context(prompt, pair.context, form)
-    elif view == "context" and pair.context:
-        prompt = (Message("user", pair.context),)
-    response = {"prompt": None, "chosen": pair.chosen, "rejected": pair.rejected}[role]
-    return Conversation(prompt, response)
+    if view == "context" and pair.context:
+        return Conversation((Message("user", pair.context),))
+    sides = {"prompt": (None, None), "chosen": (pair.chosen, pair.rejected)}
+    response, rival = sides.get(role, (pair.rejected, pair.chosen))
+    return Conversation(
+        prompt=pair.prompt,
+        response=response,
+        wish=pair.context if view == "ctx" else None,
+        form=form,
+        rival=rival if equal_prompts else None,
+    )
 
 
 def _wanted(views: ViewsConfig, *, stage1: bool) -> set[tuple[str, str]]:

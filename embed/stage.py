@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..cache.pairs import PairTable, write_pairs
 from ..cache.schema import LOGICAL
+from ..cache.writer import StoreLock
 from ..configs.schema import Config
 from .encoder import Encoder, load_encoder
 from .extract import Progress, Tokenized, Work, embed_work, plan_work, tokenize
@@ -47,7 +48,8 @@ def plan_job(config: Config, collection: Collection) -> EmbeddingJob:
     """
     encoder = load_encoder(config.backbone, config.embed.device)
     pool = choose_pool(collection.pairs, config.adapt.pool)
-    plan = plan_sequences(collection.pairs, pool, config.views)
+    shortens = config.backbone.overlong == "truncate_prompt"
+    plan = plan_sequences(collection.pairs, pool, config.views, equal_prompts=shortens)
     tokens = tokenize(encoder, plan.conversations)
     kept = select_embeddable(collection, pool, plan, tokens)
     work = plan_work(encoder, kept.sequences, Path(config.store.dir), config.embed)
@@ -69,14 +71,14 @@ def estimate_seconds(job: EmbeddingJob) -> float:
 
 
 def run_job(
-    job: EmbeddingJob, config: Config, request: str, progress: Progress
+    job: EmbeddingJob, config: Config, request: str, progress: Progress, lock: StoreLock
 ) -> tuple[PairTable, float]:
-    """Embed what is missing, then write the pair table and the quarantine file.
+    """Embed what is missing, then write the pair table and the quarantine file, under one lock.
 
     Returns the table and the seconds that the forward passes and the writing of vectors took.
     """
     store, name = Path(config.store.dir), config.data.name
-    seconds = embed_work(job.encoder, job.work, store, config.embed, progress)
+    seconds = embed_work(job.encoder, job.work, store, config.embed, progress, lock)
     settings = {"backbone": asdict(config.backbone), "form": config.views.form}
     table = make_pair_table(store, name, request, settings, job.collection, job.kept, job.tokens)
     write_quarantine(store, name, [*job.collection.refusals, *job.kept.refusals])

@@ -32,7 +32,7 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A complete local copy of a backbone."""
+    """A complete local copy of a backbone; its weights include config.json, which shapes them."""
 
     directory: Path
     revision: str
@@ -52,6 +52,8 @@ def find_model(config: BackboneConfig) -> ModelFiles:
         directory, revision = Path(config.name), "local"
     else:
         directory, revision = _download(config)
+    if not (directory / "config.json").is_file():
+        raise ConfigError(f"backbone.name: {directory} has no config.json; name a model directory")
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
         raise ConfigError(
@@ -61,7 +63,7 @@ def find_model(config: BackboneConfig) -> ModelFiles:
     return ModelFiles(
         directory=directory,
         revision=revision,
-        weights_sha256=_combined_sha256(weights),
+        weights_sha256=_combined_sha256([directory / "config.json", *weights]),
         tokenizer_sha256=_combined_sha256(
             [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
         ),

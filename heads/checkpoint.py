@@ -29,7 +29,8 @@ def save_models(run: Path, models: Mapping[str, Trained], scaler: Scaler) -> Non
         arrays |= {f"{method}/{path}": leaf for path, leaf in _flatten(trained.params).items()}
         arrays |= {f"{method}/curves/{name}": curve for name, curve in trained.curves.items()}
     temporary = run / f"{ARRAYS}.tmp"
-    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary)
+    contiguous = {name: np.ascontiguousarray(np.asarray(leaf)) for name, leaf in arrays.items()}
+    save_file(contiguous, temporary)
     commit_file(temporary, run / ARRAYS)
     write_json(
         run / SPECS,
@@ -60,7 +61,7 @@ def load_models(run: Path) -> tuple[dict[str, Trained], Scaler]:
             name: _trained(name, item, arrays, path) for name, item in index["methods"].items()
         }
     except FileNotFoundError as error:
-        raise StoreError(f"{error.filename}: no trained model here; run micro-rm train") from error
+        raise StoreError(f"{run}: no trained model here; run micro-rm train") from error
     except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
         raise StoreError(f"{path}: damaged model ({error}); run micro-rm train again") from error
     return models, scaler
@@ -87,9 +88,4 @@ def _trained(
 
 def _flatten(tree: Any) -> dict[str, Any]:
     paths, _ = jax.tree.flatten_with_path(tree)
-    return {"/".join(str(part.key) for part in path): np_or_shape(leaf) for path, leaf in paths}
-
-
-def np_or_shape(leaf: Any) -> Any:
-    """A host array, or the leaf itself where it is only a shape."""
-    return leaf if isinstance(leaf, jax.ShapeDtypeStruct) else np.asarray(leaf)
+    return {"/".join(str(part.key) for part in path): leaf for path, leaf in paths}

@@ -20,7 +20,7 @@ DEAD_DIMENSION = 1e-3
 
 
 class BudgetError(UserError):
-    """There are not enough labelled rows for stage 2; the message says which and what to do."""
+    """There are not enough rows to learn from; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,11 @@ def partition(table: PairTable, validation_fraction: float) -> Partition:
     )
 
 
-def attribute_names(table: PairTable) -> list[str]:
-    """Attributes in order of first appearance; rows without one form ``""``."""
-    return list(dict.fromkeys(table.text["attribute"]))
+def adaptable_attributes(table: PairTable, train_rows: np.ndarray) -> list[str]:
+    """Attributes of the training rows that have any context, in order of first appearance."""
+    attribute, context = table.text["attribute"], table.text["context"]
+    found = (attribute[row] for row in train_rows if attribute[row] and context[row])
+    return list(dict.fromkeys(found))
 
 
 def draw_budget(
@@ -118,8 +120,8 @@ def draw_budget(
 ) -> np.ndarray:
     """(S, n) row numbers: ``config.budget`` pool rows with a context per attribute and draw.
 
-    All are training rows, none is a validation or test row, none occurs twice in a draw. Raises
-    ``BudgetError`` if an attribute has too few.
+    Rows without an attribute are never drawn. All are training rows, none is a validation or test
+    row, none occurs twice in a draw. Raises ``BudgetError`` if an attribute has too few.
     """
     attribute_N = np.asarray(table.text["attribute"])
     has_context_N = np.asarray(table.text["context"]) != ""
@@ -129,7 +131,7 @@ def draw_budget(
     draws = []
     for draw in range(config.draws):
         parts = []
-        for number, name in enumerate(attribute_names(table)):
+        for number, name in enumerate(adaptable_attributes(table, train_rows)):
             candidates = np.flatnonzero(usable_N & (attribute_N == name))
             if candidates.size < config.budget:
                 raise BudgetError(
@@ -147,6 +149,11 @@ def stage1_rows(
     features: Features, parts: Partition, views: ViewsConfig, scaling: str
 ) -> tuple[Rows, Rows, Scaler]:
     """Training rows, validation rows and the scaler that both (and every later row) go through."""
+    if not parts.train.size:
+        raise BudgetError(
+            f"data set {features.table.name!r} has no training rows left; lower "
+            "train.validation_fraction or add rows"
+        )
     train = features.arrays(parts.train, views.train_head, views.train_router)
     validation = features.arrays(parts.validation, views.train_head, views.train_router)
     width = features.store.width

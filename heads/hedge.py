@@ -39,11 +39,10 @@ def hedge_targets(log_prior_NxK: Array, losses_NxK: Array, tau: float | Array) -
 
 
 class AdaptData(NamedTuple):
-    """Budget rows of one draw: head margins, router inputs, and which rows are real (mask)."""
+    """Budget rows of one draw: head margins and router inputs."""
 
     delta_NxK: Array
     router_input_NxD: Array
-    mask_N: Array
 
 
 @partial(jax.jit, static_argnames=("spec", "config"))
@@ -66,7 +65,7 @@ def fit_router(
         log_prior_NxK = log_weights(spec, router, data.router_input_NxD)
         targets_NxK = jax.lax.stop_gradient(hedge_targets(log_prior_NxK, losses_NxK, config.tau))
         batches: Batches = shuffled_batches(
-            jax.random.fold_in(key, number), data.mask_N, config.batch_size
+            jax.random.fold_in(key, number), data.delta_NxK.shape[0], config.batch_size
         )
 
         def step(carry: tuple[Any, Any], batch: Batches) -> tuple[tuple[Any, Any], Array]:

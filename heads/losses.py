@@ -53,5 +53,9 @@ def stage1_objective(
 
 
 def soft_label_cross_entropy(targets_NxK: Array, log_weights_NxK: Array) -> Array:
-    """``-sum_k q_k log w_k``, the loss that fits a router to Hedge targets: (N,), in nats."""
-    return -jnp.sum(targets_NxK * log_weights_NxK, axis=-1)
+    """``-sum_k q_k log w_k``, the loss that fits a router to Hedge targets: (N,), in nats.
+
+    A head without target mass counts as 0 even where its weight is zero.
+    """
+    safe_NxK = jnp.where(targets_NxK > 0, log_weights_NxK, 0.0)
+    return -jnp.sum(targets_NxK * safe_NxK, axis=-1)

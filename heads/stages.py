@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,20 @@ import numpy as np
 
 from ..cache.pairs import read_pairs
 from ..cache.reader import FeatureStore
-from ..cache.schema import StoreError, write_json
+from ..cache.schema import StoreError, commit_file, write_json
 from ..configs.record import FILE as RECORD
 from ..configs.schema import Config
 from .checkpoint import load_models, save_models
 from .evaluation.page import render_page
 from .evaluation.predictions import write_predictions
-from .evaluation.protocol import make_test_set, score
+from .evaluation.protocol import make_test_set, score, validation_accuracies
 from .evaluation.report import build_report
 from .evaluation.verdict import verdict, warnings
 from .features import (
     Features,
     Partition,
     Scaler,
+    adaptable_attributes,
     draw_budget,
     partition,
     stage1_rows,
@@ -36,15 +37,30 @@ from .methods.interface import Problem, Trained
 from .training import Rows
 
 NO_CONTEXTS = (
-    "no pair has a context, so there is no wish to route by; give data.contexts or a context column"
+    "no pair has both an attribute and a context, so there is no wish to learn from; give "
+    "data.contexts or a context column"
 )
 
 
 def open_features(config: Config) -> tuple[Features, Partition]:
-    """The run's pair table and its rows by purpose."""
+    """The run's pair table and its rows by purpose.
+
+    Raises ``StoreError`` if the table was made with other settings of the backbone.
+    """
     _configure_jax()
     store = Path(config.store.dir)
     features = Features(FeatureStore(store), read_pairs(store, config.data.name))
+    made, asked = features.table.settings["backbone"], asdict(config.backbone)
+    differences = [
+        f"backbone.{key}: the store has {made[key]!r}, this run has {asked[key]!r}"
+        for key in asked
+        if key not in ("name", "revision") and made.get(key) != asked[key]
+    ]
+    if differences:
+        raise StoreError(
+            f"{store}: pair table {config.data.name!r} was made otherwise "
+            f"({'; '.join(differences)}); run micro-rm embed, or restore these settings"
+        )
     return features, partition(features.table, config.train.validation_fraction)
 
 
@@ -69,10 +85,10 @@ def adapt(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
     run = Path(config.run.dir)
     models, scaler = load_models(run)
     chosen = [method for method in choose_methods(config.methods) if method.stage == "adapt"]
-    if not any(features.table.text["context"]):
-        return {}, {method.name: NO_CONTEXTS for method in chosen}
     if not chosen:
         return {}, {}
+    if not adaptable_attributes(features.table, parts.train):
+        return {}, {method.name: NO_CONTEXTS for method in chosen}
     problem, _ = _problem(config, features, parts)
     problem = replace(problem, budget=_budget(config, features, parts, scaler))
     added: dict[str, Trained] = {}
@@ -93,7 +109,11 @@ def evaluate(config: Config) -> dict[str, Any]:
     rows = scaler.apply(*features.arrays(parts.test, views.adapt_head, views.adapt_router))
     scored = score(models, {name: load_method(name).rule for name in models}, rows)
     write_predictions(run / "predictions.parquet", features.table, test, scored)
-    report = build_report(config.data.name, test, scored, config.evaluate, config.run.seed)
+    seen = scaler.apply(*features.arrays(parts.validation, views.train_head, views.train_router))
+    validation = validation_accuracies(models, seen, features.table, parts.validation, test)
+    report = build_report(
+        config.data.name, test, scored, validation, config.evaluate, config.run.seed
+    )
     report["confidence"] = config.evaluate.confidence
     report["skipped"] = _skipped(config, features, models)
     report["caveats"] = config.caveats()
@@ -118,7 +138,7 @@ def report(config: Config) -> dict[str, Any]:
         summaries={name: load_method(name).summary for name in METHODS},
         curves={name: model.curves for name, model in models.items()},
     )
-    (run / "report.html").write_text(page, "utf-8")
+    _write_text(run / "report.html", page)
     return content
 
 
@@ -130,7 +150,8 @@ def _save(run: Path, models: Mapping[str, Trained], scaler: Scaler) -> None:
 
 def _skipped(config: Config, features: Features, models: Mapping[str, Trained]) -> dict[str, str]:
     """Why each chosen method that has no model has none."""
-    has_contexts = any(features.table.text["context"])
+    parts = partition(features.table, config.train.validation_fraction)
+    has_contexts = bool(adaptable_attributes(features.table, parts.train))
     return {
         method.name: "it is not trained yet; run micro-rm train and micro-rm adapt"
         if has_contexts or method.stage == "train"
@@ -148,7 +169,13 @@ def _write_metrics(run: Path, models: Mapping[str, Trained]) -> None:
         for epoch in range(epochs):
             values = {kind: _number(curve[epoch]) for kind, curve in model.curves.items()}
             lines.append({"method": name, "epoch": epoch + 1, **values})
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    _write_text(run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, "utf-8")
+    commit_file(temporary, path)
 
 
 def _configure_jax() -> None:

@@ -43,13 +43,12 @@ class Curves(NamedTuple):
     validation_nll: Array
 
 
-def shuffled_batches(key: Array, mask_N: Array, batch_size: int) -> Batches:
-    """A random order of the N rows cut into steps; the last step is filled with masked rows."""
-    count = mask_N.shape[0]
+def shuffled_batches(key: Array, count: int, batch_size: int) -> Batches:
+    """A random order of ``count`` rows cut into steps; the last one is filled with masked rows."""
     steps = math.ceil(count / batch_size)
     filling = steps * batch_size - count
     order = jnp.pad(jax.random.permutation(key, count), (0, filling))
-    real = jnp.pad(jnp.ones(count), (0, filling)) * mask_N[order]
+    real = jnp.pad(jnp.ones(count), (0, filling))
     shape = (steps, batch_size)
     return Batches(order.reshape(shape), real.reshape(shape))
 
@@ -106,7 +105,7 @@ def fit(
     def epoch(carry: tuple[Any, ...], number: Array) -> tuple[tuple[Any, ...], Curves]:
         params, state, best, best_nll = carry
         epoch_key = jax.random.fold_in(jax.random.fold_in(key, SHUFFLE_STREAM), number)
-        batches = shuffled_batches(epoch_key, jnp.ones(count), config.batch_size)
+        batches = shuffled_batches(epoch_key, count, config.batch_size)
         (params, state), losses = jax.lax.scan(step, (params, state), batches)
         nll = mean_nll(spec, params, validation) if validated else jnp.array(jnp.nan)
         better = nll < best_nll if choose else jnp.array(True)

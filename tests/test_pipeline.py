@@ -232,7 +232,7 @@ def test_data_without_contexts_leave_micro_out_with_a_reason(
     assert main(["run", *plain]) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
     assert "micro" not in report["methods"]
-    assert "no pair has a context" in report["skipped"]["micro"]
+    assert "give data.contexts" in report["skipped"]["micro"]
 
 
 def test_flags_win_over_the_config_file_wherever_they_stand(

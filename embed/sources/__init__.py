@@ -27,14 +27,23 @@ def load_pairs(config: DataConfig) -> Collection:
         )
     collection = SOURCES[config.source](config)
     if config.contexts is not None:
-        collection.pairs = assign_contexts(collection.pairs, read_contexts(config.contexts))
+        wishes = read_contexts(config.contexts)
+        attributes = {pair.attribute for pair in collection.pairs}
+        if collection.pairs and not attributes & wishes.keys():
+            raise DataError(
+                f"{config.contexts}: it has wishes for {', '.join(wishes)}, the data have the "
+                f"attributes {', '.join(sorted(map(str, attributes)))}; make the names agree"
+            )
+        collection.pairs = assign_contexts(collection.pairs, wishes)
     if not collection.pairs:
         first = "; ".join(
             f"row {item.row}: {item.field} {item.reason}" for item in collection.refusals[:3]
         )
         raise DataError(
             f"{config.train or config.source}: no usable pair in {collection.rows} rows"
-            + (f" ({first})" if first else "; the file is empty")
+            + (f" ({first})" if first else "")
+            + (f"; {collection.ties.total()} ratings are ties" if collection.ties else "")
+            + ("" if collection.rows else "; the file is empty")
             + "; see the accepted shapes in the README, section 'Your own data'"
         )
     return collection

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .collection import Collection
-from .pair import DataError, PreferencePair
+from .pair import SAME_TEXT, DataError, PreferencePair
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
@@ -30,6 +30,8 @@ def summarise(collection: Collection) -> dict[str, Any]:
         },
         "attributes": _per_attribute(collection),
         "ties": dict(collection.ties),
+        "unanimous": collection.unanimous,
+        "chosen_equals_rejected": sum(SAME_TEXT in item.reason for item in collection.refusals),
         "duplicates": sum(count - 1 for count in ids.values()),
         "contradictions": _contradictions(pairs),
         "prompt_overlap": prompt_overlap(pairs),
@@ -54,8 +56,13 @@ def prompt_overlap(pairs: Sequence[PreferencePair]) -> int:
     return len(prompts["train"] & prompts["test"])
 
 
-def require_test_rows(pairs: Sequence[PreferencePair]) -> None:
-    """Raise ``DataError`` if an attribute has training rows only: it could never be scored."""
+def require_both_splits(pairs: Sequence[PreferencePair]) -> None:
+    """Raise ``DataError`` if there is nothing to train on, or an attribute that nothing scores."""
+    if not any(pair.split == "train" for pair in pairs):
+        raise DataError(
+            f"all {len(pairs)} pairs are test rows; give training rows (--data.train), or lower "
+            "data.test_fraction"
+        )
     counts = Counter((pair.attribute, pair.split) for pair in pairs)
     lacking = [
         f"{attribute or '(none)'} ({number} training rows)"
@@ -72,11 +79,13 @@ def require_test_rows(pairs: Sequence[PreferencePair]) -> None:
 def _per_attribute(collection: Collection) -> dict[str, dict[str, int]]:
     names = dict.fromkeys([pair.attribute for pair in collection.pairs] + list(collection.ties))
     counts = Counter((pair.attribute, pair.split) for pair in collection.pairs)
+    contexts = Counter(pair.attribute for pair in collection.pairs if pair.context)
     return {
         name or "(none)": {
             "train": counts[(name, "train")],
             "test": counts[(name, "test")],
             "ties": collection.ties[name] if name else 0,
+            "contexts": contexts[name],
         }
         for name in names
     }
@@ -110,6 +119,9 @@ def _warnings(summary: dict[str, Any]) -> list[str]:
             warnings.append(f"attribute {name} has no test rows and cannot be scored")
         elif counts["test"] < 30:
             warnings.append(f"attribute {name} has only {counts['test']} test rows")
+    without = [name for name, counts in summary["attributes"].items() if not counts["contexts"]]
+    if summary["with_context"] and without:
+        warnings.append(f"no pair of {', '.join(without)} has a context: stage 2 leaves them out")
     if not summary["with_context"]:
         warnings.append("no pair has a context: stage 2 (method micro) will be left out")
     return warnings

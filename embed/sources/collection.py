@@ -12,10 +12,12 @@ from .pair import PreferencePair, Refusal
 class Collection:
     """Pairs of one data set together with the account of everything that is not a pair.
 
-    ``rows`` counts the rows read, ``ties`` the rating ties per attribute.
+    ``rows`` counts the rows read, ``ties`` the rating ties per attribute, ``unanimous`` the pairs
+    of responses that were dropped because every attribute ranks them the same way.
     """
 
     pairs: list[PreferencePair] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     rows: int = 0
     ties: Counter[str] = field(default_factory=Counter)
+    unanimous: int = 0

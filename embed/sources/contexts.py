@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from .conversation import RowError, clean_text
 from .pair import DataError, PreferencePair, hash_fraction
 
 Wishes = dict[str, dict[str, list[str]]]
@@ -55,6 +56,8 @@ def _texts(value: object, where: str) -> list[str]:
     if not isinstance(texts, list) or not texts:
         raise DataError(f"{where}: expected a text or a list of texts, found {value!r}")
     for text in texts:
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{where}: expected non-empty texts, found {text!r}")
+        try:
+            clean_text(text, where)
+        except RowError as error:
+            raise DataError(f"{where}: {error.reason}") from error
     return texts

@@ -27,9 +27,12 @@ class RowError(Exception):
 
 def parse_prompt(value: Any, field: str) -> tuple[Message, ...]:
     """Messages of a prompt; the last one must be the user's."""
+    if isinstance(value, str):
+        # HH-RLHF prompts end with the marker that asks for the answer.
+        value = value.rstrip().removesuffix("\n\nAssistant:")
     turns = parse_conversation(value, field)
     if turns is None:
-        turns = (Message("user", _text(value, field)),)
+        turns = (Message("user", clean_text(value, field)),)
     if turns[-1].role != "user":
         raise RowError(field, f"expected a last turn by the user, found {turns[-1].role}")
     return turns
@@ -53,7 +56,7 @@ def parse_response(value: Any, field: str, prompt: tuple[Message, ...]) -> str:
     """
     turns = parse_conversation(value, field)
     if turns is None:
-        return _text(value, field)
+        return clean_text(value, field)
     if len(turns) > len(prompt) and turns[: len(prompt)] == prompt:
         turns = turns[len(prompt) :]
     if len(turns) != 1 or turns[0].role != "assistant":
@@ -62,7 +65,7 @@ def parse_response(value: Any, field: str, prompt: tuple[Message, ...]) -> str:
             "expected one assistant message, alone or after the row's own prompt; "
             f"found {len(turns)} messages with roles {', '.join(turn.role for turn in turns)}",
         )
-    return _text(turns[0].content, field)
+    return clean_text(turns[0].content, field)
 
 
 def split_conversations(
@@ -84,7 +87,11 @@ def split_conversations(
     if sides[0][:-1] != sides[1][:-1]:
         raise RowError(fields[1], "the two conversations differ before their last message")
     prompt = parse_prompt([turn._asdict() for turn in sides[0][:-1]], fields[0])
-    return prompt, _text(sides[0][-1].content, fields[0]), _text(sides[1][-1].content, fields[1])
+    return (
+        prompt,
+        clean_text(sides[0][-1].content, fields[0]),
+        clean_text(sides[1][-1].content, fields[1]),
+    )
 
 
 def _message(item: Any, field: str) -> Message:
@@ -93,7 +100,7 @@ def _message(item: Any, field: str) -> Message:
     role, content = item.get("role"), item.get("content")
     if role not in ROLES:
         raise RowError(f"{field}.role", f"expected one of {', '.join(ROLES)}, found {role!r}")
-    return Message(role, _text(content, f"{field}.content"))
+    return Message(role, clean_text(content, f"{field}.content"))
 
 
 def _parse_transcript(text: str, field: str) -> tuple[Message, ...]:
@@ -111,7 +118,8 @@ def _parse_transcript(text: str, field: str) -> tuple[Message, ...]:
     return tuple(turns)
 
 
-def _text(value: Any, field: str) -> str:
+def clean_text(value: Any, field: str) -> str:
+    """The value if it is text that can be tokenised and stored, else a ``RowError``."""
     if not isinstance(value, str):
         raise RowError(field, f"expected text, found {type(value).__name__}")
     if not value.strip():

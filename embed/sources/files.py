@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
                     yield number, _parse_line(number, line, file.name)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(
             f"{file}: damaged gzip file ({error}); copy or download it again"
         ) from error
@@ -42,10 +43,10 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
 
 def _parse_line(number: int, line: bytes, name: str) -> Row | Refusal:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return Refusal(number, "", f"not UTF-8 at byte {error.start}", name)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return Refusal(number, "", f"not JSON: {error}", name)
     if not isinstance(row, dict):
         return Refusal(number, "", f"expected a JSON object, found {type(row).__name__}", name)
@@ -62,7 +63,10 @@ def _parquet_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
         raise DataError(f"{file}: not a Parquet file ({error})") from error
     number = 0
     with table:
-        for batch in table.iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        try:
+            for batch in table.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{file}: damaged behind row {number} ({error})") from error

@@ -13,10 +13,16 @@ from typing import Any
 
 from ...configs.schema import ColumnsConfig, DataConfig
 from .collection import Collection
-from .conversation import RowError, parse_prompt, parse_response, split_conversations
+from .conversation import RowError, clean_text, parse_prompt, parse_response, split_conversations
 from .files import Row, read_rows
-from .pair import DataError, PreferencePair, Refusal, hash_fraction
-from .ratings import RatedResponse, pairs_from_ratings, parse_ratings, rating_columns
+from .pair import SAME_TEXT, DataError, PreferencePair, Refusal, hash_fraction
+from .ratings import (
+    RatedResponse,
+    finite_number,
+    pairs_from_ratings,
+    parse_ratings,
+    rating_columns,
+)
 
 SPLITS = ("train", "test")
 
@@ -68,10 +74,7 @@ def _collect(
                 rated.append(_rated(number, path, row, split, attributes, config))
         except RowError as error:
             collection.refusals.append(Refusal(number, error.field, error.reason, path))
-    pairs, refusals, ties = pairs_from_ratings(rated, attributes, config.source, config.pairing)
-    collection.pairs += pairs
-    collection.refusals += refusals
-    collection.ties += ties
+    pairs_from_ratings(rated, attributes, config, collection)
 
 
 def _pair(number: int, row: Row, split: str | None, config: DataConfig) -> PreferencePair:
@@ -88,13 +91,11 @@ def _pair(number: int, row: Row, split: str | None, config: DataConfig) -> Prefe
         chosen = parse_response(row[columns.chosen], columns.chosen, prompt)
         rejected = parse_response(row[columns.rejected], columns.rejected, prompt)
     if chosen == rejected:
-        raise RowError(columns.rejected, "chosen and rejected are the same text")
+        raise RowError(columns.rejected, SAME_TEXT)
     attribute = _label(row, columns.attribute)
     if config.attributes and attribute not in config.attributes:
         raise RowError(columns.attribute, f"{attribute!r} is not listed in data.attributes")
     margin = row.get(columns.margin)
-    if margin is not None and (isinstance(margin, bool) or not isinstance(margin, int | float)):
-        raise RowError(columns.margin, f"expected a number, found {type(margin).__name__}")
     return PreferencePair(
         prompt=prompt,
         chosen=chosen,
@@ -104,7 +105,7 @@ def _pair(number: int, row: Row, split: str | None, config: DataConfig) -> Prefe
         attribute=attribute,
         context=_label(row, columns.context),
         user=_label(row, columns.user),
-        margin=None if margin is None else float(margin),
+        margin=None if margin is None else finite_number(margin, columns.margin),
         row=number,
     )
 
@@ -128,6 +129,7 @@ def _rated(
         response=parse_response(row[columns.response], columns.response, prompt),
         split=split or _split(row, prompt, config),
         user=_label(row, columns.user),
+        context=_label(row, columns.context),
         ratings=parse_ratings(row, attributes),
     )
 
@@ -137,7 +139,7 @@ def _label(row: Row, name: str) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        return value
+        return clean_text(value, name)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise RowError(name, f"expected text, found {type(value).__name__}")

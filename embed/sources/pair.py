@@ -10,6 +10,7 @@ import xxhash
 
 from ... import UserError
 
+SAME_TEXT = "chosen and rejected are the same text"
 ROLES = ("system", "user", "assistant")
 
 

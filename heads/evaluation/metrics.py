@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 ECE_BINS = 10
+TIE = 1e-12
 
 
 class Interval(NamedTuple):
@@ -44,9 +45,14 @@ def decision_statistic(
     raise ValueError(f"rule: expected R1 or R2, found {rule!r}")
 
 
+def is_tie(statistic: np.ndarray) -> np.ndarray:
+    """Where neither side wins; sums that cancel up to rounding are ties too."""
+    return np.abs(statistic) < TIE
+
+
 def correctness(statistic: np.ndarray) -> np.ndarray:
     """1 where chosen wins, 0 where it loses, one half for a tie; same shape."""
-    return np.where(statistic == 0, 0.5, (statistic > 0).astype(np.float64))
+    return np.where(is_tie(statistic), 0.5, (statistic > 0).astype(np.float64))
 
 
 def expected_calibration_error(probability: np.ndarray) -> float:
@@ -92,18 +98,31 @@ def bootstrap_accuracies(
 
 
 def interval(value: float, resampled_R: np.ndarray, confidence: float) -> Interval:
-    """Percentile bootstrap interval around a value."""
+    """Percentile bootstrap interval around a value; the whole [0, 1] if no resample knows it."""
+    if np.isnan(resampled_R).all():
+        return Interval(float(value), 0.0, 1.0)
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(resampled_R, [tail, 1 - tail])
     return Interval(float(value), float(low), float(high))
 
 
 def head_accuracy(delta_NxK: np.ndarray, attribute_N: np.ndarray, attributes: int) -> np.ndarray:
-    """(K, A) accuracy of every single head on the rows of every attribute."""
+    """(K, A) accuracy of every head alone; NaN for an attribute without rows."""
     correct_NxK = correctness(delta_NxK)
     rows_A = np.bincount(attribute_N, minlength=attributes)
     sums = [np.bincount(attribute_N, column, attributes) for column in correct_NxK.T]
-    return np.stack(sums) / rows_A
+    with np.errstate(invalid="ignore"):
+        return np.stack(sums) / rows_A
+
+
+def best_heads(select_KxA: np.ndarray, score_KxA: np.ndarray) -> np.ndarray:
+    """(A,) accuracy per attribute of the head that is best by another set of rows.
+
+    Selecting on the scored rows themselves (both arguments alike) is an oracle. An attribute that
+    the selecting rows lack (NaN) falls back to head 0.
+    """
+    chosen_A = np.argmax(np.nan_to_num(select_KxA, nan=-1.0), axis=0)
+    return score_KxA[chosen_A, np.arange(score_KxA.shape[1])]
 
 
 def mean_weights(

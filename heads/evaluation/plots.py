@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -25,7 +26,9 @@ def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "micro-rm", "font.size": 9}):
         figure, axes = plt.subplots(1, len(kinds), figsize=(3.6 * len(kinds), 2.7), squeeze=False)
         for axis, kind in zip(axes[0], kinds, strict=True):
-            for colour, (method, group) in zip(COLOURS, curves.items(), strict=False):
+            for colour, (method, group) in zip(
+                itertools.cycle(COLOURS), curves.items(), strict=False
+            ):
                 if kind in group:
                     values = np.asarray(group[kind], float)
                     epochs = np.arange(1, values.size + 1)

@@ -11,7 +11,7 @@ from ... import UserError
 from ...cache.pairs import PairTable
 from ..methods.interface import Prediction, Trained
 from ..training import Rows
-from .metrics import correctness, decision_statistic, mixture_log_prob
+from .metrics import correctness, decision_statistic, head_accuracy, is_tie, mixture_log_prob
 
 
 class EvaluationError(UserError):
@@ -70,6 +70,26 @@ def make_test_set(table: PairTable, test_rows: np.ndarray) -> TestSet:
     )
 
 
+def validation_accuracies(
+    models: Mapping[str, Trained],
+    rows: Rows,
+    table: PairTable,
+    table_rows: np.ndarray,
+    test: TestSet,
+) -> dict[str, np.ndarray]:
+    """(K, A) accuracy of every head of every model on validation rows, by test attribute."""
+    numbers = {name: number for number, name in enumerate(test.attributes)}
+    names = [table.text["attribute"][row] or "(none)" for row in table_rows]
+    known = [place for place, name in enumerate(names) if name in numbers]
+    attribute_N = np.array([numbers[names[place]] for place in known], np.int64)
+    return {
+        name: head_accuracy(
+            trained.predict(rows).delta_NxK[known], attribute_N, len(test.attributes)
+        )
+        for name, trained in models.items()
+    }
+
+
 def score(models: Mapping[str, Trained], rules: Mapping[str, str], rows: Rows) -> dict[str, Scored]:
     """Every model on the same test rows, each under its own rule."""
     scored = {}
@@ -81,6 +101,6 @@ def score(models: Mapping[str, Trained], rules: Mapping[str, str], rows: Rows) -
             rule=rules[name],
             log_prob_SxN=mixture_log_prob(*prediction),
             correct_SxN=correctness(statistic),
-            tie_SxN=statistic == 0,
+            tie_SxN=is_tie(statistic),
         )
     return scored

@@ -16,7 +16,7 @@ from .interface import Method, Problem, Trained
 
 def _micro(problem: Problem, done: Mapping[str, Trained]) -> Trained:
     stage1 = done["micro_stage1"]
-    assert problem.budget is not None  # the registry skips this method without a budget
+    assert problem.budget is not None  # the stage leaves the method out without one
     draws = problem.budget.delta_NxD.shape[0]
     if problem.budget.delta_NxD.shape[1] == 0:
         return stage1
@@ -24,8 +24,7 @@ def _micro(problem: Problem, done: Mapping[str, Trained]) -> Trained:
     heads = stage1.params["heads"]
 
     def adapt(draw: jax.Array, budget: Rows) -> tuple[dict, jax.Array]:
-        delta_NxK = margins(heads, budget.delta_NxD)
-        data = AdaptData(delta_NxK, budget.router_input_NxD, jnp.ones(delta_NxK.shape[0]))
+        data = AdaptData(margins(heads, budget.delta_NxD), budget.router_input_NxD)
         key = jax.random.fold_in(jax.random.fold_in(problem.key, 2), draw)
         return fit_router(stage1.spec, start, data, problem.adapt_config, key)
 

@@ -7,9 +7,14 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+from ... import UserError
 from ..model import ModelSpec, RouterKind, init
 from ..training import fit
 from .interface import Method, Problem, Trained, one_draw
+
+
+class DivergenceError(UserError):
+    """Training ended in NaN or infinity; the message says what to change."""
 
 
 def fit_mixture(problem: Problem, num_heads: int, router: RouterKind) -> Trained:
@@ -20,6 +25,12 @@ def fit_mixture(problem: Problem, num_heads: int, router: RouterKind) -> Trained
     params, curves = fit(
         spec, params, problem.train, problem.validation, config, jax.random.fold_in(problem.key, 1)
     )
+    if not np.isfinite(curves.objective[-1]):
+        raise DivergenceError(
+            f"training {num_heads} heads diverged (objective {curves.objective[-1]} after "
+            f"{config.epochs} epochs); lower train.learning_rate or set "
+            "train.features=standardized"
+        )
     return Trained(
         spec,
         one_draw(params),
