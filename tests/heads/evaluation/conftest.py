@@ -1,0 +1,97 @@
+"""Scored methods made from plain arrays, and a report of three of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from micro_rm.configs.schema import EvaluateConfig
+from micro_rm.heads.evaluation import protocol
+from micro_rm.heads.evaluation.metrics import correctness, decision_statistic, mixture_log_prob
+from micro_rm.heads.evaluation.report import build_report
+from micro_rm.heads.evaluation.verdict import verdict, warnings
+from micro_rm.heads.methods.interface import Prediction
+
+MakeScored = Callable[..., protocol.Scored]
+
+
+@pytest.fixture(scope="session")
+def make_scored() -> MakeScored:
+    """Margins (N, K), optionally log weights (S, N, K) and a rule, to a scored method."""
+
+    def make(
+        delta_NxK: np.ndarray, log_weights_SxNxK: np.ndarray | None = None, rule: str = "R1"
+    ) -> protocol.Scored:
+        if log_weights_SxNxK is None:
+            log_weights_SxNxK = np.full((1, *delta_NxK.shape), -np.log(delta_NxK.shape[1]))
+        prediction = Prediction(delta_NxK, log_weights_SxNxK)
+        statistic = decision_statistic(rule, *prediction)
+        return protocol.Scored(
+            prediction,
+            rule,
+            mixture_log_prob(*prediction),
+            correctness(statistic),
+            statistic == 0,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_test_rows() -> Callable[..., protocol.TestSet]:
+    """Attribute and prompt of every row to a test set."""
+
+    def make(
+        attribute: list[int] | np.ndarray, prompt: list[int] | np.ndarray, *names: str
+    ) -> protocol.TestSet:
+        attribute_N, prompt_N = np.asarray(attribute), np.asarray(prompt)
+        return protocol.TestSet(
+            table_rows=np.arange(attribute_N.size),
+            attribute_N=attribute_N,
+            prompt_N=prompt_N,
+            attributes=names,
+            prompts=int(prompt_N.max()) + 1,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_report(
+    make_scored: MakeScored, make_test_rows: Callable[..., protocol.TestSet]
+) -> Callable[..., dict[str, Any]]:
+    """A complete report, as ``stages.report`` leaves it, of three methods on two attributes.
+
+    ``micro`` has two draws and is right; ``single_bt`` has one head and guesses.
+    """
+
+    def make(
+        dataset: str = "tiny",
+        names: tuple[str, str] = ("brief", "polite"),
+        account: Mapping[str, int] | None = None,
+    ) -> dict[str, Any]:
+        rng = np.random.default_rng(0)
+        attribute_N, prompt_N = np.tile([0, 1], 40), np.repeat(np.arange(40), 2)
+        test = make_test_rows(attribute_N, prompt_N, *names)
+        opposed_NxK = np.where(attribute_N == 0, 2.0, -2.0)[:, None] * np.array([[1.0, -1.0]])
+        delta_NxK = opposed_NxK + rng.normal(size=(80, 2))
+        routed_NxK = np.where((attribute_N == 0)[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
+        scored = {
+            "single_bt": make_scored(rng.normal(size=(80, 1))),
+            "static_mixture": make_scored(delta_NxK),
+            "micro": make_scored(delta_NxK, np.log(np.stack([routed_NxK, routed_NxK]))),
+        }
+        report = build_report(dataset, test, scored, EvaluateConfig(bootstrap=200), seed=0)
+        report["confidence"] = 0.95
+        report["skipped"] = {}
+        report["caveats"] = ["The text is synthetic."]
+        report["verdict"] = verdict(report)
+        nothing = {"refused": 0, "shortened_sequences": 0, "prompt_overlap": 0}
+        report["warnings"] = warnings(report, nothing if account is None else account)
+        report["record"] = {"seed": 3, "stages": {}}
+        return report
+
+    return make

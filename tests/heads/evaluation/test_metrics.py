@@ -1,0 +1,283 @@
+"""Accuracy, calibration and intervals, by hand and by symmetry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from micro_rm.heads.evaluation import metrics
+from micro_rm.heads.evaluation.metrics import (
+    attribute_sums,
+    best_heads,
+    bootstrap_accuracies,
+    correctness,
+    decision_statistic,
+    expected_calibration_error,
+    head_accuracy,
+    interval,
+    log_sigmoid,
+    mean_weights,
+    mixture_log_prob,
+    resample_prompts,
+)
+
+S, N, K = 2, 6, 3
+DELTAS = hnp.arrays(np.float32, (N, K), elements=st.floats(-50, 50, width=32))
+LOGITS = hnp.arrays(np.float32, (S, N, K), elements=st.floats(-8, 8, width=32))
+
+
+def log_weights(logits_SxNxK: np.ndarray) -> np.ndarray:
+    return logits_SxNxK - np.logaddexp.reduce(logits_SxNxK, axis=-1, keepdims=True)
+
+
+def weights(*rows: list[float]) -> np.ndarray:
+    """Log weights of one draw."""
+    with np.errstate(divide="ignore"):
+        return np.log(np.array([rows]))
+
+
+# --- prediction rules -----------------------------------------------------------------------------
+
+
+def test_the_two_rules_disagree_on_one_loud_head_against_a_sure_one() -> None:
+    """G-E1."""
+    delta_1xK, log_weights_1x1xK = np.array([[6.0, -1.0]]), weights([0.3, 0.7])
+    probability = np.exp(mixture_log_prob(delta_1xK, log_weights_1x1xK))
+    np.testing.assert_allclose(probability, [[0.4875]], atol=5e-5)
+    # The statistic of R1 is the log odds of that probability.
+    np.testing.assert_allclose(
+        decision_statistic("R1", delta_1xK, log_weights_1x1xK),
+        np.log(probability / (1 - probability)),
+        atol=1e-9,
+    )
+    np.testing.assert_allclose(decision_statistic("R2", delta_1xK, log_weights_1x1xK), [[1.1]])
+
+
+@pytest.mark.parametrize("offset", [0.0, 4.0, -4.0])
+def test_both_rules_ignore_a_constant_added_to_the_rewards_of_a_head(offset: float) -> None:
+    """G-E2: what no preference identifies decides nothing."""
+    chosen_K, rejected_K = np.array([2.0 + offset, 0.0]), np.array([0.0 + offset, 1.5])
+    delta_1xK, log_weights_1x1xK = (chosen_K - rejected_K)[None], weights([0.5, 0.5])
+    probability = np.exp(mixture_log_prob(delta_1xK, log_weights_1x1xK))
+    np.testing.assert_allclose(probability, [[0.5316113]], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(decision_statistic("R2", delta_1xK, log_weights_1x1xK), [[0.25]])
+    assert (decision_statistic("R1", delta_1xK, log_weights_1x1xK) > 0).all()
+
+
+def test_an_unknown_rule_is_an_error() -> None:
+    with pytest.raises(ValueError, match="rule: expected R1 or R2, found 'R3'"):
+        decision_statistic("R3", np.zeros((1, 1)), np.zeros((1, 1, 1)))
+
+
+@given(DELTAS, LOGITS, st.sampled_from(["R1", "R2"]))
+@settings(deadline=None, max_examples=50)
+def test_swapping_the_sides_of_every_pair_turns_accuracy_around(
+    delta_NxK: np.ndarray, logits_SxNxK: np.ndarray, rule: str
+) -> None:
+    """G-E3: a becomes 1 - a, ties included."""
+    forward = decision_statistic(rule, delta_NxK, log_weights(logits_SxNxK))
+    backward = decision_statistic(rule, -delta_NxK, log_weights(logits_SxNxK))
+    np.testing.assert_array_equal(backward, -forward)
+    np.testing.assert_array_equal(correctness(backward), 1 - correctness(forward))
+
+
+@given(DELTAS, LOGITS, st.permutations(range(K)), st.sampled_from(["R1", "R2"]))
+@settings(deadline=None, max_examples=50)
+def test_the_order_of_the_heads_does_not_matter(
+    delta_NxK: np.ndarray, logits_SxNxK: np.ndarray, order: list[int], rule: str
+) -> None:
+    """G-S7, for decisions."""
+    log_weights_SxNxK = log_weights(logits_SxNxK)
+    np.testing.assert_allclose(
+        decision_statistic(rule, delta_NxK[:, order], log_weights_SxNxK[..., order]),
+        decision_statistic(rule, delta_NxK, log_weights_SxNxK),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+
+
+@given(DELTAS, LOGITS)
+@settings(deadline=None, max_examples=50)
+def test_probabilities_equal_the_product_form_for_every_draw(
+    delta_NxK: np.ndarray, logits_SxNxK: np.ndarray
+) -> None:
+    log_weights_SxNxK = log_weights(logits_SxNxK)
+    wins_NxK = 1 / (1 + np.exp(-delta_NxK.astype(np.float64)))
+    expected = (np.exp(log_weights_SxNxK.astype(np.float64)) * wins_NxK).sum(axis=-1)
+    found = np.exp(mixture_log_prob(delta_NxK, log_weights_SxNxK))
+    assert found.shape == (S, N)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_extreme_margins_and_missing_heads_stay_finite() -> None:
+    delta_1xK = np.array([[1e4, -1e4]], np.float32)
+    one_hot = weights([0.0, 1.0])
+    assert log_sigmoid(delta_1xK).tolist() == [[0.0, -1e4]]
+    assert mixture_log_prob(delta_1xK, one_hot).tolist() == [[-1e4]]
+    assert decision_statistic("R1", delta_1xK, one_hot).tolist() == [[-1e4]]
+    assert decision_statistic("R2", delta_1xK, one_hot).tolist() == [[-1e4]]
+
+
+# --- accuracy -------------------------------------------------------------------------------------
+
+
+def test_a_tie_counts_one_half() -> None:
+    assert correctness(np.array([[2.0, 0.0], [-0.1, -0.0]])).tolist() == [[1.0, 0.5], [0.0, 0.5]]
+
+
+@pytest.mark.parametrize("rule", ["R1", "R2"])
+def test_a_constant_scorer_ties_everywhere(rule: str) -> None:
+    """G-E4: exactly one half; a strict comparison would call every row wrong."""
+    logits_SxNxK = np.random.default_rng(0).normal(size=(S, N, K)).astype(np.float32)
+    statistic = decision_statistic(rule, np.zeros((N, K), np.float32), log_weights(logits_SxNxK))
+    np.testing.assert_array_equal(statistic, np.zeros((S, N)))
+    assert correctness(statistic).mean() == 0.5
+    assert (statistic > 0).mean() == 0
+
+
+def test_sums_are_per_prompt_and_attribute() -> None:
+    sums, rows = attribute_sums(
+        np.array([1.0, 0.5, 0.0, 1.0]), np.array([0, 0, 2, 2]), np.array([1, 1, 0, 1]), (3, 2)
+    )
+    assert sums.tolist() == [[0, 1.5], [0, 0], [0, 1]]
+    assert rows.tolist() == [[0, 2], [0, 0], [1, 1]]
+
+
+def test_accuracy_per_attribute_is_over_rows_not_over_prompts() -> None:
+    """Prompt 0 has three rows right, prompt 1 has one wrong: 3/4, not 1/2."""
+    sums, rows = np.array([[3.0], [0.0]]), np.array([[3.0], [1.0]])
+    accuracy_A, resampled_RxA = bootstrap_accuracies(sums, rows, np.array([[1, 1], [2, 0], [0, 2]]))
+    assert accuracy_A.tolist() == [0.75]
+    assert resampled_RxA.tolist() == [[0.75], [1.0], [0.0]]
+
+
+def test_a_resample_without_an_attribute_is_nan_there() -> None:
+    sums, rows = np.array([[1.0, 0.0], [0.0, 1.0]]), np.eye(2)
+    _, resampled_RxA = bootstrap_accuracies(sums, rows, np.array([[2.0, 0.0], [1.0, 1.0]]))
+    np.testing.assert_array_equal(resampled_RxA, [[1.0, np.nan], [1.0, 1.0]])
+
+
+def test_head_accuracy_is_per_head_and_attribute() -> None:
+    delta_NxK = np.array([[1.0, -1.0], [1.0, 0.0], [-2.0, 3.0]])
+    found_KxA = head_accuracy(delta_NxK, np.array([0, 0, 1]), 2)
+    assert found_KxA.tolist() == [[1.0, 0.0], [0.25, 1.0]]
+
+
+def test_mean_weights_average_over_rows_of_an_attribute_and_draws() -> None:
+    draws = np.concatenate([weights([1.0, 0.0], [0.5, 0.5]), weights([0.5, 0.5], [0.5, 0.5])])
+    found_AxK = mean_weights(draws, np.array([1, 0]), 2)
+    np.testing.assert_allclose(found_AxK, [[0.5, 0.5], [0.75, 0.25]])
+
+
+# --- calibration ----------------------------------------------------------------------------------
+
+
+def test_calibration_error_by_hand() -> None:
+    """Confidences .9 (right), .9 (wrong), .62 (right): two bins, |.9 - .5| x 2/3 + .38 x 1/3."""
+    found = expected_calibration_error(np.array([[0.9, 0.1, 0.62]]))
+    assert found == pytest.approx(0.4 * 2 / 3 + 0.38 / 3)
+
+
+def test_opposite_errors_cancel_within_a_bin_but_not_across_bins() -> None:
+    """Four rows at .75, three of them right, are calibrated; the same gaps in two bins are not."""
+    assert expected_calibration_error(np.array([0.75, 0.75, 0.75, 0.25])) == pytest.approx(0)
+    # .72 and .78 lie on either side of .75, the edge between the fifth bin and the sixth.
+    apart = expected_calibration_error(np.array([0.72, 0.22]))
+    assert apart == pytest.approx(((1 - 0.72) + 0.78) / 2)
+
+
+def test_a_certain_and_right_model_is_calibrated_and_a_coin_too() -> None:
+    assert expected_calibration_error(np.ones(5)) == 0
+    assert expected_calibration_error(np.full(5, 0.5)) == 0
+
+
+@given(hnp.arrays(np.float64, (12,), elements=st.floats(0, 1)))
+@settings(deadline=None, max_examples=50)
+def test_calibration_error_is_a_share_and_knows_no_order(probability: np.ndarray) -> None:
+    found = expected_calibration_error(probability)
+    assert 0 <= found <= 1
+    assert expected_calibration_error(probability[::-1].reshape(3, 4)) == pytest.approx(found)
+
+
+# --- bootstrap ------------------------------------------------------------------------------------
+
+
+def accuracy_interval(correct_N: np.ndarray, prompt_N: np.ndarray) -> metrics.Interval:
+    """95 % interval of the accuracy of one attribute."""
+    prompts = int(prompt_N.max()) + 1
+    sums, rows = attribute_sums(correct_N, prompt_N, np.zeros_like(prompt_N), (prompts, 1))
+    value, resampled = bootstrap_accuracies(sums, rows, resample_prompts(prompts, 2000, seed=0))
+    return interval(float(value[0]), resampled[:, 0], 0.95)
+
+
+def test_every_resample_has_as_many_prompts_as_the_data() -> None:
+    counts_RxP = resample_prompts(50, 400, seed=0)
+    assert counts_RxP.shape == (400, 50)
+    assert (counts_RxP.sum(axis=1) == 50).all()
+    np.testing.assert_allclose(counts_RxP.mean(axis=0), np.ones(50), atol=0.25)
+    np.testing.assert_array_equal(counts_RxP, resample_prompts(50, 400, seed=0))
+    assert (counts_RxP != resample_prompts(50, 400, seed=1)).any()
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.8, 1.0])
+def test_the_interval_contains_the_value_and_shrinks_with_more_prompts(accuracy: float) -> None:
+    """As wide as the normal approximation says, 3.92 standard errors."""
+    widths = []
+    for prompts in (40, 400):
+        correct_N = (np.arange(prompts) < accuracy * prompts).astype(float)
+        found = accuracy_interval(correct_N, np.arange(prompts))
+        assert found.value == accuracy
+        assert found.low <= found.value <= found.high
+        expected = 3.92 * np.sqrt(accuracy * (1 - accuracy) / prompts)
+        assert found.high - found.low == pytest.approx(expected, rel=0.15)
+        widths.append(found.high - found.low)
+    assert widths[1] < widths[0] or accuracy == 1.0
+
+
+def test_repeating_every_row_of_a_prompt_does_not_shrink_the_interval() -> None:
+    """Clustered by prompt: copies bring no evidence. As prompts of their own they would."""
+    correct_N = (np.arange(60) % 3 > 0).astype(float)
+    once = accuracy_interval(correct_N, np.arange(60))
+    copies = accuracy_interval(np.tile(correct_N, 4), np.tile(np.arange(60), 4))
+    assert copies == once
+    independent = accuracy_interval(np.tile(correct_N, 4), np.arange(240))
+    assert independent.high - independent.low < 0.6 * (once.high - once.low)
+
+
+def test_the_interval_takes_both_tails_and_skips_missing_resamples() -> None:
+    values = np.concatenate([np.arange(101.0), [np.nan] * 30])
+    assert interval(50.0, values, 0.9) == (50.0, pytest.approx(5.0), pytest.approx(95.0))
+
+
+def test_heads_selected_on_other_rows_never_see_the_scored_ones() -> None:
+    """G-E8: with shuffled test labels the validated choice falls to chance, the oracle does not."""
+    rng = np.random.default_rng(0)
+    attribute_N = np.repeat(np.arange(4), 200)
+    delta_NxK = rng.normal(size=(800, 6)) + np.eye(4, 6)[attribute_N] * 3
+    validation_KxA = head_accuracy(delta_NxK[::2], attribute_N[::2], 4)
+    test_KxA = head_accuracy(delta_NxK[1::2], attribute_N[1::2], 4)
+    assert best_heads(validation_KxA, test_KxA).mean() > 0.99
+    flips_Nx1 = rng.choice([-1, 1], size=(400, 1))
+    shuffled_KxA = head_accuracy(delta_NxK[1::2] * flips_Nx1, attribute_N[1::2], 4)
+    validated, oracle = (best_heads(by, shuffled_KxA) for by in (validation_KxA, shuffled_KxA))
+    assert validated.mean() == pytest.approx(0.5, abs=0.06)
+    assert oracle.mean() > validated.mean()
+
+
+def test_an_attribute_without_selecting_rows_falls_back_to_the_first_head() -> None:
+    selecting_KxA = np.array([[np.nan, 0.2], [np.nan, 0.9]])
+    assert best_heads(selecting_KxA, np.array([[0.1, 0.2], [0.3, 0.4]])).tolist() == [0.1, 0.4]
+
+
+def test_weights_that_cancel_up_to_rounding_are_a_tie() -> None:
+    delta_NxK = np.array([[0.3, -0.3, 0.7, -0.7]], np.float32)
+    log_weights = np.log(np.full((1, 1, 4), 0.25))
+    for rule in ("R1", "R2"):
+        assert correctness(decision_statistic(rule, delta_NxK, log_weights)).tolist() == [[0.5]]
+
+
+def test_an_interval_that_no_resample_knows_is_the_whole_range() -> None:
+    assert interval(0.5, np.full(3, np.nan), 0.95) == (0.5, 0.0, 1.0)

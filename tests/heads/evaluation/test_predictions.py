@@ -1,0 +1,61 @@
+"""predictions.parquet: everything about every scored row, so that any table can be rebuilt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyarrow import parquet
+
+from micro_rm.heads.evaluation import protocol
+from micro_rm.heads.evaluation.predictions import write_predictions
+from micro_rm.heads.features import partition
+
+
+def test_every_method_draw_and_row_is_written_with_its_labels(
+    tiny: Any, make_scored: Any, tmp_path: Path
+) -> None:
+    rows = partition(tiny.table, 0.0).test
+    test = protocol.make_test_set(tiny.table, rows)
+    rng = np.random.default_rng(0)
+    delta_NxK = rng.normal(size=(40, 2))
+    delta_NxK[5] = 0.0
+    weights_SxNxK = rng.dirichlet([1, 1], size=(3, 40))
+    scored = {
+        "single_bt": make_scored(delta_NxK[:, :1]),
+        "micro": make_scored(delta_NxK, np.log(weights_SxNxK), rule="R2"),
+    }
+    path = tmp_path / "predictions.parquet"
+    write_predictions(path, tiny.table, test, scored)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+    table = parquet.read_table(path).to_pylist()
+    assert len(table) == 40 + 3 * 40
+    assert [row["draw"] for row in table] == [0] * 40 + [0] * 40 + [1] * 40 + [2] * 40
+    micro = table[40:]
+    for number, row in enumerate(micro):
+        draw, place = divmod(number, 40)
+        source = int(rows[place])
+        assert (row["method"], row["rule"]) == ("micro", "R2")
+        for label in ("pair_id", "prompt_id", "attribute", "context", "user"):
+            assert row[label] == tiny.table.text[label][source]
+        np.testing.assert_allclose(row["margins"], delta_NxK[place], rtol=1e-6)
+        np.testing.assert_allclose(row["weights"], weights_SxNxK[draw, place], rtol=1e-6)
+        assert row["probability"] == np.exp(scored["micro"].log_prob_SxN[draw, place])
+        assert row["correct"] == scored["micro"].correct_SxN[draw, place]
+        assert row["tie"] == (place == 5)
+    assert micro[5]["correct"] == 0.5
+
+
+def test_the_macro_accuracy_can_be_rebuilt_from_the_file(
+    tiny: Any, make_scored: Any, tmp_path: Path
+) -> None:
+    test = protocol.make_test_set(tiny.table, partition(tiny.table, 0.0).test)
+    scored = make_scored(np.random.default_rng(1).normal(size=(40, 1)))
+    write_predictions(tmp_path / "p.parquet", tiny.table, test, {"a": scored})
+    table = parquet.read_table(tmp_path / "p.parquet")
+    found = table.group_by("attribute").aggregate([("correct", "mean")]).to_pylist()
+    for number, name in enumerate(test.attributes):
+        (mean,) = (row["correct_mean"] for row in found if row["attribute"] == name)
+        assert mean == scored.correct_SxN[0, test.attribute_N == number].mean()

@@ -1,0 +1,259 @@
+"""Scored rows to the numbers of report.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from micro_rm.configs.schema import EvaluateConfig
+from micro_rm.heads.evaluation.metrics import expected_calibration_error
+from micro_rm.heads.evaluation.report import build_report
+
+CONFIG = EvaluateConfig(bootstrap=200)
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """Every number in a nested report."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from numbers(item)
+    elif isinstance(value, (int, float)):
+        yield value
+
+
+def test_the_report_has_every_key_of_the_contract_and_survives_json(make_report: Any) -> None:
+    """Architecture, section 3."""
+    report = make_report()
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert {"dataset", "record", "methods", "heads"} <= report.keys()
+    assert report["dataset"] == "tiny"
+    assert report["methods"].keys() == report["heads"].keys()
+    for method in report["methods"].values():
+        assert {"rule", "macro", "attributes", "nll", "ece"} <= method.keys()
+        assert method["macro"].keys() >= {"accuracy", "low", "high"}
+        assert list(method["attributes"]) == ["brief", "polite"]
+        for cell in method["attributes"].values():
+            assert cell.keys() >= {"accuracy", "n", "ties", "low", "high"}
+            assert isinstance(cell["n"], int)
+            assert isinstance(cell["ties"], int)
+    for name, heads in report["heads"].items():
+        count = 1 if name == "single_bt" else 2
+        assert list(heads["accuracy"]) == ["brief", "polite"]
+        assert all(len(accuracy_K) == count for accuracy_K in heads["accuracy"].values())
+        assert len(heads["usage"]) == len(heads["names"]) == count
+        assert all(isinstance(head, str) for head in heads["names"])
+    assert all(math.isfinite(number) for number in numbers(report))
+
+
+def test_macro_accuracy_is_the_mean_over_attributes_not_over_rows(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    """G-E5: nine right rows of one attribute and a wrong one of another are 1/2, not 9/10."""
+    test = make_test_rows([0] * 9 + [1], range(10), "many", "few")
+    scored = make_scored(np.array([[1.0]] * 9 + [[-1.0]]))
+    method = build_report("x", test, {"a": scored}, CONFIG, 0)["methods"]["a"]
+    assert method["macro"]["accuracy"] == 0.5
+    assert method["draws"] == {"count": 1, "std": 0.0, "macro": [0.5]}
+    cells = method["attributes"]
+    assert (cells["many"]["accuracy"], cells["many"]["n"]) == (1.0, 9)
+    assert (cells["few"]["accuracy"], cells["few"]["n"]) == (0.0, 1)
+
+
+def test_the_order_of_attributes_changes_no_number(make_scored: Any, make_test_rows: Any) -> None:
+    """G-E5."""
+    rng = np.random.default_rng(1)
+    attribute_N, prompt_N = rng.integers(0, 2, 40), np.arange(40) // 2
+    scored = {"a": make_scored(rng.normal(size=(40, 3)))}
+    one = build_report("x", make_test_rows(attribute_N, prompt_N, "p", "q"), scored, CONFIG, 0)
+    other = build_report(
+        "x", make_test_rows(1 - attribute_N, prompt_N, "q", "p"), scored, CONFIG, 0
+    )
+    assert one == other
+
+
+def test_ties_count_half_and_are_counted(make_scored: Any, make_test_rows: Any) -> None:
+    test = make_test_rows([0, 0, 0, 1], range(4), "p", "q")
+    scored = make_scored(np.array([[0.0], [0.0], [1.0], [1.0]]))
+    cells = build_report("x", test, {"a": scored}, CONFIG, 0)["methods"]["a"]["attributes"]
+    assert (cells["p"]["accuracy"], cells["p"]["ties"]) == (pytest.approx(2 / 3), 2)
+    assert (cells["q"]["accuracy"], cells["q"]["ties"]) == (1.0, 0)
+
+
+def test_draws_are_averaged_and_their_spread_is_reported(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    """Two heads, two rows; the first draw believes the right head, the second the wrong one once.
+
+    The spread is the population deviation of the macro accuracies 1 and 1/2.
+    """
+    test = make_test_rows([0, 1], [0, 1], "p", "q")
+    with np.errstate(divide="ignore"):
+        log_weights_SxNxK = np.log([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    scored = make_scored(np.array([[2.0, -2.0], [2.0, -2.0]]), log_weights_SxNxK)
+    report = build_report("x", test, {"a": scored}, CONFIG, 0)
+    method = report["methods"]["a"]
+    assert method["macro"]["accuracy"] == 0.75
+    assert method["draws"] == {"count": 2, "std": 0.25, "macro": [1.0, 0.5]}
+    assert report["heads"]["a"]["usage"] == [0.75, 0.25]
+    assert report["heads"]["a"]["weights"] == {"p": [1.0, 0.0], "q": [0.5, 0.5]}
+    assert method["nll"] == pytest.approx(np.log1p(np.exp(-2)) + 2 / 4)
+
+
+def test_loss_and_calibration_are_over_all_rows_and_draws(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    scored = make_scored(np.array([[2.0], [0.0], [-1.0]]))
+    test = make_test_rows([0, 0, 1], range(3), "p", "q")
+    method = build_report("x", test, {"a": scored}, CONFIG, 0)["methods"]["a"]
+    wins_N = 1 / (1 + np.exp(-np.array([2.0, 0.0, -1.0])))
+    assert method["nll"] == pytest.approx(-np.log(wins_N).mean())
+    assert method["ece"] == pytest.approx(expected_calibration_error(wins_N))
+
+
+@pytest.mark.parametrize("rule", ["R1", "R2"])
+def test_swapping_every_pair_turns_the_accuracies_around(
+    make_scored: Any, make_test_rows: Any, rule: str
+) -> None:
+    """G-E3, with ties."""
+    rng = np.random.default_rng(2)
+    delta_NxK = rng.integers(-1, 2, (40, 2)).astype(float)
+    test = make_test_rows(rng.integers(0, 2, 40), np.arange(40), "p", "q")
+    one, other = (
+        build_report("x", test, {"a": make_scored(sign * delta_NxK, rule=rule)}, CONFIG, 0)
+        for sign in (1, -1)
+    )
+    cells, swapped = (report["methods"]["a"]["attributes"] for report in (one, other))
+    assert cells["p"]["ties"] == swapped["p"]["ties"] > 0
+    for name, cell in cells.items():
+        assert swapped[name]["accuracy"] == pytest.approx(1 - cell["accuracy"])
+    macro, turned = (report["methods"]["a"]["macro"]["accuracy"] for report in (one, other))
+    assert turned == pytest.approx(1 - macro)
+
+
+@given(st.permutations(range(3)))
+@settings(deadline=None, max_examples=6)
+def test_renumbering_the_heads_changes_no_method(
+    make_scored: Any, make_test_rows: Any, order: list[int]
+) -> None:
+    """G-S7, for metrics."""
+    rng = np.random.default_rng(3)
+    delta_NxK, logits_SxNxK = rng.normal(size=(30, 3)), rng.normal(size=(2, 30, 3))
+    log_weights = logits_SxNxK - np.logaddexp.reduce(logits_SxNxK, axis=-1, keepdims=True)
+    test = make_test_rows(np.arange(30) % 2, np.arange(30), "p", "q")
+    one = build_report("x", test, {"a": make_scored(delta_NxK, log_weights)}, CONFIG, 0)
+    scored = make_scored(delta_NxK[:, order], log_weights[..., order])
+    other = build_report("x", test, {"a": scored}, CONFIG, 0)
+    assert other["methods"]["a"]["attributes"] == one["methods"]["a"]["attributes"]
+    assert other["methods"]["a"]["nll"] == pytest.approx(one["methods"]["a"]["nll"])
+    usage = one["heads"]["a"]["usage"]
+    assert other["heads"]["a"]["usage"] == pytest.approx([usage[k] for k in order])
+
+
+# --- intervals and comparisons --------------------------------------------------------------------
+
+
+def test_intervals_surround_their_value_and_shrink_with_more_prompts(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    widths = []
+    for prompts in (30, 300):
+        correct_N = np.arange(2 * prompts) % 3 > 0
+        delta_Nx1 = np.where(correct_N, 1.0, -1.0)[:, None]
+        test = make_test_rows(np.tile([0, 1], prompts), np.repeat(range(prompts), 2), "p", "q")
+        method = build_report("x", test, {"a": make_scored(delta_Nx1)}, CONFIG, 0)["methods"]["a"]
+        for cell in (method["macro"], *method["attributes"].values()):
+            assert cell["low"] < cell["accuracy"] < cell["high"]
+        widths.append(method["macro"]["high"] - method["macro"]["low"])
+    assert widths[1] < widths[0] / 2
+
+
+def test_repeating_every_row_of_a_prompt_leaves_every_interval(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    """Rows of a prompt are resampled together."""
+    delta_Nx1 = np.where(np.arange(40) % 3 > 0, 1.0, -1.0)[:, None]
+    attribute, prompt = np.tile([0, 1], 20), np.repeat(np.arange(20), 2)
+    once = build_report(
+        "x", make_test_rows(attribute, prompt, "p", "q"), {"a": make_scored(delta_Nx1)}, CONFIG, 0
+    )
+    repeated = build_report(
+        "x",
+        make_test_rows(np.tile(attribute, 5), np.tile(prompt, 5), "p", "q"),
+        {"a": make_scored(np.tile(delta_Nx1, (5, 1)))},
+        CONFIG,
+        0,
+    )
+    assert repeated["methods"]["a"]["macro"] == once["methods"]["a"]["macro"]
+    # The count beside an accuracy is of rows all the same.
+    counts = [report["methods"]["a"]["attributes"]["p"]["n"] for report in (once, repeated)]
+    assert counts == [20, 100]
+
+
+def test_a_method_compared_with_itself_differs_by_exactly_nothing(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    """All methods share the resamples; independent ones would leave noise."""
+    rng = np.random.default_rng(4)
+    scored = make_scored(rng.normal(size=(40, 1)))
+    test = make_test_rows(np.arange(40) % 2, np.arange(40), "p", "q")
+    (comparison,) = build_report("x", test, {"a": scored, "b": scored}, CONFIG, 0)["comparisons"]
+    assert comparison == {"method": "b", "against": "a", "difference": 0, "low": 0, "high": 0}
+
+
+def test_a_method_is_compared_with_the_first_one_and_with_the_one_before_it(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    test = make_test_rows([0, 0], [0, 1], "p")
+    wrong, half, right = (
+        make_scored(np.array(d)) for d in ([[-1.0]] * 2, [[0.0]] * 2, [[1.0]] * 2)
+    )
+    report = build_report("x", test, {"w": wrong, "h": half, "r": right}, CONFIG, 0)
+    found = [(c["method"], c["against"], c["difference"]) for c in report["comparisons"]]
+    assert found == [("h", "w", 0.5), ("r", "w", 1.0), ("r", "h", 0.5)]
+
+
+def test_the_seed_decides_the_intervals_and_nothing_else(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    scored = {"a": make_scored(np.random.default_rng(5).normal(size=(40, 1)))}
+    test = make_test_rows(np.arange(40) % 2, np.arange(40), "p", "q")
+    one, same, other = (build_report("x", test, scored, CONFIG, seed) for seed in (0, 0, 1))
+    assert one == same
+    assert one["methods"]["a"]["macro"] != other["methods"]["a"]["macro"]
+    one_accuracy, other_accuracy = (r["methods"]["a"]["macro"]["accuracy"] for r in (one, other))
+    assert one_accuracy == other_accuracy
+
+
+# --- heads ----------------------------------------------------------------------------------------
+
+
+def test_heads_are_named_after_what_they_are_best_at_or_called_unspecific(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    sign_N = np.tile([1.0, -1.0], 10)
+    delta_NxK = np.stack([sign_N, -sign_N, np.repeat([1.0, -1.0], 10)], axis=1)
+    test = make_test_rows(np.tile([0, 1], 10), np.arange(20), "brief", "polite")
+    heads = build_report("x", test, {"a": make_scored(delta_NxK)}, CONFIG, 0)["heads"]["a"]
+    assert heads["names"] == ["brief", "polite", "unspecific"]
+    assert heads["accuracy"] == {"brief": [1.0, 0.0, 0.5], "polite": [0.0, 1.0, 0.5]}
+    assert heads["best_head_oracle"] == 1.0
+
+
+def test_the_oracle_is_optimistic_even_without_any_signal(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    """G-E8, the half that exists: with shuffled labels the head chosen on test rows beats 1/2."""
+    delta_NxK = np.random.default_rng(6).normal(size=(200, 8))
+    test = make_test_rows(np.arange(200) % 4, np.arange(200), *"abcd")
+    report = build_report("x", test, {"a": make_scored(delta_NxK)}, CONFIG, 0)
+    assert report["heads"]["a"]["best_head_oracle"] > 0.55
+    assert np.mean(list(report["heads"]["a"]["accuracy"].values())) == pytest.approx(0.5, abs=0.04)

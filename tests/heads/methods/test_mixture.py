@@ -1,0 +1,78 @@
+"""The stage-1 methods, and that they find what was planted."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from micro_rm.heads.evaluation.metrics import mixture_log_prob
+from micro_rm.heads.methods import load_method
+from micro_rm.heads.methods.interface import Trained
+from micro_rm.heads.methods.mixture import fit_mixture
+from micro_rm.heads.training import Rows
+
+
+def held_out_nll(trained: Trained, rows: Rows) -> float:
+    return float(-mixture_log_prob(*trained.predict(rows)).mean())
+
+
+@pytest.fixture(scope="module")
+def routed(planted: Any) -> Trained:
+    return fit_mixture(planted.problem, 3, "linear")
+
+
+@pytest.fixture(scope="module")
+def static(planted: Any) -> Trained:
+    return load_method("static_mixture").fit(planted.problem, {})
+
+
+def test_planted_directions_are_recovered_up_to_their_order(planted: Any, routed: Trained) -> None:
+    """G-S16."""
+    kernel_DxK = np.asarray(routed.params["heads"]["kernel"])
+    unit_DxK = kernel_DxK / np.linalg.norm(kernel_DxK, axis=0)
+    cosine_KxK = unit_DxK.T @ planted.directions_DxK
+    best = max(
+        min(cosine_KxK[k, place] for k, place in enumerate(order))
+        for order in itertools.permutations(range(3))
+    )
+    # Chosen minus rejected fixes the sign, too.
+    assert best > 0.95
+
+
+def test_a_router_beats_the_static_mixture_where_the_prompt_decides(
+    planted: Any, routed: Trained, static: Trained
+) -> None:
+    """G-S16."""
+    rows = planted.problem.validation
+    assert held_out_nll(routed, rows) < held_out_nll(static, rows) - 0.05
+
+
+def test_the_prompt_decides_which_head_the_router_picks(planted: Any, routed: Trained) -> None:
+    """Each planted taste gets one head and the weight on it."""
+    rows = planted.problem.validation
+    taste_N = np.asarray(rows.router_input_NxD)[:, :3].argmax(axis=1)
+    picked_N = routed.predict(rows).log_weights_SxNxK[0].argmax(axis=1)
+    agreement = max(
+        np.mean(np.array(order)[picked_N] == taste_N) for order in itertools.permutations(range(3))
+    )
+    assert agreement > 0.9
+
+
+def test_a_static_mixture_weighs_every_prompt_the_same(planted: Any, static: Trained) -> None:
+    weights_1xNxK = np.exp(static.predict(planted.problem.validation).log_weights_SxNxK)
+    np.testing.assert_array_equal(weights_1xNxK, np.tile(weights_1xNxK[:, :1], (1, 1024, 1)))
+    assert static.spec.router == "static"
+    assert static.spec.num_heads == 3
+
+
+def test_curves_have_one_value_per_epoch_and_fall(planted: Any, routed: Trained) -> None:
+    assert set(routed.curves) == {"objective", "validation_nll"}
+    epochs = planted.problem.train_config.epochs
+    for curve in routed.curves.values():
+        assert curve.shape == (epochs,)
+        assert curve[-1] < curve[0]
+    reached = held_out_nll(routed, planted.problem.validation)
+    assert float(routed.curves["validation_nll"][-1]) == pytest.approx(reached, abs=1e-5)

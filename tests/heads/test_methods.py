@@ -1,0 +1,58 @@
+"""The registry of methods: names, order and needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from micro_rm.configs.schema import ConfigError
+from micro_rm.heads.methods import METHODS, check_names, choose_methods, load_method
+
+
+def names(asked: list[str] | str) -> list[str]:
+    return [method.name for method in choose_methods(asked)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_registered_name_leads_to_the_method_of_that_name(name: str) -> None:
+    method = load_method(name)
+    assert method.name == name
+    assert method.summary.endswith(".")
+    assert method.stage in ("train", "adapt")
+    assert method.rule in ("R1", "R2")
+
+
+def test_the_methods_of_the_paper_that_need_nothing_else_are_there() -> None:
+    assert METHODS.keys() >= {"single_bt", "static_mixture", "micro_stage1", "micro"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_needed_methods_are_registered_earlier_so_that_one_pass_can_fit_all(name: str) -> None:
+    order = list(METHODS)
+    assert all(order.index(need) < order.index(name) for need in load_method(name).needs)
+
+
+@pytest.mark.parametrize("asked", ["all", ["all"], ["micro", "all"]])
+def test_all_names_every_method(asked: list[str] | str) -> None:
+    assert names(asked) == check_names(asked) == list(METHODS)
+
+
+@pytest.mark.parametrize("asked", [["static_mixture", "single_bt"], "static_mixture, single_bt"])
+def test_names_come_as_a_list_or_as_text_and_leave_in_registry_order(
+    asked: list[str] | str,
+) -> None:
+    assert names(asked) == check_names(asked) == ["single_bt", "static_mixture"]
+
+
+def test_what_a_method_needs_is_chosen_with_it() -> None:
+    assert check_names("micro") == ["micro"]
+    assert names("micro") == ["micro_stage1", "micro"]
+
+
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"expected all or some of single_bt, .*found 'mirco'"):
+        check_names(["micro", "mirco"])
+
+
+def test_no_method_at_all_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="methods: expected all or some of"):
+        check_names([])

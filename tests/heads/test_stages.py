@@ -1,0 +1,222 @@
+"""Training, adaptation and evaluation over a run directory, on the tiny store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+from safetensors.numpy import load_file
+
+from micro_rm.cache.pairs import write_pairs
+from micro_rm.cache.schema import StoreError, file_checksum
+from micro_rm.configs.schema import (
+    AdaptConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    RunConfig,
+    StoreConfig,
+    TrainConfig,
+)
+from micro_rm.heads import stages
+from micro_rm.heads.checkpoint import load_models
+from micro_rm.heads.features import BudgetError
+
+
+def checksums(directory: Path) -> dict[str, str]:
+    return {str(path): file_checksum(path) for path in directory.rglob("*") if path.is_file()}
+
+
+@dataclass(frozen=True)
+class Done:
+    """One run through all stages, and the bytes of the store before it."""
+
+    config: Config
+    run: Path
+    store_before: dict[str, str]
+    adapted: list[str]
+    content: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def done(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    run = tmp_path_factory.mktemp("run")
+    config = Config(
+        methods="single_bt,micro",
+        data=DataConfig(name="tiny"),
+        store=StoreConfig(str(tiny.store)),
+        train=TrainConfig(
+            num_heads=4,
+            learning_rate=0.02,
+            batch_size=16,
+            epochs=4,
+            validation_fraction=0.2,
+            router_units=16,
+        ),
+        adapt=AdaptConfig(budget=16, pool=32, draws=2, epochs=40, batch_size=8, learning_rate=0.02),
+        evaluate=EvaluateConfig(bootstrap=100),
+        run=RunConfig(str(run), seed=5),
+    )
+    before = checksums(tiny.store)
+    stages.train(config)
+    adapted, _ = stages.adapt(config)
+    stages.evaluate(config)
+    (run / "record.json").write_text(json.dumps({"seed": 5}), "utf-8")
+    return Done(config, run, before, list(adapted), stages.report(config))
+
+
+def test_a_wish_in_words_decides_where_one_reward_for_all_cannot(done: Done) -> None:
+    """Opposed tastes: one reward is right for one of them only, routed heads for both."""
+    methods = done.content["methods"]
+    assert list(methods) == ["single_bt", "micro_stage1", "micro"]
+    assert methods["single_bt"]["macro"]["accuracy"] == pytest.approx(0.5, abs=0.05)
+    assert methods["micro"]["macro"]["accuracy"] > 0.95
+    assert methods["micro"]["draws"]["count"] == 2
+
+
+def test_every_method_has_the_heads_and_the_router_that_its_name_promises(done: Done) -> None:
+    models, _ = load_models(done.run)
+    shapes = {name: (model.spec.num_heads, model.spec.router) for name, model in models.items()}
+    assert shapes == {"single_bt": (1, "static"), "micro_stage1": (4, "mlp"), "micro": (4, "mlp")}
+    assert models["micro_stage1"].params["router"]["hidden"]["kernel"].shape == (1, 8, 16)
+    assert models["micro"].params["router"]["hidden"]["kernel"].shape == (2, 8, 16)
+
+
+def test_the_report_on_disk_is_the_one_returned_without_nan_and_with_its_record(
+    done: Done,
+) -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    text = (done.run / "report.json").read_text("utf-8")
+    assert json.loads(text, parse_constant=refuse) == done.content
+    assert done.content["record"] == {"seed": 5}
+    assert done.content["test"] == {"rows": 40, "prompts": 20}
+    assert {"dataset", "methods", "heads"} <= done.content.keys()
+    assert "<!doctype html>" in (done.run / "report.html").read_text("utf-8")
+
+
+def test_stage_2_leaves_every_head_bit_as_stage_1_made_it(done: Done) -> None:
+    """G-H7, on disk."""
+    arrays = load_file(done.run / "model.safetensors")
+    before, after = (arrays[f"{name}/heads/kernel"] for name in ("micro_stage1", "micro"))
+    assert before.tobytes() == after.tobytes()
+    assert done.adapted == ["micro"]
+
+
+def test_adapting_again_starts_from_stage_1_and_gives_the_same_bits(done: Done) -> None:
+    before = file_checksum(done.run / "model.safetensors")
+    stages.adapt(done.config)
+    assert file_checksum(done.run / "model.safetensors") == before
+
+
+def test_metrics_have_a_line_per_method_and_epoch(done: Done) -> None:
+    lines = [json.loads(line) for line in (done.run / "metrics.jsonl").read_text().splitlines()]
+    epochs = [(line["method"], line["epoch"]) for line in lines]
+    expected = [(name, e) for name in ("single_bt", "micro_stage1") for e in range(1, 5)]
+    assert epochs == expected + [("micro", epoch) for epoch in range(1, 41)]
+    assert {"objective", "validation_nll"} <= lines[0].keys()
+    assert lines[-1]["cross_entropy"] < lines[8]["cross_entropy"]
+
+
+def test_every_model_is_scored_on_the_test_rows_in_the_stage_2_view(tiny: Any, done: Done) -> None:
+    """Margins in the file are those of the saved heads on exactly the vectors of its pair."""
+    table = parquet.read_table(done.run / "predictions.parquet").to_pylist()
+    kernel_DxK = load_models(done.run)[0]["micro"].params["heads"]["kernel"]
+    rows = np.arange(80, 120)
+    delta_NxD = tiny.vectors["ctx/chosen"][rows] - tiny.vectors["ctx/rejected"][rows]
+    margins_NxK = [row["margins"] for row in table if row["method"] == "micro"][:40]
+    np.testing.assert_allclose(margins_NxK, delta_NxD @ kernel_DxK, atol=1e-4)
+
+
+def test_predictions_are_those_of_the_test_rows_only(tiny: Any, done: Done) -> None:
+    table = parquet.read_table(done.run / "predictions.parquet").to_pylist()
+    assert len(table) == 40 * (1 + 1 + 2)
+    test_pairs = {f"pair-{row}" for row in range(80, 120)}
+    assert {row["pair_id"] for row in table} == test_pairs
+    correct = [row["correct"] for row in table if row["method"] == "micro"]
+    assert np.mean(correct) == pytest.approx(done.content["methods"]["micro"]["macro"]["accuracy"])
+
+
+def test_the_store_is_only_read_whatever_k(done: Done, tiny: Any, tmp_path: Path) -> None:
+    """G-S20: one cache serves every K; only the head parameters differ."""
+    other = replace(
+        done.config,
+        methods=["single_bt"],
+        train=replace(done.config.train, num_heads=9),
+        run=RunConfig(str(tmp_path), seed=5),
+    )
+    stages.train(other)
+    assert checksums(tiny.store) == done.store_before
+    one, same = (load_models(run)[0]["single_bt"].params for run in (done.run, tmp_path))
+    # The same method, seed and features: not even K of the others leaves a trace.
+    np.testing.assert_array_equal(one["heads"]["kernel"], same["heads"]["kernel"])
+
+
+def test_a_run_without_validation_rows_writes_null_not_nan(done: Done, tmp_path: Path) -> None:
+    config = replace(
+        done.config,
+        methods=["single_bt"],
+        train=replace(done.config.train, epochs=1, validation_fraction=0.0),
+        run=RunConfig(str(tmp_path)),
+    )
+    stages.train(config)
+    assert '"validation_nll": null' in (tmp_path / "metrics.jsonl").read_text("utf-8")
+
+
+def test_a_budget_of_zero_scores_like_stage_1(done: Done, tmp_path: Path) -> None:
+    """G-H12."""
+    config = replace(
+        done.config,
+        adapt=replace(done.config.adapt, budget=0),
+        run=RunConfig(str(tmp_path), seed=5),
+    )
+    for name in ("model.safetensors", "model.json"):
+        (tmp_path / name).write_bytes((done.run / name).read_bytes())
+    stages.adapt(config)
+    methods = stages.evaluate(config)["methods"]
+    assert methods["micro"] == methods["micro_stage1"]
+
+
+def test_a_budget_beyond_the_pool_is_an_error_that_names_the_attribute(done: Done) -> None:
+    config = replace(done.config, adapt=AdaptConfig(budget=60, pool=60))
+    with pytest.raises(BudgetError, match=r"adapt\.budget: expected 60 .* 'brief', found \d+"):
+        stages.adapt(config)
+
+
+def test_without_any_context_stage_2_is_left_out_with_a_reason(
+    tiny: Any, done: Done, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    (store / "pairs").mkdir(parents=True)
+    (store / "manifest.json").write_bytes((tiny.store / "manifest.json").read_bytes())
+    (store / "shards").symlink_to(tiny.store / "shards")
+    text = {**tiny.table.text, "context": [""] * len(tiny.table)}
+    write_pairs(store, replace(tiny.table, text=text))
+    config = replace(done.config, store=StoreConfig(str(store)))
+    added, skipped = stages.adapt(config)
+    assert added == {}
+    assert list(skipped) == ["micro"]
+    assert "no pair has both an attribute and a context" in skipped["micro"]
+
+
+def test_reporting_before_evaluating_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"report\.json: nothing to report yet; run micro-rm eval"):
+        stages.report(Config(run=RunConfig(str(tmp_path))))
+
+
+def test_adapting_before_training_is_an_error_with_the_remedy(done: Done, tmp_path: Path) -> None:
+    config = replace(done.config, run=RunConfig(str(tmp_path)))
+    with pytest.raises(StoreError, match="no trained model here; run micro-rm train"):
+        stages.adapt(config)
+
+
+def test_a_data_set_that_was_not_embedded_lists_those_that_were(done: Done) -> None:
+    config = replace(done.config, data=DataConfig(name="absent"))
+    with pytest.raises(StoreError, match=r"no pair table 'absent' \(found: tiny\)"):
+        stages.train(config)
