@@ -109,10 +109,14 @@ def evaluate(config: Config) -> dict[str, Any]:
     rows = scaler.apply(*features.arrays(parts.test, views.adapt_head, views.adapt_router))
     scored = score(models, {name: load_method(name).rule for name in models}, rows)
     write_predictions(run / "predictions.parquet", features.table, test, scored)
-    seen = scaler.apply(*features.arrays(parts.validation, views.train_head, views.train_router))
-    validation = validation_accuracies(models, seen, features.table, parts.validation, test)
+    validation = None
+    if parts.validation.size:
+        seen = features.arrays(parts.validation, views.train_head, views.train_router)
+        validation = validation_accuracies(
+            models, scaler.apply(*seen), features.table, parts.validation, test
+        )
     report = build_report(
-        config.data.name, test, scored, validation, config.evaluate, config.run.seed
+        config.data.name, test, scored, config.evaluate, config.run.seed, validation
     )
     report["confidence"] = config.evaluate.confidence
     report["skipped"] = _skipped(config, features, models)

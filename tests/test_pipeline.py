@@ -357,3 +357,81 @@ def test_every_preset_loads(preset: Path, capsys: pytest.CaptureFixture[str]) ->
         main(["run", "--config", str(preset), "--print_config"])
     assert done.value.code == 0
     assert "num_heads" in capsys.readouterr().out
+
+
+class TestStaleResultsAreNeverReused:
+    """A stage is done only for the pair table, settings and files that it was done with."""
+
+    def test_text_changed_behind_the_store(self, arguments: list[str], tmp_path: Path) -> None:
+        """Training follows the pair table; the next run notices that the text is another one."""
+        main(["run", *arguments])
+        write_jsonl(tmp_path / "train.jsonl", rows("train", 44))
+        assert main(["train", *arguments]) == 0
+        assert main(["run", *arguments]) == 0
+        record = json.loads((tmp_path / "run" / "record.json").read_text("utf-8"))
+        assert record["stages"]["embed"]["pairs"] == 88 + 40
+        one = (tmp_path / "run" / "model.safetensors").read_bytes()
+        main(["run", *arguments, f"--run.dir={tmp_path / 'fresh'}"])
+        assert (tmp_path / "fresh" / "model.safetensors").read_bytes() == one
+
+    def test_a_stage_that_died_half_way(
+        self, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from micro_rm.heads import stages
+
+        main(["run", *arguments])
+        before = (tmp_path / "run" / "model.safetensors").read_bytes()
+        trained = stages.train
+
+        def die(config: Any) -> Any:
+            trained(config)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(stages, "train", die)
+        assert main(["run", *arguments, "--train.num_heads=5"]) == 130
+        monkeypatch.undo()
+        assert main(["run", *arguments]) == 0
+        assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+    def test_a_deleted_result(self, arguments: list[str], tmp_path: Path) -> None:
+        main(["run", *arguments])
+        for name in ("model.safetensors", "report.json"):
+            (tmp_path / "run" / name).unlink()
+            assert main(["run", *arguments]) == 0
+            assert (tmp_path / "run" / name).is_file()
+
+    def test_settings_of_another_table(
+        self, fails: Callable[..., str], arguments: list[str]
+    ) -> None:
+        main(["embed", *arguments])
+        message = fails(["train", *arguments, "--backbone.overlong=error"])
+        assert "backbone.overlong: the store has 'drop', this run has 'error'" in message
+
+
+def test_rows_without_an_attribute_or_a_wish_do_not_stop_a_run(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    bare = [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in rows("train", 4)]
+    write_jsonl(tmp_path / "train.jsonl", rows("train", 40) + bare)
+    held_out = [{**row, "prompt": row["prompt"].replace("train", "test")} for row in bare]
+    write_jsonl(tmp_path / "test.jsonl", rows("test", 20) + held_out)
+    assert main(["run", *arguments]) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert set(report["methods"]["micro"]["attributes"]) == {*TASTES, "(none)"}
+
+
+def test_a_diverged_training_is_an_error(fails: Callable[..., str], arguments: list[str]) -> None:
+    message = fails(["run", *arguments, "--train.learning_rate=1e30", "--train.clip=1e30"])
+    assert "diverged" in message and "lower train.learning_rate" in message
+
+
+def test_markup_and_brackets_in_names_are_shown_as_they_are(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("train", "test"):
+        content = (tmp_path / f"{name}.jsonl").read_text("utf-8")
+        (tmp_path / f"{name}.jsonl").write_text(content.replace('"short"', '"[/bold] x"'), "utf-8")
+    wishes = {"[/bold] x": WISHES["short"], "long": WISHES["long"]}
+    (tmp_path / "contexts.json").write_text(json.dumps(wishes), "utf-8")
+    assert main(["run", *arguments]) == 0
+    assert "[/bold] x" in capsys.readouterr().out

@@ -26,7 +26,8 @@ def method_table(report: Mapping[str, Any]) -> Table:
     table.add_row(f"{report['confidence']:.0%} interval", "", *bounds)
     for label, key in (("validated", "best_head_validated"), ("oracle", "best_head_oracle")):
         values = [report["heads"][name][key] for name in methods]
-        table.add_row(f"best head ({label})", "", *(f"{value:.3f}" for value in values))
+        shown = ["-" if value is None else f"{value:.3f}" for value in values]
+        table.add_row(f"best head ({label})", "", *shown)
     table.add_row("NLL", "", *(f"{method['nll']:.3f}" for method in methods.values()))
     return table
 

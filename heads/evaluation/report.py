@@ -20,14 +20,15 @@ def build_report(
     dataset: str,
     test: TestSet,
     scored: Mapping[str, Scored],
-    validation: Mapping[str, np.ndarray],
     config: EvaluateConfig,
     seed: int,
+    validation: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """The numbers of the report: methods, heads, router weights and paired comparisons.
 
     Intervals are percentile bootstraps over prompts; all methods share the resamples, so
-    ``comparisons`` are paired. ``validation`` holds head accuracies (K, A) on validation rows.
+    ``comparisons`` are paired. ``validation`` holds head accuracies (K, A) on validation rows, if
+    there are any.
     """
     counts_RxP = metrics.resample_prompts(test.prompts, config.bootstrap, seed)
     macros: dict[str, tuple[float, np.ndarray]] = {}
@@ -40,7 +41,7 @@ def build_report(
         "test": {"rows": int(test.table_rows.size), "prompts": test.prompts},
         "methods": methods,
         "comparisons": _comparisons(macros, config.confidence),
-        "heads": {name: _heads(result, test, validation[name]) for name, result in scored.items()},
+        "heads": {name: _heads(result, test, (validation or {}).get(name)) for name, result in scored.items()},
     }
 
 
@@ -105,7 +106,7 @@ def asdict_interval(item: metrics.Interval) -> dict[str, float]:
     return {"difference": item.value, "low": item.low, "high": item.high}
 
 
-def _heads(result: Scored, test: TestSet, validation_KxA: np.ndarray) -> dict[str, Any]:
+def _heads(result: Scored, test: TestSet, validation_KxA: np.ndarray | None) -> dict[str, Any]:
     attributes = len(test.attributes)
     accuracy_KxA = metrics.head_accuracy(result.prediction.delta_NxK, test.attribute_N, attributes)
     weights_AxK = metrics.mean_weights(
@@ -122,7 +123,9 @@ def _heads(result: Scored, test: TestSet, validation_KxA: np.ndarray) -> dict[st
         "usage": usage_K.tolist(),
         # Chosen on the test rows themselves: an upper bound for routing, not a result.
         "best_head_oracle": float(metrics.best_heads(accuracy_KxA, accuracy_KxA).mean()),
-        "best_head_validated": float(metrics.best_heads(validation_KxA, accuracy_KxA).mean()),
+        "best_head_validated": None
+        if validation_KxA is None
+        else float(metrics.best_heads(validation_KxA, accuracy_KxA).mean()),
         "names": [_head_name(row_A, test.attributes) for row_A in accuracy_KxA],
     }
 

@@ -1,0 +1,135 @@
+"""Small stores with known content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from micro_rm.cache.pairs import TEXT_COLUMNS, PairTable
+from micro_rm.cache.schema import LOGICAL, Identity
+from micro_rm.cache.writer import StoreWriter
+
+WIDTH = 6
+
+
+def _make_identity(dtype: str = "float32", **changes: Any) -> Identity:
+    fields: dict[str, Any] = {
+        "backbone": "org/model",
+        "revision": "main",
+        "weights": "w" * 64,
+        "tokenizer": "t" * 64,
+        "template": "plain",
+        "probe": "p" * 64,
+        "bos": "auto",
+        "pooling": "last",
+        "layer": "last_hidden_state",
+        "dtype": dtype,
+        "max_length": 4096,
+    }
+    return Identity(**(fields | changes))
+
+
+@pytest.fixture(scope="session")
+def make_identity() -> Callable[..., Identity]:
+    """``make_identity(dtype="float32", **fields)``."""
+    return _make_identity
+
+
+@pytest.fixture(scope="session")
+def make_keys() -> Callable[..., list[bytes]]:
+    """``make_keys(n, start=0)``: distinct keys, many of which begin or end with zero bytes."""
+
+    def make(number: int, start: int = 0) -> list[bytes]:
+        keys = []
+        for place in range(start, start + number):
+            digits = (place + 1).to_bytes(2, "big")
+            keys.append(digits + bytes(14) if place % 2 else bytes(14) + digits)
+        return keys
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_vectors() -> Callable[..., np.ndarray]:
+    """``make_vectors(n, dtype="float32", seed=0)``: any bits, as long as they are finite."""
+
+    def make(number: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
+        logical = LOGICAL[dtype]
+        random = np.random.default_rng(seed)
+        bits = np.dtype(f"u{logical.itemsize}")
+        drawn = random.integers(0, np.iinfo(bits).max, (number, WIDTH), bits).view(logical)
+        return np.where(np.isfinite(drawn.astype(np.float32)), drawn, np.zeros(1, logical))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def open_writer() -> Callable[..., StoreWriter]:
+    """``open_writer(path, identity=None, **settings)``: a writer with convenient defaults."""
+
+    def make(path: Path, identity: Identity | None = None, **settings: Any) -> StoreWriter:
+        defaults = {"job": "job", "shard_rows": 1000, "seal_seconds": 1e9}
+        width = settings.pop("width", WIDTH)
+        return StoreWriter(path, identity or _make_identity(), width, **(defaults | settings))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_store(
+    open_writer: Callable[..., StoreWriter],
+    make_keys: Callable[..., list[bytes]],
+    make_vectors: Callable[..., np.ndarray],
+) -> Callable[..., tuple[list[bytes], np.ndarray]]:
+    """``make_store(path, sizes=(5, 3), dtype="float32")``: one shard per size; its content."""
+
+    def make(
+        path: Path, sizes: Sequence[int] = (5, 3), dtype: str = "float32"
+    ) -> tuple[list[bytes], np.ndarray]:
+        keys, vectors = make_keys(sum(sizes)), make_vectors(sum(sizes), dtype)
+        with open_writer(path, _make_identity(dtype)) as writer:
+            start = 0
+            for size in sizes:
+                writer.add(keys[start : start + size], vectors[start : start + size])
+                writer.seal()
+                start += size
+        return keys, vectors
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_table() -> Callable[..., PairTable]:
+    """``make_table(places=[...], name="rows", **fields)``: a pair table over the given rows."""
+
+    def make(places: Sequence[int] = (0, 1, 2), name: str = "rows", **fields: Any) -> PairTable:
+        number = len(places)
+        text = {
+            column: [f"{column} {place} \u00e9\n\u201c" for place in range(number)]
+            for column in TEXT_COLUMNS
+        }
+        defaults: dict[str, Any] = {
+            "request": "request",
+            "settings": {"form": "header", "backbone": {"name": "org/model"}},
+            "rows": {
+                "plain/prompt": np.array(places, np.int64),
+                "plain/chosen": np.array(places, np.int64),
+                "ctx/rejected": np.array(places, np.int64)[::-1].copy(),
+            },
+            "text": text | {"split": ["train"] * number},
+            "source_row": np.arange(1, number + 1),
+            "pool": np.arange(number) % 2 == 0,
+            "margin": np.where(np.arange(number) % 2, np.nan, 1.5),
+            "tokens": {
+                "chosen": np.arange(number, dtype=np.int32) + 10,
+                "rejected": np.arange(number, dtype=np.int32) + 20,
+            },
+            "account": {"rows": number, "ties": {"brief": 2}},
+        }
+        return PairTable(name=name, **(defaults | fields))
+
+    return make

@@ -1,0 +1,144 @@
+"""Pair tables: written atomically, read back as they were, missing ones explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from micro_rm.cache.pairs import (
+    NO_ROW,
+    ROLES,
+    TEXT_COLUMNS,
+    VIEWS,
+    PairTable,
+    pairs_path,
+    read_pairs,
+    read_request,
+    table_names,
+    write_pairs,
+)
+from micro_rm.cache.schema import StoreError
+
+MakeTable = Callable[..., PairTable]
+
+
+@pytest.mark.parametrize("rows", [[0], [3, NO_ROW, 5, 5], list(range(300))])
+def test_a_table_comes_back_as_it_was_written(
+    rows: list[int], tmp_path: Path, make_table: MakeTable
+) -> None:
+    table = make_table(rows, name="my-data.v2")
+    path = write_pairs(tmp_path, table)
+    assert path == pairs_path(tmp_path, "my-data.v2") == tmp_path / "pairs" / "my-data.v2.h5"
+    found = read_pairs(tmp_path, "my-data.v2")
+    assert len(found) == len(rows)
+    assert (found.name, found.request) == (table.name, table.request)
+    assert (found.settings, found.account) == (table.settings, table.account)
+    assert found.text == table.text
+    assert found.rows.keys() == table.rows.keys()
+    for name, values in table.rows.items():
+        assert found.rows[name].tolist() == values.tolist()
+    for role, values in table.tokens.items():
+        assert found.tokens[role].tolist() == values.tolist()
+    assert found.source_row.tolist() == table.source_row.tolist()
+    assert found.pool.dtype == bool and found.pool.tolist() == table.pool.tolist()
+    np.testing.assert_array_equal(found.margin, table.margin.astype(np.float32))
+
+
+def test_texts_of_any_script_survive(tmp_path: Path, make_table: MakeTable) -> None:
+    odd = ["", " \n\t ", "\u00e9\u4e2d\U0001f600", "a" * 100_000, '"\\u0041"', "\u2028"]
+    table = make_table(range(len(odd)), text={column: odd for column in TEXT_COLUMNS})
+    write_pairs(tmp_path, table)
+    assert read_pairs(tmp_path, "rows").text == table.text
+
+
+def test_every_view_and_role_has_its_place(tmp_path: Path, make_table: MakeTable) -> None:
+    rows = {
+        f"{view}/{role}": np.array([3 * i + j])
+        for i, view in enumerate(VIEWS)
+        for j, role in enumerate(ROLES)
+    }
+    write_pairs(tmp_path, make_table([0], rows=rows))
+    found = read_pairs(tmp_path, "rows").rows
+    assert {name: values.tolist() for name, values in found.items()} == {
+        name: values.tolist() for name, values in rows.items()
+    }
+
+
+def test_writing_again_replaces_a_table(tmp_path: Path, make_table: MakeTable) -> None:
+    write_pairs(tmp_path, make_table(range(50)))
+    write_pairs(tmp_path, make_table([1, 2], request="another"))
+    assert len(read_pairs(tmp_path, "rows")) == 2
+    assert read_request(tmp_path, "rows") == "another"
+    assert [path.name for path in (tmp_path / "pairs").iterdir()] == ["rows.h5"]
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, make_table: MakeTable
+) -> None:
+    write_pairs(tmp_path, make_table([1, 2]))
+    with pytest.raises(TypeError):
+        write_pairs(tmp_path, make_table([1, 2, 3], account={"bad": object()}))
+    assert len(read_pairs(tmp_path, "rows")) == 2
+
+
+def test_equal_tables_are_equal_files(tmp_path: Path, make_table: MakeTable) -> None:
+    first, second = (
+        write_pairs(tmp_path / name, make_table(range(9))).read_bytes() for name in "ab"
+    )
+    assert first == second
+
+
+def test_a_missing_table_is_explained_with_those_there_are(
+    tmp_path: Path, make_table: MakeTable
+) -> None:
+    with pytest.raises(StoreError, match=r"no pair table 'x' \(found: none\); run micro-rm embed"):
+        read_pairs(tmp_path, "x")
+    write_pairs(tmp_path, make_table(name="b.c"))
+    write_pairs(tmp_path, make_table(name="a"))
+    assert table_names(tmp_path) == ["a", "b.c"]
+    with pytest.raises(StoreError, match=r"\(found: a, b\.c\)"):
+        read_pairs(tmp_path, "x")
+
+
+def test_the_request_is_read_without_the_table(tmp_path: Path, make_table: MakeTable) -> None:
+    assert read_request(tmp_path, "rows") is None
+    write_pairs(tmp_path, make_table(request="abc"))
+    assert read_request(tmp_path, "rows") == "abc"
+
+
+@pytest.mark.parametrize("missing", ["source_row", "text/chosen", "tokens/rejected", "pool"])
+def test_a_table_without_one_of_its_columns_is_refused(
+    missing: str, tmp_path: Path, make_table: MakeTable
+) -> None:
+    path = write_pairs(tmp_path, make_table())
+    with h5py.File(path, "r+") as file:
+        del file[missing]
+    with pytest.raises(StoreError, match=rf"rows\.h5: no data set '{missing}'"):
+        read_pairs(tmp_path, "rows")
+
+
+@pytest.mark.parametrize("attribute", ["settings", "account"])
+def test_a_table_with_a_damaged_attribute_is_refused(
+    attribute: str, tmp_path: Path, make_table: MakeTable
+) -> None:
+    path = write_pairs(tmp_path, make_table())
+    with h5py.File(path, "r+") as file:
+        file.attrs[attribute] = "{"
+    with pytest.raises(StoreError, match=r"damaged pair table .*run micro-rm embed"):
+        read_pairs(tmp_path, "rows")
+    with h5py.File(path, "r+") as file:
+        del file.attrs[attribute]
+    with pytest.raises(StoreError, match="damaged pair table"):
+        read_pairs(tmp_path, "rows")
+
+
+def test_a_table_that_is_no_hdf5_file_is_refused(tmp_path: Path) -> None:
+    pairs_path(tmp_path, "rows").parent.mkdir()
+    pairs_path(tmp_path, "rows").write_bytes(b"hello")
+    for read in (read_pairs, read_request):
+        with pytest.raises(StoreError, match="not readable as HDF5"):
+            read(tmp_path, "rows")

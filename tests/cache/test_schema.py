@@ -1,0 +1,207 @@
+"""Names, keys, identity and manifest: what writer, reader and verifier agree on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from micro_rm import UserError
+from micro_rm.cache.schema import (
+    DESCRIPTIVE,
+    LOGICAL,
+    PHYSICAL,
+    Identity,
+    Manifest,
+    Shard,
+    StoreError,
+    commit_file,
+    dataset,
+    file_checksum,
+    read_manifest,
+    sequence_key,
+    write_json,
+    write_manifest,
+)
+
+MakeIdentity = Callable[..., Identity]
+
+
+@pytest.fixture
+def manifest(make_identity: MakeIdentity) -> Manifest:
+    shards = (Shard("000000.h5", 5, 900, "a" * 32, "job"), Shard("000001.h5", 2, 800, "b", "job"))
+    return Manifest(make_identity("bfloat16"), 3072, shards)
+
+
+def test_a_key_is_the_hash_of_little_endian_token_ids() -> None:
+    expected = xxhash.xxh3_128_digest(b"\x01\x00\x00\x00\x00\xf5\x01\x00")
+    assert sequence_key([1, 128_256]) == expected
+    assert sequence_key(np.array([1, 128_256], np.int64)) == expected
+    assert sequence_key(np.array([1, 128_256], ">i4")) == expected
+    assert len(expected) == 16
+
+
+def test_keys_do_not_change_between_versions() -> None:
+    """Stored vectors are found by these very digits."""
+    assert sequence_key([1, 2, 3]).hex() == "a76f94d1118f3bcfe6d1006dda205ce7"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=6).map(tuple), unique=True)
+)
+def test_different_sequences_have_different_keys(sequences: list[tuple[int, ...]]) -> None:
+    assert len({sequence_key(ids) for ids in sequences}) == len(sequences)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Identity)])
+def test_every_field_of_an_identity_counts_but_mere_names(
+    name: str, make_identity: MakeIdentity
+) -> None:
+    mine = make_identity()
+    value = getattr(mine, name)
+    theirs = replace(mine, **{name: value + 1 if name == "max_length" else f"{value}x"})
+    other = getattr(theirs, name)
+    expected = [f"{name}: the store has {value!r}, this run has {other!r}"]
+    assert mine.differences(theirs) == ([] if name in DESCRIPTIVE else expected)
+    assert mine.differences(mine) == []
+
+
+def test_only_names_for_people_are_merely_descriptive() -> None:
+    assert set(DESCRIPTIVE) == {"backbone", "revision"}
+
+
+def test_how_a_pass_runs_is_no_part_of_the_identity() -> None:
+    names = {field.name for field in fields(Identity)}
+    assert not names & {"batch_tokens", "device", "attention", "shard_rows"}
+
+
+def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path, manifest: Manifest) -> None:
+    write_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
+    assert manifest.rows == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_path_without_a_store_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(StoreError, match=r"no store here .* run micro-rm embed"):
+            read_manifest(path)
+    assert issubclass(StoreError, UserError)
+
+
+@pytest.mark.parametrize("version", [0, 2, 99, "1"])
+def test_a_manifest_of_another_format_is_refused(
+    version: Any, tmp_path: Path, manifest: Manifest
+) -> None:
+    write_manifest(tmp_path, manifest)
+    path = tmp_path / "manifest.json"
+    raw = json.loads(path.read_text()) | {"format": version, "unheard-of": 1}
+    path.write_text(json.dumps(raw))
+    with pytest.raises(StoreError, match=f"format {version}, this version of micro-rm reads 1"):
+        read_manifest(tmp_path)
+
+
+def damage(raw: dict[str, Any], name: str) -> Any:
+    """One kind of damage to a manifest."""
+    shard = raw["shards"][0]
+    return {
+        "truncated": json.dumps(raw)[:-30],
+        "empty": "",
+        "not UTF-8": b"\xff\xfe",
+        "a list": "[]",
+        "null": "null",
+        "no format": {key: value for key, value in raw.items() if key != "format"},
+        "no identity": raw | {"identity": None},
+        "a field of the identity missing": raw | {"identity": {"backbone": "x"}},
+        "an unknown field of the identity": raw | {"identity": raw["identity"] | {"x": 1}},
+        "no width": {key: value for key, value in raw.items() if key != "width"},
+        "a width in words": raw | {"width": "wide"},
+        "shards null": raw | {"shards": None},
+        "a shard in words": raw | {"shards": ["000000.h5"]},
+        "a shard without checksum": raw
+        | {"shards": [{key: value for key, value in shard.items() if key != "checksum"}]},
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "truncated",
+        "empty",
+        "not UTF-8",
+        "a list",
+        "null",
+        "no format",
+        "no identity",
+        "a field of the identity missing",
+        "an unknown field of the identity",
+        "no width",
+        "a width in words",
+        "shards null",
+        "a shard in words",
+        "a shard without checksum",
+    ],
+)
+def test_a_damaged_manifest_is_named(name: str, tmp_path: Path, manifest: Manifest) -> None:
+    write_manifest(tmp_path, manifest)
+    path = tmp_path / "manifest.json"
+    value = damage(json.loads(path.read_text()), name)
+    text = value if isinstance(value, str | bytes) else json.dumps(value)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(StoreError, match=r"manifest\.json: damaged manifest .* restore it"):
+        read_manifest(tmp_path)
+
+
+def test_json_replaces_a_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"long": "x" * 1000})
+    write_json(path, {"short": "\u00e9"})
+    assert json.loads(path.read_text("utf-8")) == {"short": "\u00e9"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"new": object()})
+    assert json.loads(path.read_text()) == {"old": 1}
+
+
+def test_a_committed_file_has_its_final_name_only(tmp_path: Path) -> None:
+    (tmp_path / "a.tmp").write_bytes(b"new")
+    (tmp_path / "a").write_bytes(b"old")
+    commit_file(tmp_path / "a.tmp", tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_a_checksum_is_that_of_all_bytes(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).bytes((1 << 22) + 17)
+    (tmp_path / "a").write_bytes(content)
+    assert file_checksum(tmp_path / "a") == xxhash.xxh3_128_hexdigest(content)
+
+
+def test_a_missing_data_set_of_a_file_is_named(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("there", data=[1])
+        file.create_group("group")
+        assert dataset(file, "there")[0] == 1
+        for name in ("nowhere", "group"):
+            with pytest.raises(StoreError, match=rf"a\.h5: no data set '{name}'"):
+                dataset(file, name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_physical_and_logical_types_have_the_same_bits(dtype: str) -> None:
+    assert PHYSICAL[dtype].itemsize == LOGICAL[dtype].itemsize

@@ -1,0 +1,181 @@
+"""Reading a store back in full finds every kind of damage, each under its own name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from micro_rm.cache.pairs import NO_ROW, PairTable, write_pairs
+from micro_rm.cache.schema import StoreError, file_checksum
+from micro_rm.cache.verify import verify_store
+
+MakeStore = Callable[..., tuple[list[bytes], np.ndarray]]
+MakeTable = Callable[..., PairTable]
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_store: MakeStore, make_table: MakeTable) -> Path:
+    """Two shards of five and three vectors and one pair table."""
+    make_store(tmp_path, (5, 3))
+    write_pairs(tmp_path, make_table([0, 7, NO_ROW]))
+    return tmp_path
+
+
+def shard(store: Path, number: int = 0) -> Path:
+    return store / "shards" / f"{number:06d}.h5"
+
+
+def relist(store: Path, number: int = 0) -> None:
+    """Make the manifest agree with a changed file: now only its content can betray it."""
+    path = store / "manifest.json"
+    raw = json.loads(path.read_text())
+    file = shard(store, number)
+    raw["shards"][number] |= {"bytes": file.stat().st_size, "checksum": file_checksum(file)}
+    path.write_text(json.dumps(raw))
+
+
+def change(store: Path, name: str, at: tuple[int, int], value: Any, number: int = 0) -> None:
+    with h5py.File(shard(store, number), "r+") as file:
+        data = file[name]
+        assert isinstance(data, h5py.Dataset)
+        data[at] = value
+
+
+def flip(path: Path, offset: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_sound_store_has_no_problems_and_is_counted(store: Path) -> None:
+    found = verify_store(store)
+    assert found.problems == []
+    assert (found.shards, found.vectors, found.pair_tables, found.pairs) == (2, 8, 1, 3)
+    assert found.bytes == shard(store, 0).stat().st_size + shard(store, 1).stat().st_size
+
+
+@pytest.mark.parametrize("where", ["vectors", "keys", "header", "end"])
+def test_a_flipped_bit_is_found_wherever_it_is(where: str, store: Path) -> None:
+    with h5py.File(shard(store), "r") as file:
+        offset = {"header": 9, "end": shard(store).stat().st_size - 1}
+        for name in ("vectors", "keys"):
+            data = file[name]
+            assert isinstance(data, h5py.Dataset)
+            offset[name] = data.id.get_offset() + 3
+    flip(shard(store), offset[where])
+    found = verify_store(store)
+    (problem,) = found.problems
+    assert "000000.h5: bytes differ from the manifest" in problem
+    assert found.vectors == 3
+
+
+def test_every_single_byte_of_a_shard_is_covered(store: Path) -> None:
+    honest = shard(store).read_bytes()
+    for offset in np.random.default_rng(0).integers(0, len(honest), 50):
+        shard(store).write_bytes(honest)
+        flip(shard(store), int(offset))
+        assert len(verify_store(store).problems) == 1
+
+
+@pytest.mark.parametrize("size", [0, 100, -1])
+def test_a_truncated_shard_is_found(size: int, store: Path) -> None:
+    shard(store).write_bytes(shard(store).read_bytes()[:size])
+    (problem,) = verify_store(store).problems
+    assert "000000.h5: bytes differ from the manifest" in problem
+
+
+def test_a_missing_shard_is_found(store: Path) -> None:
+    shard(store, 1).unlink()
+    (problem,) = verify_store(store).problems
+    assert "000001.h5: missing; restore it" in problem
+
+
+def test_one_damaged_shard_does_not_hide_another(store: Path) -> None:
+    flip(shard(store, 0), 3000)
+    shard(store, 1).unlink()
+    problems = verify_store(store).problems
+    assert len(problems) == 2
+    assert "000000.h5" in problems[0] and "000001.h5" in problems[1]
+
+
+@pytest.mark.parametrize("source", [1, 6])
+def test_a_sequence_that_is_stored_twice_is_found(
+    source: int, store: Path, make_keys: Callable[..., list[bytes]]
+) -> None:
+    twice = np.frombuffer(make_keys(8)[source], np.uint8)
+    with h5py.File(shard(store, 0), "r+") as file:
+        keys = file["keys"]
+        assert isinstance(keys, h5py.Dataset)
+        keys[4] = twice
+    relist(store)
+    (problem,) = verify_store(store).problems
+    assert problem.endswith("1 sequences are stored more than once")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_vector_that_is_not_finite_is_found(value: float, store: Path) -> None:
+    change(store, "vectors", (2, 1), value, number=1)
+    relist(store, 1)
+    (problem,) = verify_store(store).problems
+    assert "000001.h5: NaN or infinity in rows [2]" in problem
+
+
+def test_a_bfloat16_vector_that_is_not_finite_is_found(
+    tmp_path: Path, make_store: MakeStore
+) -> None:
+    make_store(tmp_path, (5,), "bfloat16")
+    change(tmp_path, "vectors", (3, 0), 0x7FC0)
+    relist(tmp_path)
+    (problem,) = verify_store(tmp_path).problems
+    assert "NaN or infinity in rows [3]" in problem
+
+
+def test_a_shard_of_another_shape_than_listed_is_found(store: Path) -> None:
+    path = store / "manifest.json"
+    raw = json.loads(path.read_text())
+    raw["shards"][0]["rows"] = 4
+    path.write_text(json.dumps(raw))
+    problems = verify_store(store).problems
+    assert any("expected vectors (4, 6)" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("row", [8, 10_000, -2])
+def test_a_pair_table_that_points_beyond_the_store_is_found(
+    row: int, store: Path, make_table: MakeTable
+) -> None:
+    write_pairs(store, make_table([0, row, 3], name="beyond"))
+    problems = verify_store(store).problems
+    assert len(problems) == 3
+    assert all(problem.startswith("beyond: ") and "of 8" in problem for problem in problems)
+
+
+def test_a_pair_table_of_uneven_length_is_found(store: Path, make_table: MakeTable) -> None:
+    write_pairs(store, make_table([0, 1, 2], name="uneven", rows={"plain/prompt": np.arange(2)}))
+    (problem,) = verify_store(store).problems
+    assert problem == "uneven: 2 rows in plain/prompt for 3 pairs"
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None])
+def test_a_pair_table_that_cannot_be_opened_is_found(content: bytes | None, store: Path) -> None:
+    path = store / "pairs" / "rows.h5"
+    path.write_bytes(path.read_bytes()[:-50] if content is None else content)
+    (problem,) = verify_store(store).problems
+    assert "rows.h5: not readable as HDF5" in problem
+
+
+@pytest.mark.parametrize("name", ["000009.h5", "000002.h5.tmp", "notes.txt"])
+def test_a_file_that_is_not_listed_is_reported(name: str, store: Path) -> None:
+    (store / "shards" / name).write_bytes(b"x")
+    (problem,) = verify_store(store).problems
+    assert f"{name}: not in the manifest" in problem
+
+
+def test_a_path_without_a_store_raises(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no store here"):
+        verify_store(tmp_path)

@@ -1,0 +1,122 @@
+"""What a data set holds, in numbers, and what is wrong with it, in sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from micro_rm.embed.sources.check import prompt_overlap, require_both_splits, summarise
+from micro_rm.embed.sources.collection import Collection
+from micro_rm.embed.sources.pair import (
+    SAME_TEXT,
+    DataError,
+    Message,
+    PreferencePair,
+    Refusal,
+)
+
+MakePair = Callable[..., PreferencePair]
+
+
+def test_counts_of_a_small_data_set(make_pair: MakePair) -> None:
+    pairs = [
+        make_pair("one two", "a b c", "d", attribute="brief", context="w", user="ann"),
+        make_pair("one two", "d", "a b c", attribute="long", user="bob"),
+        make_pair("one two", "d", "a b c", attribute="long", user="bob", row=9),
+        make_pair("three", "x", "y", attribute="brief", split="test"),
+        make_pair("one two", "x", "y", split="test"),
+    ]
+    refusals = [Refusal(4, "chosen", "bad", "rows.jsonl"), Refusal(5, "rejected", SAME_TEXT)]
+    found = summarise(Collection(pairs, refusals, 7, Counter(brief=2, even=1), unanimous=3))
+    assert (found["rows"], found["pairs"], found["refused"]) == (7, 5, 2)
+    assert (found["unanimous"], found["chosen_equals_rejected"]) == (3, 1)
+    assert found["splits"] == {
+        "train": {"pairs": 3, "prompts": 1},
+        "test": {"pairs": 2, "prompts": 2},
+    }
+    assert found["attributes"] == {
+        "brief": {"train": 1, "test": 1, "ties": 2, "contexts": 1},
+        "long": {"train": 2, "test": 0, "ties": 0, "contexts": 0},
+        "(none)": {"train": 0, "test": 1, "ties": 0, "contexts": 0},
+        "even": {"train": 0, "test": 0, "ties": 1, "contexts": 0},
+    }
+    assert found["ties"] == {"brief": 2, "even": 1}
+    assert (found["duplicates"], found["contradictions"]) == (1, 3)
+    assert (found["prompt_overlap"], found["with_context"], found["users"]) == (1, 1, 2)
+    assert found["words"]["chosen"]["p100"] == 3
+    assert found["words"]["prompt"] == {
+        "p0": 1, "p5": 1, "p25": 2, "p50": 2, "p75": 2, "p95": 2, "p100": 2
+    }  # fmt: skip
+    assert found["refusals"] == [
+        {"row": 4, "field": "chosen", "reason": "bad", "file": "rows.jsonl"},
+        {"row": 5, "field": "rejected", "reason": SAME_TEXT, "file": ""},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "test_rows"),
+    [
+        ("1 prompts occur in both train and test", 1),
+        ("1 pairs repeat an earlier one exactly", 1),
+        ("attribute long has no test rows", 1),
+        ("attribute brief has only 1 test rows", 1),
+        ("attribute brief has only 29 test rows", 29),
+        ("no pair has a context", 1),
+    ],
+)
+def test_warnings_say_what_is_wrong(words: str, test_rows: int, make_pair: MakePair) -> None:
+    pairs = [
+        make_pair("p", attribute="brief"),
+        make_pair("p", attribute="brief"),
+        make_pair("q", attribute="long"),
+    ]
+    pairs += [make_pair("p", f"c{n}", attribute="brief", split="test") for n in range(test_rows)]
+    assert any(words in warning for warning in summarise(Collection(pairs))["warnings"])
+
+
+def test_attributes_without_a_context_are_named_where_others_have_one(
+    make_pair: MakePair,
+) -> None:
+    pairs = [make_pair("p", attribute="brief", context="w"), make_pair("p", attribute="long")]
+    assert any(
+        "no pair of long has a context" in warning
+        for warning in summarise(Collection(pairs))["warnings"]
+    )
+
+
+def test_a_clean_data_set_has_no_warnings(make_pair: MakePair) -> None:
+    pairs = [
+        make_pair(f"{split} {place}", attribute="brief", context="w", split=split)
+        for split in ("train", "test")
+        for place in range(30)
+    ]
+    assert summarise(Collection(pairs))["warnings"] == []
+
+
+def test_the_percentiles_of_nothing_are_empty() -> None:
+    found = summarise(Collection())
+    assert found["words"] == {"prompt": {}, "chosen": {}, "rejected": {}}
+    assert found["pairs"] == 0
+
+
+def test_overlap_is_about_whole_prompts(make_pair: MakePair) -> None:
+    """G-D3."""
+    longer = (Message("user", "p"), Message("assistant", "x"), Message("user", "q"))
+    pairs = [make_pair("p"), make_pair(longer, split="test"), make_pair("q", split="test")]
+    assert prompt_overlap(pairs) == 0
+    assert prompt_overlap([*pairs, make_pair("p", "other", split="test")]) == 1
+
+
+def test_attributes_that_nothing_would_score_are_refused(make_pair: MakePair) -> None:
+    train = [make_pair(f"p{n}", attribute="brief") for n in range(3)]
+    test = make_pair("q", attribute="brief", split="test")
+    require_both_splits([*train, test])
+    require_both_splits([*train, test, make_pair("q", attribute="only tested", split="test")])
+    with pytest.raises(DataError, match=r"all 1 pairs are test rows.*--data\.train"):
+        require_both_splits([test])
+    with pytest.raises(DataError, match=r"no test rows for attribute brief \(3 training rows\)"):
+        require_both_splits(train)
+    with pytest.raises(DataError, match=r"\(none\) \(1 training rows\).*data\.test_fraction"):
+        require_both_splits([*train, test, make_pair("x")])

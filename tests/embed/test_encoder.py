@@ -1,0 +1,73 @@
+"""A backbone with its tokenizer, and the identity of the vectors that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from micro_rm.configs.schema import BackboneConfig
+from micro_rm.embed.encoder import Encoder, load_encoder
+
+LoadEncoder = Callable[..., Encoder]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"dtype": "bfloat16"}, "dtype"),
+        ({"max_length": 100}, "max_length"),
+        ({"bos": "none"}, "bos"),
+        ({"pooling": "mean"}, "pooling"),
+        ({"template": "plain"}, "template"),
+    ],
+)
+def test_settings_that_change_vectors_change_the_identity(
+    changes: dict[str, Any], field: str, encoder: LoadEncoder
+) -> None:
+    """G-F6: the difference names the field."""
+    differences = encoder("llama").identity.differences(encoder("llama", **changes).identity)
+    assert any(line.startswith(f"{field}: ") for line in differences)
+
+
+def test_other_weights_and_another_template_are_another_identity(
+    tmp_path: Path, save_backbone: Callable[..., Path]
+) -> None:
+    """G-F6: manifest hash changes if the template changes."""
+    directory = save_backbone(tmp_path, "llama")
+
+    def identity() -> Any:
+        return load_encoder(BackboneConfig(name=str(directory), dtype="float32"), "cpu").identity
+
+    first = identity()
+    assert first.differences(identity()) == []
+    template = directory / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    fields = {line.split(":")[0] for line in first.differences(identity())}
+    assert fields == {"tokenizer", "template", "probe"}
+    second = identity()
+    weights = directory / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert [line.split(":")[0] for line in second.differences(identity())] == ["weights"]
+
+
+def test_the_pooling_in_the_identity_is_the_one_that_is_used(encoder: LoadEncoder) -> None:
+    assert encoder("llama").identity.pooling == "last"
+    assert encoder("bert").identity.pooling == "mean"
+
+
+def test_where_a_backbone_lies_is_not_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, backbone_path: Callable[[str], Path]
+) -> None:
+    directory = backbone_path("llama")
+    monkeypatch.chdir(directory.parent)
+    first, second = (
+        load_encoder(BackboneConfig(name=name, dtype="float32"), "cpu").identity
+        for name in (str(directory), directory.name)
+    )
+    assert first.backbone != second.backbone
+    assert first.differences(second) == []

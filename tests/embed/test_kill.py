@@ -1,0 +1,244 @@
+"""kill -9 at any moment: the same command goes on and ends with the store of an undisturbed run.
+
+Run as a script, this file is the driver: it imports everything once and forks a child per attempt,
+so that an attempt costs the job and not the imports.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from micro_rm.cache.pairs import NO_ROW, PairTable, read_pairs
+from micro_rm.cache.reader import FeatureStore
+from micro_rm.cache.schema import file_checksum, read_manifest
+from micro_rm.cache.verify import verify_store
+
+SEED = 20
+ROWS = 80
+# Where a kill strikes: after a share of an undisturbed run's time, as soon as the n-th new file of
+# a kind is seen, or inside the child at an exact step of its n-th commit of a kind. No attempt may
+# seal more than MOST shards, so that work is left for every kill however fast the machine is.
+MOST = 6
+MOMENTS: tuple[tuple[str, str], ...] = (
+    ("time", ""),
+    ("seen", "shards/*.h5"),
+    ("step", "shard named"),
+    ("time", ""),
+    ("seen", "shards/*.tmp"),
+    ("step", "shard written"),
+    ("seen", "shards/*.h5"),
+    ("step", "manifest written"),
+    ("time", ""),
+    ("seen", "shards/*.h5"),
+    ("step", "table written"),
+)
+Listing = dict[str, tuple[int, str]]
+
+
+def attempt(argv: list[str], step: tuple[str, int] | None = None) -> int:
+    """Fork a child that runs the command; with a step it kills itself there."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        from micro_rm.pipeline import main
+
+        if step is not None:
+            die_at(*step)
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        os._exit(main(argv))
+    finally:
+        os._exit(70)
+
+
+def die_at(step: str, count: int) -> None:
+    """Die by SIGKILL at the n-th commit of a kind: before the file gets its name, or after."""
+    kind, _, moment = step.partition(" ")
+    honest = os.replace
+    left = count
+
+    def replace(source: Any, target: Any) -> None:
+        nonlocal left
+        path = Path(target)
+        found = {"shards": "shard", "pairs": "table"}.get(path.parent.name, path.stem)
+        left -= found == kind
+        if left == 0 and found == kind and moment == "written":
+            os.kill(os.getpid(), signal.SIGKILL)
+        honest(source, target)
+        if left == 0 and found == kind and moment == "named":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace
+
+
+def wait_and_kill(child: int, store: Path, what: str, count: int, seconds: float) -> int:
+    """Kill the child when it has made so many files or run so long; its exit status."""
+    start = time.monotonic()
+    before = set(store.glob(what))
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        made = len(set(store.glob(what)) - before)
+        if made >= count or time.monotonic() - start >= seconds:
+            os.kill(child, signal.SIGKILL)
+            break
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def listing(store: Path) -> Listing:
+    """Modification time and checksum of every shard that the manifest lists."""
+    if not (store / "manifest.json").is_file():
+        return {}
+    paths = [store / "shards" / shard.name for shard in read_manifest(store).shards]
+    return {path.name: (path.stat().st_mtime_ns, file_checksum(path)) for path in paths}
+
+
+def drive(argv: list[str], base: Path) -> list[dict[str, Any]]:
+    """An undisturbed run, then kills and restarts, then a last run to the end."""
+    import torch
+
+    import micro_rm.embed.stage  # noqa: F401 (imported before the forks)
+
+    torch.set_num_threads(1)
+    random.seed(SEED)
+
+    def command(name: str) -> list[str]:
+        return [*argv, f"--store.dir={base / name}", f"--run.dir={base / name}-run"]
+
+    start = time.monotonic()
+    status = os.waitstatus_to_exitcode(os.waitpid(attempt(command("whole")), 0)[1])
+    whole = time.monotonic() - start
+    log: list[dict[str, Any]] = [{"status": status, "seconds": whole}]
+    store = base / "killed"
+    for kind, what in (*MOMENTS, ("end", "")):
+        count = 1 if what in ("table written", "shards/*.tmp") else random.randint(2, 3)
+        child = attempt(command("killed"), (what, count) if kind == "step" else None)
+        if kind == "seen":
+            status = wait_and_kill(child, store, what, count, math.inf)
+        elif kind == "time":
+            seconds = random.uniform(0.6, 1) * whole
+            status = wait_and_kill(child, store, "shards/*.h5", MOST, seconds)
+        else:
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        listed = listing(store)
+        files = {path.name for path in store.glob("**/*.*")}
+        log.append(
+            {
+                "moment": f"{kind} {what}".strip(),
+                "status": status,
+                "listed": listed,
+                "orphans": len({name for name in files if name[:6].isdigit()} - listed.keys()),
+                "unfinished": sum(name.endswith(".tmp") for name in files),
+            }
+        )
+    return log
+
+
+@pytest.fixture(scope="module")
+def killed(
+    tmp_path_factory: pytest.TempPathFactory,
+    backbone_path: Callable[[str], Path],
+    write_rows: Callable[..., str],
+    preference_rows: Callable[[int], list[dict[str, Any]]],
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Directory with the stores ``whole`` and ``killed``, and the driver's log."""
+    base = tmp_path_factory.mktemp("kill")
+    argv = [
+        "embed",
+        "--json",
+        f"--data.train={write_rows(base / 'rows.jsonl', preference_rows(ROWS))}",
+        "--data.name=rows",
+        f"--backbone.name={backbone_path('llama')}",
+        "--backbone.dtype=float32",
+        "--backbone.max_length=256",
+        "--embed.device=cpu",
+        "--embed.shard_rows=4",
+        "--embed.batch_tokens=256",
+    ]
+    driver = subprocess.run(
+        [sys.executable, __file__, json.dumps(argv), str(base)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert driver.returncode == 0, driver.stderr
+    return base, json.loads(driver.stdout)
+
+
+def by_key(store: Path) -> dict[bytes, bytes]:
+    """Bits of every vector by key; fails on a key that is stored twice."""
+    reader = FeatureStore(store)
+    raw = reader.keys().tobytes()
+    keys = [raw[start : start + 16] for start in range(0, len(raw), 16)]
+    vectors = reader.vectors(range(len(reader)))
+    found = {key: vector.tobytes() for key, vector in zip(keys, vectors, strict=True)}
+    assert len(found) == len(reader)
+    return found
+
+
+def test_every_kill_struck_and_the_last_run_ended_well(
+    killed: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    first, *attempts, last = killed[1]
+    assert first["status"] == last["status"] == 0
+    assert [entry["status"] for entry in attempts] == [-signal.SIGKILL] * len(MOMENTS)
+    assert any(entry["orphans"] for entry in attempts)
+    assert any(entry["unfinished"] for entry in attempts)
+    assert (last["orphans"], last["unfinished"]) == (0, 0)
+    sizes = [len(entry["listed"]) for entry in attempts]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) >= 4
+
+
+def test_a_killed_job_ends_with_every_sequence_once_and_the_same_bits(
+    killed: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    base, _ = killed
+    expected, found = by_key(base / "whole"), by_key(base / "killed")
+    assert len(expected) > 3 * ROWS
+    assert found == expected
+    assert verify_store(base / "killed").problems == []
+
+
+def test_no_sealed_shard_was_ever_rewritten(killed: tuple[Path, list[dict[str, Any]]]) -> None:
+    _, (_, *entries) = killed
+    for before, after in itertools.pairwise(entries):
+        kept = {name: after["listed"].get(name) for name in before["listed"]}
+        assert kept == before["listed"]
+
+
+def test_the_pair_table_of_a_killed_job_points_to_the_same_vectors(
+    killed: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    base, _ = killed
+    tables: list[PairTable] = []
+    vectors: list[dict[str, np.ndarray]] = []
+    for name in ("whole", "killed"):
+        table, store = read_pairs(base / name, "rows"), FeatureStore(base / name)
+        tables.append(table)
+        vectors.append(
+            {key: store.vectors(rows[rows != NO_ROW]) for key, rows in table.rows.items()}
+        )
+    assert tables[0].text == tables[1].text
+    assert tables[0].account == tables[1].account
+    assert vectors[0].keys() == vectors[1].keys()
+    for key, expected in vectors[0].items():
+        assert np.array_equal(expected, vectors[1][key])
+
+
+if __name__ == "__main__":
+    print(json.dumps(drive(json.loads(sys.argv[1]), Path(sys.argv[2]))))

@@ -1,0 +1,209 @@
+"""A store is what the backbone gives: proven on a sample, and on the backbone's own reward head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from micro_rm.cache.pairs import NO_ROW, PairTable, read_pairs
+from micro_rm.cache.reader import FeatureStore
+from micro_rm.configs.schema import BackboneConfig
+from micro_rm.embed.backbone import TorchBackbone, collate
+from micro_rm.embed.chat import Conversation
+from micro_rm.embed.encoder import Encoder
+from micro_rm.embed.planning import Pass
+from micro_rm.embed.recheck import TOLERANCE, recheck
+from micro_rm.embed.sources.pair import Message
+from micro_rm.embed.stage import EmbeddingJob
+
+Embed = Callable[..., EmbeddingJob]
+Rows = Callable[[int], list[dict[str, Any]]]
+WriteRows = Callable[..., str]
+ALL = 10_000
+
+
+@pytest.fixture
+def made(
+    tmp_path: Path, embed: Embed, write_rows: WriteRows, preference_rows: Rows
+) -> Callable[..., tuple[FeatureStore, PairTable]]:
+    """``made(name, **settings)``: an opened store and its pair table."""
+
+    def make(name: str, **changes: Any) -> tuple[FeatureStore, PairTable]:
+        file = write_rows(tmp_path / "rows.jsonl", preference_rows(16))
+        embed(name, file, tmp_path / "store", **changes)
+        return FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
+
+    return make
+
+
+def own_rewards(directory: Path, sequences: list[np.ndarray], side: str) -> np.ndarray:
+    """Logits of transformers' own sequence classifier for one padded batch."""
+    model = AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32)
+    ids, mask, _ = collate(sequences, side)
+    ids = np.where(mask == 1, ids, model.config.pad_token_id)
+    with torch.inference_mode():
+        logits = model(
+            input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)
+        ).logits
+    return logits[:, 0].numpy()
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("padding", ["right", "left", "none"])
+def test_vector_times_score_head_is_the_backbones_own_reward(
+    side: str,
+    padding: str,
+    backbone: Callable[..., TorchBackbone],
+    backbone_path: Callable[[str], Path],
+    encoder: Callable[..., Encoder],
+    single: Callable[..., Pass],
+) -> None:
+    """G-F1: with right padding, left padding and no padding, on our side and on theirs."""
+    directory = backbone_path("llama-reward")
+    ids = encoder("llama-reward").renderer.token_ids(
+        [
+            Conversation((Message("user", "How far is the moon?"),), response)
+            for response in (None, "384,400 km.", "Very far, they say. " * 4)
+        ]
+    )
+    vectors = backbone("llama-reward", side).vectors([single(item) for item in ids])
+    score = AutoModelForSequenceClassification.from_pretrained(
+        directory, dtype=torch.float32
+    ).score.weight
+    ours = vectors @ score.detach().numpy()[0]
+    if padding == "none":
+        theirs = np.concatenate([own_rewards(directory, [item], "right") for item in ids])
+    else:
+        theirs = own_rewards(directory, ids, padding)
+    assert np.ptp(theirs) > 0.1
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "bert", "llama-reward"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_correct_store_passes(
+    name: str, dtype: str, made: Callable[..., tuple[FeatureStore, PairTable]]
+) -> None:
+    """G-F6: re-extraction agrees with the cache."""
+    store, table = made(name, dtype=dtype)
+    found = recheck(store, table, size=ALL, seed=0, device="cpu")
+    assert found.problems == []
+    assert found.sequences == sum((rows != NO_ROW).sum() for rows in table.rows.values())
+    assert found.largest_error <= TOLERANCE[dtype]
+
+
+def test_the_reward_heads_error_is_reported_where_there_is_one(
+    made: Callable[..., tuple[FeatureStore, PairTable]],
+) -> None:
+    """G-F1."""
+    found = recheck(*made("llama-reward"), size=ALL, seed=0, device="cpu")
+    assert found.head_error is not None
+    assert found.head_error < 1e-5
+
+
+def test_a_backbone_without_a_reward_head_reports_none(
+    made: Callable[..., tuple[FeatureStore, PairTable]],
+) -> None:
+    assert recheck(*made("llama"), size=4, seed=0, device="cpu").head_error is None
+
+
+def test_vectors_of_another_pooling_miss_the_reward_head(
+    made: Callable[..., tuple[FeatureStore, PairTable]],
+) -> None:
+    """G-F1: the store agrees with itself, the backbone's own reward does not."""
+    found = recheck(*made("llama-reward", pooling="mean"), size=ALL, seed=0, device="cpu")
+    assert found.largest_error <= TOLERANCE["float32"]
+    assert found.head_error is not None and found.head_error > 0.01
+    (problem,) = found.problems
+    assert "misses the backbone's own reward" in problem
+
+
+@pytest.mark.parametrize("name", ["plain/prompt", "plain/chosen", "ctx/rejected"])
+def test_a_swapped_row_in_a_pair_table_is_found(
+    name: str, made: Callable[..., tuple[FeatureStore, PairTable]]
+) -> None:
+    store, table = made("llama")
+    rows = table.rows[name].copy()
+    used = np.flatnonzero(rows != NO_ROW)
+    other = next(place for place in used if rows[place] != rows[used[0]])
+    rows[[used[0], other]] = rows[[other, used[0]]]
+    swapped = replace(table, rows={**table.rows, name: rows})
+    found = recheck(store, swapped, size=ALL, seed=0, device="cpu")
+    assert len(found.problems) == 2
+    assert all("when embedded again" in problem for problem in found.problems)
+    assert found.largest_error > 0.01
+
+
+def test_other_weights_are_found(
+    tmp_path: Path,
+    save_backbone: Callable[..., Path],
+    embed: Embed,
+    write_rows: WriteRows,
+    preference_rows: Rows,
+) -> None:
+    directory = save_backbone(tmp_path / "model", "llama")
+    file = write_rows(tmp_path / "rows.jsonl", preference_rows(8))
+    embed(directory, file, tmp_path / "store")
+    weights = bytearray((directory / "model.safetensors").read_bytes())
+    weights[-3] ^= 1
+    (directory / "model.safetensors").write_bytes(weights)
+    store, table = FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
+    found = recheck(store, table, size=4, seed=0, device="cpu")
+    assert found.sequences == 0
+    (problem,) = found.problems
+    assert "the backbone at hand is another one" in problem and "weights: " in problem
+
+
+def test_wrong_vectors_are_found_even_under_the_right_identity(
+    made: Callable[..., tuple[FeatureStore, PairTable]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, table = made("llama")
+    honest = store.vectors
+    monkeypatch.setattr(store, "vectors", lambda rows: honest(rows) * np.float32(1.001))
+    found = recheck(store, table, size=5, seed=0, device="cpu")
+    assert (found.sequences, len(found.problems)) == (5, 5)
+
+
+def test_the_sample_is_a_matter_of_the_seed(
+    made: Callable[..., tuple[FeatureStore, PairTable]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, table = made("llama")
+    honest = store.vectors
+    asked: list[int] = []
+    monkeypatch.setattr(
+        store, "vectors", lambda rows: (asked.extend(map(int, rows)), honest(rows))[1]
+    )
+    samples = []
+    for seed in (0, 0, 1):
+        asked.clear()
+        assert recheck(store, table, size=6, seed=seed, device="cpu").sequences == 6
+        samples.append(list(asked))
+    assert samples[0] == samples[1] != samples[2]
+
+
+def test_shortened_sequences_are_shortened_again(
+    tmp_path: Path, embed: Embed, write_rows: WriteRows, preference_rows: Rows
+) -> None:
+    rows = preference_rows(8)
+    for row in rows:
+        row["prompt"] = f"{row['prompt']} " + "word " * 80
+    file = write_rows(tmp_path / "rows.jsonl", rows)
+    job = embed("llama", file, tmp_path / "store", max_length=80, overlong="truncate_prompt")
+    assert job.tokens.shortened
+    store, table = FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
+    assert recheck(store, table, size=ALL, seed=0, device="cpu").problems == []
+
+
+def test_a_store_rechecks_with_the_settings_it_was_made_with(
+    made: Callable[..., tuple[FeatureStore, PairTable]],
+) -> None:
+    _, table = made("llama", prompt_readout="generation_prompt", bos="none")
+    config = BackboneConfig(**table.settings["backbone"])
+    assert (config.prompt_readout, config.bos) == ("generation_prompt", "none")

@@ -1,0 +1,184 @@
+"""Which conversations a data set needs, each once, and where every pair finds its own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from micro_rm.cache.pairs import NO_ROW
+from micro_rm.configs.schema import ViewsConfig
+from micro_rm.embed.chat import Conversation
+from micro_rm.embed.sequences import choose_pool, conversation_of, plan_sequences
+from micro_rm.embed.sources.pair import Message, PreferencePair
+
+MakePair = Callable[..., PreferencePair]
+A = (Message("user", "a"),)
+PLAIN = ViewsConfig(adapt_head="plain", adapt_router="plain")
+
+
+@pytest.fixture
+def pairs(make_pair: MakePair) -> list[PreferencePair]:
+    """Ten training pairs per attribute, two test pairs, three without attribute or context."""
+    made = [
+        make_pair(f"prompt {place}", attribute=name, context=f"wish for {name}")
+        for name in ("brief", "long")
+        for place in range(10)
+    ]
+    made += [
+        make_pair(f"new {place}", attribute="brief", context="wish for brief", split="test")
+        for place in range(2)
+    ]
+    made.append(make_pair("wishless", attribute="brief"))
+    return [*made, make_pair("free"), make_pair("free too", context="a wish")]
+
+
+def resolved(
+    pairs: list[PreferencePair], pool: np.ndarray, views: ViewsConfig
+) -> list[dict[str, Conversation]]:
+    """Per pair its conversations by view and role."""
+    plan = plan_sequences(pairs, pool, views)
+    return [
+        {
+            name: plan.conversations[places[row]]
+            for name, places in plan.index.items()
+            if places[row] != NO_ROW
+        }
+        for row in range(len(pairs))
+    ]
+
+
+def test_the_pool_takes_its_size_from_every_attribute(pairs: list[PreferencePair]) -> None:
+    """G-H12: training rows only, and only those with an attribute and a context."""
+    mask = choose_pool(pairs, 4)
+    chosen = [pair for pair, use in zip(pairs, mask, strict=True) if use]
+    assert [pair.attribute for pair in chosen] == ["brief"] * 4 + ["long"] * 4
+    assert {pair.split for pair in chosen} == {"train"}
+
+
+@pytest.mark.parametrize(("size", "expected"), [(0, 0), (10, 20), (500, 20)])
+def test_the_pool_is_never_larger_than_the_data(
+    size: int, expected: int, pairs: list[PreferencePair]
+) -> None:
+    assert choose_pool(pairs, size).sum() == expected
+
+
+def test_the_pool_depends_on_content_and_not_on_order(pairs: list[PreferencePair]) -> None:
+    """G-D5."""
+    shuffled = random.Random(0).sample(pairs, len(pairs))
+
+    def ids(rows: list[PreferencePair]) -> set[str]:
+        mask = choose_pool(rows, 4)
+        return {pair.pair_id for pair, use in zip(rows, mask, strict=True) if use}
+
+    assert ids(shuffled) == ids(pairs)
+
+
+def test_new_rows_do_not_reshuffle_the_pool(
+    pairs: list[PreferencePair], make_pair: MakePair
+) -> None:
+    before = choose_pool(pairs, 4)
+    more = [*pairs, make_pair("one more", attribute="long", context="wish for long")]
+    after = choose_pool(more, 4)[: len(pairs)]
+    assert (before & ~after).sum() <= 1
+    assert not (after & ~before).any()
+
+
+def test_every_conversation_is_planned_once(pairs: list[PreferencePair]) -> None:
+    twice = pairs + pairs
+    once = plan_sequences(pairs, choose_pool(pairs, 4), ViewsConfig())
+    again = plan_sequences(twice, np.tile(choose_pool(pairs, 4), 2), ViewsConfig())
+    assert len(set(once.conversations)) == len(once.conversations)
+    assert set(again.conversations) == set(once.conversations)
+    for name, places in once.index.items():
+        found = again.index[name]
+        assert np.array_equal(found[: len(pairs)] == NO_ROW, places == NO_ROW)
+        assert np.array_equal(found[: len(pairs)], found[len(pairs) :])
+
+
+def test_opposite_labels_share_their_sequences(make_pair: MakePair) -> None:
+    pairs = [
+        make_pair("a", "x", "y", attribute="brief"),
+        make_pair("a", "y", "x", attribute="long"),
+    ]
+    plan = plan_sequences(pairs, np.zeros(2, bool), PLAIN)
+    assert len(plan.conversations) == 3
+    chosen, rejected = plan.index["plain/chosen"], plan.index["plain/rejected"]
+    assert chosen.tolist() == rejected.tolist()[::-1]
+
+
+def test_training_rows_need_stage_one_views_only(pairs: list[PreferencePair]) -> None:
+    found = resolved(pairs, np.zeros(len(pairs), bool), ViewsConfig())
+    for row, pair in enumerate(pairs):
+        view = "plain" if pair.split == "train" else "ctx"
+        assert set(found[row]) == {f"{view}/{role}" for role in ("prompt", "chosen", "rejected")}
+
+
+def test_pool_rows_need_both_stages(pairs: list[PreferencePair]) -> None:
+    pool = choose_pool(pairs, 4)
+    found = resolved(pairs, pool, ViewsConfig(adapt_head="plain", adapt_router="context"))
+    for row in np.flatnonzero(pool):
+        assert set(found[row]) == {
+            "plain/prompt",
+            "plain/chosen",
+            "plain/rejected",
+            "context/prompt",
+        }
+
+
+@pytest.mark.parametrize(
+    ("view", "role", "expected"),
+    [
+        ("plain", "prompt", Conversation(A)),
+        ("plain", "chosen", Conversation(A, "x")),
+        ("plain", "rejected", Conversation(A, "y")),
+        ("ctx", "prompt", Conversation(A, wish="w")),
+        ("ctx", "chosen", Conversation(A, "x", wish="w")),
+        ("ctx", "rejected", Conversation(A, "y", wish="w")),
+        ("context", "prompt", Conversation((Message("user", "w"),))),
+    ],
+)
+def test_what_the_backbone_reads_for_a_view_and_a_role(
+    view: str, role: str, expected: Conversation, make_pair: MakePair
+) -> None:
+    pair = make_pair("a", "x", "y", context="w")
+    assert conversation_of(pair, view, role, "header", equal_prompts=False) == expected
+
+
+@pytest.mark.parametrize("view", ["ctx", "context"])
+@pytest.mark.parametrize("role", ["prompt", "chosen", "rejected"])
+def test_a_pair_without_context_reads_the_plain_view(
+    view: str, role: str, make_pair: MakePair
+) -> None:
+    """G-F7."""
+    pair = make_pair("a", "x", "y")
+    plain = conversation_of(pair, "plain", role, "header", equal_prompts=False)
+    assert conversation_of(pair, view, role, "header", equal_prompts=False) == plain
+
+
+def test_responses_know_their_rivals_only_where_prompts_are_shortened_alike(
+    make_pair: MakePair,
+) -> None:
+    pair = make_pair("a", "x", "y")
+    for equal in (False, True):
+        rivals = [
+            conversation_of(pair, "plain", role, "header", equal_prompts=equal).rival
+            for role in ("prompt", "chosen", "rejected")
+        ]
+        assert rivals == ([None, "y", "x"] if equal else [None, None, None])
+
+
+def test_no_prompt_conversation_holds_a_response(pairs: list[PreferencePair]) -> None:
+    views: list[dict[str, Any]] = [
+        {},
+        {"adapt_router": "context"},
+        {"train_head": "ctx", "train_router": "ctx"},
+    ]
+    for changes in views:
+        found = resolved(pairs, choose_pool(pairs, 4), ViewsConfig(**changes))
+        for row in found:
+            for name, conversation in row.items():
+                assert (conversation.response is None) == name.endswith("/prompt")
