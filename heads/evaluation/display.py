@@ -24,7 +24,7 @@ def method_table(report: Mapping[str, Any]) -> Table:
     table.add_row("macro", str(report["test"]["rows"]), *_best_bold(macros))
     bounds = [f"{m['macro']['low']:.3f}-{m['macro']['high']:.3f}" for m in methods.values()]
     table.add_row(f"{report['confidence']:.0%} interval", "", *bounds)
-    for label, key in (("validated", "best_head_validated"), ("oracle", "best_head_oracle")):
+    for label, key in (("valid.", "best_head_validated"), ("oracle", "best_head_oracle")):
         values = [report["heads"][name][key] for name in methods]
         shown = ["-" if value is None else f"{value:.3f}" for value in values]
         table.add_row(f"best head ({label})", "", *shown)

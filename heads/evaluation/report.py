@@ -41,7 +41,10 @@ def build_report(
         "test": {"rows": int(test.table_rows.size), "prompts": test.prompts},
         "methods": methods,
         "comparisons": _comparisons(macros, config.confidence),
-        "heads": {name: _heads(result, test, (validation or {}).get(name)) for name, result in scored.items()},
+        "heads": {
+            name: _heads(result, test, (validation or {}).get(name))
+            for name, result in scored.items()
+        },
     }
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -15,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel, RobertaConfig, RobertaModel
 
 from micro_rm.cache.schema import sequence_key
@@ -257,56 +255,103 @@ def test_a_missing_cuda_device_is_named() -> None:
 def test_a_directory_that_holds_no_known_model_is_a_config_error(
     content: str, tmp_path: Path, backbone_path: Callable[[str], Path]
 ) -> None:
-    weights: Any = (backbone_path("llama") / "model.safetensors").read_bytes()
+    weights = (backbone_path("llama") / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights)
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError, match=r"backbone\.name: .* cannot be loaded"):
         TorchBackbone(tmp_path, BackboneConfig(name=str(tmp_path)), device="cpu")
 
 
-def test_weights_that_the_checkpoint_lacks_are_refused_not_drawn_at_random(
-    tmp_path: Path, backbone_path: Callable[[str], Path]
+def edit_config(directory: Path, **changes: object) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("truncated", "cannot be loaded"),
+        ("another width", "cannot be loaded"),
+        ("a layer more", "lacks the weights layers.2"),
+        ("a tensor less", r"lacks the weights layers\.1\.mlp.*which would be random"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_and_not_made_up(
+    damage: str, words: str, tmp_path: Path, save_backbone: Callable[..., Path]
 ) -> None:
-    shutil.copytree(backbone_path("llama"), tmp_path / "model")
-    path = tmp_path / "model" / "config.json"
-    config = json.loads(path.read_text("utf-8"))
-    config["num_hidden_layers"] += 1
-    config.pop("layer_types", None)
-    path.write_text(json.dumps(config), "utf-8")
-    with pytest.raises(ConfigError, match="lacks the weights"):
-        TorchBackbone(tmp_path / "model", BackboneConfig(name="x", dtype="float32"), device="cpu")
+    """Random weights in place of missing ones would give vectors that no other run gives."""
+    weights = save_backbone(tmp_path, "llama") / "model.safetensors"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    elif damage == "another width":
+        edit_config(tmp_path, intermediate_size=64)
+    elif damage == "a layer more":
+        edit_config(tmp_path, num_hidden_layers=3)
+    else:
+        tensors = load_file(weights)
+        del tensors["layers.1.mlp.up_proj.weight"]
+        save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(ConfigError, match=rf"backbone\.name: .*{words}"):
+        TorchBackbone(tmp_path, BackboneConfig(name=str(tmp_path)), device="cpu")
+
+
+def test_a_missing_pooler_is_no_loss(
+    tmp_path: Path, save_backbone: Callable[..., Path], single: Single
+) -> None:
+    """Sentence encoders come without one; the states before it do not need it."""
+    weights = save_backbone(tmp_path, "bert") / "model.safetensors"
+    config = BackboneConfig(name="x", dtype="float32", max_length=256)
+    before = TorchBackbone(tmp_path, config, device="cpu").vectors([single([5, 6, 7])])
+    tensors = {key: value for key, value in load_file(weights).items() if "pooler" not in key}
+    save_file(tensors, weights, {"format": "pt"})
+    after = TorchBackbone(tmp_path, config, device="cpu").vectors([single([5, 6, 7])])
+    assert np.array_equal(before, after)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bert"])
-def test_a_length_beyond_the_learned_positions_is_refused_before_anything_runs(
-    family: str, backbone_path: Callable[[str], Path]
+def test_a_max_length_beyond_the_learned_positions_is_refused(
+    family: str, backbone: LoadBackbone, single: Single
 ) -> None:
-    with pytest.raises(ConfigError, match=r"backbone\.max_length: .* found 100000"):
-        TorchBackbone(
-            backbone_path(family), BackboneConfig(name="x", max_length=100_000), device="cpu"
-        )
+    with pytest.raises(ConfigError, match=r"backbone\.max_length: .* knows 256 positions.* 257"):
+        backbone(family, max_length=257)
+    longest = single((np.arange(256) % 200).tolist())
+    assert np.isfinite(backbone(family, max_length=256).vectors([longest])).all()
 
 
-def test_roberta_counts_positions_from_behind_its_padding_id(
-    tmp_path: Path, single: Callable[[Sequence[int]], Pass]
-) -> None:
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_rotary_positions_have_no_end(family: str, backbone: LoadBackbone) -> None:
+    assert backbone(family, max_length=4096).causal
+
+
+@pytest.fixture(scope="module")
+def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small encoder whose positions are numbered from behind its padding id."""
+    torch.manual_seed(3)
     config = RobertaConfig(
-        vocab_size=50,
-        hidden_size=16,
-        intermediate_size=16,
+        vocab_size=200,
+        hidden_size=32,
+        intermediate_size=48,
         num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=40,
+        num_attention_heads=4,
+        max_position_embeddings=66,
+        pad_token_id=1,
         initializer_range=0.2,
     )
-    torch.manual_seed(0)
-    RobertaModel(config).save_pretrained(tmp_path)
-    short = BackboneConfig(name="x", dtype="float32", pooling="mean", max_length=38)
-    batch = [single([5, 6, 7]), single(range(5, 25))]
-    right, left = (
-        TorchBackbone(tmp_path, short, device="cpu", padding_side=side).vectors(batch)
-        for side in ("right", "left")
-    )
-    np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ConfigError, match="knows 38 positions"):
-        TorchBackbone(tmp_path, replace(short, max_length=39), device="cpu")
+    directory = tmp_path_factory.mktemp("roberta")
+    RobertaModel(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_positions_that_start_behind_the_padding_id_are_right_on_either_side(
+    side: str, roberta: Path, single: Single, relative_error: RelativeError
+) -> None:
+    config = BackboneConfig(name="roberta", dtype="float32", max_length=64)
+    model = TorchBackbone(roberta, config, device="cpu", padding_side=side)
+    random = np.random.default_rng(5)
+    sequences = [random.integers(2, 200, size).tolist() for size in (3, 64, 17)]
+    expected = [own_states(roberta, ids).mean(axis=0) for ids in sequences]
+    found = model.vectors([single(ids) for ids in sequences])
+    assert relative_error(found, np.array(expected)) < TOLERANCE
+    with pytest.raises(ConfigError, match="knows 64 positions"):
+        TorchBackbone(roberta, BackboneConfig(name="roberta", max_length=65), device="cpu")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from micro_rm.configs.schema import BackboneConfig
+from micro_rm.configs.schema import BackboneConfig, ConfigError
 from micro_rm.embed.encoder import Encoder, load_encoder
 
 LoadEncoder = Callable[..., Encoder]
@@ -71,3 +72,35 @@ def test_where_a_backbone_lies_is_not_what_it_is(
     )
     assert first.backbone != second.backbone
     assert first.differences(second) == []
+
+
+@pytest.mark.parametrize("change", ["rope_theta", "rms_norm_eps"])
+def test_the_models_config_is_part_of_its_identity(
+    change: str, tmp_path: Path, save_backbone: Callable[..., Path]
+) -> None:
+    """The same weights under another base frequency or epsilon give other vectors."""
+    config = BackboneConfig(name=str(save_backbone(tmp_path, "llama")), dtype="float32")
+    before = load_encoder(config, "cpu").identity
+    path = tmp_path / "config.json"
+    raw = json.loads(path.read_text())
+    if change == "rope_theta":
+        raw["rope_parameters"]["rope_theta"] = 7.0
+    else:
+        raw["rms_norm_eps"] = 0.5
+    path.write_text(json.dumps(raw))
+    (difference,) = before.differences(load_encoder(config, "cpu").identity)
+    assert difference.startswith("weights: ")
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_tokenizer_that_cannot_be_used_is_a_config_error(
+    damage: str, tmp_path: Path, save_backbone: Callable[..., Path]
+) -> None:
+    save_backbone(tmp_path, "llama")
+    if damage == "missing":
+        (tmp_path / "tokenizer.json").unlink()
+        (tmp_path / "tokenizer_config.json").unlink()
+    else:
+        (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"backbone\.name: .* has no usable tokenizer"):
+        load_encoder(BackboneConfig(name=str(tmp_path)), "cpu")

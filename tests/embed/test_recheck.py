@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from micro_rm.cache.pairs import NO_ROW, PairTable, read_pairs
 from micro_rm.cache.reader import FeatureStore
@@ -123,6 +124,26 @@ def test_vectors_of_another_pooling_miss_the_reward_head(
     assert found.head_error is not None and found.head_error > 0.01
     (problem,) = found.problems
     assert "misses the backbone's own reward" in problem
+
+
+def test_a_pad_token_that_equals_the_end_of_turn_does_not_mislead_the_reward_head(
+    tmp_path: Path,
+    save_backbone: Callable[..., Path],
+    embed: Embed,
+    write_rows: WriteRows,
+    preference_rows: Rows,
+) -> None:
+    """G-F1: pooling by comparison with the pad id would stop before the last token."""
+    directory = save_backbone(tmp_path / "model", "llama", labels=1)
+    path = directory / "config.json"
+    end = PreTrainedTokenizerFast.from_pretrained(directory).eos_token_id
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token_id": end}))
+    file = write_rows(tmp_path / "rows.jsonl", preference_rows(8))
+    embed(directory, file, tmp_path / "store")
+    store, table = FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
+    found = recheck(store, table, size=ALL, seed=0, device="cpu")
+    assert found.problems == []
+    assert found.head_error is not None and found.head_error < 1e-5
 
 
 @pytest.mark.parametrize("name", ["plain/prompt", "plain/chosen", "ctx/rejected"])

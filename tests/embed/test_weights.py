@@ -74,6 +74,12 @@ def test_pickled_weights_are_not_loaded(copy: Path) -> None:
         find_model(BackboneConfig(name=str(copy)))
 
 
+def test_a_directory_without_a_model_config_is_refused(copy: Path) -> None:
+    (copy / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"has no config\.json; name a model directory"):
+        find_model(BackboneConfig(name=str(copy)))
+
+
 def test_a_name_that_is_nothing_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"'no//such//place' is neither a directory"):
         find_model(BackboneConfig(name="no//such//place"))

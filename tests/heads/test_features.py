@@ -198,6 +198,12 @@ def test_stage_1_scales_every_row_with_statistics_of_the_training_rows(
             np.testing.assert_array_equal(found, wanted)
 
 
+def test_validation_may_not_take_every_training_row(features: Features) -> None:
+    parts = partition(features.table, 0.999)
+    with pytest.raises(BudgetError, match=r"'tiny' has no training rows left; lower train\.valid"):
+        stage1_rows(features, parts, PLAIN, "standardized")
+
+
 # --- partition ------------------------------------------------------------------------------------
 
 
@@ -299,6 +305,15 @@ def test_rows_without_a_context_are_not_drawn(tiny: Any) -> None:
         table, partition(table, 0.0).train, AdaptConfig(budget=16, pool=32, draws=1), 0
     )
     assert all(context[row] for row in rows[0])
+
+
+def test_rows_without_an_attribute_are_not_drawn(tiny: Any) -> None:
+    """They state no wish. Attributes that only occur in the test split need no budget either."""
+    attribute = ["brief" if row % 2 else "" for row in range(80)] + ["novel"] * 40
+    table = with_text(tiny.table, attribute=attribute)
+    config = AdaptConfig(budget=16, pool=32, draws=1)
+    (rows,) = draw_budget(table, partition(table, 0.0).train, config, 0)
+    assert {attribute[row] for row in rows} == {"brief"}
 
 
 def test_a_budget_of_zero_draws_no_row(tiny: Any) -> None:

@@ -395,3 +395,14 @@ def test_soft_label_cross_entropy_is_the_sum_over_heads_of_each_row() -> None:
         [1.0525842, -np.log(0.7)],
         atol=1e-6,
     )
+
+
+def test_a_head_without_target_and_without_weight_costs_nothing() -> None:
+    """0 x log 0 counts as 0, in value and in gradient; a target on it costs everything."""
+    log_weights_1x2 = jnp.log(jnp.array([[1.0, 0.0]]))
+    value, gradient = jax.value_and_grad(
+        lambda w: soft_label_cross_entropy(jnp.array([[1.0, 0.0]]), w)[0]
+    )(log_weights_1x2)
+    assert float(value) == 0
+    np.testing.assert_array_equal(gradient, [[-1.0, 0.0]])
+    assert soft_label_cross_entropy(jnp.array([[0.0, 1.0]]), log_weights_1x2)[0] == np.inf

@@ -167,6 +167,8 @@ def test_a_run_without_validation_rows_writes_null_not_nan(done: Done, tmp_path:
     )
     stages.train(config)
     assert '"validation_nll": null' in (tmp_path / "metrics.jsonl").read_text("utf-8")
+    assert stages.evaluate(config)["heads"]["single_bt"]["best_head_validated"] is None
+    assert '"best_head_validated": null' in (tmp_path / "report.json").read_text("utf-8")
 
 
 def test_a_budget_of_zero_scores_like_stage_1(done: Done, tmp_path: Path) -> None:
@@ -203,6 +205,24 @@ def test_without_any_context_stage_2_is_left_out_with_a_reason(
     assert added == {}
     assert list(skipped) == ["micro"]
     assert "no pair has both an attribute and a context" in skipped["micro"]
+
+
+def test_vectors_made_under_other_settings_are_refused_by_name(done: Done) -> None:
+    """Only what changes a vector counts: the same weights may lie under another name."""
+    other = replace(done.config.backbone, max_length=77, name="elsewhere")
+    with pytest.raises(StoreError) as caught:
+        stages.train(replace(done.config, backbone=other))
+    message = str(caught.value)
+    assert "backbone.max_length: the store has" in message
+    assert "this run has 77" in message
+    assert "backbone.name" not in message
+    assert "run micro-rm embed" in message
+
+
+def test_the_best_head_is_also_chosen_on_validation_rows(done: Done) -> None:
+    """Stage-1 views: without the wish no head is right for both tastes, yet each has its own."""
+    heads = done.content["heads"]["micro_stage1"]
+    assert 0.5 <= heads["best_head_validated"] <= heads["best_head_oracle"] <= 1
 
 
 def test_reporting_before_evaluating_is_an_error_with_the_remedy(tmp_path: Path) -> None:

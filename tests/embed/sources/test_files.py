@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def test_row_numbers_are_line_numbers(suffix: str, tmp_path: Path) -> None:
         (b'"text"', "expected a JSON object, found str"),
         (b"null", "expected a JSON object, found NoneType"),
         (b"[" * 100_000, "not JSON: "),
+        (b'{"a": ' + b"1" * 5000 + b"}", "not JSON: "),
     ],
 )
 def test_a_line_that_cannot_be_read_is_refused_between_good_ones(
@@ -89,6 +91,23 @@ def test_a_truncated_gzip_file_is_called_damaged(tmp_path: Path) -> None:
         list(read_rows(str(path)))
 
 
+def test_a_gzip_file_that_is_damaged_inside_is_called_damaged(tmp_path: Path) -> None:
+    numbers = random.Random(0)
+    lines = "".join(json.dumps({"a": numbers.random()}) + "\n" for _ in range(2000))
+    content = bytearray(gzip.compress(lines.encode()))
+    content[6000:6400] = bytes(byte ^ 0xFF for byte in content[6000:6400])
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged gzip file"):
+        list(read_rows(str(path)))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n')
+    assert list(read_rows(str(path))) == [(1, {"a": 1}), (2, {"a": 2})]
+
+
 def test_a_file_that_is_no_gzip_file_is_called_damaged(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_text('{"a": 1}\n')
@@ -118,3 +137,17 @@ def test_a_parquet_file_of_several_row_groups_is_numbered_through(tmp_path: Path
     parquet.write_table(table, tmp_path / "rows.parquet", row_group_size=4)
     found = list(read_rows(str(tmp_path / "rows.parquet")))
     assert found == [(number + 1, {"a": number}) for number in range(25)]
+
+
+def test_a_parquet_file_that_is_damaged_inside_is_named(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    path = tmp_path / "rows.parquet"
+    table = pyarrow.Table.from_pylist([{"a": f"text {number} " * 20} for number in range(500)])
+    parquet.write_table(table, path, compression="snappy")
+    content = bytearray(path.read_bytes())
+    content[20:400] = bytes(380)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"rows\.parquet: damaged behind row 0"):
+        list(read_rows(str(path)))

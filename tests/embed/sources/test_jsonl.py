@@ -59,6 +59,11 @@ SHAPES: dict[str, Row] = {
         "chosen": "Human: a\n\nAssistant: x",
         "rejected": "Human: a\n\nAssistant: y",
     },
+    "open transcript prompt": {
+        "prompt": "\n\nHuman: a\n\nAssistant:",
+        "chosen": "x",
+        "rejected": "y",
+    },
     "transcript prompt, text responses": {"prompt": "Human: a", "chosen": "x", "rejected": "y"},
     "a prompt that is null": {
         "prompt": None,
@@ -244,8 +249,13 @@ BAD: list[tuple[Row | str, str, str]] = [
     (GOOD | {"user": 1.5}, "user", "expected text, found float"),
     (GOOD | {"margin": "2"}, "margin", "expected a number, found str"),
     (GOOD | {"margin": False}, "margin", "expected a number, found bool"),
-    (GOOD | {"split": "dev"}, "split", "expected train or test, found 'dev'"),
-    (GOOD | {"split": ["test"]}, "split", "expected train or test"),
+    (GOOD | {"margin": 10**400}, "margin", "expected a finite number"),
+    (GOOD | {"margin": math.nan}, "margin", "expected a finite number, found nan"),
+    *(
+        (json.dumps(GOOD | {field: text}), field, "NUL or a lone surrogate")
+        for field in ("attribute", "context", "user")
+        for text in ("a\x00b", "a\ud800b")
+    ),
 ]
 
 
@@ -280,6 +290,7 @@ def test_all_kinds_of_malformed_rows_at_once(load: Load) -> None:
         (True, "expected a number, found bool"),
         (math.nan, "expected a finite number, found nan"),
         (math.inf, "expected a finite number, found inf"),
+        (10**400, "expected a finite number, found inf"),
         ([3], "expected a number, found list"),
     ],
 )
@@ -446,6 +457,28 @@ def test_contexts_are_given_by_attribute_and_split(load: Load, tmp_path: Path) -
     for pair in found.pairs:
         assert pair.attribute is not None
         assert pair.context in wishes[pair.attribute][pair.split]
+
+
+def test_contexts_for_other_attributes_than_the_datas_are_refused(
+    load: Load, tmp_path: Path
+) -> None:
+    (tmp_path / "contexts.json").write_text(json.dumps({"brevity": ["be brief"]}))
+    with pytest.raises(DataError, match=r"wishes for brevity, .* attributes brief, long"):
+        load(many(8), contexts=str(tmp_path / "contexts.json"))
+
+
+def test_the_unanimity_filter_is_a_setting(load: Load) -> None:
+    """G-D4: whole response pairs, from training rows only."""
+    train: list[Row | str] = [
+        {"prompt": prompt, "response": f"{prompt}{place}", "help": place, "brief": sign * place}
+        for prompt, sign in (("a", 1), ("b", -1))
+        for place in range(2)
+    ]
+    test: list[Row | str] = [row | {"prompt": "c"} for row in train[:2] if isinstance(row, dict)]
+    plain, filtered = load(train, test=test), load(train, test=test, drop_unanimous=True)
+    assert [pair.prompt[0].content for pair in plain.pairs] == ["a", "a", "b", "b", "c", "c"]
+    assert [pair.prompt[0].content for pair in filtered.pairs] == ["b", "b", "c", "c"]
+    assert (plain.unanimous, filtered.unanimous) == (0, 1)
 
 
 # Real data, when they lie beside the repository

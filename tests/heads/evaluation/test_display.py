@@ -45,3 +45,17 @@ def test_the_best_of_a_row_is_bold(make_report: Any) -> None:
     macro = next(line for line in shown(report, colour=True).splitlines() if "macro" in line)
     assert re.search(rf"\x1b\[1m *{best}\x1b", macro)
     assert macro.count("\x1b[1m") == 1
+
+
+def test_a_name_in_brackets_is_shown_as_it_is(make_report: Any) -> None:
+    """Not as markup of the terminal library, which swallows or refuses it."""
+    text = shown(make_report(names=("[red]", "[/polite]")))
+    assert "[red]" in text
+    assert "[/polite]" in text
+
+
+def test_a_validated_head_that_nobody_could_choose_is_a_dash(make_report: Any) -> None:
+    report = make_report()
+    report["heads"]["micro"]["best_head_validated"] = 0.625
+    (line,) = (line for line in shown(report).splitlines() if "best head (valid.)" in line)
+    assert line.split()[-3:] == ["-", "-", "0.625"]

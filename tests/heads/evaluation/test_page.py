@@ -136,3 +136,14 @@ def test_a_report_without_curves_has_no_figure(make_report: Any) -> None:
 )
 def test_a_cell_is_blue_above_the_middle_and_red_below(value: float, colour: str) -> None:
     assert shade(value, 0.0, 1.0) == colour
+
+
+def test_the_best_single_heads_are_labelled_validated_and_oracle(make_report: Any) -> None:
+    report = make_report()
+    assert "chosen on validation rows" not in render_page(report, {}, {})
+    for heads in report["heads"].values():
+        heads["best_head_validated"] = 0.123
+    page = render_page(report, {}, {})
+    assert "chosen on validation rows, gives a macro accuracy of 0.123." in page
+    oracle = report["heads"]["micro"]["best_head_oracle"]
+    assert f"would give {oracle:.3f}, an upper bound" in page

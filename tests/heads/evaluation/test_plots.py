@@ -34,3 +34,8 @@ def test_the_same_curves_give_the_same_bytes() -> None:
     """A report can be compared with an earlier one."""
     curves = {"micro": {"cross_entropy": [1.0, 0.5]}}
     assert training_curves(curves) == training_curves(curves)
+
+
+def test_more_methods_than_colours_are_all_drawn() -> None:
+    svg = training_curves({f"method {n}": {"objective": [1.0, n]} for n in range(9)})
+    assert all(f">method {n}</text>" in svg for n in range(9))

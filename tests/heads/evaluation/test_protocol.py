@@ -89,3 +89,16 @@ def test_one_head_is_scored_the_same_under_any_router(rule: str) -> None:
     jax.tree.map(np.testing.assert_array_equal, one.prediction, other.prediction)
     np.testing.assert_array_equal(one.correct_SxN, other.correct_SxN)
     np.testing.assert_array_equal(one.log_prob_SxN, other.log_prob_SxN)
+
+
+def test_validation_accuracies_are_per_head_and_numbered_as_the_test_attributes(tiny: Any) -> None:
+    """Rows of attributes that are not tested are left out; a tested one without rows is NaN."""
+    text = {**tiny.table.text, "attribute": ["b", "a", "a", "", "odd"] * 24}
+    table = replace(tiny.table, text=text)
+    test = replace(
+        protocol.make_test_set(tiny.table, np.arange(80, 120)), attributes=("a", "b", "(none)", "c")
+    )
+    rows = Rows(jnp.array([[1.0, -1], [1, -1], [-1, -1], [0, 1], [1, 1]]), jnp.zeros((5, 2)))
+    model = constant_model([0.0, 0.0])
+    found = protocol.validation_accuracies({"m": model}, rows, table, np.arange(5), test)
+    np.testing.assert_array_equal(found["m"], [[0.5, 1.0, 0.5, np.nan], [0.0, 0.0, 1.0, np.nan]])

@@ -251,9 +251,22 @@ def test_heads_are_named_after_what_they_are_best_at_or_called_unspecific(
 def test_the_oracle_is_optimistic_even_without_any_signal(
     make_scored: Any, make_test_rows: Any
 ) -> None:
-    """G-E8, the half that exists: with shuffled labels the head chosen on test rows beats 1/2."""
+    """G-E8: with shuffled labels the head that is chosen on the test rows still beats 1/2."""
     delta_NxK = np.random.default_rng(6).normal(size=(200, 8))
     test = make_test_rows(np.arange(200) % 4, np.arange(200), *"abcd")
     report = build_report("x", test, {"a": make_scored(delta_NxK)}, CONFIG, 0)
     assert report["heads"]["a"]["best_head_oracle"] > 0.55
     assert np.mean(list(report["heads"]["a"]["accuracy"].values())) == pytest.approx(0.5, abs=0.04)
+
+
+def test_the_validated_head_is_chosen_elsewhere_and_scored_here(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    """Validation prefers head 1 for p and head 0 for q; the test rows agree for q only."""
+    delta_NxK = np.array([[1.0, -1.0], [1.0, -1.0]])
+    test = make_test_rows([0, 1], [0, 1], "p", "q")
+    validation_KxA = np.array([[0.4, 0.6], [0.6, 0.4]])
+    scored = {"a": make_scored(delta_NxK)}
+    heads = build_report("x", test, scored, CONFIG, 0, {"a": validation_KxA})["heads"]["a"]
+    assert (heads["best_head_validated"], heads["best_head_oracle"]) == (0.5, 1.0)
+    assert build_report("x", test, scored, CONFIG, 0)["heads"]["a"]["best_head_validated"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from micro_rm.heads.evaluation.metrics import mixture_log_prob
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import Trained
-from micro_rm.heads.methods.mixture import fit_mixture
+from micro_rm.heads.methods.mixture import DivergenceError, fit_mixture
 from micro_rm.heads.training import Rows
 
 
@@ -76,3 +77,11 @@ def test_curves_have_one_value_per_epoch_and_fall(planted: Any, routed: Trained)
         assert curve[-1] < curve[0]
     reached = held_out_nll(routed, planted.problem.validation)
     assert float(routed.curves["validation_nll"][-1]) == pytest.approx(reached, abs=1e-5)
+
+
+def test_training_that_diverges_is_an_error_with_a_remedy(planted: Any) -> None:
+    """Not a silent return of the parameters that it started from."""
+    rows = planted.problem.train
+    broken = rows._replace(delta_NxD=rows.delta_NxD.at[0, 0].set(np.nan))
+    with pytest.raises(DivergenceError, match=r"3 heads diverged .* lower train\.learning_rate"):
+        fit_mixture(replace(planted.problem, train=broken), 3, "linear")
