@@ -51,10 +51,9 @@ def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
             column.justify = "right"
     parts: list[RenderableType] = [name, counts, "", attributes, "", words, ""]
     parts += [f"warning  {warning}" for warning in summary["warnings"]]
-    parts += [
-        f"refused  {item['file']} row {item['row']}: {item['field']}: {item['reason']}"
-        for item in summary["refusals"]
-    ]
+    for item in summary["refusals"]:
+        place = ": ".join(filter(None, (f"{item['file']} row {item['row']}", item["field"])))
+        parts.append(f"refused  {place}: {item['reason']}")
     return parts
 
 

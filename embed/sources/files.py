@@ -34,7 +34,7 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
         with opener(file, "rb") as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
-                    yield number, _parse_line(number, line, file.name)
+                    yield number, _parse_line(number, line, str(file))
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(
             f"{file}: damaged gzip file ({error}); copy or download it again"
