@@ -25,7 +25,8 @@ from micro_rm.configs.schema import (
 )
 from micro_rm.heads import stages
 from micro_rm.heads.checkpoint import load_models
-from micro_rm.heads.features import BudgetError
+from micro_rm.heads.evaluation.protocol import validation_accuracies
+from micro_rm.heads.features import BudgetError, partition
 
 
 def checksums(directory: Path) -> dict[str, str]:
@@ -219,10 +220,28 @@ def test_vectors_made_under_other_settings_are_refused_by_name(done: Done) -> No
     assert "run micro-rm embed" in message
 
 
-def test_the_best_head_is_also_chosen_on_validation_rows(done: Done) -> None:
-    """Stage-1 views: without the wish no head is right for both tastes, yet each has its own."""
+def test_the_best_head_is_chosen_on_validation_rows_in_the_stage_1_view(
+    tiny: Any, done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G-E8 through the stage: no test row takes part in the choice."""
     heads = done.content["heads"]["micro_stage1"]
     assert 0.5 <= heads["best_head_validated"] <= heads["best_head_oracle"] <= 1
+    seen: list[Any] = []
+
+    def spy(models: Any, rows: Any, table: Any, table_rows: Any, test: Any) -> Any:
+        seen.append((rows, table_rows))
+        return validation_accuracies(models, rows, table, table_rows, test)
+
+    monkeypatch.setattr(stages, "validation_accuracies", spy)
+    for name in ("model.safetensors", "model.json"):
+        (tmp_path / name).write_bytes((done.run / name).read_bytes())
+    stages.evaluate(replace(done.config, run=RunConfig(str(tmp_path), seed=5)))
+    ((rows, table_rows),) = seen
+    expected = partition(tiny.table, done.config.train.validation_fraction).validation
+    np.testing.assert_array_equal(table_rows, expected)
+    np.testing.assert_array_equal(rows.router_input_NxD, tiny.vectors["plain/prompt"][expected])
+    delta_NxD = tiny.vectors["plain/chosen"] - tiny.vectors["plain/rejected"]
+    np.testing.assert_array_equal(rows.delta_NxD, delta_NxD[expected])
 
 
 def test_reporting_before_evaluating_is_an_error_with_the_remedy(tmp_path: Path) -> None:

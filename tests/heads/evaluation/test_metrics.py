@@ -279,5 +279,13 @@ def test_weights_that_cancel_up_to_rounding_are_a_tie() -> None:
         assert correctness(decision_statistic(rule, delta_NxK, log_weights)).tolist() == [[0.5]]
 
 
+def test_a_small_margin_is_no_tie() -> None:
+    """Rounding is forgiven, not indecision: float32 margins of 1e-6 decide."""
+    delta_NxK = np.array([[1e-6], [-1e-6]], np.float32)
+    for rule in ("R1", "R2"):
+        statistic = decision_statistic(rule, delta_NxK, np.zeros((1, 2, 1)))
+        assert correctness(statistic).tolist() == [[1.0, 0.0]]
+
+
 def test_an_interval_that_no_resample_knows_is_the_whole_range() -> None:
     assert interval(0.5, np.full(3, np.nan), 0.95) == (0.5, 0.0, 1.0)
