@@ -86,7 +86,7 @@ class TorchBackbone:
 
     @torch.inference_mode()
     def _states(self, ids: np.ndarray, mask: np.ndarray) -> Tensor:
-        inputs: dict[str, Tensor] = {"input_ids": torch.from_numpy(ids).to(self.device)}
+        inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids).to(self.device)}
         if self.padding_side == "left":
             positions = np.maximum(mask.cumsum(axis=1) - 1, 0) + self._first_position
             inputs["position_ids"] = torch.from_numpy(positions).to(self.device)
@@ -94,7 +94,7 @@ class TorchBackbone:
         if not (self.causal and self.padding_side == "right"):
             inputs["attention_mask"] = torch.from_numpy(mask).to(self.device)
         if self.causal:
-            inputs["use_cache"] = False  # type: ignore[assignment]
+            inputs["use_cache"] = False
         return self.model(**inputs).last_hidden_state
 
     def _check_positions(self, config: BackboneConfig) -> int:
