@@ -330,6 +330,9 @@ class RunConfig:
     dir: str = "runs/default"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "run.seed", "0 or more", self.seed)
+
 
 @dataclass(frozen=True)
 class Config:

@@ -54,7 +54,10 @@ def load_models(run: Path) -> tuple[dict[str, Trained], Scaler]:
     try:
         index = json.loads((run / SPECS).read_text("utf-8"))
         if index["format"] != FORMAT_VERSION:
-            raise StoreError(f"{run / SPECS}: format {index['format']}, expected {FORMAT_VERSION}")
+            raise StoreError(
+                f"{run / SPECS}: format {index['format']}, expected {FORMAT_VERSION}; "
+                "run micro-rm train again"
+            )
         arrays = load_file(path)
         scaler = Scaler(**{name: arrays[f"scaler/{name}"] for name in Scaler.__annotations__})
         models = {
@@ -62,8 +65,10 @@ def load_models(run: Path) -> tuple[dict[str, Trained], Scaler]:
         }
     except FileNotFoundError as error:
         raise StoreError(f"{run}: no trained model here; run micro-rm train") from error
-    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
-        raise StoreError(f"{path}: damaged model ({error}); run micro-rm train again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise StoreError(
+            f"{path}: damaged model or {SPECS} beside it ({error}); run micro-rm train again"
+        ) from error
     return models, scaler
 
 
@@ -78,7 +83,10 @@ def _trained(
         draws = item["draws"] if name.startswith("router") else None
         expected = shape.shape if draws is None else (draws, *shape.shape[1:])
         if found.shape != expected:
-            raise StoreError(f"{path}: {method}/{name} is {found.shape}, expected {expected}")
+            raise StoreError(
+                f"{path}: {method}/{name} is {found.shape}, expected {expected}; "
+                "run micro-rm train again"
+            )
         leaves[name] = found
     structure = jax.tree.structure(shapes)
     params = jax.tree.unflatten(structure, [leaves[name] for name in _flatten(shapes)])

@@ -89,6 +89,13 @@ def adapt(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
         return {}, {}
     if not adaptable_attributes(features.table, parts.train):
         return {}, {method.name: NO_CONTEXTS for method in chosen}
+    for method in chosen:
+        missing = [name for name in method.needs if name not in models]
+        if missing:
+            raise StoreError(
+                f"{run}: method {method.name} needs {', '.join(missing)}, which is not trained; "
+                "run micro-rm train with the same methods"
+            )
     problem, _ = _problem(config, features, parts)
     problem = replace(problem, budget=_budget(config, features, parts, scaler))
     added: dict[str, Trained] = {}

@@ -435,3 +435,13 @@ def test_markup_and_brackets_in_names_are_shown_as_they_are(
     (tmp_path / "contexts.json").write_text(json.dumps(wishes), "utf-8")
     assert main(["run", *arguments]) == 0
     assert "[/bold] x" in capsys.readouterr().out
+
+
+def test_adapting_needs_the_heads_that_stage_1_trains(
+    fails: Callable[..., str], arguments: list[str]
+) -> None:
+    main(["embed", *arguments])
+    main(["train", *arguments, "--methods=single_bt"])
+    message = fails(["adapt", *arguments, "--methods=micro"])
+    assert "micro needs micro_stage1, which is not trained" in message
+    assert "run.seed: expected 0 or more, found -1" in fails(["run", "--run.seed=-1"])

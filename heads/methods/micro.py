@@ -19,7 +19,7 @@ def _micro(problem: Problem, done: Mapping[str, Trained]) -> Trained:
     assert problem.budget is not None  # the stage leaves the method out without one
     draws = problem.budget.delta_NxD.shape[0]
     if problem.budget.delta_NxD.shape[1] == 0:
-        return stage1
+        return Trained(stage1.spec, stage1.params)
     start = jax.tree.map(lambda leaf: leaf[0], stage1.params["router"])
     heads = stage1.params["heads"]
 
