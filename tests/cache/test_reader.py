@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import h5py
 import numpy as np
@@ -24,11 +25,11 @@ KEYS = st.binary(min_size=16, max_size=16) | st.binary(max_size=3).map(lambda b:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(KEYS, unique=True, max_size=40), st.lists(KEYS, max_size=20), st.randoms())
 def test_the_key_index_finds_every_key_and_no_other(
-    stored: list[bytes], strangers: list[bytes], random: object
+    stored: list[bytes], strangers: list[bytes], random: Random
 ) -> None:
     place = {key: row for row, key in enumerate(stored)}
     asked = [*stored, *stored[:3], *strangers]
-    random.shuffle(asked)  # type: ignore[attr-defined]
+    random.shuffle(asked)
     rows = KeyIndex(np.array(stored, KEY_DTYPE)).rows(asked)
     assert rows.shape == (len(asked),)
     assert rows.tolist() == [place.get(key, -1) for key in asked]

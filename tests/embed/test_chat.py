@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from micro_rm.configs.schema import BackboneConfig, ConfigError
@@ -151,6 +152,21 @@ def test_a_template_that_doubles_the_bos_still_gives_one(
     made = renderer("llama")
     made.tokenizer.chat_template = "{{ bos_token }}" + made.tokenizer.chat_template
     assert ids_of(made, talk("a")) == ids_of(renderer("llama"), talk("a"))
+
+
+def test_under_a_template_the_tokenizer_adds_no_special_tokens(
+    renderer: Callable[..., Renderer],
+) -> None:
+    """A closing token of its own would move the read-out behind the template's end."""
+    made = renderer("llama")
+    pieces = [made.tokenizer.bos_token, made.tokenizer.eos_token]
+    made.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{pieces[0]} $A {pieces[1]}",
+        special_tokens=[(piece, made.tokenizer.convert_tokens_to_ids(piece)) for piece in pieces],
+    )
+    assert made.tokenizer("a")["input_ids"][-1] == made.tokenizer.eos_token_id
+    for response in (None, "fine."):
+        assert ids_of(made, talk("a"), response) == ids_of(renderer("llama"), talk("a"), response)
 
 
 @pytest.mark.parametrize(("bos", "count"), [("auto", 0), ("none", 0), ("one", 1)])
@@ -469,9 +485,11 @@ def test_truncate_end_cuts_bare_text_at_the_limit(renderer: Callable[..., Render
 
 
 @pytest.mark.parametrize("pooling", ["auto", "last"])
-def test_truncate_end_is_refused_for_last_token_read_outs(pooling: str) -> None:
+def test_truncate_end_is_refused_for_last_token_read_outs(
+    pooling: Literal["auto", "last"],
+) -> None:
     with pytest.raises(ConfigError, match=r"backbone\.overlong"):
-        BackboneConfig(overlong="truncate_end", pooling=pooling)  # type: ignore[arg-type]
+        BackboneConfig(overlong="truncate_end", pooling=pooling)
 
 
 def test_long_texts_are_tokenised_in_full_whatever_the_tokenizer_says(

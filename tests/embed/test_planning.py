@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import numpy as np
 from hypothesis import given, settings
@@ -65,14 +66,14 @@ def test_without_sharing_every_sequence_has_its_own_pass(sequences: list[tuple[i
 @settings(max_examples=100, deadline=None)
 @given(SEQUENCES, st.integers(1, 40), st.booleans(), st.randoms(use_true_random=False))
 def test_plans_do_not_depend_on_the_order_of_their_input(
-    sequences: list[tuple[int, ...]], budget: int, share: bool, random: object
+    sequences: list[tuple[int, ...]], budget: int, share: bool, random: Random
 ) -> None:
     shuffled = list(sequences)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     first = plan_passes(keyed(sequences), share_prefixes=share)
     second = plan_passes(keyed(shuffled), share_prefixes=share)
     assert plain(first) == plain(second)
-    random.shuffle(second)  # type: ignore[attr-defined]
+    random.shuffle(second)
     batches = plan_batches(first, budget)
     assert [plain(batch) for batch in batches] == [
         plain(batch) for batch in plan_batches(second, budget)
