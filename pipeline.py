@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,9 @@ if __name__ == "__main__":  # python pipeline.py: register this checkout as the 
     _run_checkout()
 
 from micro_rm import UserError
+from micro_rm.configs.console import Say, indented, make_printer
 from micro_rm.configs.record import RunRecord, code_fingerprint, fingerprint
-from micro_rm.configs.schema import Config
+from micro_rm.configs.schema import SIMULATOR_SOURCE, Config
 
 if TYPE_CHECKING:
     from micro_rm.configs.command_line import Options
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 VERIFY_SAMPLE = 32
 Result = dict[str, Any]
-Say = Callable[[object], None]
 
 
 def check(config: Config, say: Say) -> Result:
@@ -118,7 +118,7 @@ def inspect(config: Config, say: Say) -> Result:
     from micro_rm.cache.inspect import describe_store
 
     description = describe_store(Path(config.store.dir))
-    say(_lines(description))
+    say(indented(description))
     return description
 
 
@@ -162,9 +162,11 @@ def train(config: Config, say: Say) -> Result:
     """Stage 1: fit every chosen method that needs no labelled rows."""
     from micro_rm.heads import stages
 
-    models = stages.train(config)
+    models, skipped = stages.train(config)
     say(f"train    {', '.join(models)}")
-    return {"trained": list(models)}
+    for name, reason in skipped.items():
+        say(f"train    {name} is left out: {reason}")
+    return {"trained": list(models), "skipped": skipped}
 
 
 def adapt(config: Config, say: Say) -> Result:
@@ -173,7 +175,9 @@ def adapt(config: Config, say: Say) -> Result:
 
     models, skipped = stages.adapt(config)
     if models:
-        budget = f"{config.adapt.draws} draws of {config.adapt.budget} rows per attribute"
+        source = "" if config.adapt.source == "train" else " of the test rows, not scored then"
+        per = f"rows per {config.adapt.group}{source}"
+        budget = f"{config.adapt.draws} draws of {config.adapt.budget} {per}"
         say(f"adapt    {', '.join(models)}: {budget}")
     for name, reason in skipped.items():
         say(f"adapt    {name} is left out: {reason}")
@@ -192,12 +196,18 @@ def evaluate(config: Config, say: Say) -> Result:
 def report(config: Config, say: Say) -> Result:
     """Put the record into report.json, write report.html and print the table."""
     from micro_rm.heads import stages
-    from micro_rm.heads.evaluation.display import method_table
+    from micro_rm.heads.evaluation.display import (
+        attribute_table,
+        headline_methods,
+        method_table,
+    )
 
     content = stages.report(config)
     run = Path(config.run.dir)
     say("")
     say(method_table(content))
+    say("")
+    say(attribute_table(content, headline_methods(content)))
     say("")
     for sentence in (*content["verdict"], *content["warnings"]):
         say(sentence)
@@ -218,12 +228,11 @@ OUTPUTS = {
 
 def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     """All stages in order; what is already done for the same inputs is skipped."""
-    from micro_rm.embed.request import input_fingerprint
     from micro_rm.heads.methods import check_names
 
     check_names(config.methods)
     record = RunRecord(Path(config.run.dir), config)
-    request = input_fingerprint(config)
+    request = _request(config)
     embedded = _is_embedded(config, request)
     if dry_run:
         inputs = _stage_inputs(config, request)
@@ -235,7 +244,9 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         return plan | {"embedded": embedded, "stages": todo}
     for caveat in config.caveats():
         say(f"note     {caveat}")
-    if embedded:
+    if config.data.source == SIMULATOR_SOURCE:
+        say("embed    nothing: the simulator draws vectors, there is no text")
+    elif embedded:
         say(f"embed    done before for the same inputs ({config.store.dir})")
     else:
         with record.stage("embed", request) as notes:
@@ -248,18 +259,71 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     return report(config, say)
 
 
+def study(config: Config, say: Say) -> Result:
+    """Everything that ``run`` does, then the studies, and the report with both."""
+    from micro_rm.heads.stages import open_workbench
+    from micro_rm.heads.studies.display import study_tables
+    from micro_rm.heads.studies.run import run_studies
+
+    run(config, say)
+    say("")
+    done = run_studies(
+        open_workbench(config),
+        config.study.names,
+        Path(config.run.dir),
+        lambda name: say(f"study    {name}"),
+    )
+    say("")
+    for name in done:
+        for part in study_tables(done[name]):
+            say(part)
+    report(config, lambda _: None)
+    say(f"report   {Path(config.run.dir) / 'report.html'}")
+    return {"studies": done}
+
+
+def theory(config: Config, say: Say) -> Result:
+    """Check Theorem 3.2 on random mixtures and fitted heads; writes theory.json and theory.html."""
+    from micro_rm.cache.schema import write_json
+    from micro_rm.heads.theory.display import theory_table
+    from micro_rm.heads.theory.experiment import run_theory
+    from micro_rm.heads.theory.page import render_theory_page
+
+    place = Path(config.theory.dir)
+    place.mkdir(parents=True, exist_ok=True)
+    result = run_theory(config.theory)
+    write_json(place / "theory.json", result)
+    (place / "theory.html").write_text(render_theory_page(result), "utf-8")
+    for part in theory_table(result):
+        say(part)
+    say(f"\npage     {place / 'theory.html'}\nnumbers  {place / 'theory.json'}")
+    return {"theory": result}
+
+
+def _request(config: Config) -> str:
+    """Fingerprint of what the pair table is made from."""
+    from micro_rm.embed.request import input_fingerprint
+
+    if config.data.source == SIMULATOR_SOURCE:
+        return fingerprint(SIMULATOR_SOURCE, config.data.simulator)
+    return input_fingerprint(config)
+
+
 def _run_stage(name: str, config: Config, say: Say, record: RunRecord) -> Result:
     """One learning stage under the record; whatever was built on an older result is outdated."""
     from micro_rm.cache.pairs import read_request
     from micro_rm.cache.schema import read_manifest
 
     store = Path(config.store.dir)
-    record.content["store"] = asdict(read_manifest(store).identity)
+    # What is learnt from is the pair table, whatever the text files hold by now.
+    if config.data.source == SIMULATOR_SOURCE:
+        record.content["store"], request = asdict(config.data.simulator), _request(config)
+    else:
+        record.content["store"] = asdict(read_manifest(store).identity)
+        request = read_request(store, config.data.name)
     order = list(LEARNING_STAGES)
     record.forget(order[order.index(name) :])
-    # What is learnt from is the pair table, whatever the text files hold by now.
-    inputs = _stage_inputs(config, read_request(store, config.data.name))[name]
-    with record.stage(name, inputs) as notes:
+    with record.stage(name, _stage_inputs(config, request)[name]) as notes:
         notes |= LEARNING_STAGES[name](config, say)
     return notes
 
@@ -273,7 +337,7 @@ def _stage_inputs(config: Config, request: str | None) -> dict[str, str]:
 
     methods = check_names(config.methods)
     learning = [code_fingerprint("heads"), config.data.name, methods, config.run.seed]
-    trained = fingerprint(request, learning, config.views, config.train)
+    trained = fingerprint(request, learning, config.views, config.train, config.baselines)
     adapted = fingerprint(trained, config.adapt)
     return {
         "train": trained,
@@ -292,6 +356,8 @@ def _is_embedded(config: Config, request: str) -> bool:
     from micro_rm.cache.pairs import read_request
     from micro_rm.cache.reader import FeatureStore
 
+    if config.data.source == SIMULATOR_SOURCE:
+        return True
     store = Path(config.store.dir)
     if not (store / "manifest.json").is_file() or read_request(store, config.data.name) != request:
         return False
@@ -311,8 +377,15 @@ def execute(options: Options, config: Config, say: Say) -> Result:
         return embed(config, say, dry_run=options.dry_run)
     if name in LEARNING_STAGES:
         return _run_stage(name, config, say, RunRecord(Path(config.run.dir), config))
-    reading = {"check": check, "inspect": inspect, "verify": verify, "report": report}
-    return reading[name](config, say)
+    others = {
+        "check": check,
+        "inspect": inspect,
+        "verify": verify,
+        "report": report,
+        "study": study,
+        "theory": theory,
+    }
+    return others[name](config, say)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -323,7 +396,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options, config = parse(sys.argv[1:] if argv is None else argv)
         config = _with_place(options, config)
-        say = _printer(quiet=options.json)
+        say = make_printer(quiet=options.json)
         result = execute(options, config, say)
     except KeyboardInterrupt:
         print("stopped; the same command goes on where this one ended", file=sys.stderr)
@@ -343,29 +416,6 @@ def _with_place(options: Options, config: Config) -> Config:
     if options.command == "check":
         return replace(config, data=replace(config.data, train=options.place))
     return replace(config, store=replace(config.store, dir=options.place))
-
-
-def _printer(*, quiet: bool) -> Say:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, quiet=quiet)
-
-    def say(shown: object) -> None:
-        # Paths and sentences are left to the terminal to wrap, so that they can be copied whole.
-        console.print(shown, soft_wrap=isinstance(shown, str))
-
-    return say
-
-
-def _lines(value: dict[str, Any], indent: str = "") -> str:
-    """A nested description as indented lines."""
-    lines = []
-    for key, item in value.items():
-        if isinstance(item, dict):
-            lines += [f"{indent}{key}", _lines(item, indent + "  ")] if item else []
-        else:
-            lines.append(f"{indent}{key:<{max(1, 22 - len(indent))}} {item}")
-    return "\n".join(lines)
 
 
 def _stop(_signal: int, _frame: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class PairTable:
     was not embedded. ``text`` maps every name of ``TEXT_COLUMNS`` to N strings; a missing
     attribute, context or user is the empty string. ``source_row`` is the row of the input file.
     ``pool`` marks the training rows that stage 2 may draw its budget from. ``tokens`` counts the
-    tokens of both responses with their prompt. ``text["prompt"]`` is JSON, a list of
+    tokens of both responses with their prompt. ``ratings`` maps a rated attribute to (N, 2), the
+    ratings of chosen and rejected, NaN where missing. ``text["prompt"]`` is JSON, a list of
     ``[role, content]``. ``request`` identifies the inputs, ``settings`` says how texts became
     sequences (so that ``verify`` can repeat it), ``account`` counts what was left out.
     """
@@ -53,6 +54,7 @@ class PairTable:
     margin: np.ndarray
     tokens: Mapping[str, np.ndarray]
     account: Mapping[str, Any]
+    ratings: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.text["pair_id"])
@@ -77,6 +79,12 @@ def write_pairs(store: Path, table: PairTable) -> Path:
             file.create_dataset(f"rows/{key}", data=rows.astype(np.int64), track_times=False)
         for role, counts in table.tokens.items():
             file.create_dataset(f"tokens/{role}", data=counts.astype(np.int32), track_times=False)
+        for number, (attribute, ratings) in enumerate(table.ratings.items()):
+            # Numbered, because an attribute may be called anything.
+            rated = file.create_dataset(
+                f"ratings/{number:04d}", data=ratings.astype(np.float32), track_times=False
+            )
+            rated.attrs["attribute"] = attribute
         for column in TEXT_COLUMNS:
             file.create_dataset(
                 f"text/{column}", data=table.text[column], dtype=text, track_times=False
@@ -118,6 +126,12 @@ def read_pairs(store: Path, name: str) -> PairTable:
                 margin=dataset(file, "margin")[:],
                 tokens={role: dataset(file, f"tokens/{role}")[:] for role in ROLES[1:]},
                 account=json.loads(str(file.attrs["account"])),
+                ratings={
+                    str(dataset(file, f"ratings/{number}").attrs["attribute"]): dataset(
+                        file, f"ratings/{number}"
+                    )[:]
+                    for number in sorted(file.get("ratings", ()))
+                },
             )
         except (KeyError, json.JSONDecodeError) as error:
             raise StoreError(f"{path}: damaged pair table ({error}); run micro-rm embed") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .native_head import FILE, read_native_head
 from .pairs import NO_ROW, read_pairs, table_names
 from .reader import open_vectors, read_keys
 from .schema import KEY_DTYPE, Manifest, Shard, StoreError, file_checksum, read_manifest
@@ -44,6 +45,7 @@ def verify_store(store: Path) -> Verdict:
             )
     for name in table_names(store):
         _verify_table(store, name, manifest.rows, verdict)
+    _verify_native_head(store, manifest.width, verdict)
     return verdict
 
 
@@ -99,3 +101,16 @@ def _verify_table(store: Path, name: str, stored: int, verdict: Verdict) -> None
                 f"{name}: {key} points to rows {rows.min()}..{rows.max()} of {stored}; "
                 "run micro-rm embed again"
             )
+
+
+def _verify_native_head(store: Path, width: int, verdict: Verdict) -> None:
+    try:
+        head_D = read_native_head(store)
+    except StoreError as error:
+        verdict.problems.append(str(error))
+        return
+    if head_D is not None and (head_D.shape != (width,) or not np.isfinite(head_D).all()):
+        verdict.problems.append(
+            f"{store / FILE}: expected {width} finite weights, found shape {head_D.shape}; run "
+            "micro-rm embed again"
+        )

@@ -25,6 +25,8 @@ COMMANDS = {
     "train": "stage 1: reward heads and routers from plain pairs",
     "adapt": "stage 2: routers from a few pairs with stated wishes",
     "evaluate": "score held-out prompts",
+    "study": "run, then vary K, budget and temperature, prune heads and compare seeds",
+    "theory": "check the paper's theorem in numbers and plots; needs no data",
     "report": "write report.html from report.json",
 }
 PLACES = {

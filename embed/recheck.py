@@ -22,7 +22,7 @@ from .encoder import Encoder, load_encoder
 from .planning import Pass
 from .sequences import conversation_of
 from .sources.pair import Message, PreferencePair
-from .weights import score_head_name
+from .weights import score_head
 
 # Relative L2 error that batching may cause; bfloat16 differs from itself by this much.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
@@ -64,7 +64,7 @@ def recheck(store: FeatureStore, table: PairTable, *, size: int, seed: int, devi
         sample.append(ids)
         vectors.append(found)
     result.sequences = len(sample)
-    if sample and score_head_name(encoder.files.directory):
+    if sample and score_head(encoder.files.directory) is not None:
         result.head_error = _head_error(encoder, sample, np.array(vectors))
         if not result.head_error <= HEAD_TOLERANCE[encoder.config.dtype]:
             result.problems.append(

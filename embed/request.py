@@ -24,7 +24,7 @@ def input_fingerprint(config: Config) -> str:
         config.backbone,
         _weights(config),
         config.views,
-        config.adapt.pool,
+        [config.adapt.pool, config.adapt.group],
     )
 
 

@@ -22,19 +22,22 @@ class SequencePlan:
     index: dict[str, np.ndarray]
 
 
-def choose_pool(pairs: Sequence[PreferencePair], size: int) -> np.ndarray:
-    """(N,) mask of the training rows that stage 2 may draw from: ``size`` per attribute.
+def choose_pool(pairs: Sequence[PreferencePair], size: int, group: str) -> np.ndarray:
+    """(N,) mask of the training rows that stage 2 may draw from: ``size`` per attribute or user.
 
-    The choice depends on each pair's content only, so new rows do not reshuffle it. Rows without
-    an attribute or a context have no wish to serve and are never in the pool.
+    The choice depends on each pair's content only, so new rows do not reshuffle it. Rows that
+    belong to no group are never in the pool, and where a group states any wish, rows without one
+    come last.
     """
-    ranked: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    ranked: dict[str, list[tuple[bool, float, int]]] = defaultdict(list)
     for place, pair in enumerate(pairs):
-        if pair.split == "train" and pair.attribute is not None and pair.context:
-            ranked[pair.attribute].append((hash_fraction("pool", pair.pair_id), place))
+        label = getattr(pair, group)
+        if pair.split == "train" and label is not None:
+            rank = (not pair.context, hash_fraction("pool", pair.pair_id), place)
+            ranked[label].append(rank)
     mask = np.zeros(len(pairs), bool)
     for places in ranked.values():
-        mask[[place for _, place in sorted(places)[:size]]] = True
+        mask[[place for *_, place in sorted(places)[:size]]] = True
     return mask
 
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..cache.native_head import write_native_head
 from ..cache.pairs import PairTable, write_pairs
 from ..cache.schema import LOGICAL
 from ..cache.writer import StoreLock
@@ -15,6 +16,7 @@ from .extract import Progress, Tokenized, Work, embed_work, plan_work, tokenize
 from .sequences import choose_pool, plan_sequences
 from .sources.collection import Collection
 from .tabulate import Embeddable, make_pair_table, select_embeddable, write_quarantine
+from .weights import score_head
 
 PROBE_BATCHES = 3
 
@@ -47,7 +49,7 @@ def plan_job(config: Config, collection: Collection) -> EmbeddingJob:
     Raises ``ConfigError``, ``DataError`` or ``StoreError`` if the run cannot work.
     """
     encoder = load_encoder(config.backbone, config.embed.device)
-    pool = choose_pool(collection.pairs, config.adapt.pool)
+    pool = choose_pool(collection.pairs, config.adapt.pool, config.adapt.group)
     shortens = config.backbone.overlong == "truncate_prompt"
     plan = plan_sequences(collection.pairs, pool, config.views, equal_prompts=shortens)
     tokens = tokenize(encoder, plan.conversations)
@@ -81,6 +83,9 @@ def run_job(
     seconds = embed_work(job.encoder, job.work, store, config.embed, progress, lock)
     settings = {"backbone": asdict(config.backbone), "form": config.views.form}
     table = make_pair_table(store, name, request, settings, job.collection, job.kept, job.tokens)
+    head_D = score_head(job.encoder.files.directory)
+    if head_D is not None and job.encoder.backbone.pooling == "last":
+        write_native_head(store, head_D)
     write_quarantine(store, name, [*job.collection.refusals, *job.kept.refusals])
     write_pairs(store, table)
     return table, seconds

@@ -106,6 +106,7 @@ def make_pair_table(
             "pairs_per_split": dict(Counter(pair.split for pair in pairs)),
             "prompt_overlap": prompt_overlap(pairs),
         },
+        ratings=_rating_columns(pairs),
     )
 
 
@@ -118,6 +119,15 @@ def write_quarantine(store: Path, name: str, refusals: Sequence[Refusal]) -> Pat
     temporary.write_text("".join(lines), "utf-8")
     commit_file(temporary, path)
     return path
+
+
+def _rating_columns(pairs: Sequence[PreferencePair]) -> dict[str, np.ndarray]:
+    names = dict.fromkeys(name for pair in pairs for name, *_ in pair.ratings)
+    columns = {name: np.full((len(pairs), 2), np.nan, np.float32) for name in names}
+    for row, pair in enumerate(pairs):
+        for name, chosen, rejected in pair.ratings:
+            columns[name][row] = chosen, rejected
+    return columns
 
 
 def _text_columns(pairs: Sequence[PreferencePair]) -> dict[str, list[str]]:

@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..configs.schema import DEMO_ENCODER, BackboneConfig, ConfigError
 
 DEMO_SHA256 = {
@@ -70,14 +72,15 @@ def find_model(config: BackboneConfig) -> ModelFiles:
     )
 
 
-def score_head_name(directory: Path) -> str | None:
-    """Name of the tensor that is the model's own reward head, None if it has none."""
+def score_head(directory: Path) -> np.ndarray | None:
+    """The model's own reward head (D,), float32, None if it has none or not exactly one output."""
     from safetensors import safe_open
 
     for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(path, framework="pt") as file:
             if "score.weight" in file.keys():  # noqa: SIM118 (not a mapping)
-                return "score.weight"
+                weight = file.get_tensor("score.weight").float().numpy()
+                return weight[0] if weight.shape[0] == 1 else None
     return None
 
 

@@ -15,47 +15,40 @@ from safetensors.numpy import load_file, save_file
 
 from ..cache.schema import StoreError, commit_file, write_json
 from .features import Scaler
-from .methods.interface import Trained, one_draw
-from .model import ModelSpec, init
+from .methods.interface import Trained
 
-ARRAYS, SPECS = "model.safetensors", "model.json"
-FORMAT_VERSION = 1
+ARRAYS, INDEX = "model.safetensors", "model.json"
+FORMAT_VERSION = 2
 
 
 def save_models(run: Path, models: Mapping[str, Trained], scaler: Scaler) -> None:
     """Write every trained method and the scaler of their inputs; arrays first, then the index."""
     arrays = {f"scaler/{name}": value for name, value in asdict(scaler).items()}
+    index: dict[str, Any] = {}
     for method, trained in models.items():
-        arrays |= {f"{method}/{path}": leaf for path, leaf in _flatten(trained.params).items()}
+        params = {path: np.asarray(leaf) for path, leaf in flatten(trained.params).items()}
+        arrays |= {f"{method}/params/{path}": leaf for path, leaf in params.items()}
         arrays |= {f"{method}/curves/{name}": curve for name, curve in trained.curves.items()}
+        index[method] = {
+            "settings": trained.settings,
+            "params": {path: list(leaf.shape) for path, leaf in params.items()},
+            "curves": list(trained.curves),
+        }
     temporary = run / f"{ARRAYS}.tmp"
     contiguous = {name: np.ascontiguousarray(np.asarray(leaf)) for name, leaf in arrays.items()}
     save_file(contiguous, temporary)
     commit_file(temporary, run / ARRAYS)
-    write_json(
-        run / SPECS,
-        {
-            "format": FORMAT_VERSION,
-            "methods": {
-                name: {
-                    "spec": asdict(trained.spec),
-                    "curves": sorted(trained.curves),
-                    "draws": jax.tree.leaves(trained.params["router"])[0].shape[0],
-                }
-                for name, trained in models.items()
-            },
-        },
-    )
+    write_json(run / INDEX, {"format": FORMAT_VERSION, "methods": index})
 
 
 def load_models(run: Path) -> tuple[dict[str, Trained], Scaler]:
-    """Trained methods and their scaler; ``StoreError`` names a missing or misshapen leaf."""
+    """Trained methods and their scaler; ``StoreError`` names a missing or misshapen array."""
     path = run / ARRAYS
     try:
-        index = json.loads((run / SPECS).read_text("utf-8"))
+        index = json.loads((run / INDEX).read_text("utf-8"))
         if index["format"] != FORMAT_VERSION:
             raise StoreError(
-                f"{run / SPECS}: format {index['format']}, expected {FORMAT_VERSION}; "
+                f"{run / INDEX}: format {index['format']}, expected {FORMAT_VERSION}; "
                 "run micro-rm train again"
             )
         arrays = load_file(path)
@@ -67,7 +60,7 @@ def load_models(run: Path) -> tuple[dict[str, Trained], Scaler]:
         raise StoreError(f"{run}: no trained model here; run micro-rm train") from error
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise StoreError(
-            f"{path}: damaged model or {SPECS} beside it ({error}); run micro-rm train again"
+            f"{path}: damaged model or {INDEX} beside it ({error}); run micro-rm train again"
         ) from error
     return models, scaler
 
@@ -75,25 +68,24 @@ def load_models(run: Path) -> tuple[dict[str, Trained], Scaler]:
 def _trained(
     method: str, item: Mapping[str, Any], arrays: Mapping[str, np.ndarray], path: Path
 ) -> Trained:
-    spec = ModelSpec(**item["spec"])
-    shapes = jax.eval_shape(lambda: one_draw(init(spec, jax.random.key(0))))
-    leaves = {}
-    for name, shape in _flatten(shapes).items():
-        found = arrays[f"{method}/{name}"]
-        draws = item["draws"] if name.startswith("router") else None
-        expected = shape.shape if draws is None else (draws, *shape.shape[1:])
-        if found.shape != expected:
+    params: dict[str, Any] = {}
+    for name, shape in item["params"].items():
+        found = arrays[f"{method}/params/{name}"]
+        if list(found.shape) != shape:
             raise StoreError(
-                f"{path}: {method}/{name} is {found.shape}, expected {expected}; "
+                f"{path}: {method}/params/{name} is {found.shape}, expected {tuple(shape)}; "
                 "run micro-rm train again"
             )
-        leaves[name] = found
-    structure = jax.tree.structure(shapes)
-    params = jax.tree.unflatten(structure, [leaves[name] for name in _flatten(shapes)])
+        *folders, leaf = name.split("/")
+        inner = params
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+        inner[leaf] = found
     curves = {name: arrays[f"{method}/curves/{name}"] for name in item["curves"]}
-    return Trained(spec, params, curves)
+    return Trained(params, item["settings"], curves)
 
 
-def _flatten(tree: Any) -> dict[str, Any]:
+def flatten(tree: Any) -> dict[str, Any]:
+    """Leaves of a nested dictionary by their path, joined with slashes."""
     paths, _ = jax.tree.flatten_with_path(tree)
     return {"/".join(str(part.key) for part in path): leaf for path, leaf in paths}

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import jax.numpy as jnp
 import numpy as np
 
-from .. import UserError
 from ..cache.pairs import NO_ROW, PairTable
-from ..cache.reader import FeatureStore
 from ..cache.schema import StoreError
-from ..configs.schema import AdaptConfig, ViewsConfig
+from .partition import Partition, partition  # noqa: F401
 from .training import Rows
 
 # A dimension that varies less than this share of the median one carries rounding, not meaning:
 # all-MiniLM-L6-v2 has three of them.
 DEAD_DIMENSION = 1e-3
-
-
-class BudgetError(UserError):
-    """There are not enough rows to learn from; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,10 @@ class Scaler:
             router_scale_D=positive(router_input_NxD.std(axis=0, dtype=np.float64)),
         )
 
+    def raw_router_input(self, router_input_NxD: np.ndarray) -> np.ndarray:
+        """Router inputs as they were before ``apply``, float64."""
+        return router_input_NxD.astype(np.float64) * self.router_scale_D + self.router_mean_D
+
     def apply(self, delta_NxD: np.ndarray, router_input_NxD: np.ndarray) -> Rows:
         """Scaled rows on the device."""
         return Rows(
@@ -63,18 +63,37 @@ class Scaler:
         )
 
 
+class VectorSource(Protocol):
+    """Where vectors are read from: a store, or anything that answers like one."""
+
+    path: Path
+
+    @property
+    def width(self) -> int:
+        """Numbers per vector."""
+        ...
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """The vectors of global rows, in the order asked for: (len(rows), width)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Features:
-    """A pair table with the store that its rows point into."""
+    """A pair table, the store that its rows point into, and the backbone's own reward head."""
 
-    store: FeatureStore
+    store: VectorSource
     table: PairTable
+    native_head_D: np.ndarray | None = None
 
     def arrays(self, rows_N: np.ndarray, head: str, router: str) -> tuple[np.ndarray, np.ndarray]:
         """(N, D) differences in the head view and (N, D) prompts in the router view, float32."""
-        chosen = self._vectors(rows_N, head, "chosen")
-        rejected = self._vectors(rows_N, head, "rejected")
+        chosen, rejected = self.sides(rows_N, head)
         return chosen - rejected, self._vectors(rows_N, router, "prompt")
+
+    def sides(self, rows_N: np.ndarray, head: str) -> tuple[np.ndarray, np.ndarray]:
+        """Both responses of every row in a view: two (N, D) arrays, float32."""
+        return self._vectors(rows_N, head, "chosen"), self._vectors(rows_N, head, "rejected")
 
     def _vectors(self, rows_N: np.ndarray, view: str, role: str) -> np.ndarray:
         places = self.table.rows.get(f"{view}/{role}")
@@ -84,78 +103,3 @@ class Features:
                 "for the rows asked for; run micro-rm embed with these views"
             )
         return self.store.vectors(places[rows_N]).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Partition:
-    """Row numbers of a pair table by purpose; no row serves two."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-
-
-def partition(table: PairTable, validation_fraction: float) -> Partition:
-    """Test rows as the data say; validation rows by prompt from the training rows."""
-    split_N = np.asarray(table.text["split"])
-    fraction_N = np.array([int(name[:13], 16) / 16**13 for name in table.text["prompt_id"]])
-    held_out_N = fraction_N < validation_fraction
-    is_train_N = split_N == "train"
-    return Partition(
-        train=np.flatnonzero(is_train_N & ~held_out_N),
-        validation=np.flatnonzero(is_train_N & held_out_N),
-        test=np.flatnonzero(split_N == "test"),
-    )
-
-
-def adaptable_attributes(table: PairTable, train_rows: np.ndarray) -> list[str]:
-    """Attributes of the training rows that have any context, in order of first appearance."""
-    attribute, context = table.text["attribute"], table.text["context"]
-    found = (attribute[row] for row in train_rows if attribute[row] and context[row])
-    return list(dict.fromkeys(found))
-
-
-def draw_budget(
-    table: PairTable, train_rows: np.ndarray, config: AdaptConfig, seed: int
-) -> np.ndarray:
-    """(S, n) row numbers: ``config.budget`` pool rows with a context per attribute and draw.
-
-    Rows without an attribute are never drawn. All are training rows, none is a validation or test
-    row, none occurs twice in a draw. Raises ``BudgetError`` if an attribute has too few.
-    """
-    attribute_N = np.asarray(table.text["attribute"])
-    has_context_N = np.asarray(table.text["context"]) != ""
-    usable_N = np.zeros(len(table), bool)
-    usable_N[train_rows] = True
-    usable_N &= table.pool & has_context_N
-    draws = []
-    for draw in range(config.draws):
-        parts = []
-        for number, name in enumerate(adaptable_attributes(table, train_rows)):
-            candidates = np.flatnonzero(usable_N & (attribute_N == name))
-            if candidates.size < config.budget:
-                raise BudgetError(
-                    f"adapt.budget: expected {config.budget} training rows with a context for "
-                    f"attribute {name!r}, found {candidates.size}; lower adapt.budget, raise "
-                    "adapt.pool, or add rows and contexts"
-                )
-            order = np.random.default_rng((seed, draw, number)).permutation(candidates.size)
-            parts.append(candidates[order[: config.budget]])
-        draws.append(np.concatenate(parts))
-    return np.stack(draws).astype(np.int64)
-
-
-def stage1_rows(
-    features: Features, parts: Partition, views: ViewsConfig, scaling: str
-) -> tuple[Rows, Rows, Scaler]:
-    """Training rows, validation rows and the scaler that both (and every later row) go through."""
-    if not parts.train.size:
-        raise BudgetError(
-            f"data set {features.table.name!r} has no training rows left; lower "
-            "train.validation_fraction or add rows"
-        )
-    train = features.arrays(parts.train, views.train_head, views.train_router)
-    validation = features.arrays(parts.validation, views.train_head, views.train_router)
-    width = features.store.width
-    scaler = Scaler.fit(*train) if scaling == "standardized" else Scaler.identity(width)
-    return scaler.apply(*train), scaler.apply(*validation), scaler

@@ -39,10 +39,23 @@ def hedge_targets(log_prior_NxK: Array, losses_NxK: Array, tau: float | Array) -
 
 
 class AdaptData(NamedTuple):
-    """Budget rows of one draw: head margins and router inputs."""
+    """Budget rows of one draw: head margins, router inputs, and 0.0 for places without a row.
+
+    Rows with the same ``pool_N`` number, below N, share the mean of their losses.
+    """
 
     delta_NxK: Array
     router_input_NxD: Array
+    mask_N: Array
+    pool_N: Array
+
+
+def pooled_losses(losses_NxK: Array, mask_N: Array, pool_N: Array) -> Array:
+    """(N, K) the mean loss over each row's pool; a pool of one row is that row's own loss."""
+    pools = losses_NxK.shape[0]
+    sums = jax.ops.segment_sum(losses_NxK * mask_N[:, None], pool_N, num_segments=pools)
+    counts = jax.ops.segment_sum(mask_N, pool_N, num_segments=pools)
+    return (sums / jnp.maximum(counts, 1.0)[:, None])[pool_N]
 
 
 @partial(jax.jit, static_argnames=("spec", "config"))
@@ -53,7 +66,7 @@ def fit_router(
 
     Returns the new router parameters and the mean cross-entropy per epoch (epochs,).
     """
-    losses_NxK = head_nll(data.delta_NxK)
+    losses_NxK = pooled_losses(head_nll(data.delta_NxK), data.mask_N, data.pool_N)
     optimiser = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
 
     def loss(router: Any, targets_BxK: Array, inputs_BxD: Array, mask_B: Array) -> Array:
@@ -71,7 +84,10 @@ def fit_router(
         def step(carry: tuple[Any, Any], batch: Batches) -> tuple[tuple[Any, Any], Array]:
             router, state = carry
             value, gradient = jax.value_and_grad(loss)(
-                router, targets_NxK[batch.rows], data.router_input_NxD[batch.rows], batch.mask
+                router,
+                targets_NxK[batch.rows],
+                data.router_input_NxD[batch.rows],
+                batch.mask * data.mask_N[batch.rows],
             )
             updates, state = optimiser.update(gradient, state, router)
             return (optax.apply_updates(router, updates), state), value

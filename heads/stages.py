@@ -5,52 +5,47 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from ..cache.native_head import read_native_head
 from ..cache.pairs import read_pairs
 from ..cache.reader import FeatureStore
 from ..cache.schema import StoreError, commit_file, write_json
 from ..configs.record import FILE as RECORD
-from ..configs.schema import Config
+from ..configs.schema import SIMULATOR_SOURCE, Config
 from .checkpoint import load_models, save_models
+from .evaluation.diagnostics import flags
 from .evaluation.page import render_page
 from .evaluation.predictions import write_predictions
-from .evaluation.protocol import make_test_set, score, validation_accuracies
-from .evaluation.report import build_report
+from .evaluation.protocol import make_test_set
+from .evaluation.report import best_head_summary, build_report
 from .evaluation.verdict import verdict, warnings
-from .features import (
-    Features,
-    Partition,
-    Scaler,
-    adaptable_attributes,
-    draw_budget,
-    partition,
-    stage1_rows,
-)
-from .methods import METHODS, choose_methods, load_method
-from .methods.interface import Problem, Trained
-from .training import Rows
-
-NO_CONTEXTS = (
-    "no pair has both an attribute and a context, so there is no wish to learn from; give "
-    "data.contexts or a context column"
-)
+from .features import Features
+from .fitting import fit_methods, score_models
+from .methods import choose_methods, load_method
+from .methods.interface import Method, Trained
+from .simulation import simulate
+from .studies.run import read_studies
+from .workbench import Workbench
 
 
-def open_features(config: Config) -> tuple[Features, Partition]:
-    """The run's pair table and its rows by purpose.
+def open_workbench(config: Config) -> Workbench:
+    """The run's pair table and vectors, ready for methods.
 
     Raises ``StoreError`` if the table was made with other settings of the backbone.
     """
     _configure_jax()
+    if config.data.source == SIMULATOR_SOURCE:
+        simulation = simulate(config.data.simulator, config.data.name)
+        return Workbench(config, Features(simulation.store, simulation.table))
     store = Path(config.store.dir)
-    features = Features(FeatureStore(store), read_pairs(store, config.data.name))
-    made, asked = features.table.settings["backbone"], asdict(config.backbone)
+    table = read_pairs(store, config.data.name)
+    made, asked = table.settings["backbone"], asdict(config.backbone)
     differences = [
         f"backbone.{key}: the store has {made[key]!r}, this run has {asked[key]!r}"
         for key in asked
@@ -61,19 +56,19 @@ def open_features(config: Config) -> tuple[Features, Partition]:
             f"{store}: pair table {config.data.name!r} was made otherwise "
             f"({'; '.join(differences)}); run micro-rm embed, or restore these settings"
         )
-    return features, partition(features.table, config.train.validation_fraction)
+    return Workbench(config, Features(FeatureStore(store), table, read_native_head(store)))
 
 
-def train(config: Config) -> dict[str, Trained]:
-    """Fit every chosen method that needs no labelled rows; writes the model files."""
-    features, parts = open_features(config)
-    problem, scaler = _problem(config, features, parts)
-    models: dict[str, Trained] = {}
-    for method in choose_methods(config.methods):
-        if method.stage == "train":
-            models[method.name] = method.fit(problem, models)
-    _save(Path(config.run.dir), models, scaler)
-    return models
+def train(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
+    """Fit every chosen method that needs no labelled rows; writes the model files.
+
+    Returns the models and, by name, why a method was left out.
+    """
+    bench = open_workbench(config)
+    chosen, skipped = _possible(config, bench, "train")
+    models = fit_methods(chosen, bench.problem(adapt=False), {})
+    _save(Path(config.run.dir), models, bench)
+    return models, skipped
 
 
 def adapt(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
@@ -81,55 +76,50 @@ def adapt(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
 
     Returns the new models and, by name, why a method was left out.
     """
-    features, parts = open_features(config)
+    bench = open_workbench(config)
     run = Path(config.run.dir)
-    models, scaler = load_models(run)
-    chosen = [method for method in choose_methods(config.methods) if method.stage == "adapt"]
-    if not chosen:
-        return {}, {}
-    if not adaptable_attributes(features.table, parts.train):
-        return {}, {method.name: NO_CONTEXTS for method in chosen}
+    models, _ = load_models(run)
+    chosen, skipped = _possible(config, bench, "adapt")
     for method in chosen:
-        missing = [name for name in method.needs if name not in models]
+        missing = [name for name in method.after if name not in models]
         if missing:
             raise StoreError(
                 f"{run}: method {method.name} needs {', '.join(missing)}, which is not trained; "
                 "run micro-rm train with the same methods"
             )
-    problem, _ = _problem(config, features, parts)
-    problem = replace(problem, budget=_budget(config, features, parts, scaler))
     added: dict[str, Trained] = {}
-    for method in chosen:
-        added[method.name] = method.fit(problem, models | added)
-    kept = {name: model for name, model in models.items() if load_method(name).stage == "train"}
-    _save(run, kept | added, scaler)
-    return added, {}
+    if chosen:
+        added = fit_methods(chosen, bench.problem(adapt=True), models)
+        kept = {name: item for name, item in models.items() if load_method(name).stage == "train"}
+        _save(run, kept | added, bench)
+    return added, skipped
 
 
 def evaluate(config: Config) -> dict[str, Any]:
     """Score every trained method on the test rows; writes predictions.parquet and report.json."""
-    features, parts = open_features(config)
+    bench = open_workbench(config)
     run = Path(config.run.dir)
-    models, scaler = load_models(run)
-    test = make_test_set(features.table, parts.test)
-    views = config.views
-    rows = scaler.apply(*features.arrays(parts.test, views.adapt_head, views.adapt_router))
-    scored = score(models, {name: load_method(name).rule for name in models}, rows)
-    write_predictions(run / "predictions.parquet", features.table, test, scored)
-    validation = None
-    if parts.validation.size:
-        seen = features.arrays(parts.validation, views.train_head, views.train_router)
-        validation = validation_accuracies(
-            models, scaler.apply(*seen), features.table, parts.validation, test
-        )
-    report = build_report(
-        config.data.name, test, scored, config.evaluate, config.run.seed, validation
-    )
+    models, _ = load_models(run)
+    table = bench.features.table
+    test = make_test_set(table, bench.parts.test)
+    scored = score_models(bench, models, test)
+    write_predictions(run / "predictions.parquet", table, test, scored)
+    methods = {name: load_method(name) for name in models}
+    report = build_report(config.data.name, test, scored, config.evaluate, config.run.seed)
+    for name, entry in report["methods"].items():
+        # A best single head is chosen by the attribute of each row.
+        entry["told"] = methods[name].told if name in methods else "attribute"
+        entry["summary"] = methods[name].summary if name in methods else best_head_summary(name)
     report["confidence"] = config.evaluate.confidence
-    report["skipped"] = _skipped(config, features, models)
+    report["budget"] = _budget(bench)
+    report["skipped"] = _skipped(config, bench, models)
     report["caveats"] = config.caveats()
     report["verdict"] = verdict(report)
-    report["warnings"] = warnings(report, features.table.account)
+    report["warnings"] = warnings(report, table.account) + flags(
+        report["heads"],
+        owners=[name for name, method in methods.items() if method.own_heads],
+        routers=[name for name, method in methods.items() if method.routes],
+    )
     write_json(run / "report.json", report)
     return report
 
@@ -142,31 +132,53 @@ def report(config: Config) -> dict[str, Any]:
         raise StoreError(f"{path}: nothing to report yet; run micro-rm evaluate")
     content = json.loads(path.read_text("utf-8"))
     content["record"] = json.loads((run / RECORD).read_text("utf-8"))
+    content["studies"] = read_studies(run)
     write_json(path, content)
     models, _ = load_models(run)
     page = render_page(
         content,
-        summaries={name: load_method(name).summary for name in METHODS},
         curves={name: model.curves for name, model in models.items()},
     )
     _write_text(run / "report.html", page)
     return content
 
 
-def _save(run: Path, models: Mapping[str, Trained], scaler: Scaler) -> None:
+def _possible(config: Config, bench: Workbench, stage: str) -> tuple[list[Method], dict[str, str]]:
+    """The chosen methods of a stage that the data can serve, and why the others cannot."""
+    chosen, skipped = [], {}
+    for method in choose_methods(config.methods):
+        if method.stage == stage:
+            reason = bench.lacks(method)
+            if reason is None:
+                chosen.append(method)
+            else:
+                skipped[method.name] = reason
+    return chosen, skipped
+
+
+def _budget(bench: Workbench) -> dict[str, Any]:
+    """What the labelled rows were, as the report says it."""
+    adapt = bench.config.adapt
+    return {
+        "group": adapt.group,
+        "source": adapt.source,
+        "rows_per_group": adapt.budget,
+        "groups": len(bench.groups),
+        "draws": adapt.draws,
+    }
+
+
+def _save(run: Path, models: Mapping[str, Trained], bench: Workbench) -> None:
     run.mkdir(parents=True, exist_ok=True)
-    save_models(run, models, scaler)
+    save_models(run, models, bench.scaler)
     _write_metrics(run, models)
 
 
-def _skipped(config: Config, features: Features, models: Mapping[str, Trained]) -> dict[str, str]:
+def _skipped(config: Config, bench: Workbench, models: Mapping[str, Trained]) -> dict[str, str]:
     """Why each chosen method that has no model has none."""
-    parts = partition(features.table, config.train.validation_fraction)
-    has_contexts = bool(adaptable_attributes(features.table, parts.train))
     return {
-        method.name: "it is not trained yet; run micro-rm train and micro-rm adapt"
-        if has_contexts or method.stage == "train"
-        else NO_CONTEXTS
+        method.name: bench.lacks(method)
+        or "it is not trained yet; run micro-rm train and micro-rm adapt"
         for method in choose_methods(config.methods)
         if method.name not in models
     }
@@ -178,7 +190,11 @@ def _write_metrics(run: Path, models: Mapping[str, Trained]) -> None:
     for name, model in models.items():
         epochs = max((len(curve) for curve in model.curves.values()), default=0)
         for epoch in range(epochs):
-            values = {kind: _number(curve[epoch]) for kind, curve in model.curves.items()}
+            values = {
+                kind: _number(curve[epoch])
+                for kind, curve in model.curves.items()
+                if epoch < len(curve)
+            }
             lines.append({"method": name, "epoch": epoch + 1, **values})
     _write_text(run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
@@ -193,29 +209,6 @@ def _configure_jax() -> None:
     """Full float32 products (GPUs would take TF32), and no claim on memory that torch may hold."""
     jax.config.update("jax_default_matmul_precision", "float32")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
-def _problem(config: Config, features: Features, parts: Partition) -> tuple[Problem, Scaler]:
-    train, validation, scaler = stage1_rows(features, parts, config.views, config.train.features)
-    problem = Problem(
-        width=features.store.width,
-        train=train,
-        validation=validation,
-        train_config=config.train,
-        adapt_config=config.adapt,
-        key=jax.random.key(config.run.seed),
-    )
-    return problem, scaler
-
-
-def _budget(config: Config, features: Features, parts: Partition, scaler: Scaler) -> Rows:
-    rows_SxN = draw_budget(features.table, parts.train, config.adapt, config.run.seed)
-    views = config.views
-    flat = scaler.apply(
-        *features.arrays(rows_SxN.reshape(-1), views.adapt_head, views.adapt_router)
-    )
-    shape = (*rows_SxN.shape, features.store.width)
-    return Rows(flat.delta_NxD.reshape(shape), flat.router_input_NxD.reshape(shape))
 
 
 def _number(value: np.ndarray) -> float | None:

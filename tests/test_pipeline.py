@@ -19,7 +19,15 @@ WISHES = {
     "short": {"train": ["be brief", "few words please"], "test": ["keep it terse"]},
     "long": {"train": ["tell me everything", "many words please"], "test": ["go into detail"]},
 }
-TRAIN = ["--train.num_heads=3", "--train.epochs=8", "--train.batch_size=16", "--adapt.draws=2"]
+# The methods of the paper; all the others have one test of their own below.
+FOUR = "--methods=single_bt,static_mixture,micro_stage1,micro"
+TRAIN = [
+    FOUR,
+    "--train.num_heads=3",
+    "--train.epochs=8",
+    "--train.batch_size=16",
+    "--adapt.draws=2",
+]
 
 
 def rows(split: str, prompts: int) -> list[dict[str, Any]]:
@@ -129,15 +137,25 @@ def test_run_makes_every_promised_file(arguments: list[str], tmp_path: Path) -> 
     ):
         assert (run / name).stat().st_size > 0, name
     report = json.loads((run / "report.json").read_text("utf-8"))
-    assert list(report["methods"]) == ["single_bt", "static_mixture", "micro_stage1", "micro"]
+    best = [
+        f"{owner}_best_head_{kind}"
+        for owner in ("static_mixture", "micro_stage1")
+        for kind in ("validated", "oracle")
+    ]
+    real = ["single_bt", "static_mixture", "micro_stage1", "micro"]
+    assert list(report["methods"]) == real + best
     # Every pair has its mirror image: a reward that does not read the wish cannot leave one half.
     assert report["methods"]["single_bt"]["macro"]["accuracy"] == pytest.approx(0.5)
     for method in report["methods"].values():
         assert set(method["attributes"]) == set(TASTES)
         assert all(cell["n"] == 20 for cell in method["attributes"].values())
     table = parquet.read_table(run / "predictions.parquet").to_pylist()
-    assert len(table) == 40 * (3 + 2)  # three methods without draws, one with two
+    assert len(table) == 40 * (3 + 2 + 4)  # methods without draws, one with two, single heads
+    assert all(row["scored"] for row in table)
+    assert {row["method"] for row in table if row["margins"] is None} == set(best)
     for row in table:
+        if row["margins"] is None:
+            continue
         assert math.isclose(sum(row["weights"]), 1, rel_tol=1e-5)
         assert len(row["margins"]) == len(row["weights"])
         mixture = sum(
@@ -235,6 +253,91 @@ def test_data_without_contexts_leave_micro_out_with_a_reason(
     assert "give data.contexts" in report["skipped"]["micro"]
 
 
+def test_all_methods_run_or_say_what_they_lack(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from micro_rm.heads.methods import METHODS
+
+    small = ["--baselines.vpl.hidden=8", "--baselines.vpl.latent=4", "--baselines.vpl.epochs=2"]
+    small += [
+        "--baselines.pal.hidden=8",
+        "--baselines.pal.latent=4",
+        "--baselines.drm.components=3",
+    ]
+    assert main(["run", *arguments, "--methods=all", *small]) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert set(report["skipped"]) == {"native_head", "armo_style"}
+    assert "ratings" in report["skipped"]["armo_style"]
+    done = [name for name in report["methods"] if "_best_head_" not in name]
+    assert done == [name for name in METHODS if name not in report["skipped"]]
+    printed = capsys.readouterr().out
+    assert "train    native_head is left out: the backbone has no reward head" in printed
+    for name in METHODS:
+        assert name in printed
+
+
+def test_rows_of_the_test_split_can_be_adapted_to_and_are_not_scored(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """G-B4, over the command line; stage 1 need not be trained again."""
+    assert main(["run", *arguments]) == 0
+    model = json.loads((tmp_path / "run" / "model.json").read_text("utf-8"))["methods"]
+    capsys.readouterr()
+    one_draw = ["--adapt.source=test", "--adapt.budget=4", "--adapt.draws=1"]
+    assert main(["run", *arguments, *one_draw]) == 0
+    printed = capsys.readouterr().out
+    assert "1 draws of 4 rows per attribute of the test rows, not scored then" in printed
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    cells = report["methods"]["micro"]["attributes"]
+    assert [cell["n"] for cell in cells.values()] == [16, 16]
+    table = parquet.read_table(tmp_path / "run" / "predictions.parquet").to_pylist()
+    assert sum(not row["scored"] for row in table if row["method"] == "micro") == 8
+    again = json.loads((tmp_path / "run" / "model.json").read_text("utf-8"))["methods"]
+    assert again["micro_stage1"] == model["micro_stage1"]
+
+
+def test_raters_without_attributes_can_be_adapted_to(arguments: list[str], tmp_path: Path) -> None:
+    """Each rater has a taste; one of them has written down fewer rows than the budget."""
+    for split, count in (("train", 40), ("test", 20)):
+        made = rows(split, count)
+        for row in made:
+            row["user"] = row.pop("attribute")
+            row["context"] = f"as {row['user']} likes it"
+        if split == "train":
+            made += [{**row, "user": "rare"} for row in made[:4]]
+        write_jsonl(tmp_path / f"{split}.jsonl", made)
+    plain = [flag for flag in arguments if not flag.startswith("--data.contexts")]
+    assert main(["run", *plain, "--adapt.group=user"]) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert report["budget"]["group"] == "user" and report["budget"]["groups"] == 3
+    assert set(report["methods"]["micro"]["attributes"]) == {"(none)"}
+
+
+def test_rated_responses_keep_their_ratings_in_the_store(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    from micro_rm.cache.pairs import read_pairs
+
+    for split, count in (("train", 40), ("test", 20)):
+        content = [
+            {"prompt": row["prompt"], "response": row["chosen"], "short": n % 2, "long": 1 - n % 2}
+            for n, row in enumerate(rows(split, count))
+        ]
+        write_jsonl(tmp_path / f"{split}.jsonl", content)
+    assert main(["run", *arguments, "--methods=length_only,native_head"]) == 0
+    ratings = read_pairs(tmp_path / "store", "preferences").ratings
+    assert set(ratings) == {"short", "long"}
+    assert {name: rating_Nx2.shape for name, rating_Nx2 in ratings.items()} == {
+        "short": (120, 2),
+        "long": (120, 2),
+    }
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    # Responses are one word or many: a reward of the length is right about one taste only.
+    cells = report["methods"]["length_only"]["attributes"]
+    assert sorted(cell["accuracy"] for cell in cells.values()) in ([0.0, 1.0], [0.5, 0.5])
+    assert report["verdict"] == []
+
+
 def test_flags_win_over_the_config_file_wherever_they_stand(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,7 +424,7 @@ class TestErrorsTellWhatToDo:
 
     def test_not_enough_budget_rows(self, fails: Callable[..., str], arguments: list[str]) -> None:
         message = fails(["run", *arguments, "--adapt.budget=60"])
-        assert "expected 60 training rows with a context for attribute" in message
+        assert "expected 60 train rows for attribute" in message
         assert "lower adapt.budget" in message
 
     def test_unknown_method_before_anything_is_embedded(

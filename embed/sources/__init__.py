@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...configs.schema import ConfigError, DataConfig
+from ...configs.schema import SIMULATOR_SOURCE, ConfigError, DataConfig
 from . import jsonl, synthetic
 from .collection import Collection
 from .contexts import assign_contexts, read_contexts
@@ -21,6 +21,11 @@ def load_pairs(config: DataConfig) -> Collection:
 
     Raises ``DataError`` if not a single pair is left, with the first refusals as the reason.
     """
+    if config.source == SIMULATOR_SOURCE:
+        raise ConfigError(
+            "data.source: the simulator draws vectors, there is no text to check or embed; use "
+            "micro-rm run, train, study"
+        )
     if config.source not in SOURCES:
         raise ConfigError(
             f"data.source: expected one of {', '.join(sorted(SOURCES))}, found {config.source!r}"

@@ -31,8 +31,9 @@ class PreferencePair:
 
     ``attribute`` names the criterion under which ``chosen`` won, ``context`` is the wish in words
     that a router may read, ``user`` the rater. Any of them may be missing. ``margin`` is the
-    rating difference where the data has one. ``row`` is the row of the file that the pair comes
-    from, for tracing; it is not part of the pair's identity.
+    rating difference where the data has one, ``ratings`` all ratings of both responses as
+    (attribute, chosen, rejected), NaN where one is missing. ``row`` is the row of the file that the
+    pair comes from, for tracing. Neither of the three is part of the pair's identity.
     """
 
     prompt: tuple[Message, ...]
@@ -44,6 +45,7 @@ class PreferencePair:
     context: str | None = None
     user: str | None = None
     margin: float | None = None
+    ratings: tuple[tuple[str, float, float], ...] = ()
     row: int = 0
 
     @property

@@ -102,7 +102,7 @@ def pairs_from_ratings(
                 if len(strict) == len(attributes) and len(directions) == 1:
                     collection.unanimous += 1
                     continue
-            collection.pairs += [_pair(first, second, a, config.source) for a in strict]
+            collection.pairs += [_pair(first, second, a, attributes, config.source) for a in strict]
 
 
 def _groups(rated: Sequence[RatedResponse], pairing: str) -> list[list[RatedResponse]]:
@@ -122,7 +122,11 @@ def _groups(rated: Sequence[RatedResponse], pairing: str) -> list[list[RatedResp
 
 
 def _pair(
-    first: RatedResponse, second: RatedResponse, attribute: str, source: str
+    first: RatedResponse,
+    second: RatedResponse,
+    attribute: str,
+    attributes: Sequence[str],
+    source: str,
 ) -> PreferencePair:
     margin = first.ratings[attribute] - second.ratings[attribute]
     better, worse = (first, second) if margin > 0 else (second, first)
@@ -136,5 +140,9 @@ def _pair(
         user=better.user if better.user == worse.user else None,
         context=better.context if better.context == worse.context else None,
         margin=abs(margin),
+        ratings=tuple(
+            (name, better.ratings.get(name, math.nan), worse.ratings.get(name, math.nan))
+            for name in attributes
+        ),
         row=first.row,
     )

@@ -1,37 +1,76 @@
-"""The result table for a terminal."""
+"""The result tables for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from .report import ORACLE, VALIDATED
+
 
 def method_table(report: Mapping[str, Any]) -> Table:
-    """Attributes as rows, methods as columns; the best of a row is bold."""
-    methods = report["methods"]
-    table = Table("accuracy", "n", *methods, box=None, pad_edge=False, title=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    attributes = next(iter(methods.values()))["attributes"]
-    for attribute, first in attributes.items():
-        values = [method["attributes"][attribute]["accuracy"] for method in methods.values()]
-        table.add_row(Text(attribute), str(first["n"]), *_best_bold(values))
-    macros = [method["macro"]["accuracy"] for method in methods.values()]
-    table.add_section()
-    table.add_row("macro", str(report["test"]["rows"]), *_best_bold(macros))
-    bounds = [f"{m['macro']['low']:.3f}-{m['macro']['high']:.3f}" for m in methods.values()]
-    table.add_row(f"{report['confidence']:.0%} interval", "", *bounds)
-    for label, key in (("valid.", "best_head_validated"), ("oracle", "best_head_oracle")):
-        values = [report["heads"][name][key] for name in methods]
-        shown = ["-" if value is None else f"{value:.3f}" for value in values]
-        table.add_row(f"best head ({label})", "", *shown)
-    table.add_row("NLL", "", *(f"{method['nll']:.3f}" for method in methods.values()))
+    """A method per row: macro accuracy with its interval, spread over draws, NLL, what it is told.
+
+    The best accuracy is bold; oracles do not compete.
+    """
+    table = Table(box=None, pad_edge=False)
+    table.add_column("method")
+    for heading in ("macro", f"{report['confidence']:.0%} interval", "draws", "NLL", "told"):
+        table.add_column(heading, justify="right")
+    best = best_method(report)
+    for name, label in labelled_rows(report["methods"]):
+        entry = report["methods"][name]
+        macro, draws = entry["macro"], entry["draws"]
+        table.add_row(
+            Text(label),
+            Text(f"{macro['accuracy']:.3f}", style="bold" if name == best else ""),
+            f"{macro['low']:.3f}-{macro['high']:.3f}",
+            f"±{draws['std']:.3f}" if draws["count"] > 1 else "",
+            f"{entry['nll']:.3f}",
+            entry["told"],
+        )
     return table
 
 
-def _best_bold(values: list[float]) -> list[Text]:
-    best = max(values)
-    return [Text(f"{value:.3f}", style="bold" if value == best else "") for value in values]
+def labelled_rows(methods: Iterable[str]) -> list[tuple[str, str]]:
+    """Names with what to call them: best single heads stand, indented, below their owner."""
+    names = list(methods)
+    rows = []
+    for name in names:
+        if not name.endswith((ORACLE, VALIDATED)):
+            rows.append((name, name))
+            for suffix, words in ((VALIDATED, "validated"), (ORACLE, "oracle")):
+                if name + suffix in names:
+                    rows.append((name + suffix, f"  best head, {words}"))
+    return rows
+
+
+def attribute_table(report: Mapping[str, Any], names: list[str]) -> Table:
+    """Attributes as rows, some methods as columns; the best of a row is bold."""
+    methods = {name: report["methods"][name] for name in names}
+    table = Table("accuracy", "n", *names, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for attribute, first in next(iter(methods.values()))["attributes"].items():
+        values = [entry["attributes"][attribute]["accuracy"] for entry in methods.values()]
+        best = max(values)
+        shown = [Text(f"{value:.3f}", style="bold" if value == best else "") for value in values]
+        table.add_row(Text(attribute), str(first["n"]), *shown)
+    return table
+
+
+def best_method(report: Mapping[str, Any]) -> str:
+    """The method with the highest macro accuracy, oracles left out."""
+    methods = report["methods"]
+    real = [name for name in methods if not name.endswith(ORACLE)]
+    return max(real, key=lambda name: methods[name]["macro"]["accuracy"])
+
+
+def headline_methods(report: Mapping[str, Any]) -> list[str]:
+    """The few methods whose attributes a terminal shows: reference, MiCRo's stages, the best."""
+    wanted = {"single_bt", "static_mixture", "micro_stage1", "micro", best_method(report)}
+    shown = [name for name in report["methods"] if name in wanted]
+    return [name for name in shown if not name.endswith(VALIDATED)]

@@ -45,6 +45,13 @@ def decision_statistic(
     raise ValueError(f"rule: expected R1 or R2, found {rule!r}")
 
 
+def log_probability(rule: str, delta_NxK: np.ndarray, log_weights_SxNxK: np.ndarray) -> np.ndarray:
+    """(S, N) ``log P(chosen wins)`` under a rule: of the mixture (R1) or of the reward (R2)."""
+    if rule == "R2":
+        return log_sigmoid(decision_statistic(rule, delta_NxK, log_weights_SxNxK))
+    return mixture_log_prob(delta_NxK, log_weights_SxNxK)
+
+
 def is_tie(statistic: np.ndarray) -> np.ndarray:
     """Where neither side wins; sums that cancel up to rounding are ties too."""
     return np.abs(statistic) < TIE

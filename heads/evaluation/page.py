@@ -9,18 +9,16 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from .plots import training_curves
+from .display import best_method
+from .plots import study_curves, training_curves
+from .report import ORACLE
+from .verdict import standing
 
 TEMPLATE = "report.html.j2"
-SUMMARY_OF_NOTHING = "A method of another version of micro-rm."
 
 
-def render_page(
-    report: Mapping[str, Any],
-    summaries: Mapping[str, str],
-    curves: Mapping[str, Mapping[str, Any]],
-) -> str:
-    """The page of a report. ``summaries`` explains each method in a sentence."""
+def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page of a report. ``curves`` are those of each trained method."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -28,22 +26,28 @@ def render_page(
     source = resources.files(__name__.rpartition(".")[0]).joinpath(TEMPLATE).read_text("utf-8")
     methods = report["methods"]
     attributes = list(next(iter(methods.values()))["attributes"])
+    rivals = [name for name in methods if not name.endswith(ORACLE)]
     winners = {
-        attribute: max(methods, key=lambda m: methods[m]["attributes"][attribute]["accuracy"])
+        attribute: max(rivals, key=lambda m: methods[m]["attributes"][attribute]["accuracy"])
         for attribute in attributes
     }
     return environment.from_string(source).render(
         report=report,
         attributes=attributes,
         winners=winners,
-        best=max(methods, key=lambda name: methods[name]["macro"]["accuracy"]),
-        summaries={name: summaries.get(name, SUMMARY_OF_NOTHING) for name in methods},
+        best=best_method(report),
+        xs=lambda series: list(dict.fromkeys(p["x"] for points in series.values() for p in points)),
+        at=lambda points, x: next((point for point in points if point["x"] == x), None),
+        standing=standing,
         mixtures={
             name: {**heads, "largest_weight": _weight_scale(heads)}
             for name, heads in report["heads"].items()
             if len(heads["usage"]) > 1
         },
         curves=Markup(training_curves(curves)),
+        study_figures={
+            name: Markup(study_curves(study)) for name, study in report["studies"].items()
+        },
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -17,39 +19,81 @@ INK = "#808890"
 
 def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """One panel per kind of curve (objective, validation NLL, cross-entropy), a line per method."""
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
     kinds = list(dict.fromkeys(kind for group in curves.values() for kind in group))
     if not kinds:
         return ""
-    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "micro-rm", "font.size": 9}):
-        figure, axes = plt.subplots(1, len(kinds), figsize=(3.6 * len(kinds), 2.7), squeeze=False)
-        for axis, kind in zip(axes[0], kinds, strict=True):
-            for colour, (method, group) in zip(
-                itertools.cycle(COLOURS), curves.items(), strict=False
-            ):
+    with panels(len(kinds)) as (figure, axes):
+        for axis, kind in zip(axes, kinds, strict=True):
+            for (colour, line), (method, group) in zip(styles(), curves.items(), strict=False):
                 if kind in group:
                     values = np.asarray(group[kind], float)
                     epochs = np.arange(1, values.size + 1)
                     marker = "o" if values.size < 15 else None
-                    axis.plot(epochs, values, color=colour, label=method, marker=marker, ms=3)
-            axis.set_title(kind.replace("_", " ").replace("nll", "NLL"), color=INK, fontsize=10)
-            axis.set_xlabel("epoch", color=INK)
-            axis.tick_params(colors=INK)
-            axis.grid(alpha=0.2)
-            axis.legend(frameon=False, fontsize=8, labelcolor=INK)
-            for spine in axis.spines.values():
-                spine.set_color(INK)
-        figure.tight_layout()
-        return _svg(figure)
+                    axis.plot(epochs, values, line, color=colour, label=method, marker=marker, ms=3)
+            dress(axis, kind.replace("_", " ").replace("nll", "NLL"), "epoch")
+        return svg(figure)
 
 
-def _svg(figure: Figure) -> str:
+def study_curves(study: Mapping[str, Any]) -> str:
+    """One panel per metric of a study, a line per series with its interval over seeds."""
+    metrics = study["metrics"]
+    names = list(dict.fromkeys(name for series in metrics.values() for name in series))
+    style_of = dict(zip(names, styles(), strict=False))
+    with panels(len(metrics)) as (figure, axes):
+        for axis, (metric, series) in zip(axes, metrics.items(), strict=True):
+            for name, points in series.items():
+                colour, line = style_of[name]
+                x, mean = ([point[key] for point in points] for key in ("x", "mean"))
+                axis.plot(x, mean, line, color=colour, label=name, marker="o", ms=3)
+                known = [point for point in points if point["low"] is not None]
+                axis.fill_between(
+                    [point["x"] for point in known],
+                    [point["low"] for point in known],
+                    [point["high"] for point in known],
+                    color=colour,
+                    alpha=0.12,
+                    linewidth=0,
+                )
+            if study["x"]["log"]:
+                axis.set_xscale("log")
+            dress(axis, metric, study["x"]["label"])
+        return svg(figure)
+
+
+def styles() -> Iterator[tuple[str, str]]:
+    """Colours in turn; when they are used up, the same ones with dashed and dotted lines."""
+    return ((colour, line) for line in itertools.cycle(("-", "--", ":")) for colour in COLOURS)
+
+
+@contextmanager
+def panels(count: int) -> Iterator[tuple[Figure, Sequence[Any]]]:
+    """A figure with a row of panels, closed in the end."""
+    matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "micro-rm", "font.size": 9}):
+        figure, axes = plt.subplots(1, count, figsize=(4.4 * count, 3.1), squeeze=False)
+        try:
+            yield figure, axes[0]
+        finally:
+            plt.close(figure)
+
+
+def dress(axis: Any, title: str, x_label: str) -> None:
+    """Title, labels, grid and legend in the page's own ink."""
+    axis.set_title(title, color=INK, fontsize=10)
+    axis.set_xlabel(x_label, color=INK)
+    axis.tick_params(colors=INK, which="both")
+    axis.grid(alpha=0.2)
+    axis.legend(frameon=False, fontsize=8, labelcolor=INK)
+    for spine in axis.spines.values():
+        spine.set_color(INK)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG text, the same bytes for the same numbers."""
+    figure.tight_layout()
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    plt.close(figure)
     text = stream.getvalue()
     return text[text.index("<svg") :]

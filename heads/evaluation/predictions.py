@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,10 @@ LABELS = ("pair_id", "prompt_id", "attribute", "context", "user")
 def write_predictions(
     path: Path, table: PairTable, test: TestSet, scored: Mapping[str, Scored]
 ) -> None:
-    """Write head margins, weights, probability, correctness and tie of every scored row."""
+    """Write head margins, weights, probability, correctness and tie of every test row.
+
+    ``scored`` is false for rows that a draw has adapted to: no accuracy contains them.
+    """
     labels = {name: np.asarray(table.text[name])[test.table_rows].tolist() for name in LABELS}
     temporary = path.with_name(path.name + ".tmp")
     schema = pa.schema(
@@ -27,21 +31,36 @@ def write_predictions(
         + [(name, pa.string()) for name in LABELS]
         + [("margins", pa.list_(pa.float32())), ("weights", pa.list_(pa.float32()))]
         + [("probability", pa.float64()), ("correct", pa.float64()), ("tie", pa.bool_())]
+        + [("scored", pa.bool_())]
     )
+    count = test.table_rows.size
     with parquet.ParquetWriter(temporary, schema) as writer:
         for method, result in scored.items():
-            for draw, log_weights_NxK in enumerate(result.prediction.log_weights_SxNxK):
-                count = test.table_rows.size
+            for draw in range(result.correct_SxN.shape[0]):
+                margins, weights = _heads(result, draw)
                 columns = {
                     "method": [method] * count,
                     "rule": [result.rule] * count,
                     "draw": [draw] * count,
                     **labels,
-                    "margins": list(result.prediction.delta_NxK.astype(np.float32)),
-                    "weights": list(np.exp(log_weights_NxK).astype(np.float32)),
+                    "margins": margins,
+                    "weights": weights,
                     "probability": np.exp(result.log_prob_SxN[draw]),
                     "correct": result.correct_SxN[draw],
                     "tie": result.tie_SxN[draw],
+                    "scored": result.counts_SxN[draw],
                 }
                 writer.write_table(pa.table(columns, schema=schema))
     commit_file(temporary, path)
+
+
+def _heads(result: Scored, draw: int) -> tuple[list[Any], list[Any]]:
+    """Margins and weights of every row; nulls for a method without heads."""
+    if result.heads is None:
+        nothing = [None] * result.correct_SxN.shape[1]
+        return nothing, nothing
+    weights_NxK = np.exp(result.heads.log_weights_SxNxK[draw])
+    return (
+        list(result.heads.delta_NxK.astype(np.float32)),
+        list(weights_NxK.astype(np.float32)),
+    )

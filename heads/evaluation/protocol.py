@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ... import UserError
 from ...cache.pairs import PairTable
-from ..methods.interface import Prediction, Trained
-from ..training import Rows
-from .metrics import correctness, decision_statistic, head_accuracy, is_tie, mixture_log_prob
+from ..methods.interface import HeadOutputs, Prediction
+from .metrics import correctness, is_tie, log_sigmoid
 
 
 class EvaluationError(UserError):
@@ -31,13 +29,24 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Scored:
-    """One method on the test set: everything per draw (S, N) or per row."""
+    """One method on the test set, per draw (S, N). Only rows of ``counts_SxN`` are scored.
 
-    prediction: Prediction
+    ``counts_SxN`` is False for rows that a draw has adapted to.
+    """
+
     rule: str
-    log_prob_SxN: np.ndarray
     correct_SxN: np.ndarray
     tie_SxN: np.ndarray
+    log_prob_SxN: np.ndarray
+    counts_SxN: np.ndarray
+    heads: HeadOutputs | None
+
+    @property
+    def mean_correct_N(self) -> np.ndarray:
+        """Correctness of every row over the draws that score it; NaN where none does."""
+        draws_N = self.counts_SxN.sum(axis=0)
+        sums_N = np.where(self.counts_SxN, self.correct_SxN, 0.0).sum(axis=0)
+        return np.divide(sums_N, draws_N, out=np.full(draws_N.shape, np.nan), where=draws_N > 0)
 
 
 def make_test_set(table: PairTable, test_rows: np.ndarray) -> TestSet:
@@ -70,37 +79,35 @@ def make_test_set(table: PairTable, test_rows: np.ndarray) -> TestSet:
     )
 
 
-def validation_accuracies(
-    models: Mapping[str, Trained],
-    rows: Rows,
-    table: PairTable,
-    table_rows: np.ndarray,
-    test: TestSet,
-) -> dict[str, np.ndarray]:
-    """(K, A) accuracy of every head of every model on validation rows, by test attribute."""
+def attribute_places(table: PairTable, table_rows: np.ndarray, test: TestSet) -> np.ndarray:
+    """(N,) number of each row's attribute among those of the test set, -1 if it is none of them."""
     numbers = {name: number for number, name in enumerate(test.attributes)}
-    names = [table.text["attribute"][row] or "(none)" for row in table_rows]
-    known = [place for place, name in enumerate(names) if name in numbers]
-    attribute_N = np.array([numbers[names[place]] for place in known], np.int64)
-    return {
-        name: head_accuracy(
-            trained.predict(rows).delta_NxK[known], attribute_N, len(test.attributes)
-        )
-        for name, trained in models.items()
-    }
+    names = np.asarray(table.text["attribute"])[table_rows].tolist()
+    return np.array([numbers.get(name or "(none)", -1) for name in names], np.int64)
 
 
-def score(models: Mapping[str, Trained], rules: Mapping[str, str], rows: Rows) -> dict[str, Scored]:
-    """Every model on the same test rows, each under its own rule."""
-    scored = {}
-    for name, trained in models.items():
-        prediction = trained.predict(rows)
-        statistic = decision_statistic(rules[name], *prediction)
-        scored[name] = Scored(
-            prediction=prediction,
-            rule=rules[name],
-            log_prob_SxN=mixture_log_prob(*prediction),
-            correct_SxN=correctness(statistic),
-            tie_SxN=is_tie(statistic),
-        )
-    return scored
+def score(prediction: Prediction, rule: str, counts_SxN: np.ndarray | None = None) -> Scored:
+    """A prediction of the test rows, judged; all rows count unless told otherwise."""
+    statistic_SxN = prediction.statistic_SxN
+    if counts_SxN is None or counts_SxN.shape[0] != statistic_SxN.shape[0]:
+        counts_SxN = np.ones(statistic_SxN.shape, bool)
+    return Scored(
+        rule=rule,
+        correct_SxN=correctness(statistic_SxN),
+        tie_SxN=is_tie(statistic_SxN),
+        log_prob_SxN=prediction.log_prob_SxN,
+        counts_SxN=counts_SxN,
+        heads=prediction.heads,
+    )
+
+
+def score_best_heads(heads: HeadOutputs, test: TestSet, select_KxA: np.ndarray) -> Scored:
+    """One head per attribute, the one that is best by ``select_KxA``, alone.
+
+    Selecting by accuracies on the test rows themselves makes an oracle. An attribute that the
+    selecting rows lack (NaN) falls back to head 0.
+    """
+    chosen_A = np.argmax(np.nan_to_num(select_KxA, nan=-1.0), axis=0)
+    rows_N = np.arange(test.attribute_N.size)
+    margin_1xN = heads.delta_NxK[rows_N, chosen_A[test.attribute_N]][None].astype(np.float64)
+    return score(Prediction(margin_1xN, log_sigmoid(margin_1xN)), "R2")

@@ -2,48 +2,79 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ...configs.schema import EvaluateConfig
+from ..methods.interface import HeadOutputs
 from . import metrics
-from .protocol import Scored, TestSet
+from .diagnostics import diagnose
+from .protocol import Scored, TestSet, score_best_heads
 
 # A head is named after an attribute only if it serves that attribute better than chance by this.
 NAMING_MARGIN = 0.05
+ORACLE, VALIDATED = "_best_head_oracle", "_best_head_validated"
+# What every other method is compared with, where it is there.
+REFERENCES = ("single_bt", "micro")
+
+
+def with_best_heads(
+    scored: Mapping[str, Scored],
+    owners: list[str],
+    test: TestSet,
+    validation: Mapping[str, np.ndarray],
+) -> dict[str, Scored]:
+    """The scored methods and, behind each owner of several heads, its best single heads.
+
+    ``validation`` holds head accuracies (K, A) on validation rows, where there are any.
+    """
+    result = dict(scored)
+    for name in owners:
+        heads = scored[name].heads
+        if heads is None or heads.delta_NxK.shape[1] == 1:
+            continue
+        if name in validation:
+            result[name + VALIDATED] = score_best_heads(heads, test, validation[name])
+        accuracy_KxA = metrics.head_accuracy(
+            heads.delta_NxK, test.attribute_N, len(test.attributes)
+        )
+        result[name + ORACLE] = score_best_heads(heads, test, accuracy_KxA)
+    return result
+
+
+def best_head_summary(name: str) -> str:
+    """What a best-head row is, in a sentence."""
+    if name.endswith(ORACLE):
+        owner = name.removesuffix(ORACLE)
+        return f"The head of {owner} that is best on these very rows: a bound, not a result."
+    owner = name.removesuffix(VALIDATED)
+    return f"The head of {owner} that is best on validation rows of the attribute, alone."
 
 
 def build_report(
-    dataset: str,
-    test: TestSet,
-    scored: Mapping[str, Scored],
-    config: EvaluateConfig,
-    seed: int,
-    validation: Mapping[str, np.ndarray] | None = None,
+    dataset: str, test: TestSet, scored: Mapping[str, Scored], config: EvaluateConfig, seed: int
 ) -> dict[str, Any]:
     """The numbers of the report: methods, heads, router weights and paired comparisons.
 
     Intervals are percentile bootstraps over prompts; all methods share the resamples, so
-    ``comparisons`` are paired. ``validation`` holds head accuracies (K, A) on validation rows, if
-    there are any.
+    ``comparisons`` are paired.
     """
     counts_RxP = metrics.resample_prompts(test.prompts, config.bootstrap, seed)
     macros: dict[str, tuple[float, np.ndarray]] = {}
     methods = {}
     for name, result in scored.items():
-        entry, macro = _method(result, test, counts_RxP, config.confidence)
-        methods[name], macros[name] = entry, macro
+        methods[name], macros[name] = _method(result, test, counts_RxP, config.confidence)
     return {
         "dataset": dataset,
         "test": {"rows": int(test.table_rows.size), "prompts": test.prompts},
         "methods": methods,
         "comparisons": _comparisons(macros, config.confidence),
         "heads": {
-            name: _heads(result, test, (validation or {}).get(name))
+            name: _heads(result.heads, test)
             for name, result in scored.items()
+            if result.heads is not None
         },
     }
 
@@ -52,10 +83,11 @@ def _method(
     result: Scored, test: TestSet, counts_RxP: np.ndarray, confidence: float
 ) -> tuple[dict[str, Any], tuple[float, np.ndarray]]:
     shape = (test.prompts, len(test.attributes))
-    correct_N = result.correct_SxN.mean(axis=0)
-    sums, rows = metrics.attribute_sums(correct_N, test.prompt_N, test.attribute_N, shape)
+    sums, rows = _sums(result.mean_correct_N, test)
     accuracy_A, resampled_RxA = metrics.bootstrap_accuracies(sums, rows, counts_RxP)
-    ties_A = np.bincount(test.attribute_N, result.tie_SxN.any(axis=0), shape[1])
+    ties_A = np.bincount(
+        test.attribute_N, (result.tie_SxN & result.counts_SxN).any(axis=0), shape[1]
+    )
     attributes = {}
     for number, name in enumerate(test.attributes):
         bounds = metrics.interval(accuracy_A[number], resampled_RxA[:, number], confidence)
@@ -69,53 +101,66 @@ def _method(
     macro_R = np.nanmean(resampled_RxA, axis=1)
     macro = metrics.interval(float(accuracy_A.mean()), macro_R, confidence)
     draws_S = [
-        float(
-            np.mean(
-                metrics.attribute_sums(one, test.prompt_N, test.attribute_N, shape)[0].sum(0)
-                / rows.sum(0)
-            )
-        )
-        for one in result.correct_SxN
+        _macro(np.where(counts_N, correct_N, np.nan), test)
+        for correct_N, counts_N in zip(result.correct_SxN, result.counts_SxN, strict=True)
     ]
+    log_prob = result.log_prob_SxN[result.counts_SxN]
     entry = {
         "rule": result.rule,
         "macro": {"accuracy": macro.value, "low": macro.low, "high": macro.high},
         "attributes": attributes,
-        "nll": float(-result.log_prob_SxN.mean()),
-        "ece": metrics.expected_calibration_error(np.exp(result.log_prob_SxN)),
+        "nll": float(-log_prob.mean()),
+        "ece": metrics.expected_calibration_error(np.exp(log_prob)),
         "draws": {"count": len(draws_S), "std": float(np.std(draws_S)), "macro": draws_S},
     }
     return entry, (macro.value, macro_R)
 
 
+def _sums(correct_N: np.ndarray, test: TestSet) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of correctness and of rows per prompt and attribute, of the rows that are not NaN."""
+    known = ~np.isnan(correct_N)
+    shape = (test.prompts, len(test.attributes))
+    return metrics.attribute_sums(
+        correct_N[known], test.prompt_N[known], test.attribute_N[known], shape
+    )
+
+
+def _macro(correct_N: np.ndarray, test: TestSet) -> float:
+    sums, rows = _sums(correct_N, test)
+    return float(np.mean(sums.sum(axis=0) / rows.sum(axis=0)))
+
+
 def _comparisons(
     macros: Mapping[str, tuple[float, np.ndarray]], confidence: float
 ) -> list[dict[str, Any]]:
-    """Paired differences of every method to the one before it in the list and to the first."""
+    """Paired differences of every method to the first reference that is there and to the others."""
     names = list(macros)
-    pairs = [(names[0], name) for name in names[1:]]
-    pairs += [(before, after) for before, after in itertools.pairwise(names) if before != names[0]]
+    references = [name for name in REFERENCES if name in macros] or names[:1]
     result = []
-    for base, name in pairs:
-        difference = metrics.interval(
-            macros[name][0] - macros[base][0], macros[name][1] - macros[base][1], confidence
-        )
-        result.append({"method": name, "against": base, **asdict_interval(difference)})
+    for place, base in enumerate(references):
+        for name in names:
+            if name in references[: place + 1]:  # itself, or compared from the other side
+                continue
+            difference = metrics.interval(
+                macros[name][0] - macros[base][0], macros[name][1] - macros[base][1], confidence
+            )
+            result.append(
+                {
+                    "method": name,
+                    "against": base,
+                    "difference": difference.value,
+                    "low": difference.low,
+                    "high": difference.high,
+                }
+            )
     return result
 
 
-def asdict_interval(item: metrics.Interval) -> dict[str, float]:
-    """An interval of a difference as it stands in the report."""
-    return {"difference": item.value, "low": item.low, "high": item.high}
-
-
-def _heads(result: Scored, test: TestSet, validation_KxA: np.ndarray | None) -> dict[str, Any]:
+def _heads(heads: HeadOutputs, test: TestSet) -> dict[str, Any]:
     attributes = len(test.attributes)
-    accuracy_KxA = metrics.head_accuracy(result.prediction.delta_NxK, test.attribute_N, attributes)
-    weights_AxK = metrics.mean_weights(
-        result.prediction.log_weights_SxNxK, test.attribute_N, attributes
-    )
-    usage_K = np.exp(result.prediction.log_weights_SxNxK).mean(axis=(0, 1))
+    accuracy_KxA = metrics.head_accuracy(heads.delta_NxK, test.attribute_N, attributes)
+    weights_AxK = metrics.mean_weights(heads.log_weights_SxNxK, test.attribute_N, attributes)
+    usage_K = np.exp(heads.log_weights_SxNxK).mean(axis=(0, 1))
     return {
         "accuracy": {
             name: accuracy_KxA[:, number].tolist() for number, name in enumerate(test.attributes)
@@ -124,12 +169,8 @@ def _heads(result: Scored, test: TestSet, validation_KxA: np.ndarray | None) -> 
             name: weights_AxK[number].tolist() for number, name in enumerate(test.attributes)
         },
         "usage": usage_K.tolist(),
-        # Chosen on the test rows themselves: an upper bound for routing, not a result.
-        "best_head_oracle": float(metrics.best_heads(accuracy_KxA, accuracy_KxA).mean()),
-        "best_head_validated": None
-        if validation_KxA is None
-        else float(metrics.best_heads(validation_KxA, accuracy_KxA).mean()),
         "names": [_head_name(row_A, test.attributes) for row_A in accuracy_KxA],
+        **diagnose(heads),
     }
 
 

@@ -5,26 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .report import ORACLE
+
 SMALL_TEST = 30
 
 
+def standing(item: Mapping[str, Any]) -> str:
+    """What a paired difference says: ``better``, ``worse``, or ``noise`` if its interval has 0."""
+    if item["low"] > 0:
+        return "better"
+    return "worse" if item["high"] < 0 else "noise"
+
+
 def verdict(report: Mapping[str, Any]) -> list[str]:
-    """What the comparison says, method by method against the first one, noise taken seriously."""
-    methods = report["methods"]
-    base = next(iter(methods))
-    sentences = []
+    """What the comparisons say, noise taken seriously; a sentence per outcome and reference."""
+    accuracy = {name: entry["macro"]["accuracy"] for name, entry in report["methods"].items()}
+    found: dict[str, dict[str, list[str]]] = {}
     for item in report["comparisons"]:
-        if item["against"] != base:
-            continue
-        reached = methods[item["method"]]["macro"]["accuracy"]
-        bounds = f"({item['low']:+.3f} to {item['high']:+.3f})"
-        if item["low"] > 0:
-            found = f"is better than {base} by {item['difference']:.3f} {bounds}"
-        elif item["high"] < 0:
-            found = f"is worse than {base} by {-item['difference']:.3f} {bounds}"
-        else:
-            found = f"differs from {base} by no more than noise: {item['difference']:+.3f} {bounds}"
-        sentences.append(f"{item['method']} reaches {reached:.3f} and {found}.")
+        if not item["method"].endswith(ORACLE):
+            named = f"{item['method']} {accuracy[item['method']]:.3f} ({item['difference']:+.3f})"
+            outcomes = found.setdefault(item["against"], {"better": [], "noise": [], "worse": []})
+            outcomes[standing(item)].append(named)
+    sentences = []
+    for base, outcomes in found.items():
+        said = f"{base} ({accuracy[base]:.3f})"
+        for outcome, words in (
+            ("better", f"Better than {said} beyond noise"),
+            ("noise", f"No different from {said} beyond noise"),
+            ("worse", f"Worse than {said} beyond noise"),
+        ):
+            if outcomes[outcome]:
+                sentences.append(f"{words}: {', '.join(outcomes[outcome])}.")
     return sentences
 
 

@@ -15,10 +15,27 @@ if TYPE_CHECKING:
     from .interface import Method
 
 METHODS = {
+    "native_head": ("native_head", "NATIVE_HEAD"),
+    "length_only": ("length_only", "LENGTH_ONLY"),
     "single_bt": ("mixture", "SINGLE_BT"),
+    "single_bt_exact": ("single_bt_exact", "SINGLE_BT_EXACT"),
     "static_mixture": ("mixture", "STATIC_MIXTURE"),
+    "maxmin_em": ("maxmin_em", "MAXMIN_EM"),
+    "shared_base": ("shared_base", "SHARED_BASE"),
+    "shared_base_converged": ("shared_base", "SHARED_BASE_CONVERGED"),
+    "shared_base_anchored": ("shared_base", "SHARED_BASE_ANCHORED"),
+    "dpl": ("dpl", "DPL"),
+    "dpl_categorical": ("dpl", "DPL_CATEGORICAL"),
+    "armo_style": ("armo_style", "ARMO_STYLE"),
     "micro_stage1": ("mixture", "MICRO_STAGE1"),
+    "hyre": ("hyre", "HYRE"),
+    "hyre_anchored": ("hyre", "HYRE_ANCHORED"),
+    "drm": ("drm", "DRM"),
+    "vpl": ("vpl", "VPL"),
+    "pal": ("pal", "PAL"),
     "micro": ("micro", "MICRO"),
+    "micro_kernel": ("micro_kernel", "MICRO_KERNEL"),
+    "micro_hyre": ("hyre", "MICRO_HYRE"),
 }
 
 
@@ -45,9 +62,9 @@ def check_names(names: Sequence[str] | str) -> list[str]:
 
 
 def choose_methods(names: Sequence[str] | str) -> list[Method]:
-    """The methods asked for and those that they need, in registry order."""
+    """The methods asked for and those that come before them, in registry order."""
     wanted = set(check_names(names))
     for name in reversed(METHODS):
         if name in wanted:
-            wanted |= set(load_method(name).needs)
+            wanted |= set(load_method(name).after)
     return [load_method(name) for name in METHODS if name in wanted]

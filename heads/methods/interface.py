@@ -1,4 +1,8 @@
-"""What a method is: a name, a sentence, a rule, and one function that fits it."""
+"""What a method is: a name, a sentence, what it needs, a function that fits and one that predicts.
+
+A method may keep any arrays; it hands out decisions and probabilities, and head by head what they
+come from where it has heads.
+"""
 
 from __future__ import annotations
 
@@ -10,70 +14,178 @@ import jax
 import numpy as np
 from jax import Array
 
+from ...configs.baselines import BaselinesConfig
 from ...configs.schema import AdaptConfig, TrainConfig
-from ..model import ModelSpec, log_weights, margins
+from ..evaluation.metrics import decision_statistic, log_probability, log_sigmoid
+from ..features import Scaler
+from ..model import ModelSpec
 from ..training import Rows
+
+NO_LABEL = -1
+Rule = Literal["R1", "R2"]
+Need = Literal["contexts", "groups", "users", "ratings", "native_head"]
+# What a method is told about a test row, beside its texts: nothing, the wish, or whose it is.
+Told = Literal["prompt", "wish", "group"]
+
+
+class Sides(NamedTuple):
+    """Both responses of every pair, scaled as their difference is."""
+
+    chosen_NxD: np.ndarray
+    rejected_NxD: np.ndarray
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N pairs as a method sees them.
+
+    ``attribute_N`` and ``user_N`` number the labels of the data set, ``NO_LABEL`` where a row has
+    none. ``group_N`` numbers the attribute or user that labelled rows are drawn by, ``NO_LABEL``
+    where none are drawn for it. ``longer_N`` counts the tokens by which chosen is longer.
+    ``load_sides`` reads both responses on demand: most methods need their difference only.
+    """
+
+    rows: Rows
+    attribute_N: np.ndarray
+    user_N: np.ndarray
+    group_N: np.ndarray
+    longer_N: np.ndarray
+    load_sides: Callable[[], Sides]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """S draws of labelled rows: G groups with n places each, B = G n places in group order.
+
+    Arrays of ``rows`` and ``load_sides`` are (S, B, ...). ``mask_SxB`` is 0.0 in places that a
+    group could not fill. Rows with the same ``wording_SxB`` number state the same wish.
+    """
+
+    rows: Rows
+    group_B: np.ndarray
+    wording_SxB: np.ndarray
+    mask_SxB: np.ndarray
+    load_sides: Callable[[], Sides]
+
+    @property
+    def draws(self) -> int:
+        """S, how often the budget was drawn."""
+        return self.mask_SxB.shape[0]
+
+    @property
+    def groups(self) -> int:
+        """G, attributes or users with labelled rows."""
+        return int(self.group_B.max(initial=-1)) + 1
+
+    def by_group(self, values_SxBx: Any) -> Any:
+        """The same array as (S, G, n, ...)."""
+        return values_SxBx.reshape(self.draws, self.groups, -1, *values_SxBx.shape[2:])
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Rated training responses: each once, NaN where it has no rating of an attribute."""
+
+    features_MxD: np.ndarray
+    rating_MxA: np.ndarray
+    held_out_M: np.ndarray
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Everything a method may learn from: no test row is in it.
+    """Everything that a method may learn from: no scored row is in it.
 
-    ``budget`` holds the S draws of context-labelled rows of stage 2, stacked as (S, n, D); None
-    before that stage or when the data have no contexts.
+    ``budget`` is None before stage 2, ``load_ratings`` and ``native_head_D`` where the data or the
+    backbone have none, ``scaler`` for raw features.
     """
 
     width: int
-    train: Rows
-    validation: Rows
+    train: Examples
+    validation: Examples
     train_config: TrainConfig
     adapt_config: AdaptConfig
+    baselines: BaselinesConfig
     key: Array
-    budget: Rows | None = None
+    groups: tuple[str, ...] = ()
+    budget: Budget | None = None
+    load_ratings: Callable[[], Ratings] | None = None
+    native_head_D: np.ndarray | None = None
+    scaler: Scaler | None = None
 
 
-class Prediction(NamedTuple):
-    """Head margins (N, K) and log weights per draw (S, N, K); S = 1 without stage-2 draws."""
+class HeadOutputs(NamedTuple):
+    """Head margins (N, K) and log weights per draw (S, N, K); S = 1 without draws."""
 
     delta_NxK: np.ndarray
     log_weights_SxNxK: np.ndarray
 
 
+class Prediction(NamedTuple):
+    """Per draw and row (S, N): a statistic, positive where chosen wins, and ``log P(chosen)``."""
+
+    statistic_SxN: np.ndarray
+    log_prob_SxN: np.ndarray
+    heads: HeadOutputs | None = None
+
+
 @dataclass(frozen=True)
 class Trained:
-    """A fitted method. Leaves of ``params["router"]`` carry a leading axis of S draws."""
+    """A fitted method: arrays, what they mean, and curves to look at.
 
-    spec: ModelSpec
+    ``params`` is a nested dictionary of float arrays, ``settings`` is JSON.
+    """
+
     params: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def predict(self, rows: Rows) -> Prediction:
-        """Margins and weights of any rows in the stage-2 views."""
-        route = jax.vmap(lambda router: log_weights(self.spec, router, rows.router_input_NxD))
-        return Prediction(
-            np.asarray(margins(self.params["heads"], rows.delta_NxD)),
-            np.asarray(route(self.params["router"])),
-        )
+    @property
+    def spec(self) -> ModelSpec:
+        """Shape of the model, for methods that are heads under a router."""
+        return ModelSpec(**self.settings["spec"])
 
 
 Fit = Callable[[Problem, Mapping[str, Trained]], Trained]
+Predict = Callable[[Trained, Examples], Prediction]
 
 
 @dataclass(frozen=True)
 class Method:
     """One row of the tables.
 
-    ``stage`` says whether it learns from plain pairs (train) or from labelled ones (adapt),
-    ``rule`` how it decides (R1 mixture probability, R2 weighted reward), ``needs`` which methods
-    come first.
+    ``stage`` says whether it learns from plain pairs (train) or from labelled ones as well (adapt),
+    ``rule`` how it decides (R1 mixture probability, R2 weighted reward), ``after`` which methods
+    come first, ``needs`` what the data must have, ``told`` what it knows of a test row.
+    ``own_heads``: it has trained several heads that no other method has. ``routes``: its weights
+    are those of a router that reads the row.
     """
 
     name: str
     summary: str
     stage: Literal["train", "adapt"]
     fit: Fit
-    rule: Literal["R1", "R2"] = "R1"
-    needs: tuple[str, ...] = ()
+    predict: Predict
+    rule: Rule = "R1"
+    after: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
+    told: Told = "prompt"
+    own_heads: bool = False
+    routes: bool = False
+
+
+def predict_heads(rule: Rule, delta_NxK: np.ndarray, log_weights_SxNxK: np.ndarray) -> Prediction:
+    """The prediction of heads under weights: decision and probability follow the same rule."""
+    return Prediction(
+        decision_statistic(rule, delta_NxK, log_weights_SxNxK),
+        log_probability(rule, delta_NxK, log_weights_SxNxK),
+        HeadOutputs(delta_NxK, log_weights_SxNxK),
+    )
+
+
+def predict_reward(delta_SxN: np.ndarray) -> Prediction:
+    """The prediction of one scalar reward per draw, given its differences (S, N)."""
+    return Prediction(np.asarray(delta_SxN, np.float64), log_sigmoid(delta_SxN))
 
 
 def one_draw(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from micro_rm.cache.pairs import (
     NO_ROW,
@@ -46,6 +50,48 @@ def test_a_table_comes_back_as_it_was_written(
     assert found.source_row.tolist() == table.source_row.tolist()
     assert found.pool.dtype == bool and found.pool.tolist() == table.pool.tolist()
     np.testing.assert_array_equal(found.margin, table.margin.astype(np.float32))
+    assert found.ratings == {}
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1),
+        hnp.arrays(np.float32, (3, 2), elements=st.floats(width=32, allow_infinity=False)),
+        max_size=4,
+    )
+)
+@settings(deadline=None, max_examples=30)
+def test_ratings_come_back_under_any_name_and_in_their_order(
+    make_table: MakeTable, ratings: dict[str, np.ndarray]
+) -> None:
+    """Attributes are called what the data call them: slashes, dots and emoji included."""
+    with tempfile.TemporaryDirectory() as directory:
+        write_pairs(Path(directory), make_table([0, 1, 2], ratings=ratings))
+        found = read_pairs(Path(directory), "rows").ratings
+    assert list(found) == list(ratings)
+    for name, rating_Nx2 in ratings.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], rating_Nx2)
+
+
+@pytest.mark.parametrize("name", ["a/b", ".", "..", "/", "0001", "text"])
+def test_a_rated_attribute_may_look_like_a_path(
+    name: str, tmp_path: Path, make_table: MakeTable
+) -> None:
+    ratings = {name: np.array([[1.0, np.nan]]), "other": np.array([[3.0, 4]])}
+    write_pairs(tmp_path, make_table([0], ratings=ratings))
+    found = read_pairs(tmp_path, "rows")
+    assert list(found.ratings) == [name, "other"]
+    np.testing.assert_array_equal(found.ratings[name], [[1, np.nan]])
+    assert found.text["split"] == ["train"]
+
+
+def test_ratings_without_a_name_are_refused(tmp_path: Path, make_table: MakeTable) -> None:
+    path = write_pairs(tmp_path, make_table([0], ratings={"help": np.zeros((1, 2))}))
+    with h5py.File(path, "r+") as file:
+        del file["ratings/0000"].attrs["attribute"]
+    with pytest.raises(StoreError, match=r"damaged pair table .*run micro-rm embed"):
+        read_pairs(tmp_path, "rows")
 
 
 def test_texts_of_any_script_survive(tmp_path: Path, make_table: MakeTable) -> None:

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from micro_rm.cache.native_head import FILE, write_native_head
 from micro_rm.cache.pairs import NO_ROW, PairTable, write_pairs
 from micro_rm.cache.schema import StoreError, file_checksum
 from micro_rm.cache.verify import verify_store
@@ -167,6 +168,31 @@ def test_a_pair_table_that_cannot_be_opened_is_found(content: bytes | None, stor
     path.write_bytes(path.read_bytes()[:-50] if content is None else content)
     (problem,) = verify_store(store).problems
     assert "rows.h5: not readable as HDF5" in problem
+
+
+def test_a_sound_reward_head_is_no_problem(store: Path) -> None:
+    write_native_head(store, np.ones(6))
+    assert verify_store(store).problems == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [np.ones(5), np.ones((6, 1)), np.array([1, 2, np.nan, 4, 5, 6]), np.full(6, np.inf)],
+)
+def test_a_reward_head_of_another_shape_or_without_finite_weights_is_found(
+    head: np.ndarray, store: Path
+) -> None:
+    write_native_head(store, head)
+    (problem,) = verify_store(store).problems
+    assert f"{FILE}: expected 6 finite weights, found shape {head.shape}" in problem
+    assert "run micro-rm embed again" in problem
+
+
+def test_a_reward_head_that_cannot_be_opened_is_found(store: Path) -> None:
+    path = write_native_head(store, np.ones(6))
+    path.write_bytes(path.read_bytes()[:-20])
+    (problem,) = verify_store(store).problems
+    assert f"{FILE}: not readable as HDF5" in problem
 
 
 @pytest.mark.parametrize("name", ["000009.h5", "000002.h5.tmp", "notes.txt"])

@@ -63,6 +63,9 @@ def test_methods_as_list_or_text() -> None:
         (["run", "--backbone.dtype=float64"], "backbone.dtype"),
         (["run", "--adapt.tau=0"], "adapt.tau: expected above 0, found 0"),
         (["run", "--adapt.pool=10"], "at least adapt.budget (50) rows, found 10"),
+        (["run", "--adapt.group=team"], "adapt.group"),
+        (["run", "--baselines.dpl.atoms=1"], "baselines.dpl.atoms: expected 2 or more, found 1"),
+        (["run", "--baselines.drm.atoms=3"], "did you mean baselines.dpl.atoms?"),
         (["run", "--data.name=a/b"], "data.name"),
         (["run", "--backbone.overlong=truncate_end"], "mean or cls"),
         (["walk"], "walk"),
@@ -73,6 +76,16 @@ def test_mistakes_name_the_key(argv: list[str], expected: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse(argv)
     assert expected in str(error.value)
+
+
+def test_labelled_rows_of_the_test_split_need_no_pool() -> None:
+    _, config = parse(["run", "--adapt.pool=10", "--adapt.source=test"])
+    assert (config.adapt.budget, config.adapt.pool) == (50, 10)
+
+
+def test_settings_of_a_baseline_are_one_level_deeper() -> None:
+    _, config = parse(["run", "--baselines.hyre.rows=null", "--baselines.pal.variant=B"])
+    assert (config.baselines.hyre.rows, config.baselines.pal.variant) == (None, "B")
 
 
 def sections(config: type = Config) -> list[type]:

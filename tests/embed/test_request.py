@@ -59,6 +59,7 @@ def test_the_content_of_every_file_counts(name: str, config: Config) -> None:
         {"data": {"attributes": ["brief"]}},
         {"views": {"form": "bare"}},
         {"adapt": {"pool": 100}},
+        {"adapt": {"group": "user"}},
     ],
 )
 def test_settings_that_change_the_table_count(
@@ -79,7 +80,7 @@ def test_places_and_later_stages_do_not_count(config: Config, tmp_path: Path) ->
         store=StoreConfig(dir="elsewhere"),
         embed=EmbedConfig(batch_tokens=1),
         train=TrainConfig(epochs=9),
-        adapt=AdaptConfig(epochs=9),
+        adapt=AdaptConfig(epochs=9, budget=9, source="test"),
         run=RunConfig(seed=9),
     )
     moved_back = input_fingerprint(other)

@@ -52,18 +52,37 @@ def resolved(
 
 
 def test_the_pool_takes_its_size_from_every_attribute(pairs: list[PreferencePair]) -> None:
-    """G-H12: training rows only, and only those with an attribute and a context."""
-    mask = choose_pool(pairs, 4)
+    """G-H12: training rows only, and none without an attribute."""
+    mask = choose_pool(pairs, 4, "attribute")
     chosen = [pair for pair, use in zip(pairs, mask, strict=True) if use]
     assert [pair.attribute for pair in chosen] == ["brief"] * 4 + ["long"] * 4
     assert {pair.split for pair in chosen} == {"train"}
 
 
-@pytest.mark.parametrize(("size", "expected"), [(0, 0), (10, 20), (500, 20)])
+@pytest.mark.parametrize(("size", "expected"), [(0, 0), (10, 20), (500, 21)])
 def test_the_pool_is_never_larger_than_the_data(
     size: int, expected: int, pairs: list[PreferencePair]
 ) -> None:
-    assert choose_pool(pairs, size).sum() == expected
+    assert choose_pool(pairs, size, "attribute").sum() == expected
+
+
+def test_rows_without_a_wish_come_last_in_the_pool(pairs: list[PreferencePair]) -> None:
+    """They serve methods that need labels only, and only where there are no better ones."""
+    wishless = [place for place, pair in enumerate(pairs) if pair.prompt[0].content == "wishless"]
+    assert not choose_pool(pairs, 10, "attribute")[wishless].any()
+    assert choose_pool(pairs, 11, "attribute")[wishless].all()
+
+
+def test_the_pool_can_be_one_per_user(make_pair: MakePair) -> None:
+    rows = [
+        make_pair(f"prompt {place}", user=user, attribute=None)
+        for user in ("ann", "bob")
+        for place in range(6)
+    ]
+    mask = choose_pool(rows, 2, "user")
+    chosen = [pair.user for pair, use in zip(rows, mask, strict=True) if use]
+    assert chosen == ["ann", "ann", "bob", "bob"]
+    assert not choose_pool(rows, 2, "attribute").any()
 
 
 def test_the_pool_depends_on_content_and_not_on_order(pairs: list[PreferencePair]) -> None:
@@ -71,7 +90,7 @@ def test_the_pool_depends_on_content_and_not_on_order(pairs: list[PreferencePair
     shuffled = random.Random(0).sample(pairs, len(pairs))
 
     def ids(rows: list[PreferencePair]) -> set[str]:
-        mask = choose_pool(rows, 4)
+        mask = choose_pool(rows, 4, "attribute")
         return {pair.pair_id for pair, use in zip(rows, mask, strict=True) if use}
 
     assert ids(shuffled) == ids(pairs)
@@ -80,17 +99,17 @@ def test_the_pool_depends_on_content_and_not_on_order(pairs: list[PreferencePair
 def test_new_rows_do_not_reshuffle_the_pool(
     pairs: list[PreferencePair], make_pair: MakePair
 ) -> None:
-    before = choose_pool(pairs, 4)
+    before = choose_pool(pairs, 4, "attribute")
     more = [*pairs, make_pair("one more", attribute="long", context="wish for long")]
-    after = choose_pool(more, 4)[: len(pairs)]
+    after = choose_pool(more, 4, "attribute")[: len(pairs)]
     assert (before & ~after).sum() <= 1
     assert not (after & ~before).any()
 
 
 def test_every_conversation_is_planned_once(pairs: list[PreferencePair]) -> None:
     twice = pairs + pairs
-    once = plan_sequences(pairs, choose_pool(pairs, 4), ViewsConfig())
-    again = plan_sequences(twice, np.tile(choose_pool(pairs, 4), 2), ViewsConfig())
+    once = plan_sequences(pairs, choose_pool(pairs, 4, "attribute"), ViewsConfig())
+    again = plan_sequences(twice, np.tile(choose_pool(pairs, 4, "attribute"), 2), ViewsConfig())
     assert len(set(once.conversations)) == len(once.conversations)
     assert set(again.conversations) == set(once.conversations)
     for name, places in once.index.items():
@@ -118,7 +137,7 @@ def test_training_rows_need_stage_one_views_only(pairs: list[PreferencePair]) ->
 
 
 def test_pool_rows_need_both_stages(pairs: list[PreferencePair]) -> None:
-    pool = choose_pool(pairs, 4)
+    pool = choose_pool(pairs, 4, "attribute")
     found = resolved(pairs, pool, ViewsConfig(adapt_head="plain", adapt_router="context"))
     for row in np.flatnonzero(pool):
         assert set(found[row]) == {
@@ -178,7 +197,7 @@ def test_no_prompt_conversation_holds_a_response(pairs: list[PreferencePair]) ->
         {"train_head": "ctx", "train_router": "ctx"},
     ]
     for changes in views:
-        found = resolved(pairs, choose_pool(pairs, 4), ViewsConfig(**changes))
+        found = resolved(pairs, choose_pool(pairs, 4, "attribute"), ViewsConfig(**changes))
         for row in found:
             for name, conversation in row.items():
                 assert (conversation.response is None) == name.endswith("/prompt")

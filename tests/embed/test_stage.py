@@ -8,8 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
 
+from micro_rm.cache.native_head import read_native_head, write_native_head
 from micro_rm.cache.pairs import read_pairs, read_request
 from micro_rm.cache.reader import FeatureStore
 from micro_rm.cache.schema import StoreError
@@ -101,6 +105,48 @@ def test_two_data_sets_share_one_store(
     assert sizes[0] < sizes[1] == len(FeatureStore(alone))
     assert [len(read_pairs(store, name)) for name in "ab"] == [16, 24]
     assert verify_store(store).problems == []
+
+
+def test_the_reward_head_of_a_causal_backbone_is_kept_beside_its_vectors(
+    embed: Embed, file: str, backbone_path: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """G-F1: a stored vector times the stored head is the backbone's own reward."""
+    job = embed("llama-reward", file, tmp_path / "store")
+    head_D = read_native_head(tmp_path / "store")
+    assert head_D is not None and head_D.shape == (32,)
+    assert verify_store(tmp_path / "store").problems == []
+    model = AutoModelForSequenceClassification.from_pretrained(
+        backbone_path("llama-reward"), dtype=torch.float32
+    )
+    keys, store = list(job.kept.sequences), FeatureStore(tmp_path / "store")
+    place_of = {bytes(key): row for row, key in enumerate(store.keys())}
+    for key in keys[:5]:
+        ids = torch.from_numpy(job.kept.sequences[key].astype(np.int64))[None]
+        with torch.inference_mode():
+            reward = float(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, 0])
+        vector_D = store.vectors(np.array([place_of[bytes(key)]]))[0]
+        assert float(vector_D @ head_D) == pytest.approx(reward, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [("llama", {}), ("bert", {}), ("llama-reward", {"pooling": "mean"})]
+)
+def test_no_head_is_written_where_it_would_not_give_the_reward(
+    name: str, changes: dict[str, Any], embed: Embed, file: str, tmp_path: Path
+) -> None:
+    """No head at all, or vectors of another read-out than the one that it was trained on."""
+    embed(name, file, tmp_path / "store", **changes)
+    assert read_native_head(tmp_path / "store") is None
+
+
+def test_embedding_again_mends_a_damaged_head(embed: Embed, file: str, tmp_path: Path) -> None:
+    """As ``verify`` says."""
+    embed("llama-reward", file, tmp_path / "store")
+    honest = read_native_head(tmp_path / "store")
+    write_native_head(tmp_path / "store", np.ones(5))
+    assert len(verify_store(tmp_path / "store").problems) == 1
+    embed("llama-reward", file, tmp_path / "store")
+    np.testing.assert_array_equal(read_native_head(tmp_path / "store"), honest)
 
 
 def test_a_shard_that_a_killed_run_left_unlisted_is_not_embedded_again(

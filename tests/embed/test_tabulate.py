@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -214,6 +215,49 @@ def test_optional_fields_of_a_pair_reach_the_table(
     assert np.isnan(table.margin[1:]).all()
 
 
+def test_ratings_become_a_column_per_attribute_with_gaps(
+    embedded: tuple[EmbeddingJob, Path, PairTable],
+) -> None:
+    """In order of appearance; a pair without a rating is NaN there; without any there are none."""
+    job, path, table = embedded
+    assert table.ratings == {}
+    first = replace(job.kept.pairs[0], ratings=(("help", 4.0, 1.0), ("brief", 0.0, math.nan)))
+    second = replace(job.kept.pairs[1], ratings=(("late", 2.0, 3.0),))
+    kept = replace(job.kept, pairs=[first, second, *job.kept.pairs[2:]])
+    ratings = make_pair_table(path, "rows", "r", {}, job.collection, kept, job.tokens).ratings
+    assert list(ratings) == ["help", "brief", "late"]
+    nothing = [math.nan, math.nan]
+    np.testing.assert_array_equal(ratings["help"][:2], [[4, 1], nothing])
+    np.testing.assert_array_equal(ratings["brief"][:2], [[0, math.nan], nothing])
+    np.testing.assert_array_equal(ratings["late"][:2], [nothing, [2, 3]])
+    for rating_Nx2 in ratings.values():
+        assert rating_Nx2.shape == (40, 2)
+        assert np.isnan(rating_Nx2[2:]).all()
+
+
+def test_a_ratings_file_reaches_the_table(
+    embed: Embed, write_rows: WriteRows, tmp_path: Path
+) -> None:
+    """From rows of prompt, response and whole numbers to chosen and rejected of every pair."""
+    rated = [
+        {
+            "prompt": f"p{n}",
+            "response": f"r{n} {side}",
+            "help": side,
+            "brief": 4 - n % 3,
+            "split": s,
+        }
+        for n, s in ((0, "train"), (1, "train"), (2, "test"))
+        for side in (1, 3)
+    ]
+    rated[0]["brief"] = None
+    embed("llama", write_rows(tmp_path / "rows.jsonl", rated), tmp_path / "store")
+    table = read_pairs(tmp_path / "store", "rows")
+    assert table.text["attribute"] == ["help"] * 3
+    np.testing.assert_array_equal(table.ratings["help"], [[3, 1]] * 3)
+    np.testing.assert_array_equal(table.ratings["brief"], [[4, math.nan], [3, 3], [2, 2]])
+
+
 def test_the_quarantine_lists_every_refusal(tmp_path: Path) -> None:
     refusals = [
         Refusal(3, "chosen", "expected text, found int", "a.jsonl"),
@@ -249,4 +293,4 @@ def test_choosing_the_pool_uses_the_configured_size(
     embedded: tuple[EmbeddingJob, Path, PairTable],
 ) -> None:
     job, _, table = embedded
-    assert np.array_equal(table.pool, choose_pool(job.collection.pairs, Config().adapt.pool))
+    assert np.array_equal(table.pool, choose_pool(job.collection.pairs, 200, "attribute"))

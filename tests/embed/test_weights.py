@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
+import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from transformers import AutoModelForSequenceClassification
 
 from micro_rm.configs.schema import BackboneConfig, ConfigError
 from micro_rm.embed import weights
-from micro_rm.embed.weights import file_sha256, find_model, score_head_name
+from micro_rm.embed.weights import file_sha256, find_model, score_head
 
 BackbonePath = Callable[[str], Path]
 needs_demo_encoder = pytest.mark.skipif(
@@ -112,12 +115,34 @@ def test_a_hub_model_is_asked_for_without_code_or_pickles(
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [("llama", None), ("llama-reward", "score.weight"), ("gpt2", None), ("bert", None)],
+    [("llama", False), ("llama-reward", True), ("gpt2", False), ("bert", False)],
 )
 def test_the_backbones_own_reward_head_is_found(
-    name: str, head: str | None, backbone_path: BackbonePath
+    name: str, head: bool, backbone_path: BackbonePath
 ) -> None:
-    assert score_head_name(backbone_path(name)) == head
+    found = score_head(backbone_path(name))
+    assert (found is not None) == head
+    if found is not None:
+        model = AutoModelForSequenceClassification.from_pretrained(backbone_path(name))
+        np.testing.assert_array_equal(found, model.score.weight[0].detach().float().numpy())
+
+
+def test_a_classifier_of_several_labels_has_no_reward_head(
+    tmp_path: Path, save_backbone: Callable[..., Path]
+) -> None:
+    assert score_head(save_backbone(tmp_path, "llama", labels=3)) is None
+
+
+def test_a_reward_head_in_16_bits_is_read_in_float32(
+    tmp_path: Path, backbone_path: BackbonePath
+) -> None:
+    """NumPy has no bfloat16: the values survive, and later arithmetic is not done in it."""
+    path = backbone_path("llama-reward")
+    model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    found = score_head(tmp_path)
+    assert found is not None and found.dtype == np.float32
+    np.testing.assert_array_equal(found, model.score.weight[0].detach().float().numpy())
 
 
 @needs_demo_encoder

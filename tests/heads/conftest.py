@@ -1,12 +1,13 @@
-"""Data for the tests of the JAX half: a small real store, and rows with planted directions."""
+"""Data for the tests of the JAX half: a small real store, examples from arrays, planted rows."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,15 @@ import numpy as np
 import pytest
 
 from micro_rm.cache.pairs import NO_ROW, TEXT_COLUMNS, PairTable, write_pairs
+from micro_rm.cache.reader import FeatureStore
 from micro_rm.cache.schema import Identity, sequence_key
 from micro_rm.cache.writer import StoreWriter
-from micro_rm.configs.schema import AdaptConfig, BackboneConfig, TrainConfig
-from micro_rm.heads.methods.interface import Problem
+from micro_rm.configs.baselines import BaselinesConfig
+from micro_rm.configs.schema import AdaptConfig, BackboneConfig, Config, DataConfig, TrainConfig
+from micro_rm.heads.features import Features
+from micro_rm.heads.methods.interface import NO_LABEL, Budget, Examples, Problem, Sides
 from micro_rm.heads.training import Rows
+from micro_rm.heads.workbench import Workbench
 
 ATTRIBUTES = ("brief", "polite")
 PROMPTS, TRAIN_PROMPTS, POOL_PROMPTS, WIDTH = 60, 40, 32, 8
@@ -64,7 +69,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
 
     ``brief`` prefers the one, ``polite`` the other, so no reward that ignores the context can be
     right in more than half of the rows. Prompts 0..39 are for training, 0..31 of them in the pool.
-    Rows that no stage reads in the ctx view have no such vectors, as in a real store.
+    Rows that no stage reads in the ctx view have no such vectors, as in a real store. The response
+    that ``brief`` prefers has 9 tokens, the other one 9 to 13.
     """
     rng = np.random.default_rng(7)
     taste_D = np.array([1.5, -1.5, 0, 0, 0, 0, 0, 0], np.float32)
@@ -113,7 +119,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
         source_row=np.arange(number_N.size),
         pool=pool_N,
         margin=np.full(number_N.size, np.nan, np.float32),
-        tokens={role: np.full(number_N.size, 9) for role in ("chosen", "rejected")},
+        tokens={
+            "chosen": np.where(likes_first_N[:, 0], 9, 9 + number_N % 5),
+            "rejected": np.where(likes_first_N[:, 0], 9 + number_N % 5, 9),
+        },
         account={"refused": 0, "shortened_sequences": 0, "prompt_overlap": 0},
     )
     write_pairs(store, table)
@@ -159,7 +168,103 @@ def _write_vectors(
 
 
 @pytest.fixture(scope="session")
-def planted() -> Planted:
+def make_bench(tiny: TinyData) -> Callable[..., Workbench]:
+    """``make_bench(table=None, native_head_D=None, **sections)``: the tiny store on a workbench.
+
+    ``table`` holds fields of the pair table that differ, ``text`` among them by column.
+    """
+
+    def make(
+        table: dict[str, Any] | None = None,
+        native_head_D: np.ndarray | None = None,
+        **sections: Any,
+    ) -> Workbench:
+        changes = dict(table or {})
+        changes["text"] = {**tiny.table.text, **changes.get("text", {})}
+        sections.setdefault("data", DataConfig(name="tiny"))
+        sections.setdefault("train", TrainConfig(validation_fraction=0.2))
+        sections.setdefault("adapt", AdaptConfig(budget=8, pool=32, draws=3))
+        features = Features(FeatureStore(tiny.store), replace(tiny.table, **changes), native_head_D)
+        return Workbench(Config(**sections), features)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_examples() -> Callable[..., Examples]:
+    """``make_examples(delta_NxD, router_input_NxD=None, **labels)``; what is not given is absent.
+
+    Responses lie on either side of the origin unless ``sides`` says where.
+    """
+
+    def make(
+        delta_NxD: np.ndarray, router_input_NxD: np.ndarray | None = None, **labels: Any
+    ) -> Examples:
+        delta_NxD = np.asarray(delta_NxD, np.float32)
+        if router_input_NxD is None:
+            router_input_NxD = np.zeros_like(delta_NxD)
+        nobody_N = np.full(len(delta_NxD), NO_LABEL)
+        sides = labels.pop("sides", Sides(delta_NxD / 2, -delta_NxD / 2))
+        named = {f"{name}_N": np.asarray(values) for name, values in labels.items()}
+        defaults = {
+            "attribute_N": nobody_N,
+            "user_N": nobody_N,
+            "group_N": nobody_N,
+            "longer_N": np.zeros(len(delta_NxD), np.float32),
+        }
+        rows = Rows(jnp.asarray(delta_NxD), jnp.asarray(router_input_NxD, jnp.float32))
+        return Examples(rows, **(defaults | named), load_sides=lambda: sides)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_budget() -> Callable[..., Budget]:
+    """``make_budget(delta_SxBxD, router_input_SxBxD, groups=1, mask=None, wording=None)``."""
+
+    def make(
+        delta_SxBxD: np.ndarray,
+        router_input_SxBxD: np.ndarray,
+        groups: int = 1,
+        mask: np.ndarray | None = None,
+        wording: np.ndarray | None = None,
+    ) -> Budget:
+        delta_SxBxD = np.asarray(delta_SxBxD, np.float32)
+        shape = delta_SxBxD.shape[:2]
+        return Budget(
+            rows=Rows(jnp.asarray(delta_SxBxD), jnp.asarray(router_input_SxBxD, jnp.float32)),
+            group_B=np.repeat(np.arange(groups), shape[1] // groups),
+            wording_SxB=np.zeros(shape, np.int64) if wording is None else wording,
+            mask_SxB=np.ones(shape, np.float32) if mask is None else mask,
+            load_sides=lambda: Sides(delta_SxBxD / 2, -delta_SxBxD / 2),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_problem(make_examples: Callable[..., Examples]) -> Callable[..., Problem]:
+    """``make_problem(train, validation=None, **fields)`` with default settings and seed 0."""
+
+    def make(train: Examples, validation: Examples | None = None, **fields: Any) -> Problem:
+        width = train.rows.delta_NxD.shape[1]
+        defaults: dict[str, Any] = {
+            "width": width,
+            "validation": validation or make_examples(np.zeros((0, width))),
+            "train_config": TrainConfig(),
+            "adapt_config": AdaptConfig(),
+            "baselines": BaselinesConfig(),
+            "key": jax.random.key(0),
+        }
+        return Problem(train=train, **(defaults | fields))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def planted(
+    make_examples: Callable[..., Examples], make_problem: Callable[..., Problem]
+) -> Planted:
     """Three orthogonal tastes in d = 32; the largest of three prompt coordinates picks one.
 
     Chosen wins with probability sigmoid(4 x component), so the data contradict every single taste.
@@ -168,15 +273,14 @@ def planted() -> Planted:
     rng = np.random.default_rng(0)
     directions_DxK = np.linalg.qr(rng.normal(size=(width, heads)))[0]
 
-    def draw(count: int) -> Rows:
+    def draw(count: int) -> Examples:
         prompt_NxD = np.zeros((count, width), np.float32)
         prompt_NxD[:, :8] = 2 * rng.normal(size=(count, 8))
         taste_N = prompt_NxD[:, :heads].argmax(axis=1)
         delta_NxD = rng.normal(size=(count, width))
         margin_N = 4 * (delta_NxD @ directions_DxK)[np.arange(count), taste_N]
         wins_N = rng.random(count) < 1 / (1 + np.exp(-margin_N))
-        delta_NxD = np.where(wins_N[:, None], delta_NxD, -delta_NxD)
-        return Rows(jnp.asarray(delta_NxD, jnp.float32), jnp.asarray(prompt_NxD))
+        return make_examples(np.where(wins_N[:, None], delta_NxD, -delta_NxD), prompt_NxD)
 
     config = TrainConfig(
         num_heads=heads,
@@ -186,5 +290,4 @@ def planted() -> Planted:
         select="last",
         router="linear",
     )
-    problem = Problem(width, draw(4096), draw(1024), config, AdaptConfig(), jax.random.key(0))
-    return Planted(directions_DxK, problem)
+    return Planted(directions_DxK, make_problem(draw(4096), draw(1024), train_config=config))

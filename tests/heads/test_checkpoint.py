@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file, save_file
 
 from micro_rm.cache.schema import StoreError
-from micro_rm.heads.checkpoint import ARRAYS, SPECS, load_models, save_models
+from micro_rm.heads.checkpoint import ARRAYS, FORMAT_VERSION, INDEX, load_models, save_models
 from micro_rm.heads.features import Scaler
 from micro_rm.heads.methods.interface import Trained
+from micro_rm.heads.methods.mixture import predict_routed
 from micro_rm.heads.model import ModelSpec, RouterKind, init
 
 D, K = 4, 3
@@ -27,7 +33,8 @@ def trained(kind: RouterKind, draws: int, seed: int) -> Trained:
     models = [init(spec, jax.random.key(seed + draw)) for draw in range(draws)]
     routers = jax.tree.map(lambda *leaves: np.stack(leaves), *[m["router"] for m in models])
     curves = {"objective": np.arange(3, dtype=np.float32)} if draws == 1 else {}
-    return Trained(spec, {"heads": models[0]["heads"], "router": routers}, curves)
+    params = {"heads": models[0]["heads"], "router": routers}
+    return Trained(params, {"spec": asdict(spec)}, curves)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +43,8 @@ def models() -> dict[str, Trained]:
         "single_bt": trained("static", 1, 0),
         "micro_stage1": trained("mlp", 1, 1),
         "micro": trained("linear", 2, 2),
+        # A method that is neither heads nor a router keeps what it likes.
+        "length_only": Trained({"slope": np.array([0.25])}, {"note": [1, None, {"deep": "x"}]}),
     }
 
 
@@ -58,9 +67,9 @@ def edit_arrays(run: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> No
 
 
 def edit_index(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    index = json.loads((run / SPECS).read_text("utf-8"))
+    index = json.loads((run / INDEX).read_text("utf-8"))
     change(index)
-    (run / SPECS).write_text(json.dumps(index), "utf-8")
+    (run / INDEX).write_text(json.dumps(index), "utf-8")
 
 
 def test_models_come_back_to_the_last_bit(
@@ -69,7 +78,7 @@ def test_models_come_back_to_the_last_bit(
     loaded, loaded_scaler = load_models(run)
     assert list(loaded) == list(models)
     for name, model in models.items():
-        assert loaded[name].spec == model.spec
+        assert loaded[name].settings == model.settings
         assert jax.tree.structure(loaded[name].params) == jax.tree.structure(dict(model.params))
         jax.tree.map(np.testing.assert_array_equal, loaded[name].params, model.params)
         assert loaded[name].curves.keys() == model.curves.keys()
@@ -80,18 +89,85 @@ def test_models_come_back_to_the_last_bit(
 
 
 def test_a_loaded_model_predicts_what_the_saved_one_did(
-    models: dict[str, Trained], scaler: Scaler, run: Path
+    models: dict[str, Trained], run: Path, make_examples: Any
 ) -> None:
     loaded, _ = load_models(run)
-    rows = scaler.apply(*np.random.default_rng(1).normal(size=(2, 5, D)).astype(np.float32))
-    for found, expected in zip(
-        loaded["micro"].predict(rows), models["micro"].predict(rows), strict=True
-    ):
-        np.testing.assert_array_equal(found, expected)
+    examples = make_examples(*np.random.default_rng(1).normal(size=(2, 5, D)))
+    found, expected = (predict_routed(of["micro"], examples) for of in (loaded, models))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert found.heads is not None and found.heads.log_weights_SxNxK.shape == (2, 5, K)
+
+
+NAMES = st.text("abcXYZ_0.- é", min_size=1, max_size=5)
+ARRAY = hnp.arrays(
+    st.sampled_from([np.float32, np.float64]),
+    hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=3),
+    elements=st.floats(allow_nan=True, width=32),
+)
+TREE = st.recursive(
+    st.dictionaries(NAMES, ARRAY, min_size=1, max_size=3),
+    lambda inner: st.dictionaries(NAMES, inner | ARRAY, min_size=1, max_size=3),
+    max_leaves=8,
+)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-99, 99)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["micro", "pal", "vpl"]),
+        st.builds(
+            Trained,
+            TREE,
+            st.dictionaries(st.text(), JSON, max_size=3),
+            st.dictionaries(NAMES, hnp.arrays(np.float32, st.integers(0, 4)), max_size=2),
+        ),
+        max_size=3,
+    )
+)
+@settings(deadline=None, max_examples=60)
+def test_any_nested_arrays_settings_and_curves_come_back(models: dict[str, Trained]) -> None:
+    """A method may keep what it likes: to the last bit, in its own precision and shape."""
+    ones = np.ones(D, np.float32)
+    with tempfile.TemporaryDirectory() as directory:
+        save_models(Path(directory), models, Scaler(ones, ones, ones))
+        loaded, _ = load_models(Path(directory))
+    assert list(loaded) == list(models)
+    for name, model in models.items():
+        found = loaded[name]
+        assert found.settings == model.settings
+        assert found.curves.keys() == model.curves.keys()
+        for left, right in ((found.params, model.params), (found.curves, model.curves)):
+            assert jax.tree.structure(left) == jax.tree.structure(right)
+            for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+                assert (one.dtype, one.shape) == (other.dtype, other.shape)
+                assert one.tobytes() == other.tobytes()
+
+
+def test_a_single_number_is_an_array_too(scaler: Scaler, tmp_path: Path) -> None:
+    save_models(tmp_path, {"x": Trained({"scale": np.array(2.5, np.float32)})}, scaler)
+    found = load_models(tmp_path)[0]["x"].params["scale"]
+    assert found.shape == ()
+    assert found == 2.5
+
+
+def test_arrays_that_are_not_contiguous_are_saved_as_they_look(
+    scaler: Scaler, tmp_path: Path
+) -> None:
+    array = np.arange(6.0).reshape(2, 3).T
+    save_models(tmp_path, {"x": Trained({"a": array})}, scaler)
+    np.testing.assert_array_equal(load_models(tmp_path)[0]["x"].params["a"], array)
 
 
 def test_there_is_no_pickle_and_nothing_unfinished_in_the_directory(run: Path) -> None:
-    assert sorted(path.name for path in run.iterdir()) == [SPECS, ARRAYS]
+    assert sorted(path.name for path in run.iterdir()) == [INDEX, ARRAYS]
 
 
 def test_saving_again_replaces_what_was_there(
@@ -102,7 +178,7 @@ def test_saving_again_replaces_what_was_there(
 
 
 def test_a_missing_index_is_named_with_the_remedy(run: Path) -> None:
-    (run / SPECS).unlink()
+    (run / INDEX).unlink()
     with pytest.raises(StoreError, match=f"{run}: no trained model here; run micro-rm train"):
         load_models(run)
 
@@ -114,7 +190,8 @@ def test_missing_arrays_are_an_error_with_the_remedy(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "leaf", ["micro/heads/kernel", "micro_stage1/router/hidden/bias", "scaler/delta_scale_D"]
+    "leaf",
+    ["micro/params/heads/kernel", "micro_stage1/params/router/hidden/bias", "scaler/delta_scale_D"],
 )
 def test_a_missing_array_is_named_with_its_file_and_the_remedy(run: Path, leaf: str) -> None:
     edit_arrays(run, lambda arrays: arrays.pop(leaf))
@@ -125,9 +202,9 @@ def test_a_missing_array_is_named_with_its_file_and_the_remedy(run: Path, leaf: 
 @pytest.mark.parametrize(
     ("leaf", "shape"),
     [
-        ("micro/heads/kernel", (D, K + 1)),
-        ("micro/router/output/bias", (3, K)),  # 3 draws where the index says 2
-        ("micro_stage1/router/hidden/kernel", (1, D + 1, 5)),
+        ("micro/params/heads/kernel", (D, K + 1)),
+        ("micro/params/router/output/bias", (3, K)),  # 3 draws where the index says 2
+        ("micro_stage1/params/router/hidden/kernel", (1, D + 1, 5)),
     ],
 )
 def test_a_misshapen_array_is_named_with_both_shapes(
@@ -147,20 +224,36 @@ def test_arrays_that_are_no_safetensors_are_an_error_with_a_remedy(run: Path) ->
         load_models(run)
 
 
-@pytest.mark.parametrize("text", ['{"format": 1, "meth', "[1, 2]", "{}"])
+@pytest.mark.parametrize("text", ['{"format": 2, "meth', "[1, 2]", "{}"])
 def test_an_index_that_cannot_be_read_is_an_error_with_a_remedy(run: Path, text: str) -> None:
-    (run / SPECS).write_text(text, "utf-8")
+    (run / INDEX).write_text(text, "utf-8")
     with pytest.raises(StoreError, match=r"damaged model .*run micro-rm train again"):
         load_models(run)
 
 
-def test_a_spec_with_an_unknown_field_is_an_error_with_a_remedy(run: Path) -> None:
-    edit_index(run, lambda index: index["methods"]["micro"]["spec"].update(depth=3))
-    with pytest.raises(StoreError, match=r"damaged model .*depth.*run micro-rm train again"):
+@pytest.mark.parametrize("key", ["settings", "params", "curves"])
+def test_an_entry_that_lacks_a_part_is_an_error_with_a_remedy(run: Path, key: str) -> None:
+    edit_index(run, lambda index: index["methods"]["micro"].pop(key))
+    with pytest.raises(StoreError, match=rf"damaged model .*{key}.*run micro-rm train again"):
         load_models(run)
 
 
-def test_another_format_is_refused_with_both_numbers(run: Path) -> None:
-    edit_index(run, lambda index: index.update(format=2))
-    with pytest.raises(StoreError, match=f"{SPECS}: format 2, expected 1"):
+def test_another_format_is_refused_with_both_numbers_and_the_remedy(run: Path) -> None:
+    edit_index(run, lambda index: index.update(format=1))
+    with pytest.raises(
+        StoreError, match=rf"{INDEX}: format 1, expected {FORMAT_VERSION}; run micro-rm train again"
+    ):
         load_models(run)
+
+
+def test_the_index_says_what_every_array_is(run: Path) -> None:
+    """For readers without this code: names and shapes of all arrays, settings as JSON."""
+    index = json.loads((run / INDEX).read_text("utf-8"))
+    arrays = load_file(run / ARRAYS)
+    named = {
+        f"{method}/params/{path}": tuple(shape)
+        for method, item in index["methods"].items()
+        for path, shape in item["params"].items()
+    }
+    assert named == {name: a.shape for name, a in arrays.items() if "/params/" in name}
+    assert index["methods"]["micro"]["settings"]["spec"]["router"] == "linear"

@@ -1,4 +1,4 @@
-"""Rows of a real store to training arrays, splits and budgets."""
+"""Rows of a real store to training arrays, and their scaling."""
 
 from __future__ import annotations
 
@@ -17,28 +17,14 @@ from micro_rm.cache.pairs import PairTable, read_pairs, write_pairs
 from micro_rm.cache.reader import FeatureStore
 from micro_rm.cache.schema import Identity, StoreError, file_checksum, sequence_key
 from micro_rm.cache.writer import StoreWriter
-from micro_rm.configs.schema import AdaptConfig, ViewsConfig
-from micro_rm.heads.features import (
-    BudgetError,
-    Features,
-    Scaler,
-    adaptable_attributes,
-    draw_budget,
-    partition,
-    stage1_rows,
-)
-
-PLAIN = ViewsConfig(adapt_head="plain", adapt_router="plain")
+from micro_rm.configs.schema import Config, DataConfig, TrainConfig
+from micro_rm.heads.features import Features, Scaler
+from micro_rm.heads.workbench import Workbench
 
 
 @pytest.fixture
 def features(tiny: Any) -> Features:
     return Features(FeatureStore(tiny.store), read_pairs(tiny.store, "tiny"))
-
-
-def with_text(table: PairTable, **columns: list[str]) -> PairTable:
-    """The same pairs with other labels."""
-    return replace(table, text={**table.text, **columns})
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -57,6 +43,20 @@ def test_arrays_are_chosen_minus_rejected_and_the_prompt_of_the_rows_asked_for(
     np.testing.assert_array_equal(delta_NxD, expected)
     np.testing.assert_array_equal(router_input_NxD, tiny.vectors[f"{router}/prompt"][rows])
     assert delta_NxD.dtype == router_input_NxD.dtype == np.float32
+
+
+def test_sides_are_both_responses_of_the_rows_asked_for(tiny: Any, features: Features) -> None:
+    rows = np.array([119, 3, 3, 0])
+    chosen_NxD, rejected_NxD = features.sides(rows, "ctx")
+    np.testing.assert_array_equal(chosen_NxD, tiny.vectors["ctx/chosen"][rows])
+    np.testing.assert_array_equal(rejected_NxD, tiny.vectors["ctx/rejected"][rows])
+    assert chosen_NxD.dtype == rejected_NxD.dtype == np.float32
+
+
+def test_no_rows_asked_for_are_no_rows(features: Features) -> None:
+    """A budget of zero reads nothing, and so cannot miss a view."""
+    for array in features.arrays(np.array([], np.int64), "ctx", "context"):
+        assert array.shape == (0, 8)
 
 
 def test_the_prompts_of_two_pairs_differ(features: Features) -> None:
@@ -178,159 +178,7 @@ def test_the_identity_changes_no_bit(values: np.ndarray) -> None:
     np.testing.assert_array_equal(rows.router_input_NxD, values[1])
 
 
-@pytest.mark.parametrize("scaling", ["raw", "standardized"])
-def test_stage_1_scales_every_row_with_statistics_of_the_training_rows(
-    tiny: Any, features: Features, scaling: str
-) -> None:
-    parts = partition(features.table, 0.3)
-    train, validation, scaler = stage1_rows(features, parts, PLAIN, scaling)
-    raw = {
-        name: (
-            tiny.vectors["plain/chosen"][rows] - tiny.vectors["plain/rejected"][rows],
-            tiny.vectors["plain/prompt"][rows],
-        )
-        for name, rows in (("train", parts.train), ("validation", parts.validation))
-    }
-    expected = Scaler.fit(*raw["train"]) if scaling == "standardized" else Scaler.identity(8)
-    np.testing.assert_array_equal(scaler.delta_scale_D, expected.delta_scale_D)
-    for rows, arrays in ((train, raw["train"]), (validation, raw["validation"])):
-        for found, wanted in zip(rows, expected.apply(*arrays), strict=True):
-            np.testing.assert_array_equal(found, wanted)
-
-
-def test_validation_may_not_take_every_training_row(features: Features) -> None:
-    parts = partition(features.table, 0.999)
-    with pytest.raises(BudgetError, match=r"'tiny' has no training rows left; lower train\.valid"):
-        stage1_rows(features, parts, PLAIN, "standardized")
-
-
-# --- partition ------------------------------------------------------------------------------------
-
-
-@given(st.floats(0, 0.99))
-@settings(deadline=None, max_examples=30)
-def test_no_row_serves_two_purposes_and_none_is_lost(tiny: Any, fraction: float) -> None:
-    parts = partition(tiny.table, fraction)
-    together = np.concatenate([parts.train, parts.validation, parts.test])
-    assert sorted(together.tolist()) == list(range(len(tiny.table)))
-
-
-def test_test_rows_are_those_of_the_data(tiny: Any) -> None:
-    parts = partition(tiny.table, 0.3)
-    assert parts.test.tolist() == [
-        row for row, split in enumerate(tiny.table.text["split"]) if split == "test"
-    ]
-
-
-def test_validation_holds_out_whole_prompts(tiny: Any) -> None:
-    parts = partition(tiny.table, 0.3)
-    prompt_id = np.asarray(tiny.table.text["prompt_id"])
-    assert parts.validation.size > 0
-    assert not set(prompt_id[parts.train]) & set(prompt_id[parts.validation])
-
-
-def test_a_larger_fraction_only_adds_validation_rows(tiny: Any) -> None:
-    """The choice hangs on the prompt alone, so it survives new data and another fraction."""
-    held_out = [set(partition(tiny.table, f).validation.tolist()) for f in (0.0, 0.1, 0.3, 0.6)]
-    assert held_out[0] == set()
-    assert held_out[0] < held_out[1] < held_out[2] < held_out[3]
-
-
-def test_the_fraction_is_the_expected_share_of_prompts() -> None:
-    rng = np.random.default_rng(0)
-    names = [rng.bytes(16).hex() for _ in range(4000)]
-    table: Any = replace(_empty_table(), text={"split": ["train"] * 4000, "prompt_id": names})
-    assert partition(table, 0.25).validation.size == pytest.approx(1000, abs=90)
-
-
-def test_only_attributes_with_a_wish_can_be_adapted_to(tiny: Any) -> None:
-    """In order of appearance; rows without an attribute or a context state no wish."""
-    attribute = ["z", "a", "z", "", "mute"] * 24
-    context = ["please", "please", "", "please", ""] * 24
-    table = with_text(tiny.table, attribute=attribute, context=context)
-    everything = np.arange(len(attribute))
-    assert adaptable_attributes(table, everything) == ["z", "a"]
-    assert adaptable_attributes(table, everything[1:2]) == ["a"]
-    assert adaptable_attributes(table, everything[3:5]) == []
-
-
-# --- budget ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("budget", "seed"), [(1, 0), (7, 0), (7, 3), (16, 1)])
-def test_a_draw_has_exactly_its_rows_per_attribute_and_none_twice(
-    tiny: Any, budget: int, seed: int
-) -> None:
-    """G-H12: training rows of the pool only, disjoint from validation and test."""
-    parts = partition(tiny.table, 0.2)
-    config = AdaptConfig(budget=budget, pool=32, draws=3)
-    rows_SxN = draw_budget(tiny.table, parts.train, config, seed)
-    attribute = np.asarray(tiny.table.text["attribute"])
-    assert rows_SxN.shape == (3, 2 * budget)
-    for draw in rows_SxN:
-        assert len(set(draw.tolist())) == draw.size
-        assert set(draw.tolist()) <= set(parts.train.tolist())
-        assert tiny.table.pool[draw].all()
-        assert [(attribute[draw] == name).sum() for name in ("brief", "polite")] == [budget] * 2
-
-
-def test_draws_depend_on_seed_and_number_and_on_nothing_else(tiny: Any) -> None:
-    parts = partition(tiny.table, 0.0)
-
-    def draw(draws: int, seed: int) -> np.ndarray:
-        config = AdaptConfig(budget=8, pool=32, draws=draws)
-        return draw_budget(tiny.table, parts.train, config, seed)
-
-    three, again, other = draw(3, 0), draw(3, 0), draw(3, 1)
-    np.testing.assert_array_equal(three, again)
-    np.testing.assert_array_equal(draw(1, 0), three[:1])
-    sets = {frozenset(rows.tolist()) for rows in (*three, *other)}
-    assert len(sets) == 6
-
-
-def test_every_pool_row_can_be_drawn(tiny: Any) -> None:
-    """No bias by position: over many draws each of the 64 pool rows occurs about evenly."""
-    parts = partition(tiny.table, 0.0)
-    rows = draw_budget(tiny.table, parts.train, AdaptConfig(budget=8, pool=32, draws=400), 0)
-    _, counts = np.unique(rows, return_counts=True)
-    assert counts.size == 64
-    assert counts == pytest.approx(100, abs=45)
-
-
-def test_rows_without_a_context_are_not_drawn(tiny: Any) -> None:
-    context = list(tiny.table.text["context"])
-    context[0::4] = [""] * len(context[0::4])  # every other prompt, attribute brief
-    table = with_text(tiny.table, context=context)
-    rows = draw_budget(
-        table, partition(table, 0.0).train, AdaptConfig(budget=16, pool=32, draws=1), 0
-    )
-    assert all(context[row] for row in rows[0])
-
-
-def test_rows_without_an_attribute_are_not_drawn(tiny: Any) -> None:
-    """They state no wish. Attributes that only occur in the test split need no budget either."""
-    attribute = ["brief" if row % 2 else "" for row in range(80)] + ["novel"] * 40
-    table = with_text(tiny.table, attribute=attribute)
-    config = AdaptConfig(budget=16, pool=32, draws=1)
-    (rows,) = draw_budget(table, partition(table, 0.0).train, config, 0)
-    assert {attribute[row] for row in rows} == {"brief"}
-
-
-def test_a_budget_of_zero_draws_no_row(tiny: Any) -> None:
-    """G-H12."""
-    config = AdaptConfig(budget=0, draws=2)
-    rows_SxN = draw_budget(tiny.table, partition(tiny.table, 0.2).train, config, 0)
-    assert rows_SxN.shape == (2, 0)
-
-
-def test_too_few_rows_name_the_attribute_both_numbers_and_the_remedies(tiny: Any) -> None:
-    parts = partition(tiny.table, 0.0)
-    with pytest.raises(BudgetError) as caught:
-        draw_budget(tiny.table, parts.train, AdaptConfig(budget=33, pool=40), 0)
-    assert str(caught.value) == (
-        "adapt.budget: expected 33 training rows with a context for attribute 'brief', found 32; "
-        "lower adapt.budget, raise adapt.pool, or add rows and contexts"
-    )
+# --- the store ------------------------------------------------------------------------------------
 
 
 def test_reading_features_leaves_the_store_untouched(tiny: Any, tmp_path: Path) -> None:
@@ -342,5 +190,8 @@ def test_reading_features_leaves_the_store_untouched(tiny: Any, tmp_path: Path) 
     before = {path: file_checksum(path) for path in files}
     features = Features(FeatureStore(store), read_pairs(store, "tiny"))
     for fraction in (0.0, 0.3):
-        stage1_rows(features, partition(features.table, fraction), PLAIN, "standardized")
+        train = TrainConfig(validation_fraction=fraction, features="standardized")
+        bench = Workbench(Config(data=DataConfig(name="tiny"), train=train), features)
+        bench.problem(adapt=False).train.load_sides()
+        bench.stage2(bench.parts.test)
     assert {path: file_checksum(path) for path in files} == before

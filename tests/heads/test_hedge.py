@@ -338,7 +338,13 @@ def linear_router(seed: int) -> dict[str, Any]:
 def budget_rows(count: int, seed: int) -> AdaptData:
     rng = np.random.default_rng(seed)
     delta, prompt = rng.normal(size=(count, K)), rng.normal(size=(count, WIDTH))
-    return AdaptData(jnp.asarray(delta), jnp.asarray(prompt))
+    return rows_of_their_own(jnp.asarray(delta), jnp.asarray(prompt))
+
+
+def rows_of_their_own(delta_NxK: jax.Array, router_input_NxD: jax.Array) -> AdaptData:
+    """Every row counts, and shares its losses with no other, as in the paper."""
+    count = len(delta_NxK)
+    return AdaptData(delta_NxK, router_input_NxD, jnp.ones(count), jnp.arange(count))
 
 
 def test_targets_stay_fixed_within_an_epoch_and_change_with_the_next() -> None:
@@ -421,6 +427,76 @@ def test_the_same_key_gives_the_same_router_and_another_key_another() -> None:
     assert (np.asarray(one["output"]["kernel"]) != np.asarray(other["output"]["kernel"])).any()
 
 
+def with_filling(rows: AdaptData, count: int, mask: float) -> AdaptData:
+    """The rows and ``count`` copies of large numbers behind them."""
+    filling = AdaptData(
+        jnp.full((count, K), 9.0).at[:, 0].set(-9.0),
+        jnp.full((count, WIDTH), 5.0),
+        jnp.full(count, mask),
+        len(rows.pool_N) + jnp.arange(count),
+    )
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), rows, filling)
+
+
+def test_a_place_without_a_row_teaches_nothing() -> None:
+    """One batch per epoch holds rows and filling alike; only a mask of zero hides the filling."""
+    rows, config = budget_rows(6, 6), AdaptConfig(tau=0.5, epochs=4, batch_size=8)
+    alone, filled, counted = (
+        fit_router(LINEAR, linear_router(6), data, config, jax.random.key(0))
+        for data in (rows, with_filling(rows, 2, mask=0.0), with_filling(rows, 2, mask=1.0))
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), filled, alone)
+    assert np.abs(np.asarray(counted[1]) - np.asarray(alone[1])).min() > 1e-3
+
+
+def test_a_batch_of_filling_alone_has_a_finite_loss() -> None:
+    data = budget_rows(4, 7)._replace(mask_N=jnp.zeros(4))
+    router, curve = fit_router(LINEAR, linear_router(7), data, CONFIG, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, router, linear_router(7))
+    np.testing.assert_array_equal(curve, np.zeros(CONFIG.epochs))
+
+
+def test_pooled_losses_are_the_mean_over_the_rows_that_count() -> None:
+    """By hand: pools {0, 3}, {1} and {2}, of which row 3 is a place without a row."""
+    losses_NxK = jnp.array([[1.0, 4], [3, 0], [5, 6], [100, 100]])
+    pool_N = jnp.array([0, 2, 1, 0])
+    found = hedge.pooled_losses(losses_NxK, jnp.array([1.0, 1, 1, 0]), pool_N)
+    np.testing.assert_array_equal(found, [[1, 4], [3, 0], [5, 6], [1, 4]])
+    found = hedge.pooled_losses(losses_NxK, jnp.ones(4), pool_N)
+    np.testing.assert_array_equal(found, [[50.5, 52], [3, 0], [5, 6], [50.5, 52]])
+    nobody = hedge.pooled_losses(losses_NxK, jnp.zeros(4), pool_N)
+    np.testing.assert_array_equal(nobody, np.zeros((4, 2)))
+
+
+@given(arrays(0, 50), st.lists(st.integers(0, N - 1), min_size=N, max_size=N))
+@settings(deadline=None, max_examples=40)
+def test_every_row_has_the_mean_loss_of_its_pool(losses_NxK: np.ndarray, pool: list[int]) -> None:
+    """In a pool of its own a row keeps its loss to the last bit."""
+    pool_N = np.array(pool)
+    found_NxK = hedge.pooled_losses(losses_NxK, jnp.ones(N), jnp.asarray(pool_N))
+    for row in range(N):
+        expected_K = losses_NxK[pool_N == pool_N[row]].mean(axis=0)
+        np.testing.assert_allclose(found_NxK[row], expected_K, rtol=1e-5, atol=1e-6)
+    alone_NxK = hedge.pooled_losses(losses_NxK, jnp.ones(N), jnp.arange(N))
+    np.testing.assert_array_equal(alone_NxK, losses_NxK)
+
+
+@pytest.mark.parametrize(("pool", "weight"), [([0, 1, 2], 2 / 3), ([0, 0, 0], 0.0)])
+def test_rows_of_one_pool_decide_together(pool: list[int], weight: float) -> None:
+    """Head 0 is a little better on two of three rows, head 1 much better on the third.
+
+    One by one the rows vote, two to one; together they follow the smaller mean loss.
+    """
+    delta_NxK = jnp.array([[1.0, 0.9, -9], [1.0, 0.9, -9], [-1.0, 1.0, -9]])
+    input_NxD = jnp.ones((3, WIDTH))
+    config = AdaptConfig(tau=1e-3, epochs=150, batch_size=4, learning_rate=0.02)
+    start = jax.tree.map(jnp.zeros_like, linear_router(0))
+    data = AdaptData(delta_NxK, input_NxD, jnp.ones(3), jnp.array(pool))
+    router, _ = fit_router(LINEAR, start, data, config, jax.random.key(0))
+    weights_K = np.exp(log_weights(LINEAR, router, input_NxD)[0])
+    np.testing.assert_allclose(weights_K, [weight, 1 - weight, 0.0], atol=0.05)
+
+
 def test_contradictory_twins_need_the_context_to_be_told_apart() -> None:
     """G-H13: a synthetic RPR, two opposite heads and every pair with both labels.
 
@@ -440,7 +516,7 @@ def test_contradictory_twins_need_the_context_to_be_told_apart() -> None:
     start = init(spec, jax.random.key(0))["router"]
     accuracy = {}
     for view, input_NxD in (("plain", prompt_NxD), ("ctx", prompt_NxD + wish_NxD)):
-        data = AdaptData(delta_NxK, jnp.asarray(input_NxD))
+        data = rows_of_their_own(delta_NxK, jnp.asarray(input_NxD))
         router, _ = fit_router(spec, start, data, config, jax.random.key(0))
         log_weights_NxK = log_weights(spec, router, data.router_input_NxD)
         wins_N = np.asarray(mixture_log_prob(delta_NxK, log_weights_NxK)) - np.log(0.5)

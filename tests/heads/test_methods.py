@@ -1,11 +1,15 @@
-"""The registry of methods: names, order and needs."""
+"""The registry of methods: names, order, and what comes before what."""
 
 from __future__ import annotations
+
+from typing import get_args
 
 import pytest
 
 from micro_rm.configs.schema import ConfigError
 from micro_rm.heads.methods import METHODS, check_names, choose_methods, load_method
+from micro_rm.heads.methods.interface import Need, Told
+from micro_rm.heads.workbench import LACKS
 
 
 def names(asked: list[str] | str) -> list[str]:
@@ -19,6 +23,8 @@ def test_a_registered_name_leads_to_the_method_of_that_name(name: str) -> None:
     assert method.summary.endswith(".")
     assert method.stage in ("train", "adapt")
     assert method.rule in ("R1", "R2")
+    assert method.told in get_args(Told)
+    assert set(method.needs) <= set(LACKS) == set(get_args(Need))
 
 
 def test_the_methods_of_the_paper_that_need_nothing_else_are_there() -> None:
@@ -26,9 +32,27 @@ def test_the_methods_of_the_paper_that_need_nothing_else_are_there() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_needed_methods_are_registered_earlier_so_that_one_pass_can_fit_all(name: str) -> None:
-    order = list(METHODS)
-    assert all(order.index(need) < order.index(name) for need in load_method(name).needs)
+def test_what_comes_first_is_registered_earlier_so_that_one_pass_can_fit_all(name: str) -> None:
+    """And in a stage that is over by then: stage 2 takes only what stage 1 has trained."""
+    order, method = list(METHODS), load_method(name)
+    for earlier in method.after:
+        assert order.index(earlier) < order.index(name)
+        assert load_method(earlier).stage == "train"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_comes_first_needs_nothing_that_its_successor_can_do_without(name: str) -> None:
+    """Or a method would be fitted without the one that it builds on."""
+    method = load_method(name)
+    for earlier in method.after:
+        assert set(load_method(earlier).needs) <= set(method.needs)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_who_adapts_needs_somebody_to_adapt_to(name: str) -> None:
+    method = load_method(name)
+    assert method.stage == "train" or "groups" in method.needs
+    assert method.told != "wish" or "contexts" in method.needs
 
 
 @pytest.mark.parametrize("asked", ["all", ["all"], ["micro", "all"]])
@@ -43,13 +67,13 @@ def test_names_come_as_a_list_or_as_text_and_leave_in_registry_order(
     assert names(asked) == check_names(asked) == ["single_bt", "static_mixture"]
 
 
-def test_what_a_method_needs_is_chosen_with_it() -> None:
+def test_what_comes_before_a_method_is_chosen_with_it() -> None:
     assert check_names("micro") == ["micro"]
     assert names("micro") == ["micro_stage1", "micro"]
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"expected all or some of single_bt, .*found 'mirco'"):
+    with pytest.raises(ConfigError, match=r"expected all or some of native_head, .*found 'mirco'"):
         check_names(["micro", "mirco"])
 
 

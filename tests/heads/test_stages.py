@@ -12,7 +12,8 @@ import pytest
 from pyarrow import parquet
 from safetensors.numpy import load_file
 
-from micro_rm.cache.pairs import write_pairs
+from micro_rm.cache.native_head import write_native_head
+from micro_rm.cache.pairs import PairTable, write_pairs
 from micro_rm.cache.schema import StoreError, file_checksum
 from micro_rm.configs.schema import (
     AdaptConfig,
@@ -24,13 +25,39 @@ from micro_rm.configs.schema import (
     TrainConfig,
 )
 from micro_rm.heads import stages
+from micro_rm.heads.adaptation import BudgetError
 from micro_rm.heads.checkpoint import load_models
-from micro_rm.heads.evaluation.protocol import validation_accuracies
-from micro_rm.heads.features import BudgetError, partition
+from micro_rm.heads.evaluation.protocol import EvaluationError
+from micro_rm.heads.methods import load_method
+from micro_rm.heads.partition import partition
+
+VALIDATED, ORACLE = "micro_stage1_best_head_validated", "micro_stage1_best_head_oracle"
 
 
 def checksums(directory: Path) -> dict[str, str]:
     return {str(path): file_checksum(path) for path in directory.rglob("*") if path.is_file()}
+
+
+def store_beside(tiny: Any, directory: Path, **changes: Any) -> StoreConfig:
+    """The vectors of the tiny store under a pair table that differs in some fields."""
+    table: PairTable = replace(tiny.table, **changes)
+    (directory / "pairs").mkdir(parents=True)
+    (directory / "manifest.json").write_bytes((tiny.store / "manifest.json").read_bytes())
+    (directory / "shards").symlink_to(tiny.store / "shards")
+    write_pairs(directory, table)
+    return StoreConfig(str(directory))
+
+
+def copy_models(done: Done, directory: Path) -> RunConfig:
+    """A run directory with the trained models of another one."""
+    for name in ("model.safetensors", "model.json"):
+        (directory / name).write_bytes((done.run / name).read_bytes())
+    return RunConfig(str(directory), seed=5)
+
+
+def predictions(run: Path, method: str) -> list[dict[str, Any]]:
+    table = parquet.read_table(run / "predictions.parquet", filters=[("method", "=", method)])
+    return table.to_pylist()
 
 
 @dataclass(frozen=True)
@@ -74,7 +101,7 @@ def done(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Done:
 def test_a_wish_in_words_decides_where_one_reward_for_all_cannot(done: Done) -> None:
     """Opposed tastes: one reward is right for one of them only, routed heads for both."""
     methods = done.content["methods"]
-    assert list(methods) == ["single_bt", "micro_stage1", "micro"]
+    assert list(methods) == ["single_bt", "micro_stage1", "micro", VALIDATED, ORACLE]
     assert methods["single_bt"]["macro"]["accuracy"] == pytest.approx(0.5, abs=0.05)
     assert methods["micro"]["macro"]["accuracy"] > 0.95
     assert methods["micro"]["draws"]["count"] == 2
@@ -98,14 +125,37 @@ def test_the_report_on_disk_is_the_one_returned_without_nan_and_with_its_record(
     assert json.loads(text, parse_constant=refuse) == done.content
     assert done.content["record"] == {"seed": 5}
     assert done.content["test"] == {"rows": 40, "prompts": 20}
-    assert {"dataset", "methods", "heads"} <= done.content.keys()
+    assert {"dataset", "methods", "heads", "verdict", "warnings"} <= done.content.keys()
+    assert done.content["budget"] == {
+        "group": "attribute",
+        "source": "train",
+        "rows_per_group": 16,
+        "groups": 2,
+        "draws": 2,
+    }
+    assert done.content["skipped"] == {}
     assert "<!doctype html>" in (done.run / "report.html").read_text("utf-8")
+
+
+def test_every_row_of_the_table_says_what_it_is_and_what_it_is_told(done: Done) -> None:
+    methods = done.content["methods"]
+    assert {name: entry["told"] for name, entry in methods.items()} == {
+        "single_bt": "prompt",
+        "micro_stage1": "prompt",
+        "micro": "wish",
+        VALIDATED: "attribute",
+        ORACLE: "attribute",
+    }
+    for name in ("single_bt", "micro_stage1", "micro"):
+        assert methods[name]["summary"] == load_method(name).summary
+    page = (done.run / "report.html").read_text("utf-8")
+    assert methods[ORACLE]["summary"] in page
 
 
 def test_stage_2_leaves_every_head_bit_as_stage_1_made_it(done: Done) -> None:
     """G-H7, on disk."""
     arrays = load_file(done.run / "model.safetensors")
-    before, after = (arrays[f"{name}/heads/kernel"] for name in ("micro_stage1", "micro"))
+    before, after = (arrays[f"{name}/params/heads/kernel"] for name in ("micro_stage1", "micro"))
     assert before.tobytes() == after.tobytes()
     assert done.adapted == ["micro"]
 
@@ -127,17 +177,16 @@ def test_metrics_have_a_line_per_method_and_epoch(done: Done) -> None:
 
 def test_every_model_is_scored_on_the_test_rows_in_the_stage_2_view(tiny: Any, done: Done) -> None:
     """Margins in the file are those of the saved heads on exactly the vectors of its pair."""
-    table = parquet.read_table(done.run / "predictions.parquet").to_pylist()
     kernel_DxK = load_models(done.run)[0]["micro"].params["heads"]["kernel"]
     rows = np.arange(80, 120)
     delta_NxD = tiny.vectors["ctx/chosen"][rows] - tiny.vectors["ctx/rejected"][rows]
-    margins_NxK = [row["margins"] for row in table if row["method"] == "micro"][:40]
+    margins_NxK = [row["margins"] for row in predictions(done.run, "micro")[:40]]
     np.testing.assert_allclose(margins_NxK, delta_NxD @ kernel_DxK, atol=1e-4)
 
 
 def test_predictions_are_those_of_the_test_rows_only(tiny: Any, done: Done) -> None:
     table = parquet.read_table(done.run / "predictions.parquet").to_pylist()
-    assert len(table) == 40 * (1 + 1 + 2)
+    assert len(table) == 40 * (1 + 1 + 2 + 1 + 1)
     test_pairs = {f"pair-{row}" for row in range(80, 120)}
     assert {row["pair_id"] for row in table} == test_pairs
     correct = [row["correct"] for row in table if row["method"] == "micro"]
@@ -168,22 +217,31 @@ def test_a_run_without_validation_rows_writes_null_not_nan(done: Done, tmp_path:
     )
     stages.train(config)
     assert '"validation_nll": null' in (tmp_path / "metrics.jsonl").read_text("utf-8")
-    assert stages.evaluate(config)["heads"]["single_bt"]["best_head_validated"] is None
-    assert '"best_head_validated": null' in (tmp_path / "report.json").read_text("utf-8")
+
+
+def test_without_validation_rows_no_head_can_be_chosen_but_by_the_oracle(
+    done: Done, tmp_path: Path
+) -> None:
+    config = replace(
+        done.config,
+        methods=["micro_stage1"],
+        train=replace(done.config.train, epochs=1, validation_fraction=0.0),
+        run=RunConfig(str(tmp_path)),
+    )
+    stages.train(config)
+    assert list(stages.evaluate(config)["methods"]) == ["micro_stage1", ORACLE]
 
 
 def test_a_budget_of_zero_scores_like_stage_1(done: Done, tmp_path: Path) -> None:
     """G-H12."""
     config = replace(
-        done.config,
-        adapt=replace(done.config.adapt, budget=0),
-        run=RunConfig(str(tmp_path), seed=5),
+        done.config, adapt=replace(done.config.adapt, budget=0), run=copy_models(done, tmp_path)
     )
-    for name in ("model.safetensors", "model.json"):
-        (tmp_path / name).write_bytes((done.run / name).read_bytes())
     stages.adapt(config)
     methods = stages.evaluate(config)["methods"]
-    assert methods["micro"] == methods["micro_stage1"]
+    differing = {"told", "summary"}
+    for key in methods["micro"].keys() - differing:
+        assert methods["micro"][key] == methods["micro_stage1"][key]
 
 
 def test_a_budget_beyond_the_pool_is_an_error_that_names_the_attribute(done: Done) -> None:
@@ -192,20 +250,138 @@ def test_a_budget_beyond_the_pool_is_an_error_that_names_the_attribute(done: Don
         stages.adapt(config)
 
 
+def test_a_budget_that_no_method_draws_stops_no_evaluation(done: Done, tmp_path: Path) -> None:
+    """A small data set can be trained and scored by methods that adapt to nothing."""
+    config = replace(
+        done.config,
+        methods=["single_bt"],
+        adapt=AdaptConfig(budget=60, pool=60),
+        run=RunConfig(str(tmp_path), seed=5),
+    )
+    stages.train(config)
+    assert stages.adapt(config) == ({}, {})
+    found = stages.evaluate(config)["methods"]["single_bt"]["macro"]
+    assert found == done.content["methods"]["single_bt"]["macro"]
+
+
 def test_without_any_context_stage_2_is_left_out_with_a_reason(
     tiny: Any, done: Done, tmp_path: Path
 ) -> None:
-    store = tmp_path / "store"
-    (store / "pairs").mkdir(parents=True)
-    (store / "manifest.json").write_bytes((tiny.store / "manifest.json").read_bytes())
-    (store / "shards").symlink_to(tiny.store / "shards")
     text = {**tiny.table.text, "context": [""] * len(tiny.table)}
-    write_pairs(store, replace(tiny.table, text=text))
-    config = replace(done.config, store=StoreConfig(str(store)))
+    config = replace(done.config, store=store_beside(tiny, tmp_path / "store", text=text))
     added, skipped = stages.adapt(config)
     assert added == {}
     assert list(skipped) == ["micro"]
-    assert "no pair has both an attribute and a context" in skipped["micro"]
+    assert "no pair has both a label to adapt to and a context" in skipped["micro"]
+
+
+def test_a_method_that_the_data_cannot_serve_is_left_out_of_training_too(
+    done: Done, tmp_path: Path
+) -> None:
+    config = replace(
+        done.config, methods="native_head,length_only", run=RunConfig(str(tmp_path), seed=5)
+    )
+    models, skipped = stages.train(config)
+    assert list(models) == ["length_only"]
+    assert skipped == {"native_head": "the backbone has no reward head of its own"}
+    report = stages.evaluate(config)
+    assert report["skipped"] == skipped
+    assert list(report["methods"]) == ["length_only"]
+    assert report["heads"] == {}
+
+
+def test_a_chosen_method_that_was_not_trained_says_so_in_the_report(
+    done: Done, tmp_path: Path
+) -> None:
+    run = copy_models(done, tmp_path)
+    report = stages.evaluate(replace(done.config, methods="length_only,micro", run=run))
+    assert list(report["skipped"]) == ["length_only"]
+    assert "run micro-rm train" in report["skipped"]["length_only"]
+
+
+def test_the_backbones_own_head_is_read_from_the_store_and_scored(
+    tiny: Any, done: Done, tmp_path: Path
+) -> None:
+    """G-F1 to the table: accuracies are those of raw vectors times the head."""
+    store = store_beside(tiny, tmp_path / "store")
+    head_D = np.array([1, 0.2, 0, 0, 1, 0, 0, 0], np.float32)
+    write_native_head(Path(store.dir), head_D)
+    config = replace(
+        done.config,
+        methods="native_head",
+        store=store,
+        train=replace(done.config.train, features="standardized"),
+        run=RunConfig(str(tmp_path / "run")),
+    )
+    stages.train(config)
+    report = stages.evaluate(config)
+    margin_N = (tiny.vectors["ctx/chosen"] - tiny.vectors["ctx/rejected"])[80:] @ head_D
+    for number, name in enumerate(("brief", "polite")):
+        found = report["methods"]["native_head"]["attributes"][name]["accuracy"]
+        assert found == np.mean(margin_N[number::2] > 0)
+    found_N = [row["probability"] for row in predictions(tmp_path / "run", "native_head")]
+    np.testing.assert_allclose(found_N, 1 / (1 + np.exp(-margin_N)), rtol=1e-4)
+
+
+# --- labelled rows of the test split --------------------------------------------------------------
+
+
+def test_rows_of_the_test_split_that_are_adapted_to_are_not_scored(
+    tiny: Any, done: Done, tmp_path: Path
+) -> None:
+    """G-B4: per draw the number of scored rows drops by exactly n per group."""
+    adapt = replace(done.config.adapt, source="test", budget=6)
+    config = replace(done.config, adapt=adapt, run=copy_models(done, tmp_path))
+    stages.adapt(config)
+    report = stages.evaluate(config)
+    assert report["budget"]["source"] == "test"
+    bench = stages.open_workbench(config)
+    assert bench.draws is not None
+    rows = predictions(tmp_path, "micro")
+    for draw, taken_B in enumerate(bench.draws.rows_SxB):
+        left_out = [row for row in rows if row["draw"] == draw and not row["scored"]]
+        expected = {tiny.table.text["pair_id"][place] for place in taken_B}
+        assert {row["pair_id"] for row in left_out} == expected
+        for name in ("brief", "polite"):
+            assert sum(row["attribute"] == name for row in left_out) == 6
+    assert all(row["scored"] for row in predictions(tmp_path, "single_bt"))
+
+
+def test_with_one_draw_the_count_beside_the_accuracy_is_what_is_left(
+    done: Done, tmp_path: Path
+) -> None:
+    """G-B4."""
+    adapt = replace(done.config.adapt, source="test", budget=6, draws=1)
+    config = replace(done.config, adapt=adapt, run=copy_models(done, tmp_path))
+    stages.adapt(config)
+    cells = stages.evaluate(config)["methods"]["micro"]["attributes"]
+    assert [cell["n"] for cell in cells.values()] == [20 - 6, 20 - 6]
+    (warning,) = [w for w in stages.evaluate(config)["warnings"] if w.startswith("Fewer")]
+    assert "brief, polite" in warning
+
+
+def test_a_budget_that_leaves_nothing_to_score_is_an_error_with_the_remedy(
+    done: Done, tmp_path: Path
+) -> None:
+    adapt = replace(done.config.adapt, source="test", budget=20)
+    config = replace(done.config, adapt=adapt, run=copy_models(done, tmp_path))
+    with pytest.raises(
+        EvaluationError, match=r"adapt\.budget takes every test row of attribute 'brief'; lower it"
+    ):
+        stages.evaluate(config)
+
+
+def test_users_can_be_adapted_to(done: Done, tmp_path: Path) -> None:
+    """In the tiny store a user is an attribute under another name."""
+    adapt = replace(done.config.adapt, group="user")
+    config = replace(done.config, adapt=adapt, run=copy_models(done, tmp_path))
+    stages.adapt(config)
+    report = stages.evaluate(config)
+    assert report["budget"]["group"] == "user"
+    assert report["methods"]["micro"] == done.content["methods"]["micro"]
+
+
+# --- mistakes -------------------------------------------------------------------------------------
 
 
 def test_vectors_made_under_other_settings_are_refused_by_name(done: Done) -> None:
@@ -221,27 +397,28 @@ def test_vectors_made_under_other_settings_are_refused_by_name(done: Done) -> No
 
 
 def test_the_best_head_is_chosen_on_validation_rows_in_the_stage_1_view(
-    tiny: Any, done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Any, done: Done
 ) -> None:
-    """G-E8 through the stage: no test row takes part in the choice."""
-    heads = done.content["heads"]["micro_stage1"]
-    assert 0.5 <= heads["best_head_validated"] <= heads["best_head_oracle"] <= 1
-    seen: list[Any] = []
+    """G-E8 through the stages: no test row takes part in the choice, and the oracle is above it."""
+    kernel_DxK = load_models(done.run)[0]["micro_stage1"].params["heads"]["kernel"]
+    held_out = partition(tiny.table, done.config.train.validation_fraction).validation
+    test = np.arange(80, 120)
 
-    def spy(models: Any, rows: Any, table: Any, table_rows: Any, test: Any) -> Any:
-        seen.append((rows, table_rows))
-        return validation_accuracies(models, rows, table, table_rows, test)
+    def correct(view: str, rows: np.ndarray, attribute: int) -> np.ndarray:
+        rows = rows[rows % 2 == attribute]
+        delta_NxD = tiny.vectors[f"{view}/chosen"][rows] - tiny.vectors[f"{view}/rejected"][rows]
+        return ((delta_NxD @ kernel_DxK) > 0).mean(axis=0)
 
-    monkeypatch.setattr(stages, "validation_accuracies", spy)
-    for name in ("model.safetensors", "model.json"):
-        (tmp_path / name).write_bytes((done.run / name).read_bytes())
-    stages.evaluate(replace(done.config, run=RunConfig(str(tmp_path), seed=5)))
-    ((rows, table_rows),) = seen
-    expected = partition(tiny.table, done.config.train.validation_fraction).validation
-    np.testing.assert_array_equal(table_rows, expected)
-    np.testing.assert_array_equal(rows.router_input_NxD, tiny.vectors["plain/prompt"][expected])
-    delta_NxD = tiny.vectors["plain/chosen"] - tiny.vectors["plain/rejected"]
-    np.testing.assert_array_equal(rows.delta_NxD, delta_NxD[expected])
+    methods = done.content["methods"]
+    for attribute, name in enumerate(("brief", "polite")):
+        chosen = int(np.argmax(correct("plain", held_out, attribute)))
+        on_test_K = correct("ctx", test, attribute)
+        validated, oracle = (
+            methods[row]["attributes"][name]["accuracy"] for row in (VALIDATED, ORACLE)
+        )
+        assert validated == pytest.approx(on_test_K[chosen])
+        assert oracle == pytest.approx(on_test_K.max())
+        assert oracle >= validated
 
 
 def test_reporting_before_evaluating_is_an_error_with_the_remedy(tmp_path: Path) -> None:

@@ -212,9 +212,8 @@ def planted_fit(planted: Any, params: Any, seed: int) -> tuple[Any, Any]:
     """The run of the planted problem from given parameters."""
     problem = planted.problem
     spec = ModelSpec(problem.width, 3, "linear", problem.train_config.router_units)
-    return fit(
-        spec, params, problem.train, problem.validation, problem.train_config, jax.random.key(seed)
-    )
+    train, validation = problem.train.rows, problem.validation.rows
+    return fit(spec, params, train, validation, problem.train_config, jax.random.key(seed))
 
 
 def planted_start(planted: Any) -> Any:
@@ -265,7 +264,7 @@ def test_training_leaves_the_features_as_they_are(planted: Any) -> None:
     """G-S20, on the device: only parameters are donated to the compiled run."""
 
     def digest() -> str:
-        rows = (*planted.problem.train, *planted.problem.validation)
+        rows = (*planted.problem.train.rows, *planted.problem.validation.rows)
         return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in rows)).hexdigest()
 
     before = digest()

@@ -141,6 +141,30 @@ def test_a_missing_rating_costs_only_its_own_attribute() -> None:
     assert (found.refusals, found.ties) == ([], Counter())
 
 
+def test_every_pair_carries_all_ratings_of_both_responses_chosen_first() -> None:
+    """Whatever attribute it is about, ties and gaps included."""
+    rows = [rated(1, "p", "x", help=4, brief=0), rated(2, "p", "y", help=1, brief=3)]
+    help_pair, brief_pair = collect(rows).pairs
+    assert help_pair.ratings == (("help", 4.0, 1.0), ("brief", 0.0, 3.0))
+    assert brief_pair.ratings == (("help", 1.0, 4.0), ("brief", 3.0, 0.0))
+    (pair,) = collect([rated(1, "p", "x", help=1, brief=2), rated(2, "p", "y", help=2)]).pairs
+    assert pair.ratings[0] == ("help", 2.0, 1.0)
+    name, chosen, rejected = pair.ratings[1]
+    assert (name, math.isnan(chosen), rejected) == ("brief", True, 2.0)
+    (tied,) = collect(
+        [rated(1, "p", "x", help=1, brief=2), rated(2, "p", "y", help=2, brief=2)]
+    ).pairs
+    assert tied.ratings[1] == ("brief", 2.0, 2.0)
+
+
+def test_ratings_are_no_part_of_a_pairs_identity() -> None:
+    """The same comparison with another grade is the same pair."""
+    (one,) = collect([rated(1, "p", "x", help=1), rated(2, "p", "y", help=2)]).pairs
+    (other,) = collect([rated(1, "p", "x", help=0), rated(2, "p", "y", help=4)]).pairs
+    assert one.ratings != other.ratings
+    assert one.pair_id == other.pair_id
+
+
 UNANIMITY = [
     # ratings of x and y under both attributes, and whether all of them agree
     ((4, 4), (1, 1), True),

@@ -10,32 +10,36 @@ import pytest
 
 from micro_rm.configs.schema import EvaluateConfig
 from micro_rm.heads.evaluation import protocol
-from micro_rm.heads.evaluation.metrics import correctness, decision_statistic, mixture_log_prob
 from micro_rm.heads.evaluation.report import build_report
 from micro_rm.heads.evaluation.verdict import verdict, warnings
-from micro_rm.heads.methods.interface import Prediction
+from micro_rm.heads.methods.interface import predict_heads, predict_reward
 
 MakeScored = Callable[..., protocol.Scored]
 
 
 @pytest.fixture(scope="session")
 def make_scored() -> MakeScored:
-    """Margins (N, K), optionally log weights (S, N, K) and a rule, to a scored method."""
+    """Margins (N, K), optionally log weights (S, N, K), a rule and a mask, to a scored method."""
 
     def make(
-        delta_NxK: np.ndarray, log_weights_SxNxK: np.ndarray | None = None, rule: str = "R1"
+        delta_NxK: np.ndarray,
+        log_weights_SxNxK: np.ndarray | None = None,
+        rule: Any = "R1",
+        counts: np.ndarray | None = None,
     ) -> protocol.Scored:
         if log_weights_SxNxK is None:
             log_weights_SxNxK = np.full((1, *delta_NxK.shape), -np.log(delta_NxK.shape[1]))
-        prediction = Prediction(delta_NxK, log_weights_SxNxK)
-        statistic = decision_statistic(rule, *prediction)
-        return protocol.Scored(
-            prediction,
-            rule,
-            mixture_log_prob(*prediction),
-            correctness(statistic),
-            statistic == 0,
-        )
+        return protocol.score(predict_heads(rule, delta_NxK, log_weights_SxNxK), rule, counts)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_reward() -> MakeScored:
+    """Differences (S, N) of a reward, and a mask, to a scored method without heads."""
+
+    def make(delta_SxN: np.ndarray, counts: np.ndarray | None = None) -> protocol.Scored:
+        return protocol.score(predict_reward(np.asarray(delta_SxN)), "R2", counts)
 
     return make
 
@@ -61,11 +65,14 @@ def make_test_rows() -> Callable[..., protocol.TestSet]:
 
 @pytest.fixture(scope="session")
 def make_report(
-    make_scored: MakeScored, make_test_rows: Callable[..., protocol.TestSet]
+    make_scored: MakeScored,
+    make_reward: MakeScored,
+    make_test_rows: Callable[..., protocol.TestSet],
 ) -> Callable[..., dict[str, Any]]:
-    """A complete report, as ``stages.report`` leaves it, of three methods on two attributes.
+    """A complete report, as ``stages.report`` leaves it, of four methods on two attributes.
 
-    ``micro`` has two draws and is right; ``single_bt`` has one head and guesses.
+    ``micro`` has two draws and is right; ``single_bt`` has one head and guesses, and so does
+    ``length_only``, which has none.
     """
 
     def make(
@@ -80,13 +87,25 @@ def make_report(
         delta_NxK = opposed_NxK + rng.normal(size=(80, 2))
         routed_NxK = np.where((attribute_N == 0)[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
         scored = {
+            "length_only": make_reward(rng.normal(size=(1, 80))),
             "single_bt": make_scored(rng.normal(size=(80, 1))),
             "static_mixture": make_scored(delta_NxK),
             "micro": make_scored(delta_NxK, np.log(np.stack([routed_NxK, routed_NxK]))),
         }
         report = build_report(dataset, test, scored, EvaluateConfig(bootstrap=200), seed=0)
+        for name, entry in report["methods"].items():
+            entry["told"] = "wish" if name == "micro" else "prompt"
+            entry["summary"] = f"What {name} does."
         report["confidence"] = 0.95
+        report["budget"] = {
+            "group": "attribute",
+            "source": "train",
+            "rows_per_group": 7,
+            "groups": 2,
+            "draws": 2,
+        }
         report["skipped"] = {}
+        report["studies"] = {}
         report["caveats"] = ["The text is synthetic."]
         report["verdict"] = verdict(report)
         nothing = {"refused": 0, "shortened_sequences": 0, "prompt_overlap": 0}

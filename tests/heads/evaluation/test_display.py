@@ -1,4 +1,4 @@
-"""The result table of the terminal."""
+"""The result tables of the terminal."""
 
 from __future__ import annotations
 
@@ -6,56 +6,108 @@ import io
 import re
 from typing import Any
 
+import pytest
 from rich.console import Console
+from rich.table import Table
 
-from micro_rm.heads.evaluation.display import method_table
+from micro_rm.heads.evaluation.display import (
+    attribute_table,
+    best_method,
+    headline_methods,
+    method_table,
+)
 
 
-def shown(report: dict[str, Any], *, colour: bool = False) -> str:
+def shown(table: Table, *, colour: bool = False) -> str:
     stream = io.StringIO()
-    Console(file=stream, width=140, force_terminal=colour).print(method_table(report))
+    Console(file=stream, width=140, force_terminal=colour).print(table)
     return stream.getvalue()
 
 
-def test_every_accuracy_stands_beside_its_count(make_report: Any) -> None:
+def lines_of(table: Table) -> dict[str, list[str]]:
+    """Words of every line by the first of them."""
+    lines = [line.split() for line in shown(table).splitlines() if line.strip()]
+    return {words[0]: words for words in lines}
+
+
+def with_accuracy(report: dict[str, Any], name: str, like: str, accuracy: float) -> None:
+    """Add a method with another one's numbers and its own macro accuracy."""
+    entry = report["methods"][like]
+    report["methods"][name] = {**entry, "macro": {**entry["macro"], "accuracy": accuracy}}
+
+
+def test_every_method_is_a_row_with_interval_spread_loss_and_what_it_is_told(
+    make_report: Any,
+) -> None:
+    report = make_report()
+    lines = lines_of(method_table(report))
+    assert lines["method"] == ["method", "macro", "95%", "interval", "draws", "NLL", "told"]
+    assert list(lines)[1:] == list(report["methods"])
+    for name, method in report["methods"].items():
+        macro, spread = method["macro"], f"±{method['draws']['std']:.3f}"
+        assert lines[name] == [
+            name,
+            f"{macro['accuracy']:.3f}",
+            f"{macro['low']:.3f}-{macro['high']:.3f}",
+            *([spread] if name == "micro" else []),  # the others have one draw
+            f"{method['nll']:.3f}",
+            "wish" if name == "micro" else "prompt",
+        ]
+
+
+def test_the_best_method_is_bold_and_an_oracle_never_is(make_report: Any) -> None:
+    report = make_report()
+    with_accuracy(report, "micro_best_head_oracle", like="micro", accuracy=0.9999)
+    assert best_method(report) == "micro"
+    best = f"{report['methods']['micro']['macro']['accuracy']:.3f}"
+    text = shown(method_table(report), colour=True)
+    assert re.findall(r"\x1b\[1m *([0-9.]+) *\x1b", text) == [best]
+    assert "1.000" in text
+
+
+def test_best_heads_stand_below_their_owner(make_report: Any) -> None:
+    report = make_report()
+    for kind in ("oracle", "validated"):
+        with_accuracy(report, f"static_mixture_best_head_{kind}", "static_mixture", 0.5)
+    firsts = [line.split("  0")[0].rstrip() for line in shown(method_table(report)).splitlines()]
+    place = firsts.index("static_mixture")
+    assert firsts[place + 1 : place + 3] == ["  best head, validated", "  best head, oracle"]
+    assert firsts[place + 3] == "micro"
+
+
+def test_every_accuracy_of_an_attribute_stands_beside_its_count(make_report: Any) -> None:
     """G-E5: counts printed with every accuracy."""
     report = make_report()
-    lines = {line.split()[0]: line.split() for line in shown(report).splitlines() if line.strip()}
-    assert lines["accuracy"] == ["accuracy", "n", "single_bt", "static_mixture", "micro"]
+    lines = lines_of(attribute_table(report, ["single_bt", "micro"]))
+    assert lines["accuracy"] == ["accuracy", "n", "single_bt", "micro"]
     for attribute in ("brief", "polite"):
-        values = [m["attributes"][attribute]["accuracy"] for m in report["methods"].values()]
-        assert lines[attribute] == [attribute, "40", *(f"{value:.3f}" for value in values)]
-    macros = [method["macro"]["accuracy"] for method in report["methods"].values()]
-    assert lines["macro"] == ["macro", "80", *(f"{value:.3f}" for value in macros)]
+        cells = [report["methods"][m]["attributes"][attribute] for m in ("single_bt", "micro")]
+        values = [f"{cell['accuracy']:.3f}" for cell in cells]
+        assert lines[attribute] == [attribute, "40", *values]
 
 
-def test_interval_oracle_and_loss_are_shown_for_every_method(make_report: Any) -> None:
+def test_the_best_of_an_attribute_is_bold(make_report: Any) -> None:
     report = make_report()
-    text = shown(report)
-    assert "95% interval" in text
-    for name, method in report["methods"].items():
-        assert f"{method['macro']['low']:.3f}-{method['macro']['high']:.3f}" in text
-        assert f"{method['nll']:.3f}" in text
-        assert f"{report['heads'][name]['best_head_oracle']:.3f}" in text
+    text = shown(attribute_table(report, ["single_bt", "static_mixture", "micro"]), colour=True)
+    for attribute in ("brief", "polite"):
+        line = next(line for line in text.splitlines() if line.startswith(attribute))
+        best = report["methods"]["micro"]["attributes"][attribute]["accuracy"]
+        assert re.findall(r"\x1b\[1m *([0-9.]+) *\x1b", line) == [f"{best:.3f}"]
 
 
-def test_the_best_of_a_row_is_bold(make_report: Any) -> None:
+def test_the_headline_shows_the_reference_the_stages_of_micro_and_the_best(
+    make_report: Any,
+) -> None:
     report = make_report()
-    best = f"{report['methods']['micro']['macro']['accuracy']:.3f}"
-    macro = next(line for line in shown(report, colour=True).splitlines() if "macro" in line)
-    assert re.search(rf"\x1b\[1m *{best}\x1b", macro)
-    assert macro.count("\x1b[1m") == 1
+    assert headline_methods(report) == ["single_bt", "static_mixture", "micro"]
+    with_accuracy(report, "vpl", like="micro", accuracy=0.999)
+    with_accuracy(report, "micro_best_head_oracle", like="micro", accuracy=1.0)
+    with_accuracy(report, "pal", like="micro", accuracy=0.3)
+    assert headline_methods(report) == ["single_bt", "static_mixture", "micro", "vpl"]
 
 
-def test_a_name_in_brackets_is_shown_as_it_is(make_report: Any) -> None:
+@pytest.mark.parametrize("names", [("[red]", "[/polite]")])
+def test_a_name_in_brackets_is_shown_as_it_is(make_report: Any, names: tuple[str, str]) -> None:
     """Not as markup of the terminal library, which swallows or refuses it."""
-    text = shown(make_report(names=("[red]", "[/polite]")))
-    assert "[red]" in text
-    assert "[/polite]" in text
-
-
-def test_a_validated_head_that_nobody_could_choose_is_a_dash(make_report: Any) -> None:
-    report = make_report()
-    report["heads"]["micro"]["best_head_validated"] = 0.625
-    (line,) = (line for line in shown(report).splitlines() if "best head (valid.)" in line)
-    assert line.split()[-3:] == ["-", "-", "0.625"]
+    text = shown(attribute_table(make_report(names=names), ["micro"]))
+    assert all(name in text for name in names)

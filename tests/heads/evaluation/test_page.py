@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from micro_rm.heads.evaluation.diagnostics import flags
 from micro_rm.heads.evaluation.page import render_page, shade
+from micro_rm.heads.evaluation.verdict import standing
 
 CURVES = {
     "micro": {"cross_entropy": np.array([1.0, 0.5])},
@@ -39,18 +41,16 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(make_report: Any) -> str:
-    summaries = {"micro": "Routed heads.", "single_bt": "One reward."}
-    return render_page(make_report(), summaries, CURVES)
+    return render_page(make_report(), CURVES)
 
 
 def test_the_page_names_every_method_attribute_and_head(page: str) -> None:
     text = " ".join(Page(page).words)
     for word in ("single_bt", "static_mixture", "micro", "brief", "polite", "tiny"):
         assert word in text
-    assert "Routed heads." in text
-    assert "Mean of 2 draws" in text
-    # static_mixture has no summary: a page of another version still renders.
-    assert "A method of another version of micro-rm." in text
+    for name in ("length_only", "single_bt", "static_mixture", "micro"):
+        assert f"What {name} does." in text
+    assert text.count("Mean of 2 draws") == 1  # of micro
 
 
 def test_the_page_shows_the_numbers_of_the_report(page: str, make_report: Any) -> None:
@@ -66,6 +66,47 @@ def test_the_page_shows_the_numbers_of_the_report(page: str, make_report: Any) -
         assert sentence in text
 
 
+def test_the_page_says_what_every_method_is_told_and_learns_from(make_report: Any) -> None:
+    report = make_report()
+    page = render_page(report, {})
+    table = page[page.index("<h2>Methods</h2>") : page.index("<h2>Differences</h2>")]
+    cells = dict(re.findall(r'<tr><th scope="row">(\w+)</th><td>(\w+)</td>', table))
+    assert cells == {name: "wish" if name == "micro" else "prompt" for name in report["methods"]}
+    assert "2 draws of 7 labelled rows per attribute" in page
+    assert "never scored in that draw" not in page
+    report["budget"] |= {"source": "test", "group": "user"}
+    other = render_page(report, {})
+    assert "7 labelled rows per user" in other
+    assert "from the test rows, never scored in that draw" in other
+
+
+def test_flags_are_warnings_on_the_page(make_report: Any) -> None:
+    """Collapsed heads, unused heads and deaf routers, as ``diagnostics.flags`` words them."""
+    report = make_report()
+    report["heads"]["micro"] |= {"usage": [1.0, 0.0], "routing_nats": 0.0}
+    report["heads"]["static_mixture"]["correlation"] = [[1.0, 1.0], [1.0, 1.0]]
+    found = flags(report["heads"], owners=["static_mixture"], routers=["micro"])
+    assert len(found) == 3
+    assert 'class="warn"' not in render_page(report, {})
+    report["warnings"] = found
+    text = render_page(report, {})
+    assert text.count('class="warn"') == 3
+    for sentence in found:
+        assert sentence in " ".join(Page(text).words)
+
+
+def test_the_page_says_which_differences_are_beyond_noise(page: str, make_report: Any) -> None:
+    table = page[page.index("<h2>Differences</h2>") :]
+    table = table[: table.index("</table>")]
+    rows = re.findall(r'<th scope="row">(\w+)</th><td>(\w+)</td>.*<td>(\w+)</td></tr>', table)
+    words = {"better": "better", "worse": "worse", "noise": "no"}
+    assert rows == [
+        (item["method"], item["against"], words[standing(item)])
+        for item in make_report()["comparisons"]
+    ]
+    assert {row[2] for row in rows} == {"better", "worse", "no"}
+
+
 def test_only_methods_with_several_heads_get_a_table_of_heads(page: str) -> None:
     assert "Heads of micro" in page
     assert "Heads of static_mixture" in page
@@ -74,6 +115,18 @@ def test_only_methods_with_several_heads_get_a_table_of_heads(page: str) -> None
 
 def test_the_best_of_a_column_is_marked(page: str) -> None:
     """micro wins the macro and both attributes of the fixture."""
+    row = page[page.index('<th scope="row">micro</th>') :]
+    row = row[: row.index("</tr>")]
+    assert row.count('class="win"') == page.count('class="win"') == 3
+
+
+def test_an_oracle_wins_no_column(make_report: Any) -> None:
+    report = make_report()
+    perfect = {**report["methods"]["micro"], "attributes": {}}
+    for name, cell in report["methods"]["micro"]["attributes"].items():
+        perfect["attributes"][name] = {**cell, "accuracy": 1.0}
+    report["methods"]["micro_best_head_oracle"] = perfect
+    page = render_page(report, {})
     row = page[page.index('<th scope="row">micro</th>') :]
     row = row[: row.index("</tr>")]
     assert row.count('class="win"') == page.count('class="win"') == 3
@@ -102,14 +155,14 @@ def test_names_cannot_smuggle_in_markup(make_report: Any) -> None:
     """Data set, attributes, heads, methods, reasons, warnings, record: text stays text."""
     account = {"refused": 0, "shortened_sequences": 0, "prompt_overlap": 0}
     report = make_report(dataset=ATTACK, names=(ATTACK, "polite & <b>kind</b>"), account=account)
-    report["methods"][ATTACK] = report["methods"].pop("micro")
+    report["methods"][ATTACK] = report["methods"].pop("micro") | {"summary": ATTACK}
     report["heads"][ATTACK] = report["heads"].pop("micro")
     report["skipped"] = {"pal": ATTACK}
     report["caveats"].append(ATTACK)
     report["warnings"].append(ATTACK)
     report["verdict"].append(ATTACK)
     report["record"]["config"] = {"data": {"train": ATTACK + "</pre>"}}
-    page = render_page(report, {ATTACK: ATTACK}, {ATTACK: CURVES["micro"]})
+    page = render_page(report, {ATTACK: CURVES["micro"]})
     parsed = Page(page)
     assert not {"script", "b"} & set(parsed.tags)
     assert "<script" not in page.lower()
@@ -119,7 +172,7 @@ def test_names_cannot_smuggle_in_markup(make_report: Any) -> None:
 
 
 def test_a_report_without_curves_has_no_figure(make_report: Any) -> None:
-    page = render_page(make_report(), {}, {})
+    page = render_page(make_report(), {})
     assert "<svg" not in page
     assert "<h2>Training</h2>" in page
 
@@ -136,14 +189,3 @@ def test_a_report_without_curves_has_no_figure(make_report: Any) -> None:
 )
 def test_a_cell_is_blue_above_the_middle_and_red_below(value: float, colour: str) -> None:
     assert shade(value, 0.0, 1.0) == colour
-
-
-def test_the_best_single_heads_are_labelled_validated_and_oracle(make_report: Any) -> None:
-    report = make_report()
-    assert "chosen on validation rows" not in render_page(report, {}, {})
-    for heads in report["heads"].values():
-        heads["best_head_validated"] = 0.123
-    page = render_page(report, {}, {})
-    assert "chosen on validation rows, gives a macro accuracy of 0.123." in page
-    oracle = report["heads"]["micro"]["best_head_oracle"]
-    assert f"would give {oracle:.3f}, an upper bound" in page

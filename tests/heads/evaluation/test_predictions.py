@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from pyarrow import parquet
 
+from micro_rm.configs.schema import EvaluateConfig
 from micro_rm.heads.evaluation import protocol
 from micro_rm.heads.evaluation.predictions import write_predictions
-from micro_rm.heads.features import partition
+from micro_rm.heads.evaluation.report import build_report
+from micro_rm.heads.partition import partition
 
 
 def test_every_method_draw_and_row_is_written_with_its_labels(
-    tiny: Any, make_scored: Any, tmp_path: Path
+    tiny: Any, make_scored: Any, make_reward: Any, tmp_path: Path
 ) -> None:
     rows = partition(tiny.table, 0.0).test
     test = protocol.make_test_set(tiny.table, rows)
@@ -22,9 +25,10 @@ def test_every_method_draw_and_row_is_written_with_its_labels(
     delta_NxK = rng.normal(size=(40, 2))
     delta_NxK[5] = 0.0
     weights_SxNxK = rng.dirichlet([1, 1], size=(3, 40))
+    counts_SxN = rng.random((3, 40)) < 0.8
     scored = {
-        "single_bt": make_scored(delta_NxK[:, :1]),
-        "micro": make_scored(delta_NxK, np.log(weights_SxNxK), rule="R2"),
+        "length_only": make_reward(delta_NxK[None, :, 0]),
+        "micro": make_scored(delta_NxK, np.log(weights_SxNxK), rule="R2", counts=counts_SxN),
     }
     path = tmp_path / "predictions.parquet"
     write_predictions(path, tiny.table, test, scored)
@@ -45,17 +49,24 @@ def test_every_method_draw_and_row_is_written_with_its_labels(
         assert row["probability"] == np.exp(scored["micro"].log_prob_SxN[draw, place])
         assert row["correct"] == scored["micro"].correct_SxN[draw, place]
         assert row["tie"] == (place == 5)
+        assert row["scored"] == counts_SxN[draw, place]
     assert micro[5]["correct"] == 0.5
+    for row in table[:40]:  # a method without heads has no margins and weights to show
+        assert (row["margins"], row["weights"], row["scored"]) == (None, None, True)
 
 
 def test_the_macro_accuracy_can_be_rebuilt_from_the_file(
     tiny: Any, make_scored: Any, tmp_path: Path
 ) -> None:
     test = protocol.make_test_set(tiny.table, partition(tiny.table, 0.0).test)
-    scored = make_scored(np.random.default_rng(1).normal(size=(40, 1)))
+    rng = np.random.default_rng(1)
+    counts_SxN = rng.random((1, 40)) < 0.6
+    scored = make_scored(rng.normal(size=(40, 1)), counts=counts_SxN)
     write_predictions(tmp_path / "p.parquet", tiny.table, test, {"a": scored})
-    table = parquet.read_table(tmp_path / "p.parquet")
+    table = parquet.read_table(tmp_path / "p.parquet", filters=[("scored", "=", True)])
     found = table.group_by("attribute").aggregate([("correct", "mean")]).to_pylist()
-    for number, name in enumerate(test.attributes):
-        (mean,) = (row["correct_mean"] for row in found if row["attribute"] == name)
-        assert mean == scored.correct_SxN[0, test.attribute_N == number].mean()
+    report = build_report("tiny", test, {"a": scored}, EvaluateConfig(bootstrap=5), 0)
+    cells = report["methods"]["a"]["attributes"]
+    rebuilt = {row["attribute"]: row["correct_mean"] for row in found}
+    assert rebuilt == pytest.approx({name: cell["accuracy"] for name, cell in cells.items()})
+    assert sum(cell["n"] for cell in cells.values()) == table.num_rows == counts_SxN.sum()

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from micro_rm.heads.evaluation import protocol
-from micro_rm.heads.features import partition
-from micro_rm.heads.methods.interface import Trained
-from micro_rm.heads.model import ModelSpec
-from micro_rm.heads.training import Rows
+from micro_rm.heads.evaluation.metrics import head_accuracy
+from micro_rm.heads.methods.interface import HeadOutputs, predict_heads, predict_reward
+from micro_rm.heads.partition import partition
+
+S, N, K = 3, 12, 4
 
 
 def test_a_test_set_numbers_its_prompts_and_attributes(tiny: Any) -> None:
@@ -54,51 +56,118 @@ def test_an_attribute_without_test_rows_is_named_with_its_training_rows(tiny: An
         protocol.make_test_set(tiny.table, brief_only)
 
 
-def constant_model(logits_K: list[float]) -> Trained:
-    """Two heads that read one coordinate each, under fixed weights."""
-    spec = ModelSpec(2, 2, "static")
-    return Trained(
-        spec, {"heads": {"kernel": jnp.eye(2)}, "router": {"logits": jnp.array([logits_K])}}
-    )
-
-
-def test_every_model_is_scored_on_the_same_rows_under_its_own_rule() -> None:
-    """G-E1 through the whole scorer: R1 rejects what R2 accepts."""
-    model = constant_model(np.log([0.3, 0.7]).tolist())
-    rows = Rows(jnp.array([[6.0, -1.0], [0.0, 0.0], [3.0, 3.0]]), jnp.zeros((3, 2)))
-    scored = protocol.score({"a": model, "b": model}, {"a": "R1", "b": "R2"}, rows)
-    assert [scored["a"].rule, scored["b"].rule] == ["R1", "R2"]
-    assert scored["a"].correct_SxN.tolist() == [[0.0, 0.5, 1.0]]
-    assert scored["b"].correct_SxN.tolist() == [[1.0, 0.5, 1.0]]
-    assert scored["a"].tie_SxN.tolist() == scored["b"].tie_SxN.tolist() == [[False, True, False]]
-    np.testing.assert_allclose(np.exp(scored["a"].log_prob_SxN[0, :2]), [0.4875, 0.5], atol=5e-5)
-
-
-@pytest.mark.parametrize("rule", ["R1", "R2"])
-def test_one_head_is_scored_the_same_under_any_router(rule: str) -> None:
-    """G-E6: random weights on K = 1 change nothing."""
-    delta, prompt = np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32)
-    rows = Rows(jnp.asarray(delta), jnp.asarray(prompt))
-    heads = {"kernel": jnp.ones((3, 1))}
-    static = Trained(
-        ModelSpec(3, 1, "static"), {"heads": heads, "router": {"logits": jnp.array([[5.0]])}}
-    )
-    output = {"kernel": jnp.full((1, 3, 1), 7.0), "bias": jnp.array([[-2.0]])}
-    linear = Trained(ModelSpec(3, 1, "linear"), {"heads": heads, "router": {"output": output}})
-    one, other = protocol.score({"s": static, "l": linear}, {"s": rule, "l": rule}, rows).values()
-    jax.tree.map(np.testing.assert_array_equal, one.prediction, other.prediction)
-    np.testing.assert_array_equal(one.correct_SxN, other.correct_SxN)
-    np.testing.assert_array_equal(one.log_prob_SxN, other.log_prob_SxN)
-
-
-def test_validation_accuracies_are_per_head_and_numbered_as_the_test_attributes(tiny: Any) -> None:
-    """Rows of attributes that are not tested are left out; a tested one without rows is NaN."""
+def test_attributes_of_other_rows_are_numbered_as_the_test_attributes(tiny: Any) -> None:
+    """Rows of attributes that are not tested are nobody's."""
     text = {**tiny.table.text, "attribute": ["b", "a", "a", "", "odd"] * 24}
     table = replace(tiny.table, text=text)
     test = replace(
         protocol.make_test_set(tiny.table, np.arange(80, 120)), attributes=("a", "b", "(none)", "c")
     )
-    rows = Rows(jnp.array([[1.0, -1], [1, -1], [-1, -1], [0, 1], [1, 1]]), jnp.zeros((5, 2)))
-    model = constant_model([0.0, 0.0])
-    found = protocol.validation_accuracies({"m": model}, rows, table, np.arange(5), test)
-    np.testing.assert_array_equal(found["m"], [[0.5, 1.0, 0.5, np.nan], [0.0, 0.0, 1.0, np.nan]])
+    assert protocol.attribute_places(table, np.array([4, 0, 1, 3, 2]), test).tolist() == [
+        -1,
+        1,
+        0,
+        2,
+        0,
+    ]
+
+
+# --- judging a prediction -------------------------------------------------------------------------
+
+
+def test_rows_are_judged_by_the_statistic_of_the_methods_own_rule() -> None:
+    """G-E1 through the scorer: R1 rejects what R2 accepts."""
+    delta_NxK = np.array([[6.0, -1.0], [0.0, 0.0], [3.0, 3.0]])
+    log_weights = np.log(np.tile([0.3, 0.7], (1, 3, 1)))
+    one, other = (
+        protocol.score(predict_heads(rule, delta_NxK, log_weights), rule) for rule in ("R1", "R2")
+    )
+    assert (one.rule, other.rule) == ("R1", "R2")
+    assert one.correct_SxN.tolist() == [[0.0, 0.5, 1.0]]
+    assert other.correct_SxN.tolist() == [[1.0, 0.5, 1.0]]
+    assert one.tie_SxN.tolist() == other.tie_SxN.tolist() == [[False, True, False]]
+    np.testing.assert_allclose(np.exp(one.log_prob_SxN[0, :2]), [0.4875, 0.5], atol=5e-5)
+    assert one.heads is not None and one.heads.delta_NxK is delta_NxK
+
+
+def test_all_rows_count_unless_a_draw_of_the_method_took_them() -> None:
+    """A method without draws has adapted to no row, whatever the others took."""
+    mask_SxN = np.random.default_rng(0).random((S, N)) < 0.5
+    adapted = protocol.score(predict_reward(np.ones((S, N))), "R2", mask_SxN)
+    np.testing.assert_array_equal(adapted.counts_SxN, mask_SxN)
+    plain = protocol.score(predict_reward(np.ones((1, N))), "R2", mask_SxN)
+    np.testing.assert_array_equal(plain.counts_SxN, np.ones((1, N), bool))
+    unasked = protocol.score(predict_reward(np.ones((S, N))), "R2")
+    np.testing.assert_array_equal(unasked.counts_SxN, np.ones((S, N), bool))
+
+
+@given(
+    hnp.arrays(np.int8, (S, N), elements=st.integers(-1, 1)),
+    hnp.arrays(bool, (S, N)),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_row_is_worth_its_mean_over_the_draws_that_score_it(
+    sign_SxN: np.ndarray, mask_SxN: np.ndarray
+) -> None:
+    """G-B4: what an uncounted draw says about a row changes nothing."""
+    scored = protocol.score(predict_reward(sign_SxN.astype(float)), "R2", mask_SxN)
+    for row in range(N):
+        values = [(s + 1) / 2 for s, m in zip(sign_SxN[:, row], mask_SxN[:, row], strict=True) if m]
+        found = scored.mean_correct_N[row]
+        assert np.isnan(found) if not values else found == pytest.approx(np.mean(values))
+    lies_SxN = np.where(mask_SxN, sign_SxN, -sign_SxN).astype(float)
+    other = protocol.score(predict_reward(lies_SxN), "R2", mask_SxN)
+    np.testing.assert_array_equal(other.mean_correct_N, scored.mean_correct_N)
+
+
+# --- one head alone -------------------------------------------------------------------------------
+
+
+def heads_of(delta_NxK: np.ndarray) -> HeadOutputs:
+    """Heads under weights that no best-head row may read."""
+    return HeadOutputs(delta_NxK, np.full((1, *delta_NxK.shape), np.nan))
+
+
+def test_the_best_head_of_a_rows_attribute_decides_alone(make_test_rows: Any) -> None:
+    test = make_test_rows([0, 1, 1], range(3), "p", "q")
+    delta_NxK = np.array([[1.0, -2], [3, 0], [5, -6]])
+    scored = protocol.score_best_heads(
+        heads_of(delta_NxK), test, np.array([[0.9, 0.1], [0.2, 0.8]])
+    )
+    assert scored.correct_SxN.tolist() == [[1.0, 0.5, 0.0]]
+    assert scored.tie_SxN.tolist() == [[False, True, False]]
+    wins_N = 1 / (1 + np.exp([-1.0, 0, 6]))
+    np.testing.assert_allclose(np.exp(scored.log_prob_SxN), [wins_N])
+    assert scored.heads is None
+
+
+def test_an_attribute_without_selecting_rows_falls_back_to_the_first_head(
+    make_test_rows: Any,
+) -> None:
+    test = make_test_rows([0, 1], range(2), "p", "q")
+    select_KxA = np.array([[np.nan, 0.2], [np.nan, 0.9]])
+    scored = protocol.score_best_heads(heads_of(np.array([[1.0, -1], [-1, 1]])), test, select_KxA)
+    assert scored.correct_SxN.tolist() == [[1.0, 1.0]]
+
+
+@given(
+    hnp.arrays(np.float32, (N, K), elements=st.integers(-2, 2)),
+    hnp.arrays(np.int64, N, elements=st.integers(0, 2)),
+    hnp.arrays(np.float64, (K, 3), elements=st.floats(0, 1) | st.just(np.nan)),
+)
+@settings(deadline=None, max_examples=100)
+def test_the_oracle_is_at_least_as_good_as_any_other_choice_in_every_attribute(
+    make_test_rows: Any, delta_NxK: np.ndarray, attribute_N: np.ndarray, select_KxA: np.ndarray
+) -> None:
+    """G-E8: by construction, ties included; and it is the best head's accuracy."""
+    test = make_test_rows(attribute_N, np.arange(N), "p", "q", "r")
+    with np.errstate(invalid="ignore"):
+        accuracy_KxA = head_accuracy(delta_NxK, attribute_N, 3)
+    oracle, chosen = (
+        protocol.score_best_heads(heads_of(delta_NxK), test, by).correct_SxN[0]
+        for by in (accuracy_KxA, select_KxA)
+    )
+    for number in set(attribute_N.tolist()):
+        rows = attribute_N == number
+        assert oracle[rows].mean() >= chosen[rows].mean()
+        assert oracle[rows].mean() == pytest.approx(accuracy_KxA[:, number].max())

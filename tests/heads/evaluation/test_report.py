@@ -13,8 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micro_rm.configs.schema import EvaluateConfig
-from micro_rm.heads.evaluation.metrics import expected_calibration_error
-from micro_rm.heads.evaluation.report import build_report
+from micro_rm.heads.evaluation.metrics import expected_calibration_error, head_accuracy
+from micro_rm.heads.evaluation.report import (
+    ORACLE,
+    VALIDATED,
+    best_head_summary,
+    build_report,
+    with_best_heads,
+)
 
 CONFIG = EvaluateConfig(bootstrap=200)
 
@@ -36,7 +42,7 @@ def test_the_report_has_every_key_of_the_contract_and_survives_json(make_report:
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert {"dataset", "record", "methods", "heads"} <= report.keys()
     assert report["dataset"] == "tiny"
-    assert report["methods"].keys() == report["heads"].keys()
+    assert set(report["heads"]) == set(report["methods"]) - {"length_only"}  # it has no heads
     for method in report["methods"].values():
         assert {"rule", "macro", "attributes", "nll", "ece"} <= method.keys()
         assert method["macro"].keys() >= {"accuracy", "low", "high"}
@@ -51,6 +57,8 @@ def test_the_report_has_every_key_of_the_contract_and_survives_json(make_report:
         assert all(len(accuracy_K) == count for accuracy_K in heads["accuracy"].values())
         assert len(heads["usage"]) == len(heads["names"]) == count
         assert all(isinstance(head, str) for head in heads["names"])
+        assert len(heads["correlation"]) == len(heads["correlation"][0]) == count
+        assert 0 <= heads["routing_nats"] <= math.log(count)
     assert all(math.isfinite(number) for number in numbers(report))
 
 
@@ -209,16 +217,38 @@ def test_a_method_compared_with_itself_differs_by_exactly_nothing(
     assert comparison == {"method": "b", "against": "a", "difference": 0, "low": 0, "high": 0}
 
 
-def test_a_method_is_compared_with_the_first_one_and_with_the_one_before_it(
+def compared(scored: dict[str, Any], test: Any) -> list[tuple[str, str, float]]:
+    comparisons = build_report("x", test, scored, CONFIG, 0)["comparisons"]
+    return [(item["method"], item["against"], item["difference"]) for item in comparisons]
+
+
+def test_every_method_is_compared_with_the_single_reward_and_with_micro(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    """No pair twice, nothing with itself, whatever the order."""
+    test = make_test_rows([0, 0], [0, 1], "p")
+    worth = {"pal": -1.0, "micro": 1.0, "single_bt": 0.0, "vpl": 1.0}
+    scored = {name: make_scored(np.full((2, 1), delta)) for name, delta in worth.items()}
+    assert compared(scored, test) == [
+        ("pal", "single_bt", -0.5),
+        ("micro", "single_bt", 0.5),
+        ("vpl", "single_bt", 0.5),
+        ("pal", "micro", -1.0),
+        ("vpl", "micro", 0.0),
+    ]
+    without = {name: scored[name] for name in ("pal", "micro", "vpl")}
+    assert compared(without, test) == [("pal", "micro", -1.0), ("vpl", "micro", 0.0)]
+
+
+def test_without_a_reference_the_first_method_is_the_one(
     make_scored: Any, make_test_rows: Any
 ) -> None:
     test = make_test_rows([0, 0], [0, 1], "p")
-    wrong, half, right = (
-        make_scored(np.array(d)) for d in ([[-1.0]] * 2, [[0.0]] * 2, [[1.0]] * 2)
-    )
-    report = build_report("x", test, {"w": wrong, "h": half, "r": right}, CONFIG, 0)
-    found = [(c["method"], c["against"], c["difference"]) for c in report["comparisons"]]
-    assert found == [("h", "w", 0.5), ("r", "w", 1.0), ("r", "h", 0.5)]
+    scored = {
+        name: make_scored(np.full((2, 1), delta)) for name, delta in (("w", -1.0), ("r", 1.0))
+    }
+    assert compared(scored, test) == [("r", "w", 1.0)]
+    assert compared({"w": scored["w"]}, test) == []
 
 
 def test_the_seed_decides_the_intervals_and_nothing_else(
@@ -245,7 +275,13 @@ def test_heads_are_named_after_what_they_are_best_at_or_called_unspecific(
     heads = build_report("x", test, {"a": make_scored(delta_NxK)}, CONFIG, 0)["heads"]["a"]
     assert heads["names"] == ["brief", "polite", "unspecific"]
     assert heads["accuracy"] == {"brief": [1.0, 0.0, 0.5], "polite": [0.0, 1.0, 0.5]}
-    assert heads["best_head_oracle"] == 1.0
+
+
+# --- best single heads ----------------------------------------------------------------------------
+
+
+def macro(report: dict[str, Any], name: str) -> float:
+    return report["methods"][name]["macro"]["accuracy"]
 
 
 def test_the_oracle_is_optimistic_even_without_any_signal(
@@ -254,8 +290,9 @@ def test_the_oracle_is_optimistic_even_without_any_signal(
     """G-E8: with shuffled labels the head that is chosen on the test rows still beats 1/2."""
     delta_NxK = np.random.default_rng(6).normal(size=(200, 8))
     test = make_test_rows(np.arange(200) % 4, np.arange(200), *"abcd")
-    report = build_report("x", test, {"a": make_scored(delta_NxK)}, CONFIG, 0)
-    assert report["heads"]["a"]["best_head_oracle"] > 0.55
+    scored = with_best_heads({"a": make_scored(delta_NxK)}, ["a"], test, {})
+    report = build_report("x", test, scored, CONFIG, 0)
+    assert macro(report, "a" + ORACLE) > 0.55
     assert np.mean(list(report["heads"]["a"]["accuracy"].values())) == pytest.approx(0.5, abs=0.04)
 
 
@@ -265,8 +302,90 @@ def test_the_validated_head_is_chosen_elsewhere_and_scored_here(
     """Validation prefers head 1 for p and head 0 for q; the test rows agree for q only."""
     delta_NxK = np.array([[1.0, -1.0], [1.0, -1.0]])
     test = make_test_rows([0, 1], [0, 1], "p", "q")
-    validation_KxA = np.array([[0.4, 0.6], [0.6, 0.4]])
-    scored = {"a": make_scored(delta_NxK)}
-    heads = build_report("x", test, scored, CONFIG, 0, {"a": validation_KxA})["heads"]["a"]
-    assert (heads["best_head_validated"], heads["best_head_oracle"]) == (0.5, 1.0)
-    assert build_report("x", test, scored, CONFIG, 0)["heads"]["a"]["best_head_validated"] is None
+    validation = {"a": np.array([[0.4, 0.6], [0.6, 0.4]])}
+    scored = with_best_heads({"a": make_scored(delta_NxK)}, ["a"], test, validation)
+    report = build_report("x", test, scored, CONFIG, 0)
+    assert list(report["methods"]) == ["a", "a" + VALIDATED, "a" + ORACLE]
+    assert (macro(report, "a" + VALIDATED), macro(report, "a" + ORACLE)) == (0.5, 1.0)
+    cells = report["methods"]["a" + VALIDATED]["attributes"]
+    assert (cells["p"]["accuracy"], cells["q"]["accuracy"]) == (0.0, 1.0)
+    assert list(report["heads"]) == ["a"]
+
+
+def test_heads_selected_on_other_rows_never_see_the_scored_ones(
+    make_scored: Any, make_test_rows: Any
+) -> None:
+    """G-E8: with shuffled test labels the validated choice falls to chance, the oracle does not."""
+    rng = np.random.default_rng(0)
+    attribute_N = np.repeat(np.arange(4), 200)
+    delta_NxK = rng.normal(size=(800, 6)) + np.eye(4, 6)[attribute_N] * 3
+    validation = {"a": head_accuracy(delta_NxK[::2], attribute_N[::2], 4)}
+    test = make_test_rows(attribute_N[1::2], np.arange(400), *"abcd")
+    found = []
+    for flips in (1, rng.choice([-1, 1], size=(400, 1))):
+        scored = {"a": make_scored(delta_NxK[1::2] * flips)}
+        found.append(
+            build_report("x", test, with_best_heads(scored, ["a"], test, validation), CONFIG, 0)
+        )
+    assert macro(found[0], "a" + VALIDATED) > 0.97
+    assert macro(found[1], "a" + VALIDATED) == pytest.approx(0.5, abs=0.06)
+    assert macro(found[1], "a" + ORACLE) > macro(found[1], "a" + VALIDATED)
+
+
+def test_only_owners_of_several_heads_have_a_best_one(
+    make_scored: Any, make_reward: Any, make_test_rows: Any
+) -> None:
+    """Not a router over the heads of another method, nor a single head, nor none at all."""
+    test = make_test_rows([0, 0], [0, 1], "p")
+    two, one = np.ones((2, 2)), np.ones((2, 1))
+    scored = {
+        "own": make_scored(two),
+        "routed": make_scored(two),
+        "one": make_scored(one),
+        "none": make_reward(one.T),
+    }
+    found = with_best_heads(scored, ["own", "one", "none"], test, {"one": np.ones((1, 1))})
+    assert set(found) == {*scored, "own" + ORACLE}
+    assert all(found[name] is scored[name] for name in scored)
+
+
+def test_best_heads_are_explained_in_a_sentence_with_their_owner() -> None:
+    assert best_head_summary("micro" + ORACLE) == (
+        "The head of micro that is best on these very rows: a bound, not a result."
+    )
+    validated = best_head_summary("shared_base" + VALIDATED)
+    assert "head of shared_base" in validated and "validation rows" in validated
+
+
+# --- rows that a draw has adapted to --------------------------------------------------------------
+
+
+def test_rows_that_no_draw_scores_are_in_no_number(make_reward: Any, make_test_rows: Any) -> None:
+    """G-B4: n drops by exactly the rows taken, whatever the method says about them."""
+    test = make_test_rows([0, 0, 0, 1, 1], range(5), "p", "q")
+    mask_1xN = np.array([[True, True, False, True, False]])
+    reports = [
+        build_report("x", test, {"a": make_reward(delta_1xN, counts=mask_1xN)}, CONFIG, 0)
+        for delta_1xN in ([[1.0, -1, 9, 2, 9]], [[1.0, -1, -9, 2, -9]])
+    ]
+    assert reports[0] == reports[1]
+    method = reports[0]["methods"]["a"]
+    cells = method["attributes"]
+    assert (cells["p"]["n"], cells["q"]["n"]) == (2, 1)
+    assert (cells["p"]["accuracy"], cells["q"]["accuracy"]) == (0.5, 1.0)
+    assert method["macro"]["accuracy"] == method["draws"]["macro"][0] == 0.75
+    wins = 1 / (1 + np.exp(-np.array([1.0, -1, 2])))
+    assert method["nll"] == pytest.approx(-np.log(wins).mean())
+    assert method["ece"] == pytest.approx(expected_calibration_error(wins))
+
+
+def test_every_draw_is_judged_on_its_own_rows(make_reward: Any, make_test_rows: Any) -> None:
+    """The first draw scores rows 0 and 1, the second rows 1 and 2; ties count where they score."""
+    test = make_test_rows([0, 0, 0], range(3), "p")
+    mask_2xN = np.array([[True, True, False], [False, True, True]])
+    scored = make_reward([[1.0, -1, 0], [0, 1, 1]], counts=mask_2xN)
+    method = build_report("x", test, {"a": scored}, CONFIG, 0)["methods"]["a"]
+    assert method["draws"]["macro"] == [0.5, 1.0]
+    cell = method["attributes"]["p"]
+    assert (cell["n"], cell["ties"]) == (3, 0)
+    assert cell["accuracy"] == pytest.approx((1 + 0.5 + 1) / 3)

@@ -6,58 +6,95 @@ from typing import Any
 
 import pytest
 
-from micro_rm.heads.evaluation.verdict import verdict, warnings
+from micro_rm.heads.evaluation.verdict import standing, verdict, warnings
 
 NOTHING = {"refused": 0, "shortened_sequences": 0, "prompt_overlap": 0}
+BETTER, NOISE, WORSE = (0.2, 0.1, 0.3), (0.2, 0.0, 0.4), (-0.2, -0.3, -0.1)
 
 
-def report(difference: float, low: float, high: float, n: int = 50) -> dict[str, Any]:
-    cell = {"n": n}
+def report(*outcomes: tuple[str, str, tuple[float, float, float]], n: int = 50) -> dict[str, Any]:
+    """Comparisons as (method, against, (difference, low, high)); every accuracy is 0.5 or 0.7."""
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome[:2])
     return {
         "methods": {
-            "single_bt": {"macro": {"accuracy": 0.5}, "attributes": {"brief": cell}},
-            "micro": {"macro": {"accuracy": 0.5 + difference}, "attributes": {"brief": cell}},
+            name: {
+                "macro": {"accuracy": 0.5 if name == "single_bt" else 0.7},
+                "attributes": {"brief": {"n": n}},
+            }
+            for name in names or ["single_bt"]
         },
         "comparisons": [
-            {"method": "micro", "against": base, "difference": difference, "low": low, "high": high}
-            for base in ("single_bt", "static_mixture")
+            {"method": name, "against": base, "difference": value, "low": low, "high": high}
+            for name, base, (value, low, high) in outcomes
         ],
     }
 
 
 @pytest.mark.parametrize(
-    ("numbers", "sentence"),
+    ("bounds", "expected"),
     [
-        (
-            (0.2, 0.1, 0.3),
-            "micro reaches 0.700 and is better than single_bt by 0.200 (+0.100 to +0.300).",
-        ),
-        (
-            (-0.2, -0.3, -0.1),
-            "micro reaches 0.300 and is worse than single_bt by 0.200 (-0.300 to -0.100).",
-        ),
-        (
-            (0.2, 0.0, 0.4),
-            "micro reaches 0.700 and differs from single_bt by no more than noise: "
-            "+0.200 (+0.000 to +0.400).",
-        ),
+        ((0.001, 0.3), "better"),
+        ((-0.3, -0.001), "worse"),
+        ((0.0, 0.3), "noise"),
+        ((-0.3, 0.0), "noise"),
+        ((0.0, 0.0), "noise"),
+        ((-0.1, 0.1), "noise"),
     ],
 )
 def test_a_difference_counts_only_if_its_interval_leaves_zero_out(
-    numbers: tuple[float, float, float], sentence: str
+    bounds: tuple[float, float], expected: str
 ) -> None:
-    """One sentence per method: comparisons with others than the first method stay in the table."""
-    assert verdict(report(*numbers)) == [sentence]
+    assert standing({"low": bounds[0], "high": bounds[1]}) == expected
+
+
+def test_methods_with_the_same_outcome_share_a_sentence() -> None:
+    found = verdict(
+        report(
+            ("micro", "single_bt", BETTER),
+            ("pal", "single_bt", NOISE),
+            ("vpl", "single_bt", WORSE),
+            ("hyre", "single_bt", BETTER),
+        )
+    )
+    assert found == [
+        "Better than single_bt (0.500) beyond noise: micro 0.700 (+0.200), hyre 0.700 (+0.200).",
+        "No different from single_bt (0.500) beyond noise: pal 0.700 (+0.200).",
+        "Worse than single_bt (0.500) beyond noise: vpl 0.700 (-0.200).",
+    ]
+
+
+def test_every_reference_has_sentences_of_its_own() -> None:
+    found = verdict(report(("pal", "single_bt", BETTER), ("pal", "micro", WORSE)))
+    assert [sentence.split(" beyond")[0] for sentence in found] == [
+        "Better than single_bt (0.500)",
+        "Worse than micro (0.700)",
+    ]
+
+
+def test_an_oracle_is_no_method_to_boast_of() -> None:
+    """A head that is chosen on the scored rows is a bound; one chosen elsewhere is a result."""
+    found = verdict(
+        report(
+            ("micro_best_head_oracle", "single_bt", BETTER),
+            ("micro_best_head_validated", "single_bt", BETTER),
+        )
+    )
+    assert len(found) == 1
+    assert "oracle" not in found[0]
+    assert "micro_best_head_validated 0.700 (+0.200)" in found[0]
+    assert verdict(report(("micro_best_head_oracle", "single_bt", BETTER))) == []
+
+
+def test_one_method_alone_has_no_verdict() -> None:
+    assert verdict(report()) == []
 
 
 def test_a_clean_data_set_needs_no_warning() -> None:
-    assert warnings(report(0, 0, 0, n=30), NOTHING) == []
+    assert warnings(report(n=30), NOTHING) == []
 
 
 def test_few_test_rows_are_a_warning_that_names_the_attribute() -> None:
-    assert warnings(report(0, 0, 0, n=29), NOTHING) == [
-        "Fewer than 30 test rows for brief: wide intervals."
-    ]
+    assert warnings(report(n=29), NOTHING) == ["Fewer than 30 test rows for brief: wide intervals."]
 
 
 @pytest.mark.parametrize(
@@ -69,5 +106,5 @@ def test_few_test_rows_are_a_warning_that_names_the_attribute() -> None:
     ],
 )
 def test_what_the_data_account_counts_is_a_warning(key: str, words: str) -> None:
-    (warning,) = warnings(report(0, 0, 0), {**NOTHING, key: 7})
+    (warning,) = warnings(report(), {**NOTHING, key: 7})
     assert words in warning

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,35 +15,32 @@ from micro_rm.heads.hedge import AdaptData, fit_router
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import Problem, Trained, one_draw
 from micro_rm.heads.model import ModelSpec, init, margins
-from micro_rm.heads.training import Rows
 
 D, K, DRAWS, BUDGET = 6, 3, 3, 10
 SPEC = ModelSpec(D, K, "linear")
 
 
-def rows(*shape: int, seed: int) -> Rows:
-    delta, prompt = np.random.default_rng(seed).normal(size=(2, *shape, D)).astype(np.float32)
-    return Rows(jnp.asarray(delta), jnp.asarray(prompt))
+def arrays(*shape: int, seed: int) -> np.ndarray:
+    """Differences and router inputs of the given shape."""
+    return np.random.default_rng(seed).normal(size=(2, *shape, D)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def stage1() -> Trained:
     params = one_draw(init(SPEC, jax.random.key(0)))
-    return Trained(SPEC, params, {"objective": np.array([1.0])})
+    return Trained(params, {"spec": asdict(SPEC)}, {"objective": np.array([1.0])})
 
 
 @pytest.fixture(scope="module")
-def problem() -> Problem:
-    return Problem(
-        width=D,
-        train=rows(8, seed=0),
-        validation=rows(0, seed=0),
+def problem(make_examples: Any, make_budget: Any, make_problem: Any) -> Problem:
+    return make_problem(
+        make_examples(*arrays(8, seed=0)),
         train_config=TrainConfig(num_heads=K, router="linear"),
         adapt_config=AdaptConfig(
             budget=BUDGET, draws=DRAWS, epochs=4, batch_size=BUDGET, learning_rate=0.05, tau=0.1
         ),
-        key=jax.random.key(0),
-        budget=rows(DRAWS, BUDGET, seed=1),
+        groups=("brief", "polite"),
+        budget=make_budget(*arrays(DRAWS, BUDGET, seed=1), groups=2),
     )
 
 
@@ -73,9 +71,9 @@ def test_a_draw_is_the_fit_to_its_own_rows_from_the_stage_1_router(
     """With one batch per epoch the order of rows cannot matter, so neither can the key."""
     assert problem.budget is not None
     for draw in range(DRAWS):
-        budget = jax.tree.map(lambda leaf, draw=draw: leaf[draw], problem.budget)
-        delta_NxK = margins(stage1.params["heads"], budget.delta_NxD)
-        data = AdaptData(delta_NxK, budget.router_input_NxD)
+        rows = jax.tree.map(lambda leaf, draw=draw: leaf[draw], problem.budget.rows)
+        delta_NxK = margins(stage1.params["heads"], rows.delta_NxD)
+        data = AdaptData(delta_NxK, rows.router_input_NxD, jnp.ones(BUDGET), jnp.arange(BUDGET))
         start = jax.tree.map(lambda leaf: leaf[0], stage1.params["router"])
         router, _ = fit_router(SPEC, start, data, problem.adapt_config, jax.random.key(99))
         for found, expected in zip(
@@ -90,11 +88,73 @@ def test_the_curve_is_the_mean_over_draws(problem: Problem, adapted: Trained) ->
     assert np.isfinite(adapted.curves["cross_entropy"]).all()
 
 
-def test_a_budget_of_zero_returns_the_stage_1_router(problem: Problem, stage1: Trained) -> None:
+def test_a_budget_of_zero_returns_the_stage_1_router(
+    problem: Problem, stage1: Trained, make_budget: Any
+) -> None:
     """G-H12."""
-    nothing = replace(problem, budget=rows(DRAWS, 0, seed=2))
+    nothing = replace(problem, budget=make_budget(*arrays(DRAWS, 0, seed=2)))
     adapted = load_method("micro").fit(nothing, {"micro_stage1": stage1})
     jax.tree.map(np.testing.assert_array_equal, adapted.params, stage1.params)
+    assert adapted.spec == SPEC
+
+
+def test_places_that_a_group_could_not_fill_teach_nothing(
+    problem: Problem, stage1: Trained, make_budget: Any
+) -> None:
+    """Whatever stands in them; the rows beside them are learnt from as before."""
+    mask_SxB = np.ones((DRAWS, BUDGET), np.float32)
+    mask_SxB[:, 7:] = 0
+    routers = []
+    for filling in (0.0, 50.0):
+        delta, prompt = arrays(DRAWS, BUDGET, seed=1)
+        delta[:, 7:] = prompt[:, 7:] = filling
+        short = replace(problem, budget=make_budget(delta, prompt, mask=mask_SxB))
+        routers.append(load_method("micro").fit(short, {"micro_stage1": stage1}).params["router"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *routers)
+    start_DxK = np.asarray(stage1.params["router"]["output"]["kernel"])[0]
+    assert np.abs(np.asarray(routers[0]["output"]["kernel"]) - start_DxK).max() > 0.01
+
+
+@pytest.mark.parametrize("targets", ["example", "wording", "group"])
+def test_targets_come_from_the_losses_of_a_row_a_wording_or_a_group(
+    problem: Problem, stage1: Trained, make_budget: Any, targets: Any
+) -> None:
+    """Against a fit to the pools of each draw; wordings differ from groups and between draws."""
+    wording_SxB = np.random.default_rng(4).integers(20, 23, (DRAWS, BUDGET))
+    delta, prompt = arrays(DRAWS, BUDGET, seed=1)
+    budget = make_budget(delta, prompt, groups=2, wording=wording_SxB)
+    config = replace(problem.adapt_config, targets=targets)
+    adapted = load_method("micro").fit(
+        replace(problem, budget=budget, adapt_config=config), {"micro_stage1": stage1}
+    )
+    pools = {
+        "example": np.tile(np.arange(BUDGET), (DRAWS, 1)),
+        "wording": wording_SxB - 20,
+        "group": np.tile(np.repeat([0, 1], BUDGET // 2), (DRAWS, 1)),
+    }
+    start = jax.tree.map(lambda leaf: leaf[0], stage1.params["router"])
+    for draw in range(DRAWS):
+        data = AdaptData(
+            margins(stage1.params["heads"], jnp.asarray(delta[draw])),
+            jnp.asarray(prompt[draw]),
+            jnp.ones(BUDGET),
+            jnp.asarray(pools[targets][draw]),
+        )
+        router, _ = fit_router(SPEC, start, data, config, jax.random.key(99))
+        kernel_DxK = adapted.params["router"]["output"]["kernel"][draw]
+        np.testing.assert_allclose(kernel_DxK, router["output"]["kernel"], atol=1e-4)
+
+
+def test_it_serves_those_who_state_a_wish_after_stage_1(
+    stage1: Trained, adapted: Trained, make_examples: Any
+) -> None:
+    method = load_method("micro")
+    assert (method.stage, method.after, method.told) == ("adapt", ("micro_stage1",), "wish")
+    assert set(method.needs) == {"groups", "contexts"}
+    assert method.routes
+    assert not method.own_heads  # they are those of stage 1
+    prediction = method.predict(adapted, make_examples(*arrays(5, seed=3)))
+    assert prediction.statistic_SxN.shape == prediction.log_prob_SxN.shape == (DRAWS, 5)
 
 
 def test_the_same_seed_gives_the_same_routers(

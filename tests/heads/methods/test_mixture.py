@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from micro_rm.heads.evaluation.metrics import mixture_log_prob
 from micro_rm.heads.methods import load_method
-from micro_rm.heads.methods.interface import Trained
-from micro_rm.heads.methods.mixture import DivergenceError, fit_mixture
-from micro_rm.heads.training import Rows
+from micro_rm.heads.methods.interface import Examples, Trained
+from micro_rm.heads.methods.mixture import DivergenceError, fit_mixture, predict_routed
 
 
-def held_out_nll(trained: Trained, rows: Rows) -> float:
-    return float(-mixture_log_prob(*trained.predict(rows)).mean())
+def held_out_nll(trained: Trained, examples: Examples) -> float:
+    return float(-predict_routed(trained, examples).log_prob_SxN.mean())
+
+
+def log_weights(trained: Trained, examples: Examples) -> np.ndarray:
+    heads = predict_routed(trained, examples).heads
+    assert heads is not None
+    return heads.log_weights_SxNxK
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +52,15 @@ def test_a_router_beats_the_static_mixture_where_the_prompt_decides(
     planted: Any, routed: Trained, static: Trained
 ) -> None:
     """G-S16."""
-    rows = planted.problem.validation
-    assert held_out_nll(routed, rows) < held_out_nll(static, rows) - 0.05
+    held_out = planted.problem.validation
+    assert held_out_nll(routed, held_out) < held_out_nll(static, held_out) - 0.05
 
 
 def test_the_prompt_decides_which_head_the_router_picks(planted: Any, routed: Trained) -> None:
     """Each planted taste gets one head and the weight on it."""
-    rows = planted.problem.validation
-    taste_N = np.asarray(rows.router_input_NxD)[:, :3].argmax(axis=1)
-    picked_N = routed.predict(rows).log_weights_SxNxK[0].argmax(axis=1)
+    held_out = planted.problem.validation
+    taste_N = np.asarray(held_out.rows.router_input_NxD)[:, :3].argmax(axis=1)
+    picked_N = log_weights(routed, held_out)[0].argmax(axis=1)
     agreement = max(
         np.mean(np.array(order)[picked_N] == taste_N) for order in itertools.permutations(range(3))
     )
@@ -63,7 +68,7 @@ def test_the_prompt_decides_which_head_the_router_picks(planted: Any, routed: Tr
 
 
 def test_a_static_mixture_weighs_every_prompt_the_same(planted: Any, static: Trained) -> None:
-    weights_1xNxK = np.exp(static.predict(planted.problem.validation).log_weights_SxNxK)
+    weights_1xNxK = np.exp(log_weights(static, planted.problem.validation))
     np.testing.assert_array_equal(weights_1xNxK, np.tile(weights_1xNxK[:, :1], (1, 1024, 1)))
     assert static.spec.router == "static"
     assert static.spec.num_heads == 3
@@ -81,7 +86,29 @@ def test_curves_have_one_value_per_epoch_and_fall(planted: Any, routed: Trained)
 
 def test_training_that_diverges_is_an_error_with_a_remedy(planted: Any) -> None:
     """Not a silent return of the parameters that it started from."""
-    rows = planted.problem.train
-    broken = rows._replace(delta_NxD=rows.delta_NxD.at[0, 0].set(np.nan))
+    train = planted.problem.train
+    rows = train.rows._replace(delta_NxD=train.rows.delta_NxD.at[0, 0].set(np.nan))
+    broken = replace(train, rows=rows)
     with pytest.raises(DivergenceError, match=r"3 heads diverged .* lower train\.learning_rate"):
         fit_mixture(replace(planted.problem, train=broken), 3, "linear")
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "own", "routes"),
+    [
+        ("single_bt", 1, False, False),
+        ("static_mixture", 3, True, False),
+        ("micro_stage1", 3, True, True),
+    ],
+)
+def test_a_method_says_whether_it_has_heads_of_its_own_and_whether_it_routes(
+    planted: Any, name: str, heads: int, own: bool, routes: bool
+) -> None:
+    """The report looks for collapse among own heads and for deafness in routers only."""
+    method, config = load_method(name), replace(planted.problem.train_config, epochs=1)
+    trained = method.fit(replace(planted.problem, train_config=config), {})
+    assert trained.spec.num_heads == heads
+    assert (trained.spec.router != "static") == method.routes == routes
+    assert method.own_heads == own == (heads > 1)
+    assert (method.stage, method.rule, method.told) == ("train", "R1", "prompt")
+    json.dumps(trained.settings, allow_nan=False)

@@ -1,0 +1,45 @@
+"""What the studies vary: number of heads, budget, temperature, pruning, seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .checks import require
+
+STUDIES = ("num_heads", "budget", "tau", "pruning", "agreement")
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Studies of what the choice of a setting does, each a table and a plot in the report.
+
+    Attributes:
+        names: Studies to run: some of num_heads, budget, tau, pruning, agreement.
+        methods: Adapted methods to follow, beside MiCRo's stage 1 and its best single heads.
+        seeds: Runs of every setting, with seeds run.seed, run.seed + 1, ...
+        num_heads: Values of K.
+        budgets: Labelled rows per group; those beyond adapt.pool are left out.
+        taus: Temperatures of the Hedge targets.
+        correlations: Heads whose margins on held-out rows correlate at least this much are merged;
+            a value above 1 keeps all.
+    """
+
+    names: list[str] = field(default_factory=lambda: list(STUDIES))
+    methods: list[str] = field(default_factory=lambda: ["micro", "micro_hyre"])
+    seeds: int = 5
+    num_heads: list[int] = field(default_factory=lambda: [1, 2, 3, 5, 8, 10, 15, 20])
+    budgets: list[int] = field(default_factory=lambda: [0, 5, 10, 20, 50, 100, 200])
+    taus: list[float] = field(default_factory=lambda: [1e-4, 1e-3, 1e-2, 0.1, 0.5, 1.0])
+    correlations: list[float] = field(default_factory=lambda: [0.9, 0.95, 0.99, 1.01])
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.names if name not in STUDIES]
+        require(not unknown, "study.names", f"some of {', '.join(STUDIES)}", unknown)
+        require(self.seeds >= 1, "study.seeds", "1 or more", self.seeds)
+        for key, smallest in (("num_heads", 1), ("budgets", 0)):
+            values = getattr(self, key)
+            fine = bool(values) and min(values) >= smallest
+            require(fine, f"study.{key}", f"numbers of {smallest} or more", values)
+        for key in ("taus", "correlations"):
+            values = getattr(self, key)
+            require(bool(values) and min(values) > 0, f"study.{key}", "numbers above 0", values)

@@ -1,0 +1,87 @@
+"""Kernel Hedge: a router in closed form that predicts each head's loss from the wish (pure).
+
+Hedge weighs heads by their losses so far (paper eq. 5). A wish that was never seen has no losses,
+so kernel ridge regression predicts them from the wishes that have: what is said in similar words is
+expected to suit similar heads. There is nothing to train step by step, and the weights are as
+smooth as the kernel.
+
+The kernel is the mean of two cosines between wishes, both taken from the mean wish: one of the
+vectors themselves, one after multiplication with the covariance of the responses. The second reads
+a wish in the directions in which answers differ and is deaf to how a sentence is built.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Directions of the response covariance that are kept: multiplied by it, the others are next to 0.
+RANK = 256
+
+
+class KernelRouter(NamedTuple):
+    """``log w(c) = log softmax(-features(c) @ kernel / tau)``; P features of a wish, K heads."""
+
+    centre_D: np.ndarray
+    projection_DxR: np.ndarray
+    kernel_PxK: np.ndarray
+
+
+def response_directions(covariance_DxD: np.ndarray, rank: int = RANK) -> np.ndarray:
+    """(D, R) leading eigenvectors times their eigenvalues, largest 1, signs fixed.
+
+    The cosine of two projected vectors is that of their products with the covariance.
+    """
+    values_D, vectors_DxD = np.linalg.eigh(covariance_DxD)
+    values_R, vectors_DxR = values_D[::-1][:rank], vectors_DxD[:, ::-1][:, :rank]
+    columns = np.arange(vectors_DxR.shape[1])
+    signs_R = np.sign(vectors_DxR[np.abs(vectors_DxR).argmax(axis=0), columns])
+    return vectors_DxR * signs_R * np.maximum(values_R, 0.0) / max(float(values_R[0]), 1e-30)
+
+
+def wish_features(
+    wish_NxD: np.ndarray, centre_D: np.ndarray, projection_DxR: np.ndarray
+) -> np.ndarray:
+    """(N, D + R) features whose inner product is the kernel; a wish at the centre has none."""
+    offset_NxD = wish_NxD - centre_D
+
+    def unit(rows: np.ndarray) -> np.ndarray:
+        return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+    both = np.concatenate([unit(offset_NxD), unit(offset_NxD @ projection_DxR)], axis=-1)
+    return both / np.sqrt(2.0)
+
+
+def fit_kernel_router(
+    wish_nxD: np.ndarray, losses_nxK: np.ndarray, projection_DxR: np.ndarray, ridge: float
+) -> KernelRouter:
+    """Ridge regression of losses (nats, less the mean loss of every head) on wish features.
+
+    ``ridge`` is per row: ten rows with one wish weigh like ten rows with ten wishes. Solved in the
+    smaller of its two forms. Without any row, the router weighs all heads alike.
+    """
+    count, heads = losses_nxK.shape
+    features = sum(projection_DxR.shape)
+    if count == 0:
+        return KernelRouter(
+            np.zeros(wish_nxD.shape[1]), projection_DxR, np.zeros((features, heads))
+        )
+    centre_D = wish_nxD.mean(axis=0)
+    features_nxP = wish_features(wish_nxD, centre_D, projection_DxR)
+    excess_nxK = losses_nxK - losses_nxK.mean(axis=0)
+    if count <= features:
+        gram_nxn = features_nxP @ features_nxP.T + ridge * count * np.eye(count)
+        kernel_PxK = features_nxP.T @ np.linalg.solve(gram_nxn, excess_nxK)
+    else:
+        gram_PxP = features_nxP.T @ features_nxP + ridge * count * np.eye(features)
+        kernel_PxK = np.linalg.solve(gram_PxP, features_nxP.T @ excess_nxK)
+    return KernelRouter(centre_D, projection_DxR, kernel_PxK)
+
+
+def kernel_log_weights(router: KernelRouter, wish_NxD: np.ndarray, tau: float) -> np.ndarray:
+    """(N, K) log weights of the heads for any wishes; ``tau`` in nats of the mean loss."""
+    logits_NxK = (
+        -wish_features(wish_NxD, router.centre_D, router.projection_DxR) @ router.kernel_PxK / tau
+    )
+    return logits_NxK - np.logaddexp.reduce(logits_NxK, axis=-1, keepdims=True)

@@ -1,0 +1,184 @@
+"""A run's data as methods see them: rows by purpose, one scaling, labelled draws, what lacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import numpy as np
+
+from ..cache.pairs import NO_ROW
+from ..configs.schema import Config
+from .adaptation import BudgetError, Draws, adaptable_groups, draw_budget, drawable_rows
+from .features import Features, Scaler
+from .methods.interface import NO_LABEL, Budget, Examples, Method, Need, Problem, Ratings, Sides
+from .partition import Partition, partition
+from .ratings import rated_responses
+
+LACKS: dict[Need, str] = {
+    "contexts": "no pair has both a label to adapt to and a context, so there is no wish to learn "
+    "from; give data.contexts or a context column",
+    "groups": "no training pair names an attribute (or user, under adapt.group=user), so there is "
+    "nobody to adapt to; give such a column",
+    "users": "no pair names a user; give a user column, or set baselines.maxmin.unit",
+    "ratings": "the data are choices without ratings; give rows of prompt, response and integer "
+    "ratings",
+    "native_head": "the backbone has no reward head of its own",
+}
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """The features of one run under its configuration.
+
+    Rows are scaled by the training rows in their stage-1 view. Stage-1 rows come in the training
+    views, labelled and scored rows in the views of stage 2.
+    """
+
+    config: Config
+    features: Features
+
+    @cached_property
+    def parts(self) -> Partition:
+        """Rows by purpose. Raises ``BudgetError`` if none is left for training."""
+        parts = partition(self.features.table, self.config.train.validation_fraction)
+        if not parts.train.size:
+            raise BudgetError(
+                f"data set {self.features.table.name!r} has no training rows left; lower "
+                "train.validation_fraction or add rows"
+            )
+        return parts
+
+    @cached_property
+    def scaler(self) -> Scaler:
+        """Statistics of the training rows; the identity for raw features."""
+        if self.config.train.features == "raw":
+            return Scaler.identity(self.features.store.width)
+        views = self.config.views
+        return Scaler.fit(
+            *self.features.arrays(self.parts.train, views.train_head, views.train_router)
+        )
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Attributes or users with labelled rows."""
+        return adaptable_groups(self.features.table, self.parts, self.config.adapt)
+
+    @cached_property
+    def draws(self) -> Draws | None:
+        """Labelled rows of every draw, None if no row belongs to a group."""
+        if not self.groups:
+            return None
+        return draw_budget(self.features.table, self.parts, self.config.adapt, self.config.run.seed)
+
+    def stage1(self, rows_N: np.ndarray) -> Examples:
+        """Rows in the views of stage 1."""
+        return self._examples(rows_N, self.config.views.train_head, self.config.views.train_router)
+
+    def stage2(self, rows_N: np.ndarray) -> Examples:
+        """Rows in the views of stage 2 and of scoring."""
+        return self._examples(rows_N, self.config.views.adapt_head, self.config.views.adapt_router)
+
+    def problem(self, *, adapt: bool) -> Problem:
+        """What methods learn from; with the labelled rows if they may adapt."""
+        config, features = self.config, self.features
+        head = features.native_head_D
+        return Problem(
+            width=features.store.width,
+            train=self.stage1(self.parts.train),
+            validation=self.stage1(self.parts.validation),
+            train_config=config.train,
+            adapt_config=config.adapt,
+            baselines=config.baselines,
+            key=jax.random.key(config.run.seed),
+            groups=self.groups,
+            budget=self._budget() if adapt and self.draws is not None else None,
+            load_ratings=self._ratings if features.table.ratings else None,
+            native_head_D=None if head is None else head * self.scaler.delta_scale_D,
+            scaler=self.scaler,
+        )
+
+    def lacks(self, method: Method) -> str | None:
+        """Why the data cannot serve a method, None if they can."""
+        for need in method.needs:
+            if not self._has[need]:
+                return LACKS[need]
+        return None
+
+    @cached_property
+    def _has(self) -> dict[Need, bool]:
+        table, parts = self.features.table, self.parts
+        context_N = np.asarray(table.text["context"])
+        drawable_N = drawable_rows(table, parts, self.config.adapt)
+        return {
+            "contexts": bool((context_N[drawable_N] != "").any()),
+            "groups": bool(self.groups),
+            "users": any(table.text["user"][row] for row in parts.train),
+            "ratings": bool(table.ratings),
+            "native_head": self.features.native_head_D is not None,
+        }
+
+    def _examples(self, rows_N: np.ndarray, head: str, router: str) -> Examples:
+        table = self.features.table
+        text = {name: np.asarray(table.text[name]) for name in ("attribute", "user")}
+        return Examples(
+            rows=self.scaler.apply(*self.features.arrays(rows_N, head, router)),
+            attribute_N=_numbers(text["attribute"], rows_N),
+            user_N=_numbers(text["user"], rows_N),
+            group_N=_places(text[self.config.adapt.group][rows_N], self.groups),
+            longer_N=(table.tokens["chosen"] - table.tokens["rejected"])[rows_N].astype(np.float32),
+            load_sides=lambda: self._sides(rows_N, head),
+        )
+
+    def _sides(self, rows_N: np.ndarray, head: str) -> Sides:
+        scale_D = self.scaler.delta_scale_D
+        return Sides(*(side / scale_D for side in self.features.sides(rows_N, head)))
+
+    def _budget(self) -> Budget:
+        assert self.draws is not None
+        rows_SxB = self.draws.rows_SxB
+        real_SxB = rows_SxB != NO_ROW
+        # A place that a group cannot fill repeats some labelled row and counts nothing.
+        filling = rows_SxB[real_SxB][0] if real_SxB.any() else 0
+        flat_N = np.where(real_SxB, rows_SxB, filling).reshape(-1)
+        examples = self.stage2(flat_N)
+        wording_N = _numbers(np.asarray(self.features.table.text["context"]), flat_N)
+
+        def shaped(array: np.ndarray) -> np.ndarray:
+            return array.reshape(*rows_SxB.shape, *array.shape[1:])
+
+        return Budget(
+            rows=jax.tree.map(shaped, examples.rows),
+            group_B=self.draws.group_B,
+            wording_SxB=shaped(wording_N),
+            mask_SxB=real_SxB.astype(np.float32),
+            load_sides=lambda: Sides(*(shaped(side) for side in examples.load_sides())),
+        )
+
+    def _ratings(self) -> Ratings:
+        """Rated responses of the training prompts, in the stage-1 view; validation held out."""
+        parts, table = self.parts, self.features.table
+        rows_N = np.concatenate([parts.train, parts.validation])
+        places_M, rating_MxA, held_out_M = rated_responses(
+            table, rows_N, parts.validation, self.config.views.train_head
+        )
+        features_MxD = self.features.store.vectors(places_M).astype(np.float32)
+        return Ratings(
+            features_MxD / self.scaler.delta_scale_D,
+            rating_MxA,
+            held_out_M,
+            tuple(table.ratings),
+        )
+
+
+def _numbers(label_N: np.ndarray, rows_N: np.ndarray) -> np.ndarray:
+    """Numbers of the labels of some rows, the same for every choice of rows; empty is NO_LABEL."""
+    names, number_N = np.unique(label_N, return_inverse=True)
+    number_N = np.where(names[number_N] == "", NO_LABEL, number_N) if names.size else number_N
+    return number_N[rows_N]
+
+
+def _places(label_N: np.ndarray, groups: tuple[str, ...]) -> np.ndarray:
+    place_of = {name: place for place, name in enumerate(groups)}
+    return np.array([place_of.get(name, NO_LABEL) for name in label_N.tolist()], np.int64)

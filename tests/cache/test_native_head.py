@@ -1,0 +1,52 @@
+"""The backbone's own reward head beside its vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from micro_rm.cache.native_head import FILE, read_native_head, write_native_head
+from micro_rm.cache.schema import StoreError
+
+HEAD_D = np.array([0.5, -1e-30, 3e8, 0.1], np.float32)
+
+
+def test_the_head_comes_back_to_the_last_bit(tmp_path: Path) -> None:
+    assert write_native_head(tmp_path, HEAD_D) == tmp_path / FILE
+    found = read_native_head(tmp_path)
+    assert found is not None
+    assert found.dtype == np.float32
+    assert found.tobytes() == HEAD_D.tobytes()
+
+
+def test_a_store_without_one_has_none(tmp_path: Path) -> None:
+    assert read_native_head(tmp_path) is None
+
+
+def test_writing_again_replaces_it_and_leaves_nothing_else(tmp_path: Path) -> None:
+    write_native_head(tmp_path, np.zeros(9))
+    write_native_head(tmp_path, HEAD_D)
+    found = read_native_head(tmp_path)
+    assert found is not None and found.tolist() == HEAD_D.tolist()
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_equal_heads_are_equal_files(tmp_path: Path) -> None:
+    files = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        files.append(write_native_head(tmp_path / name, HEAD_D).read_bytes())
+    assert files[0] == files[1]
+
+
+def test_a_file_that_is_no_head_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"hello")
+    with pytest.raises(StoreError, match=rf"{FILE}: not readable as HDF5"):
+        read_native_head(tmp_path)
+    with h5py.File(tmp_path / FILE, "w") as file:
+        file["other"] = HEAD_D
+    with pytest.raises(StoreError, match=rf"{FILE}: no data set 'weight'"):
+        read_native_head(tmp_path)
