@@ -48,7 +48,7 @@ def log_posterior(
     wrong_nxK = (delta_nxK <= 0).astype(jnp.float32)
     loss_nxK = wrong_nxK if loss == "errors" else head_nll(delta_nxK)
     total_K = jnp.sum(jnp.where(mask_n[:, None] > 0, loss_nxK, 0.0), axis=0)
-    if False:
+    if loss == "nll_mean":
         total_K = total_K / jnp.maximum(jnp.sum(mask_n), 1.0)
     # The best possible head loses nothing: float32 stays exact between heads at small T.
     regret_K = total_K - jnp.min(jnp.where(log_prior_K > -jnp.inf, total_K, jnp.inf))

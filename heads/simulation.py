@@ -99,7 +99,7 @@ class Floors(NamedTuple):
 
     * ``known_group_N``: the group itself, ``sum_k gamma_k h(p_k)``;
     * ``perfect_router_N``: its probabilities given the prompt, ``h(sum_k gamma_k p_k)``, which
-      no mixture under a router of plain prompts gets below (algorithms, section 13.3);
+      no mixture under a router of plain prompts gets below (the group is latent);
     * ``average_N``: nothing; all groups weigh 1/K, as they do on average over prompts. Static
       mixtures and single rewards stay above the mean of this.
     """
@@ -140,7 +140,7 @@ def simulate(config: SimulatorConfig, name: str) -> Simulation:
         rows=rows,
         text=_text(config, group_N, wording_N, wins_N),
         source_row=np.arange(count),
-        pool=~is_test_N & config.contexts,
+        pool=~is_test_N,
         margin=np.full(count, np.nan, np.float32),
         tokens={role: np.ones(count, np.int64) for role in ("chosen", "rejected")},
         account={"refused": 0, "shortened_sequences": 0, "prompt_overlap": 0},

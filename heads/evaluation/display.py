@@ -18,7 +18,14 @@ def method_table(report: Mapping[str, Any]) -> Table:
     """
     table = Table(box=None, pad_edge=False)
     table.add_column("method")
-    for heading in ("macro", f"{report['confidence']:.0%} interval", "draws", "NLL", "told"):
+    for heading in (
+        "macro",
+        f"{report['confidence']:.0%} interval",
+        "wordings",
+        "draws",
+        "NLL",
+        "told",
+    ):
         table.add_column(heading, justify="right")
     best = best_method(report)
     for name, label in labelled_rows(report["methods"]):
@@ -27,12 +34,17 @@ def method_table(report: Mapping[str, Any]) -> Table:
         table.add_row(
             Text(label),
             Text(f"{macro['accuracy']:.3f}", style="bold" if name == best else ""),
-            f"{macro['low']:.3f}-{macro['high']:.3f}",
+            _range(macro),
+            _range(entry["wordings"]) if entry["told"] == "wish" and entry["wordings"] else "",
             f"±{draws['std']:.3f}" if draws["count"] > 1 else "",
             f"{entry['nll']:.3f}",
             entry["told"],
         )
     return table
+
+
+def _range(bounds: Mapping[str, Any]) -> str:
+    return f"{bounds['low']:.3f}-{bounds['high']:.3f}"
 
 
 def labelled_rows(methods: Iterable[str]) -> list[tuple[str, str]]:

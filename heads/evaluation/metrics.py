@@ -113,6 +113,36 @@ def interval(value: float, resampled_R: np.ndarray, confidence: float) -> Interv
     return Interval(float(value), float(low), float(high))
 
 
+def wording_bootstrap(
+    correct_N: np.ndarray,
+    attribute_N: np.ndarray,
+    wording_N: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> np.ndarray | None:
+    """(R,) macro accuracies when the wordings of every attribute are drawn anew.
+
+    How a method reads a wish is tried on a few wordings only; resampling prompts does not show how
+    much depends on them. None if some attribute is asked for in fewer than two wordings. Rows whose
+    ``correct_N`` is NaN do not count.
+    """
+    rng = np.random.default_rng((seed, 1))
+    known_N = ~np.isnan(correct_N)
+    accuracy_RxA = []
+    for attribute in np.unique(attribute_N):
+        rows = np.flatnonzero((attribute_N == attribute) & known_N)
+        _, place = np.unique(wording_N[rows], return_inverse=True)
+        rows_W = np.bincount(place).astype(np.float64)
+        if rows_W.size < 2:
+            return None
+        sums_W = np.bincount(place, correct_N[rows])
+        drawn_RxW = rng.multinomial(
+            rows_W.size, np.full(rows_W.size, 1 / rows_W.size), size=resamples
+        )
+        accuracy_RxA.append((drawn_RxW @ sums_W) / (drawn_RxW @ rows_W))
+    return np.mean(accuracy_RxA, axis=0)
+
+
 def head_accuracy(delta_NxK: np.ndarray, attribute_N: np.ndarray, attributes: int) -> np.ndarray:
     """(K, A) accuracy of every head alone; NaN for an attribute without rows."""
     correct_NxK = correctness(delta_NxK)

@@ -31,6 +31,7 @@ def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
                     marker = "o" if values.size < 15 else None
                     axis.plot(epochs, values, line, color=colour, label=method, marker=marker, ms=3)
             dress(axis, kind.replace("_", " ").replace("nll", "NLL"), "epoch")
+        figure.tight_layout()
         return svg(figure)
 
 
@@ -57,6 +58,7 @@ def study_curves(study: Mapping[str, Any]) -> str:
             if study["x"]["log"]:
                 axis.set_xscale("log")
             dress(axis, metric, study["x"]["label"])
+        figure.tight_layout()
         return svg(figure)
 
 
@@ -67,16 +69,13 @@ def styles() -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def panels(count: int) -> Iterator[tuple[Figure, Sequence[Any]]]:
-    """A figure with a row of panels, closed in the end."""
+    """A figure with a row of panels."""
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "micro-rm", "font.size": 9}):
         figure, axes = plt.subplots(1, count, figsize=(4.4 * count, 3.1), squeeze=False)
-        try:
-            yield figure, axes[0]
-        finally:
-            plt.close(figure)
+        yield figure, axes[0]
 
 
 def dress(axis: Any, title: str, x_label: str) -> None:
@@ -91,9 +90,11 @@ def dress(axis: Any, title: str, x_label: str) -> None:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG text, the same bytes for the same numbers."""
-    figure.tight_layout()
+    """The figure as SVG text, the same bytes for the same numbers; it is closed."""
+    from matplotlib import pyplot as plt
+
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    plt.close(figure)
     text = stream.getvalue()
     return text[text.index("<svg") :]

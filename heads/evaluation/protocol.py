@@ -18,13 +18,17 @@ class EvaluationError(UserError):
 
 @dataclass(frozen=True)
 class TestSet:
-    """Held-out rows with their labels as numbers: attribute in ``attributes``, prompt 0..P-1."""
+    """Held-out rows with their labels as numbers: attribute in ``attributes``, prompt 0..P-1.
+
+    Rows of one ``wording_N`` number state the same wish; None if any row states none.
+    """
 
     table_rows: np.ndarray
     attribute_N: np.ndarray
     prompt_N: np.ndarray
     attributes: tuple[str, ...]
     prompts: int
+    wording_N: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,14 @@ def make_test_set(table: PairTable, test_rows: np.ndarray) -> TestSet:
         )
     numbers = {name: number for number, name in enumerate(names)}
     _, prompt_N = np.unique(np.asarray(table.text["prompt_id"])[test_rows], return_inverse=True)
+    wishes = np.asarray(table.text["context"])[test_rows]
     return TestSet(
         table_rows=test_rows,
         attribute_N=np.array([numbers[name] for name in attribute[test_rows]]),
         prompt_N=prompt_N,
         attributes=tuple(name or "(none)" for name in names),
         prompts=int(prompt_N.max()) + 1,
+        wording_N=np.unique(wishes, return_inverse=True)[1] if (wishes != "").all() else None,
     )
 
 

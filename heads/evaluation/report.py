@@ -66,6 +66,7 @@ def build_report(
     methods = {}
     for name, result in scored.items():
         methods[name], macros[name] = _method(result, test, counts_RxP, config.confidence)
+        methods[name]["wordings"] = _wordings(result, test, config, seed)
     return {
         "dataset": dataset,
         "test": {"rows": int(test.table_rows.size), "prompts": test.prompts},
@@ -114,6 +115,21 @@ def _method(
         "draws": {"count": len(draws_S), "std": float(np.std(draws_S)), "macro": draws_S},
     }
     return entry, (macro.value, macro_R)
+
+
+def _wordings(
+    result: Scored, test: TestSet, config: EvaluateConfig, seed: int
+) -> dict[str, Any] | None:
+    """Interval of the macro accuracy over wordings of the wishes, where every row states one."""
+    if test.wording_N is None:
+        return None
+    resampled_R = metrics.wording_bootstrap(
+        result.mean_correct_N, test.attribute_N, test.wording_N, config.bootstrap, seed
+    )
+    if resampled_R is None:
+        return None
+    bounds = metrics.interval(0.0, resampled_R, config.confidence)
+    return {"count": int(np.unique(test.wording_N).size), "low": bounds.low, "high": bounds.high}
 
 
 def _sums(correct_N: np.ndarray, test: TestSet) -> tuple[np.ndarray, np.ndarray]:

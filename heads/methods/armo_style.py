@@ -144,7 +144,7 @@ def fit_gate(
         (gate, state), losses = jax.lax.scan(
             step, (gate, state), number * every + jnp.arange(every)
         )
-        loss = gate_loss(gate, validation, config) if validated else jnp.array(jnp.nan)
+        loss = gate_loss(gate, validation, config)  # NaN without rows
         better = loss < best_loss if validated else jnp.array(True)
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), gate, best)
         best_loss = jnp.where(better, loss, best_loss)

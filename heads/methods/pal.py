@@ -106,42 +106,28 @@ def scaled(variant: Variant, scale: float | Array, inputs: Inputs) -> Inputs:
 
 
 class Projected(NamedTuple):
-    """Responses (N, L) and prototypes (K, N or 1, L) in the latent space."""
+    """Responses (N, L) and each row's prototypes (N, K, L) in the latent space."""
 
     chosen_NxL: Array
     rejected_NxL: Array
-    prototype_KxNxL: Array
+    prototype_NxKxL: Array
 
 
 def project(variant: Variant, params: Any, inputs: Inputs) -> Projected:
     """What the frozen part of the model makes of some rows."""
     read = partial(perceptron, activation=jax.nn.gelu)
+    sides = [read(params["projector"], side) for side in inputs[:2]]
     if variant == "A":
-        prototype_KxNxL = read(params["projector"], params["prototypes"])[:, None]
-    else:
-        prototype_KxNxL = jax.vmap(lambda layers: read(layers, inputs.prompt_NxD))(
-            params["prototypes"]
-        )
-    return Projected(
-        read(params["projector"], inputs.chosen_NxD),
-        read(params["projector"], inputs.rejected_NxD),
-        prototype_KxNxL,
-    )
-
-
-def take(variant: Variant, rows: Projected, places: Array) -> Projected:
-    """Some of the rows; A's prototypes are the same for each."""
-    prototype_KxNxL = rows.prototype_KxNxL
-    return Projected(
-        rows.chosen_NxL[places],
-        rows.rejected_NxL[places],
-        prototype_KxNxL if variant == "A" else prototype_KxNxL[:, places],
-    )
+        prototype_KxL = read(params["projector"], params["prototypes"])
+        shape = (len(sides[0]), *prototype_KxL.shape)
+        return Projected(*sides, jnp.broadcast_to(prototype_KxL, shape))
+    read_all = jax.vmap(read, in_axes=(0, None), out_axes=1)
+    return Projected(*sides, read_all(params["prototypes"], inputs.prompt_NxD))
 
 
 def margin(variant: Variant, rows: Projected, weights_NxK: Array, log_scale: Array) -> Array:
     """Nearness of chosen minus that of rejected under weights over prototypes: (N,)."""
-    point_NxL = jnp.sum(weights_NxK.T[..., None] * rows.prototype_KxNxL, axis=0)
+    point_NxL = jnp.einsum("nk,nkl->nl", weights_NxK, rows.prototype_NxKxL)
     near = partial(nearness, variant, point_NxL=point_NxL, log_scale=log_scale)
     return near(rows.chosen_NxL) - near(rows.rejected_NxL)
 
@@ -221,7 +207,7 @@ def fit_groups(
 
         def loss(logits_GxK: Array, batch: Batches) -> Array:
             weights_BxK = jax.nn.softmax(logits_GxK[group_B[batch.rows]], axis=-1)
-            taken = take(options.variant, rows, batch.rows)
+            taken = jax.tree.map(lambda array: array[batch.rows], rows)
             nll_B = head_nll(margin(options.variant, taken, weights_BxK, params["log_scale"]))
             real_B = batch.mask * mask_B[batch.rows]
             return jnp.sum(nll_B * real_B) / jnp.maximum(jnp.sum(real_B), 1.0)
@@ -298,9 +284,8 @@ def _predict(trained: Trained, examples: Examples) -> Prediction:
     variant, scale = trained.settings["variant"], trained.settings["scale"]
     inputs = Inputs(*examples.load_sides(), examples.rows.router_input_NxD)
     inputs = scaled(variant, scale, inputs)
-    return predict_reward(
-        np.asarray(group_margins(variant, trained.params, inputs, examples.group_N))
-    )
+    margins_SxN = group_margins(variant, trained.params, inputs, examples.group_N)
+    return predict_reward(np.asarray(margins_SxN))
 
 
 PAL = Method(

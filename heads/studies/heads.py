@@ -111,14 +111,13 @@ def _merge_model(trained: Trained, merging: Merging, weight_K: np.ndarray) -> Tr
     """
     places = list(merging.kept)
     group_weight = np.bincount(merging.owner_K, weight_K, len(places))
-    output = trained.params["router"]["output"]
-    router = {
-        **trained.params["router"],
-        "output": {
-            "kernel": output["kernel"][..., places],
-            "bias": output["bias"][..., places] + np.log(group_weight / weight_K[places]),
-        },
+    shift = np.log(group_weight / weight_K[places]).astype(np.float32)
+    output = {
+        name: np.asarray(leaf)[..., places]
+        for name, leaf in trained.params["router"]["output"].items()
     }
+    output["bias"] = output["bias"] + shift
+    router = {**trained.params["router"], "output": output}
     spec = {**trained.settings["spec"], "num_heads": len(places)}
     kernel_DxK = trained.params["heads"]["kernel"][:, places]
     return Trained({"heads": {"kernel": kernel_DxK}, "router": router}, {"spec": spec})

@@ -2,7 +2,7 @@
 
 A prompt x belongs to group k with probability gamma_k(x); a person of group k prefers the first
 response of a pair with probability sigma_k(x, a, b). All prompts, and all pairs of a prompt, count
-alike. Source: paper, theorem 3.2, with the readings of algorithms.md 13.1.
+alike. Source: paper, theorem 3.2, with the three readings that the page spells out.
 """
 
 from __future__ import annotations

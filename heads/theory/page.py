@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup
 
-from ..evaluation.plots import COLOURS, INK
+from ..evaluation.plots import COLOURS, INK, svg
 
 TEMPLATE = "theory.html.j2"
 BLUE, ORANGE, GREEN, VIOLET, GOLD, SLATE = COLOURS
@@ -110,7 +109,7 @@ def sweep_figure(result: Mapping[str, Any]) -> str:
         figure.legend(
             handles, labels, loc="lower center", ncols=3, frameon=False, labelcolor=INK, fontsize=9
         )
-        return _svg(figure)
+        return svg(figure)
 
 
 def tightness_figure(result: Mapping[str, Any]) -> str:
@@ -131,7 +130,7 @@ def tightness_figure(result: Mapping[str, Any]) -> str:
         axis.legend(frameon=False, labelcolor=INK, fontsize=9)
         _quiet(axis)
         figure.tight_layout()
-        return _svg(figure)
+        return svg(figure)
 
 
 def _quiet(axis: Any) -> None:
@@ -139,13 +138,3 @@ def _quiet(axis: Any) -> None:
     axis.grid(alpha=0.2)
     for spine in axis.spines.values():
         spine.set_color(INK)
-
-
-def _svg(figure: Any) -> str:
-    from matplotlib import pyplot as plt
-
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    plt.close(figure)
-    text = stream.getvalue()
-    return text[text.index("<svg") :]

@@ -12,7 +12,7 @@ import pytest
 
 from micro_rm.configs.baselines import ArmoConfig, BaselinesConfig
 from micro_rm.configs.schema import AdaptConfig, TrainConfig
-from micro_rm.heads.debias import spearman
+from micro_rm.heads.debias import fit_debias, spearman
 from micro_rm.heads.evaluation.metrics import correctness, log_sigmoid
 from micro_rm.heads.methods import armo_style, load_method
 from micro_rm.heads.methods.armo_style import (
@@ -102,6 +102,7 @@ def test_ratings_from_0_to_4_become_tenths() -> None:
     assert np.isnan(scaled[5])
     # Extremes are those of the training rows alone.
     assert scaled[6] == pytest.approx(1.3)
+    np.testing.assert_allclose(scaled_ratings(rating_MxA + 1, train_M)[:, 0], scaled)
     # And without any, an attribute stays unknown.
     assert np.isnan(scaled_ratings(np.full((3, 1), np.nan), np.ones(3, bool))).all()
 
@@ -188,6 +189,8 @@ def test_the_correlation_is_removed_on_the_training_responses() -> None:
     for column in range(VERBOSITY):
         assert spearman(score_MxA[:, column], score_MxA[:, VERBOSITY]) > 0.2
         assert spearman(freed_MxA[:, column], score_MxA[:, VERBOSITY]) <= 0.031
+    penalty_A = fit_debias(score_MxA, VERBOSITY, CONFIG.max_correlation).penalty_A
+    assert settings["verbosity_penalty"] == dict(zip(NAMES, penalty_A.tolist(), strict=True))
     assert set(settings["ridge_penalty"]) == set(NAMES)
 
 
@@ -277,6 +280,13 @@ def test_steps_beyond_the_schedule_change_nothing() -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
 
 
+def test_pairs_that_say_nothing_change_nothing() -> None:
+    """Their gradient is zero, and there is no weight decay."""
+    silent, nothing = NOISE._replace(delta_NxA=0 * NOISE.delta_NxA), gate_rows(count=0)
+    found, _ = fit_gate(gate(), silent, nothing, SHORT, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, found, gate())
+
+
 def test_the_same_seed_gives_the_same_gate(fitted: Any) -> None:
     trained, _, problem = fitted
     again = METHOD.fit(problem, {})
@@ -290,6 +300,8 @@ def test_without_validation_rows_it_still_fits() -> None:
     problem, test = make_problem(replace(CONFIG, steps=1), held_out=0)
     trained = METHOD.fit(problem, {})
     assert np.isfinite(METHOD.predict(trained, test).log_prob_SxN).all()
+    assert np.isnan(trained.curves["validation_loss"]).all()
+    assert max(trained.settings["ridge_penalty"].values()) < 1e4
 
 
 def test_training_that_diverges_is_an_error_with_a_remedy() -> None:

@@ -1,0 +1,167 @@
+"""The studies on a small simulated population: what they measure, write and say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from micro_rm.configs.schema import (
+    AdaptConfig,
+    Config,
+    DataConfig,
+    RunConfig,
+    TrainConfig,
+    ViewsConfig,
+)
+from micro_rm.configs.simulator import SimulatorConfig
+from micro_rm.configs.study import STUDIES, StudyConfig
+from micro_rm.heads.stages import open_workbench
+from micro_rm.heads.studies.display import study_tables
+from micro_rm.heads.studies.heads import StudyError
+from micro_rm.heads.studies.points import best_point, curves, point
+from micro_rm.heads.studies.registry import REGISTRY
+from micro_rm.heads.studies.run import read_studies, run_studies
+from micro_rm.heads.workbench import Workbench
+
+CONFIG = Config(
+    data=DataConfig(
+        name="small",
+        source="simulator",
+        simulator=SimulatorConfig(pairs=1200, test_pairs=400, width=12, directions=2),
+    ),
+    views=ViewsConfig(adapt_head="plain", adapt_router="context"),
+    train=TrainConfig(
+        num_heads=3,
+        learning_rate=0.02,
+        epochs=25,
+        entropy_weight=0.05,
+        router="linear",
+        select="last",
+        validation_fraction=0.2,
+    ),
+    adapt=AdaptConfig(budget=20, pool=50, draws=2, epochs=20, learning_rate=0.01),
+    study=StudyConfig(
+        methods=["micro", "micro_hyre"],
+        seeds=2,
+        num_heads=[1, 3],
+        budgets=[0, 20, 999],
+        taus=[1e-3, 1e4],
+        correlations=[0.2, 1.01],
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Workbench:
+    return open_workbench(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def done(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    run = tmp_path_factory.mktemp("studies")
+    return run_studies(bench, list(STUDIES), run, lambda _: None), run
+
+
+def series(done: tuple[dict[str, Any], Path], study: str, metric: str) -> dict[str, Any]:
+    return done[0][study]["metrics"][metric]
+
+
+def test_every_name_of_the_configuration_is_a_study() -> None:
+    assert tuple(REGISTRY) == STUDIES
+
+
+def test_one_head_cannot_serve_two_tastes_and_three_can(done: Any) -> None:
+    points = series(done, "num_heads", "macro accuracy")["micro"]
+    assert [item["x"] for item in points] == [1, 3]
+    assert points[1]["mean"] > points[0]["mean"] + 0.05
+    nll = series(done, "num_heads", "NLL in nats")["micro_stage1"]
+    assert nll[1]["mean"] < nll[0]["mean"] - 0.02
+
+
+def test_without_labelled_rows_stage_2_is_stage_1(done: Any) -> None:
+    """G-H12. Budgets beyond the pool are left out."""
+    found = series(done, "budget", "macro accuracy")
+    assert [item["x"] for item in found["micro"]] == [0, 20]
+    assert found["micro"][0]["values"] == found["micro_stage1"][0]["values"]
+    assert found["micro"][1]["mean"] > found["micro"][0]["mean"]
+
+
+def test_reweighting_has_as_many_rows_as_routing(done: Any) -> None:
+    found = series(done, "budget", "macro accuracy")["micro_hyre"]
+    assert found[0]["mean"] != found[1]["mean"]
+
+
+def test_a_hot_target_changes_nothing_and_a_cold_one_helps(done: Any) -> None:
+    """G-H3: at a high temperature the target is the prior, so the router stays where it was."""
+    found = series(done, "tau", "macro accuracy")
+    cold, hot = found["micro"]
+    assert cold["mean"] > hot["mean"]
+    assert hot["mean"] == pytest.approx(found["micro_stage1"][0]["mean"], abs=0.05)
+
+
+def test_merging_everything_alike_leaves_fewer_heads_and_a_high_threshold_all(done: Any) -> None:
+    left = series(done, "pruning", "heads")["heads left"]
+    assert [item["x"] for item in left] == [0.2, 1.01]
+    assert left[0]["mean"] < left[1]["mean"] == 3
+    accuracy = series(done, "pruning", "macro accuracy")
+    merged, again = accuracy["micro, heads merged"], accuracy["micro, merged and adapted again"]
+    assert merged[1]["values"] == pytest.approx(again[1]["values"])
+    micro = series(done, "budget", "macro accuracy")["micro"][1]
+    assert merged[1]["values"] == pytest.approx(micro["values"])
+
+
+def test_two_seeds_agree_on_the_planted_heads(done: Any) -> None:
+    ranked = series(done, "agreement", "correlation of margins")["matched heads"]
+    means = [item["mean"] for item in ranked]
+    assert len(means) == 3 and means == sorted(means, reverse=True)
+    assert means[1] > 0.9
+
+
+def test_what_is_written_is_what_was_found(done: Any, tmp_path: Path) -> None:
+    found, run = done
+    assert read_studies(run) == json.loads(json.dumps(found))
+    assert read_studies(tmp_path) == {}
+
+
+def test_every_study_is_shown_with_its_question_and_its_reading(done: Any) -> None:
+    console = Console(width=120, record=True, file=None, quiet=False)
+    for study in done[0].values():
+        with console.capture() as shown:
+            for part in study_tables(study):
+                console.print(part)
+        text = " ".join(shown.get().split())
+        assert study["question"] in text and study["reading"][:40] in text
+        for metric in study["metrics"].values():
+            assert all(name.split(",")[0].split()[0] in text for name in metric)
+
+
+def test_a_method_that_the_data_cannot_serve_is_named(bench: Workbench, tmp_path: Path) -> None:
+    config = replace(CONFIG, study=replace(CONFIG.study, methods=["armo_style"]))
+    with pytest.raises(
+        StudyError, match=r"study\.methods: armo_style is impossible here: .*rating"
+    ):
+        run_studies(Workbench(config, bench.features), ["tau"], tmp_path, lambda _: None)
+
+
+def test_one_seed_cannot_agree_with_itself(bench: Workbench, tmp_path: Path) -> None:
+    config = replace(CONFIG, study=replace(CONFIG.study, seeds=1), run=RunConfig(str(tmp_path)))
+    with pytest.raises(StudyError, match="compares seeds, expected 2 or more, found 1"):
+        run_studies(Workbench(config, bench.features), ["agreement"], tmp_path, lambda _: None)
+
+
+def test_points_have_t_intervals_over_seeds_and_none_for_a_single_seed() -> None:
+    item = point(3.0, [0.5, 0.6, 0.7], 0.95)
+    assert item["mean"] == pytest.approx(0.6) and item["std"] == pytest.approx(0.1)
+    # t with two degrees of freedom at 97.5 %: 4.3027.
+    assert item["high"] - item["mean"] == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-5)
+    assert point(3.0, [0.5], 0.95)["low"] is None
+    found = curves({1.0: {"a": [1.0], "b": [2.0]}, 2.0: {"a": [3.0]}}, 0.95)
+    assert [p["x"] for p in found["a"]] == [1.0, 2.0] and len(found["b"]) == 1
+    assert best_point(found["a"])["x"] == 2.0
+    assert best_point(found["a"], largest=False)["x"] == 1.0
