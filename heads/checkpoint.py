@@ -35,7 +35,8 @@ def save_models(run: Path, models: Mapping[str, Trained], scaler: Scaler) -> Non
             "curves": list(trained.curves),
         }
     temporary = run / f"{ARRAYS}.tmp"
-    contiguous = {name: np.ascontiguousarray(np.asarray(leaf)) for name, leaf in arrays.items()}
+    # ascontiguousarray would give a scalar an axis.
+    contiguous = {name: np.asarray(leaf, order="C") for name, leaf in arrays.items()}
     save_file(contiguous, temporary)
     commit_file(temporary, run / ARRAYS)
     write_json(run / INDEX, {"format": FORMAT_VERSION, "methods": index})

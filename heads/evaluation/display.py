@@ -17,15 +17,8 @@ def method_table(report: Mapping[str, Any]) -> Table:
     The best accuracy is bold; oracles do not compete.
     """
     table = Table(box=None, pad_edge=False)
-    table.add_column("method")
-    for heading in (
-        "macro",
-        f"{report['confidence']:.0%} interval",
-        "wordings",
-        "draws",
-        "NLL",
-        "told",
-    ):
+    table.add_column("method", no_wrap=True)
+    for heading in ("macro", f"{report['confidence']:.0%} interval", "draws", "NLL", "told"):
         table.add_column(heading, justify="right")
     best = best_method(report)
     for name, label in labelled_rows(report["methods"]):
@@ -34,17 +27,12 @@ def method_table(report: Mapping[str, Any]) -> Table:
         table.add_row(
             Text(label),
             Text(f"{macro['accuracy']:.3f}", style="bold" if name == best else ""),
-            _range(macro),
-            _range(entry["wordings"]) if entry["told"] == "wish" and entry["wordings"] else "",
+            f"{macro['low']:.3f}-{macro['high']:.3f}",
             f"±{draws['std']:.3f}" if draws["count"] > 1 else "",
             f"{entry['nll']:.3f}",
             entry["told"],
         )
     return table
-
-
-def _range(bounds: Mapping[str, Any]) -> str:
-    return f"{bounds['low']:.3f}-{bounds['high']:.3f}"
 
 
 def labelled_rows(methods: Iterable[str]) -> list[tuple[str, str]]:
@@ -54,9 +42,9 @@ def labelled_rows(methods: Iterable[str]) -> list[tuple[str, str]]:
     for name in names:
         if not name.endswith((ORACLE, VALIDATED)):
             rows.append((name, name))
-            for suffix, words in ((VALIDATED, "validated"), (ORACLE, "oracle")):
+            for suffix, words in ((VALIDATED, "best validated"), (ORACLE, "oracle")):
                 if name + suffix in names:
-                    rows.append((name + suffix, f"  best head, {words}"))
+                    rows.append((name + suffix, f"  {words} head"))
     return rows
 
 

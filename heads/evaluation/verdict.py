@@ -36,7 +36,17 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
         ):
             if outcomes[outcome]:
                 sentences.append(f"{words}: {', '.join(outcomes[outcome])}.")
-    return sentences
+    return sentences + _wordings(report["methods"])
+
+
+def _wordings(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How far the methods that read the wish depend on the few wordings of the test."""
+    spans = {name: item["wordings"] for name, item in methods.items() if item["told"] == "wish"}
+    shown = [f"{n} {span['low']:.3f}-{span['high']:.3f}" for n, span in spans.items() if span]
+    if not shown:
+        return []
+    count = next(span["count"] for span in spans.values() if span)
+    return [f"With other wordings than the {count} of the test: {', '.join(shown)}."]
 
 
 def warnings(report: Mapping[str, Any], account: Mapping[str, Any]) -> list[str]:

@@ -281,7 +281,7 @@ def _predict(trained: Trained, examples: Examples) -> Prediction:
     label_N = unit_labels(trained.settings["unit"], examples)
     place_N = np.minimum(label_N, len(log_weights_LxK) - 1)
     return predict_heads(
-        "R2",
+        "R1",
         np.asarray(margins(trained.params["heads"], examples.rows.delta_NxD)),
         log_weights_LxK[None, place_N],
     )

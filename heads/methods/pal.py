@@ -15,8 +15,7 @@ fitted to the labelled rows of every draw. Choices of our own:
   every input to length ``sqrt(D)``, so no scale of it matters.
 
 B reads the prompt in the router view. If that differs between training and adapting, its frozen
-prototypes meet inputs that they have not seen; if it states the wish, B is told it. A does not read
-it.
+prototypes meet inputs they have not seen; if it states the wish, B is told it. A reads no prompt.
 """
 
 from __future__ import annotations
@@ -80,6 +79,7 @@ def nearness(variant: Variant, item_NxL: Array, point_NxL: Array, log_scale: Arr
     return jnp.exp(jnp.minimum(log_scale, SCALE_MAX)) * cosine_N
 
 
+@partial(jax.jit, static_argnames=("width", "groups", "options"))
 def init_model(width: int, groups: int, options: PalConfig, key: Array) -> dict[str, Any]:
     """Fresh parameters; prototypes are points (A) or projectors of the prompt (B)."""
     keys = jax.random.split(key, 3)

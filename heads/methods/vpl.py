@@ -6,9 +6,8 @@ vector. Where their code has no answer or another one:
 
 - The latent vector has length ``sqrt(latent)`` whenever it is used. Their code rescales the sample
   in training and not the mean at test time, so the decoder meets lengths that it has not seen.
-- The KL term has its factor 1/2; its weight runs through four cosine cycles, not one per 10,000.
-- All labelled rows of a group are one set at test time. What is pooled is a mean over pairs: more
-  of them make it steadier, and their order cannot matter.
+- The KL term has its factor 1/2; its weight runs through four cosine cycles, in any run.
+- All labelled rows of a group are one set at test time; what is pooled is a mean over pairs.
 - A group without labelled rows gets the zero vector: the prior mean, which has no direction.
 - Where every group is large, the rows of a step share one set per group, since reading sets costs
   most of a step. A row whose own pair is in that set does not count in that step.
@@ -82,6 +81,7 @@ def perceptron(layers: Any, inputs: Any, activation: Callable[[Array], Array]) -
 network = partial(perceptron, activation=partial(jax.nn.leaky_relu, negative_slope=SLOPE))
 
 
+@partial(jax.jit, static_argnames=("width", "options"))
 def init_model(width: int, options: VplConfig, key: Array) -> dict[str, Any]:
     """Fresh parameters of encoder and decoder."""
     hidden, latent = options.hidden, options.latent
@@ -130,11 +130,9 @@ def kl_slope(step: Array | int, steps: int) -> Array:
 
 def margin(params: Any, sides: Sides, latent_NxL: Array) -> Array:
     """Reward of chosen minus that of rejected under each row's latent vector: (N,)."""
-    chosen_N, rejected_N = (
-        network(params["decoder"], jnp.concatenate([side, latent_NxL], axis=-1))[..., 0]
-        for side in sides
-    )
-    return chosen_N - rejected_N
+    inputs = (jnp.concatenate([side, latent_NxL], axis=-1) for side in sides)
+    chosen_Nx1, rejected_Nx1 = (network(params["decoder"], side) for side in inputs)
+    return (chosen_Nx1 - rejected_Nx1)[..., 0]
 
 
 class Deck(NamedTuple):
@@ -207,10 +205,8 @@ def fit_model(
 
         def step(carry: tuple[Any, ...], batch: Batches) -> tuple[tuple[Any, ...], Any]:
             params, state, done = carry
-            step_key = jax.random.fold_in(keys[2], done)
-            (value, kl), gradient = jax.value_and_grad(loss, has_aux=True)(
-                params, deck, batch, kl_slope(done, steps), step_key
-            )
+            rest = (deck, batch, kl_slope(done, steps), jax.random.fold_in(keys[2], done))
+            (value, kl), gradient = jax.value_and_grad(loss, has_aux=True)(params, *rest)
             updates, state = optimiser.update(gradient, state, params)
             return (optax.apply_updates(params, updates), state, done + 1), (value, kl)
 
@@ -247,7 +243,6 @@ def _scaled(sides: Sides, scale: float) -> Sides:
 def _fit(problem: Problem, _done: Mapping[str, Trained]) -> Trained:
     options, budget = problem.baselines.vpl, problem.budget
     assert budget is not None  # the stage leaves the method out without one
-    # A set can be drawn for a row whose group has other rows.
     _, place_N, rows_G = np.unique(problem.train.group_N, return_inverse=True, return_counts=True)
     rows = np.flatnonzero((problem.train.group_N != NO_LABEL) & (rows_G[place_N] > 1))
     if not rows.size:
@@ -258,10 +253,10 @@ def _fit(problem: Problem, _done: Mapping[str, Trained]) -> Trained:
     sides = Sides(*(side[rows] for side in problem.train.load_sides()))
     scale = float(np.sqrt(np.mean(np.square(sides.chosen_NxD)))) or 1.0
     _, group_N, size_G = np.unique(place_N[rows], return_inverse=True, return_counts=True)
-    large = size_G.min() >= ROWS_PER_PLACE * options.context
-    shared = bool(large and size_G.size < options.batch_size)
-    own = ("learning_rate", "weight_decay", "batch_size", "epochs")
-    own = {name: getattr(options, name) for name in own}
+    shared = size_G.size < options.batch_size
+    shared &= int(size_G.min()) >= ROWS_PER_PLACE * options.context
+    names = ("learning_rate", "weight_decay", "batch_size", "epochs")
+    own = {name: getattr(options, name) for name in names}
     params, curves = fit_model(
         init_model(problem.width, options, jax.random.fold_in(problem.key, INIT_STREAM)),
         jax.tree.map(jnp.asarray, _scaled(sides, scale)),

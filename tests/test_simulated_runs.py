@@ -1,0 +1,120 @@
+"""Commands that need no text: the whole table, studies and theory on simulated vectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from micro_rm.pipeline import main
+
+SMALL = [
+    "--data.source=simulator",
+    "--data.name=sim",
+    "--data.simulator.pairs=800",
+    "--data.simulator.test_pairs=300",
+    "--data.simulator.width=12",
+    "--views.adapt_head=plain",
+    "--views.adapt_router=context",
+    "--train.num_heads=3",
+    "--train.epochs=10",
+    "--train.router=linear",
+    "--train.validation_fraction=0.2",
+    "--adapt.budget=10",
+    "--adapt.pool=20",
+    "--adapt.draws=2",
+    "--baselines.vpl.latent=4",
+    "--baselines.vpl.hidden=8",
+    "--baselines.vpl.epochs=2",
+    "--baselines.pal.latent=4",
+    "--baselines.pal.hidden=8",
+    "--baselines.pal.epochs=2",
+    "--baselines.drm.components=4",
+    "--evaluate.bootstrap=50",
+]
+LEFT_OUT = {"native_head": "no reward head of its own", "armo_style": "without ratings"}
+
+
+def test_every_method_stands_in_one_table_or_says_why_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from micro_rm.heads.methods import METHODS
+
+    assert main(["run", *SMALL, "--methods=all", f"--run.dir={tmp_path}"]) == 0
+    printed = capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert report["methods"].keys() >= METHODS.keys() - LEFT_OUT.keys()
+    assert report["skipped"].keys() == LEFT_OUT.keys()
+    for name, reason in LEFT_OUT.items():
+        assert reason in report["skipped"][name]
+        assert f"{name} was left out" in printed
+    for name in METHODS.keys() - LEFT_OUT.keys():
+        assert f"\n{name} " in printed
+        assert report["methods"][name]["summary"].endswith(".")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert all(f"<strong>{name}</strong>" in page for name in METHODS)
+    assert "There is no text: a simulator" in page
+    assert main(["run", *SMALL, "--methods=all", f"--run.dir={tmp_path}"]) == 0
+    assert capsys.readouterr().out.count("done before for the same inputs") == 3
+
+
+def test_labelled_rows_from_the_test_set_are_never_scored(tmp_path: Path) -> None:
+    """G-B4: the test count drops by exactly the rows of each draw."""
+    from pyarrow import parquet
+
+    flags = [*SMALL, "--methods=single_bt,micro_hyre", "--adapt.source=test"]
+    assert main(["run", *flags, f"--run.dir={tmp_path}"]) == 0
+    rows = parquet.read_table(tmp_path / "predictions.parquet").to_pylist()
+    for draw in range(2):
+        scored = [r["scored"] for r in rows if r["method"] == "micro_hyre" and r["draw"] == draw]
+        assert len(scored) == 300 and sum(scored) == 300 - 3 * 10
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "never scored in that draw" in page
+
+
+def test_studies_come_with_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [
+        *SMALL,
+        "--methods=single_bt,micro",
+        '--study.names=["budget","agreement"]',
+        '--study.methods=["micro"]',
+        "--study.seeds=2",
+        "--study.budgets=[0,10]",
+        f"--run.dir={tmp_path}",
+    ]
+    assert main(["study", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "How many labelled rows does it take?" in printed
+    page = (tmp_path / "report.html").read_text("utf-8")
+    for title in ("Labelled rows", "Agreement"):
+        assert f"<h2>{title}</h2>" in page
+    assert page.count("<svg") == 3  # two studies and the training curves
+    studies = json.loads((tmp_path / "report.json").read_text("utf-8"))["studies"]
+    assert list(studies) == ["budget", "agreement"]
+
+
+def test_theory_needs_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--theory.mixtures=50", "--theory.spreads=[1.0]", "--theory.pairs=1000"]
+    assert main(["theory", *flags, f"--theory.dir={tmp_path}"]) == 0
+    assert "violations         0 of 5 inequalities on 50 random mixtures" in capsys.readouterr().out
+    assert json.loads((tmp_path / "theory.json").read_text("utf-8"))
+    assert (tmp_path / "theory.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_there_is_nothing_to_embed_in_a_simulation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["embed", *SMALL, f"--store.dir={tmp_path}"]) == 2
+    assert "there is no text to check or embed" in capsys.readouterr().err
+
+
+def test_a_recommended_preset_lies_on_top_of_a_data_preset(
+    capsys: pytest.CaptureFixture[str], repository: Path
+) -> None:
+    """Two files, the second wins where both speak."""
+    presets = [f"--config={repository / 'configs' / f'{n}.yaml'}" for n in ("demo", "recommended")]
+    with pytest.raises(SystemExit):
+        main(["run", *presets, "--print_config"])
+    shown = capsys.readouterr().out
+    assert "source: synthetic" in shown and "num_heads: 20" in shown
