@@ -126,15 +126,18 @@ def read_pairs(store: Path, name: str) -> PairTable:
                 margin=dataset(file, "margin")[:],
                 tokens={role: dataset(file, f"tokens/{role}")[:] for role in ROLES[1:]},
                 account=json.loads(str(file.attrs["account"])),
-                ratings={
-                    str(dataset(file, f"ratings/{number}").attrs["attribute"]): dataset(
-                        file, f"ratings/{number}"
-                    )[:]
-                    for number in sorted(file.get("ratings", ()))
-                },
+                ratings=_read_ratings(file),
             )
         except (KeyError, json.JSONDecodeError) as error:
             raise StoreError(f"{path}: damaged pair table ({error}); run micro-rm embed") from error
+
+
+def _read_ratings(file: h5py.File) -> dict[str, np.ndarray]:
+    group = file.get("ratings")
+    if not isinstance(group, h5py.Group):
+        return {}
+    columns = [dataset(file, f"ratings/{number}") for number in sorted(group)]
+    return {str(column.attrs["attribute"]): column[:] for column in columns}
 
 
 def read_request(store: Path, name: str) -> str | None:

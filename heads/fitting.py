@@ -33,20 +33,31 @@ def score_models(
     Raises ``EvaluationError`` if the labelled rows leave nothing of an attribute to score.
     """
     examples = bench.stage2(test.table_rows)
-    counts_SxN = scored_mask(bench.draws, test.table_rows)
+    methods = {name: load_method(name) for name in models}
+    adapting = [name for name, method in methods.items() if method.stage == "adapt"]
+    counts_SxN = None
+    if adapting and bench.config.adapt.source == "test":
+        counts_SxN = scored_mask(bench.draws, test.table_rows)
+        _require_rows(counts_SxN, test)
+    scored = {
+        name: score(
+            method.predict(models[name], examples),
+            method.rule,
+            counts_SxN if name in adapting else None,
+        )
+        for name, method in methods.items()
+    }
+    owners = [name for name, method in methods.items() if method.own_heads]
+    return with_best_heads(scored, owners, test, _validation(bench, models, owners, test))
+
+
+def _require_rows(counts_SxN: np.ndarray, test: TestSet) -> None:
     for number, name in enumerate(test.attributes):
         if not counts_SxN[:, test.attribute_N == number].any(axis=1).all():
             raise EvaluationError(
                 f"adapt.budget takes every test row of attribute {name!r}; lower it, or set "
                 "adapt.source=train"
             )
-    methods = {name: load_method(name) for name in models}
-    scored = {
-        name: score(method.predict(models[name], examples), method.rule, counts_SxN)
-        for name, method in methods.items()
-    }
-    owners = [name for name, method in methods.items() if method.own_heads]
-    return with_best_heads(scored, owners, test, _validation(bench, models, owners, test))
 
 
 def _validation(

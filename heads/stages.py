@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,10 @@ def adapt(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
 
     Returns the new models and, by name, why a method was left out.
     """
-    bench = open_workbench(config)
     run = Path(config.run.dir)
-    models, _ = load_models(run)
+    bench = open_workbench(config)
+    models, scaler = load_models(run)
+    bench = replace(bench, saved_scaler=scaler)
     chosen, skipped = _possible(config, bench, "adapt")
     for method in chosen:
         missing = [name for name in method.after if name not in models]
@@ -97,9 +98,10 @@ def adapt(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
 
 def evaluate(config: Config) -> dict[str, Any]:
     """Score every trained method on the test rows; writes predictions.parquet and report.json."""
-    bench = open_workbench(config)
     run = Path(config.run.dir)
-    models, _ = load_models(run)
+    bench = open_workbench(config)
+    models, scaler = load_models(run)
+    bench = replace(bench, saved_scaler=scaler)
     table = bench.features.table
     test = make_test_set(table, bench.parts.test)
     scored = score_models(bench, models, test)

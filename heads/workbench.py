@@ -19,8 +19,8 @@ from .ratings import rated_responses
 LACKS: dict[Need, str] = {
     "contexts": "no pair has both a label to adapt to and a context, so there is no wish to learn "
     "from; give data.contexts or a context column",
-    "groups": "no training pair names an attribute (or user, under adapt.group=user), so there is "
-    "nobody to adapt to; give such a column",
+    "groups": "no pair to draw labelled rows from names an attribute (or user, under "
+    "adapt.group=user), so there is nobody to adapt to; give such a column",
     "users": "no pair names a user; give a user column, or set baselines.maxmin.unit",
     "ratings": "the data are choices without ratings; give rows of prompt, response and integer "
     "ratings",
@@ -38,6 +38,7 @@ class Workbench:
 
     config: Config
     features: Features
+    saved_scaler: Scaler | None = None
 
     @cached_property
     def parts(self) -> Partition:
@@ -52,7 +53,9 @@ class Workbench:
 
     @cached_property
     def scaler(self) -> Scaler:
-        """Statistics of the training rows; the identity for raw features."""
+        """What the models were trained with, if that is given; else made as the settings say."""
+        if self.saved_scaler is not None:
+            return self.saved_scaler
         if self.config.train.features == "raw":
             return Scaler.identity(self.features.store.width)
         views = self.config.views

@@ -152,16 +152,6 @@ def head_accuracy(delta_NxK: np.ndarray, attribute_N: np.ndarray, attributes: in
         return np.stack(sums) / rows_A
 
 
-def best_heads(select_KxA: np.ndarray, score_KxA: np.ndarray) -> np.ndarray:
-    """(A,) accuracy per attribute of the head that is best by another set of rows.
-
-    Selecting on the scored rows themselves (both arguments alike) is an oracle. An attribute that
-    the selecting rows lack (NaN) falls back to head 0.
-    """
-    chosen_A = np.argmax(np.nan_to_num(select_KxA, nan=-1.0), axis=0)
-    return score_KxA[chosen_A, np.arange(score_KxA.shape[1])]
-
-
 def mean_weights(
     log_weights_SxNxK: np.ndarray, attribute_N: np.ndarray, attributes: int
 ) -> np.ndarray:

@@ -72,14 +72,10 @@ class Budget:
         """S, how often the budget was drawn."""
         return self.mask_SxB.shape[0]
 
-    @property
-    def groups(self) -> int:
-        """G, attributes or users with labelled rows."""
-        return int(self.group_B.max(initial=-1)) + 1
-
     def by_group(self, values_SxBx: Any) -> Any:
-        """The same array as (S, G, n, ...)."""
-        return values_SxBx.reshape(self.draws, self.groups, -1, *values_SxBx.shape[2:])
+        """The same array as (S, G, n, ...); there are places to share out."""
+        groups = int(self.group_B.max()) + 1
+        return values_SxBx.reshape(self.draws, groups, -1, *values_SxBx.shape[2:])
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,6 @@ from .interface import (
     Method,
     Prediction,
     Problem,
-    Sides,
     Trained,
     predict_reward,
 )
@@ -115,14 +114,18 @@ class Projected(NamedTuple):
 
 def project(variant: Variant, params: Any, inputs: Inputs) -> Projected:
     """What the frozen part of the model makes of some rows."""
-    read = partial(perceptron, activation=jax.nn.gelu)
-    sides = [read(params["projector"], side) for side in inputs[:2]]
+
+    def read(layers: Any, rows: Any) -> Array:
+        return perceptron(layers, rows, jax.nn.gelu)
+
+    chosen_NxL, rejected_NxL = (read(params["projector"], side) for side in inputs[:2])
     if variant == "A":
         prototype_KxL = read(params["projector"], params["prototypes"])
-        shape = (len(sides[0]), *prototype_KxL.shape)
-        return Projected(*sides, jnp.broadcast_to(prototype_KxL, shape))
+        shape = (len(chosen_NxL), *prototype_KxL.shape)
+        return Projected(chosen_NxL, rejected_NxL, jnp.broadcast_to(prototype_KxL, shape))
     read_all = jax.vmap(read, in_axes=(0, None), out_axes=1)
-    return Projected(*sides, read_all(params["prototypes"], inputs.prompt_NxD))
+    prototype_NxKxL = read_all(params["prototypes"], inputs.prompt_NxD)
+    return Projected(chosen_NxL, rejected_NxL, prototype_NxKxL)
 
 
 def margin(variant: Variant, rows: Projected, weights_NxK: Array, log_scale: Array) -> Array:
@@ -241,13 +244,13 @@ def _train(problem: Problem) -> tuple[Any, float, Array]:
             "pal: expected training rows with an adapt.group, found none; set adapt.source=train, "
             "give labels, or leave pal out"
         )
-    sides = Sides(*(side[known] for side in train.load_sides()))
-    scale = float(np.sqrt(np.mean(np.square(sides.chosen_NxD, dtype=np.float64)))) or 1.0
-    inputs = scaled(options.variant, scale, Inputs(*sides, train.rows.router_input_NxD[known]))
+    inputs = Inputs(*train.load_sides(), train.rows.router_input_NxD)
+    inputs = Inputs(*(array[known] for array in inputs))
+    scale = float(np.sqrt(np.mean(np.square(inputs.chosen_NxD)))) or 1.0
     key = jax.random.fold_in(problem.key, INIT_STREAM)
     params, curve = fit_model(
         init_model(problem.width, len(problem.groups), options, key),
-        inputs,
+        scaled(options.variant, scale, inputs),
         jnp.asarray(train.group_N[known]),
         options,
         jax.random.fold_in(problem.key, TRAIN_STREAM),
@@ -283,8 +286,8 @@ def _fit(problem: Problem, _done: Mapping[str, Trained]) -> Trained:
 def _predict(trained: Trained, examples: Examples) -> Prediction:
     variant, scale = trained.settings["variant"], trained.settings["scale"]
     inputs = Inputs(*examples.load_sides(), examples.rows.router_input_NxD)
-    inputs = scaled(variant, scale, inputs)
-    margins_SxN = group_margins(variant, trained.params, inputs, examples.group_N)
+    read = scaled(variant, scale, inputs)
+    margins_SxN = group_margins(variant, trained.params, read, examples.group_N)
     return predict_reward(np.asarray(margins_SxN))
 
 

@@ -50,7 +50,8 @@ def solve_bt(delta_NxD: Array, ridge: float | Array, steps: int = STEPS) -> tupl
         updates, state = solver.update(
             gradient_D, state, head_D, value=value, grad=gradient_D, value_fn=loss
         )
-        return optax.apply_updates(head_D, updates), state, gradient_D, step + 1
+        moved_D = jnp.asarray(optax.apply_updates(head_D, updates))
+        return moved_D, state, jnp.asarray(gradient_D), step + 1
 
     first = (start_D, solver.init(start_D), jnp.ones_like(start_D), jnp.array(0))
     head_D, *_ = jax.lax.while_loop(going, advance, first)

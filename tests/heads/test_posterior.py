@@ -191,7 +191,8 @@ def test_rows_are_asked_for_greedily_under_updated_weights(query: Query, loss: L
 @pytest.mark.parametrize("query", ACTIVE)
 def test_asking_for_more_than_there_is_takes_all_real_rows(query: Query) -> None:
     delta_NxK = jnp.asarray(np.random.default_rng(0).normal(size=(N, K)), jnp.float32)
-    mask_N = jnp.array([1.0, 0, 1, 0, 0, 0])
+    # The first place is the one that wins where no score is left.
+    mask_N = jnp.array([0.0, 1, 1, 0, 0, 0])
     for count in (0, 1, 2, 4, N, N + 3):
         chosen_N = np.asarray(choose_rows(delta_NxK, mask_N, uniform_log_weights(K), count, query))
         assert chosen_N.sum() == min(count, 2)

@@ -46,10 +46,13 @@ def make_reward() -> MakeScored:
 
 @pytest.fixture(scope="session")
 def make_test_rows() -> Callable[..., protocol.TestSet]:
-    """Attribute and prompt of every row to a test set."""
+    """Attribute and prompt of every row, and its wording where a test has any, to a test set."""
 
     def make(
-        attribute: list[int] | np.ndarray, prompt: list[int] | np.ndarray, *names: str
+        attribute: list[int] | np.ndarray,
+        prompt: list[int] | np.ndarray,
+        *names: str,
+        wording: np.ndarray | None = None,
     ) -> protocol.TestSet:
         attribute_N, prompt_N = np.asarray(attribute), np.asarray(prompt)
         return protocol.TestSet(
@@ -58,6 +61,7 @@ def make_test_rows() -> Callable[..., protocol.TestSet]:
             prompt_N=prompt_N,
             attributes=names,
             prompts=int(prompt_N.max()) + 1,
+            wording_N=wording,
         )
 
     return make

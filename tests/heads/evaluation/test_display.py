@@ -71,7 +71,7 @@ def test_best_heads_stand_below_their_owner(make_report: Any) -> None:
         with_accuracy(report, f"static_mixture_best_head_{kind}", "static_mixture", 0.5)
     firsts = [line.split("  0")[0].rstrip() for line in shown(method_table(report)).splitlines()]
     place = firsts.index("static_mixture")
-    assert firsts[place + 1 : place + 3] == ["  best head, validated", "  best head, oracle"]
+    assert firsts[place + 1 : place + 3] == ["  best validated head", "  oracle head"]
     assert firsts[place + 3] == "micro"
 
 

@@ -22,6 +22,7 @@ from micro_rm.heads.evaluation.metrics import (
     mean_weights,
     mixture_log_prob,
     resample_prompts,
+    wording_bootstrap,
 )
 
 S, N, K = 2, 6, 3
@@ -180,6 +181,51 @@ def test_a_resample_without_an_attribute_is_nan_there() -> None:
     sums, rows = np.array([[1.0, 0.0], [0.0, 1.0]]), np.eye(2)
     _, resampled_RxA = bootstrap_accuracies(sums, rows, np.array([[2.0, 0.0], [1.0, 1.0]]))
     np.testing.assert_array_equal(resampled_RxA, [[1.0, np.nan], [1.0, 1.0]])
+
+
+def wordings_drawn(
+    correct_N: list[float] | np.ndarray, attribute_N: list[int], wording_N: list[int], seed: int = 0
+) -> np.ndarray | None:
+    arrays = map(np.asarray, (correct_N, attribute_N, wording_N))
+    return wording_bootstrap(*arrays, resamples=4000, seed=seed)
+
+
+def test_wordings_are_drawn_whole_with_all_their_rows() -> None:
+    """Three rows of a right wording, one of a wrong one: all right, 3/4 or all wrong."""
+    found_R = wordings_drawn([1, 1, 1, 0], [0] * 4, [5, 5, 5, 9])
+    assert found_R is not None
+    values, counts = np.unique(found_R, return_counts=True)
+    assert values.tolist() == [0, 0.75, 1]
+    np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0.25], atol=0.04)
+
+
+def test_the_wordings_of_an_attribute_are_drawn_apart_from_those_of_another() -> None:
+    """The macro mean of two independent draws, each of two wordings."""
+    found_R = wordings_drawn([1, 0, 1, 0], [0, 0, 1, 1], [0, 1, 2, 3])
+    assert found_R is not None
+    values, counts = np.unique(found_R, return_counts=True)
+    assert values.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    np.testing.assert_allclose(counts / 4000, [1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16], atol=0.03)
+
+
+def test_rows_that_do_not_count_are_in_no_wording() -> None:
+    nan = float("nan")
+    known = wordings_drawn([1, 0, 1], [0] * 3, [0, 1, 1])
+    with_gaps = wordings_drawn([1, nan, 0, 1, nan], [0] * 5, [0, 0, 1, 1, 7])
+    assert known is not None and with_gaps is not None
+    np.testing.assert_array_equal(with_gaps, known)
+
+
+def test_one_wording_says_nothing_about_others() -> None:
+    assert wordings_drawn([1, 0, 1], [0, 0, 1], [0, 1, 2]) is None
+    assert wordings_drawn([1.0, float("nan")], [0, 0], [0, 1]) is None
+
+
+def test_the_seed_decides_the_wordings() -> None:
+    one, same, other = (wordings_drawn([1, 0], [0, 0], [0, 1], seed) for seed in (0, 0, 1))
+    assert one is not None and same is not None and other is not None
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
 
 
 def test_head_accuracy_is_per_head_and_attribute() -> None:

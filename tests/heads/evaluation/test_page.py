@@ -80,6 +80,15 @@ def test_the_page_says_what_every_method_is_told_and_learns_from(make_report: An
     assert "from the test rows, never scored in that draw" in other
 
 
+def test_only_methods_that_read_the_wish_show_an_interval_over_wordings(make_report: Any) -> None:
+    report = make_report()
+    for number, entry in enumerate(report["methods"].values()):
+        entry["wordings"] = {"count": 4, "low": number / 10, "high": 0.9}
+    assert re.findall(r"<small>wordings ([0-9.–]+)</small>", render_page(report, {})) == [
+        "0.300–0.900"  # micro is the last of the four
+    ]
+
+
 def test_flags_are_warnings_on_the_page(make_report: Any) -> None:
     """Collapsed heads, unused heads and deaf routers, as ``diagnostics.flags`` words them."""
     report = make_report()

@@ -37,6 +37,26 @@ def test_rows_without_an_attribute_are_named_as_such(tiny: Any) -> None:
     assert protocol.make_test_set(table, np.arange(80, 120)).attributes == ("(none)",)
 
 
+def test_rows_of_one_wish_are_numbered_alike(tiny: Any) -> None:
+    wishes = [f"wish {row % 3}" for row in range(120)]
+    table = replace(tiny.table, text={**tiny.table.text, "context": wishes})
+    wording_N = protocol.make_test_set(table, np.arange(80, 120)).wording_N
+    assert wording_N is not None
+    assert len(set(wording_N.tolist())) == 3
+    pairs = set(zip(wording_N.tolist(), wishes[80:], strict=True))
+    assert len(pairs) == 3
+
+
+def test_one_row_without_a_wish_leaves_the_wordings_out(tiny: Any) -> None:
+    """A training row without one does not."""
+    for row, known in ((100, False), (0, True)):
+        wishes = ["please"] * 120
+        wishes[row] = ""
+        table = replace(tiny.table, text={**tiny.table.text, "context": wishes})
+        found = protocol.make_test_set(table, np.arange(80, 120)).wording_N
+        assert (found is not None) == known
+
+
 def test_no_test_rows_at_all_is_an_error_with_three_remedies(tiny: Any) -> None:
     with pytest.raises(protocol.EvaluationError) as caught:
         protocol.make_test_set(tiny.table, np.array([], np.int64))

@@ -263,6 +263,35 @@ def test_the_seed_decides_the_intervals_and_nothing_else(
     assert one_accuracy == other_accuracy
 
 
+def test_wordings_have_an_interval_of_their_own(make_reward: Any, make_test_rows: Any) -> None:
+    """One of four wordings is misread: many prompts cannot show how much hangs on that."""
+    wording_N = np.tile(np.arange(8), 50)
+    correct_N = np.where(wording_N == 0, -1.0, 1.0)
+    attribute_N = wording_N // 4
+    scored = {"a": make_reward(correct_N[None])}
+    test = make_test_rows(attribute_N, np.arange(400), "p", "q", wording=wording_N)
+    method = build_report("x", test, scored, CONFIG, 0)["methods"]["a"]
+    found, macro = method["wordings"], method["macro"]
+    assert found["count"] == 8
+    assert found["low"] < macro["low"] < macro["accuracy"] == 0.875 < found["high"] == 1.0
+    without = make_test_rows(attribute_N, np.arange(400), "p", "q")
+    assert build_report("x", without, scored, CONFIG, 0)["methods"]["a"]["wordings"] is None
+    few = make_test_rows(attribute_N, np.arange(400), "p", "q", wording=attribute_N)
+    assert build_report("x", few, scored, CONFIG, 0)["methods"]["a"]["wordings"] is None
+
+
+def test_rows_that_are_not_scored_are_in_no_wording(make_reward: Any, make_test_rows: Any) -> None:
+    """G-B4."""
+    wording_N = np.array([0, 0, 1, 1])
+    mask_1xN = np.array([[True, False, True, True]])
+    test = make_test_rows([0] * 4, range(4), "p", wording=wording_N)
+    one, other = (
+        build_report("x", test, {"a": make_reward([delta], counts=mask_1xN)}, CONFIG, 0)
+        for delta in ([1.0, 9, -1, 1], [1.0, -9, -1, 1])
+    )
+    assert one["methods"]["a"]["wordings"] == other["methods"]["a"]["wordings"] is not None
+
+
 # --- heads ----------------------------------------------------------------------------------------
 
 

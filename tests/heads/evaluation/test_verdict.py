@@ -20,6 +20,8 @@ def report(*outcomes: tuple[str, str, tuple[float, float, float]], n: int = 50) 
             name: {
                 "macro": {"accuracy": 0.5 if name == "single_bt" else 0.7},
                 "attributes": {"brief": {"n": n}},
+                "told": "prompt",
+                "wordings": {"count": 8, "low": 0.1, "high": 0.9},
             }
             for name in names or ["single_bt"]
         },
@@ -87,6 +89,22 @@ def test_an_oracle_is_no_method_to_boast_of() -> None:
 
 def test_one_method_alone_has_no_verdict() -> None:
     assert verdict(report()) == []
+
+
+def test_methods_that_read_the_wish_say_how_far_they_hang_on_its_words() -> None:
+    """And no others: a single reward may look worse under some wordings by chance alone."""
+    content = report(("micro", "single_bt", BETTER), ("micro_kernel", "single_bt", BETTER))
+    assert not any("wordings" in sentence for sentence in verdict(content))
+    for name in ("micro", "micro_kernel"):
+        content["methods"][name]["told"] = "wish"
+    last = verdict(content)[-1]
+    assert last == (
+        "With other wordings than the 8 of the test: micro 0.100-0.900, micro_kernel 0.100-0.900."
+    )
+    content["methods"]["micro"]["wordings"] = None
+    assert "micro 0" not in verdict(content)[-1]
+    content["methods"]["micro_kernel"]["wordings"] = None
+    assert len(verdict(content)) == 1
 
 
 def test_a_clean_data_set_needs_no_warning() -> None:

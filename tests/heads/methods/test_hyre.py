@@ -69,12 +69,12 @@ def sum_of_nll(delta_nxD: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("rows", [4, None, 99])
 def test_weights_come_from_the_first_rows_of_each_group_and_draw(rows: int | None) -> None:
-    setup = problem(rows=rows)
+    setup = problem(rows=rows, temperature=0.5)
     found = np.exp(fit(setup).params["log_weights"])
     assert found.shape == (DRAWS, GROUPS + 1, K)
     delta = np.asarray(setup.budget.rows.delta_NxD).reshape(DRAWS, GROUPS, PLACES, D)
     for s, g in np.ndindex(DRAWS, GROUPS):
-        w_K = np.exp(-sum_of_nll(delta[s, g, : PLACES if rows is None else rows]))
+        w_K = np.exp(-sum_of_nll(delta[s, g, : PLACES if rows is None else rows]) / 0.5)
         np.testing.assert_allclose(found[s, g], w_K / w_K.sum(), atol=1e-5)
     np.testing.assert_allclose(found[:, GROUPS], 1 / K, atol=1e-6)
 
