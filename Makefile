@@ -20,8 +20,9 @@ types: $(VENV)/.dev
 	@mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/micro_rm
 	$(VENV)/bin/pyright --project $(VENV)/types/micro_rm --pythonpath $(VENV)/bin/python
 
+# Most of the time is compilation, which a process does on one core.
 unit: $(VENV)/.dev
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n 2 --dist loadfile
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -272,8 +272,11 @@ def test_all_methods_run_or_say_what_they_lack(
     assert done == [name for name in METHODS if name not in report["skipped"]]
     printed = capsys.readouterr().out
     assert "train    native_head is left out: the backbone has no reward head" in printed
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
     for name in METHODS:
         assert name in printed
+        assert f"<strong>{name}</strong>" in page
+    assert all(entry["summary"].endswith(".") for entry in report["methods"].values())
 
 
 def test_rows_of_the_test_split_can_be_adapted_to_and_are_not_scored(

@@ -1,4 +1,4 @@
-"""Commands that need no text: the whole table, studies and theory on simulated vectors."""
+"""Commands that need no text: runs and studies of simulated vectors, and the theory."""
 
 from __future__ import annotations
 
@@ -24,39 +24,8 @@ SMALL = [
     "--adapt.budget=10",
     "--adapt.pool=20",
     "--adapt.draws=2",
-    "--baselines.vpl.latent=4",
-    "--baselines.vpl.hidden=8",
-    "--baselines.vpl.epochs=2",
-    "--baselines.pal.latent=4",
-    "--baselines.pal.hidden=8",
-    "--baselines.pal.epochs=2",
-    "--baselines.drm.components=4",
     "--evaluate.bootstrap=50",
 ]
-LEFT_OUT = {"native_head": "no reward head of its own", "armo_style": "without ratings"}
-
-
-def test_every_method_stands_in_one_table_or_says_why_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from micro_rm.heads.methods import METHODS
-
-    assert main(["run", *SMALL, "--methods=all", f"--run.dir={tmp_path}"]) == 0
-    printed = capsys.readouterr().out
-    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
-    assert report["methods"].keys() >= METHODS.keys() - LEFT_OUT.keys()
-    assert report["skipped"].keys() == LEFT_OUT.keys()
-    for name, reason in LEFT_OUT.items():
-        assert reason in report["skipped"][name]
-        assert f"{name} was left out" in printed
-    for name in METHODS.keys() - LEFT_OUT.keys():
-        assert f"\n{name} " in printed
-        assert report["methods"][name]["summary"].endswith(".")
-    page = (tmp_path / "report.html").read_text("utf-8")
-    assert all(f"<strong>{name}</strong>" in page for name in METHODS)
-    assert "There is no text: a simulator" in page
-    assert main(["run", *SMALL, "--methods=all", f"--run.dir={tmp_path}"]) == 0
-    assert capsys.readouterr().out.count("done before for the same inputs") == 3
 
 
 def test_labelled_rows_from_the_test_set_are_never_scored(tmp_path: Path) -> None:

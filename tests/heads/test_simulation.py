@@ -247,7 +247,9 @@ def test_the_ctx_view_is_the_plain_view_plus_the_wish() -> None:
 def test_without_contexts_every_view_is_the_plain_one() -> None:
     simulation = simulated(replace(SMALL, contexts=False))
     assert set(simulation.table.text["context"]) == {""}
-    assert not simulation.table.pool.any()
+    assert (
+        simulation.table.pool.sum() == SMALL.pairs
+    )  # labels are left, and they can be learnt from
     for view in VIEWS:
         np.testing.assert_array_equal(
             vectors(simulation, f"{view}/prompt"), vectors(simulation, "plain/prompt")

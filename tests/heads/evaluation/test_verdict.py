@@ -126,3 +126,11 @@ def test_few_test_rows_are_a_warning_that_names_the_attribute() -> None:
 def test_what_the_data_account_counts_is_a_warning(key: str, words: str) -> None:
     (warning,) = warnings(report(), {**NOTHING, key: 7})
     assert words in warning
+
+
+def test_what_reads_the_wish_is_said_to_depend_on_the_wordings() -> None:
+    content = report(("micro", "single_bt", (0.2, 0.1, 0.3)))
+    content["methods"]["micro"]["told"] = "wish"
+    assert verdict(content)[-1] == "With other wordings than the 8 of the test: micro 0.100-0.900."
+    content["methods"]["micro"]["wordings"] = None
+    assert not any("wordings" in sentence for sentence in verdict(content))
