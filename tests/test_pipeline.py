@@ -293,6 +293,9 @@ def test_rows_of_the_test_split_can_be_adapted_to_and_are_not_scored(
     report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
     cells = report["methods"]["micro"]["attributes"]
     assert [cell["n"] for cell in cells.values()] == [16, 16]
+    # What adapts to nothing is scored on all rows, also with a single draw.
+    plain = report["methods"]["micro_stage1"]["attributes"]
+    assert [cell["n"] for cell in plain.values()] == [20, 20]
     table = parquet.read_table(tmp_path / "run" / "predictions.parquet").to_pylist()
     assert sum(not row["scored"] for row in table if row["method"] == "micro") == 8
     again = json.loads((tmp_path / "run" / "model.json").read_text("utf-8"))["methods"]

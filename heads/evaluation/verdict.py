@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .report import ORACLE
+from .report import ORACLE, VALIDATED
 
 SMALL_TEST = 30
 
@@ -18,14 +18,21 @@ def standing(item: Mapping[str, Any]) -> str:
 
 
 def verdict(report: Mapping[str, Any]) -> list[str]:
-    """What the comparisons say, noise taken seriously; a sentence per outcome and reference."""
-    accuracy = {name: entry["macro"]["accuracy"] for name, entry in report["methods"].items()}
+    """What the comparisons say, noise taken seriously; a sentence per outcome and reference.
+
+    Single heads stay in the table. Methods that are told nothing of a row are compared with the
+    first reference only: against one that is told the wish they have no chance to begin with.
+    """
+    methods = report["methods"]
+    accuracy = {name: entry["macro"]["accuracy"] for name, entry in methods.items()}
+    first = report["comparisons"][0]["against"] if report["comparisons"] else None
     found: dict[str, dict[str, list[str]]] = {}
     for item in report["comparisons"]:
-        if not item["method"].endswith(ORACLE):
-            named = f"{item['method']} {accuracy[item['method']]:.3f} ({item['difference']:+.3f})"
-            outcomes = found.setdefault(item["against"], {"better": [], "noise": [], "worse": []})
-            outcomes[standing(item)].append(named)
+        name, base = item["method"], item["against"]
+        blind = methods[name]["told"] == "prompt" and base != first
+        if not blind and not name.endswith((ORACLE, VALIDATED)):
+            outcomes = found.setdefault(base, {"better": [], "noise": [], "worse": []})
+            outcomes[standing(item)].append(f"{name} {accuracy[name]:.3f}")
     sentences = []
     for base, outcomes in found.items():
         said = f"{base} ({accuracy[base]:.3f})"
@@ -36,7 +43,7 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
         ):
             if outcomes[outcome]:
                 sentences.append(f"{words}: {', '.join(outcomes[outcome])}.")
-    return sentences + _wordings(report["methods"])
+    return sentences + _wordings(methods)
 
 
 def _wordings(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -450,3 +450,19 @@ def test_a_data_set_that_was_not_embedded_lists_those_that_were(done: Done) -> N
     config = replace(done.config, data=DataConfig(name="absent"))
     with pytest.raises(StoreError, match=r"no pair table 'absent' \(found: tiny\)"):
         stages.train(config)
+
+
+def test_models_are_scored_with_the_scaling_that_they_were_trained_with(
+    done: Done, tmp_path: Path
+) -> None:
+    """Whatever the settings say by now: the scaler is part of the model."""
+    for name in ("model.safetensors", "model.json"):
+        (tmp_path / name).write_bytes((done.run / name).read_bytes())
+    other = "standardized" if done.config.train.features == "raw" else "raw"
+    config = replace(
+        done.config,
+        train=replace(done.config.train, features=other),
+        run=RunConfig(str(tmp_path), seed=5),
+    )
+    methods = stages.evaluate(config)["methods"]
+    assert methods["micro"] == done.content["methods"]["micro"]
