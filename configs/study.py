@@ -25,7 +25,7 @@ class StudyConfig:
     """
 
     names: list[str] = field(default_factory=lambda: list(STUDIES))
-    methods: list[str] = field(default_factory=lambda: ["micro", "micro_hyre"])
+    methods: list[str] = field(default_factory=lambda: ["micro", "micro_kernel", "micro_hyre"])
     seeds: int = 5
     num_heads: list[int] = field(default_factory=lambda: [1, 2, 3, 5, 8, 10, 15, 20])
     budgets: list[int] = field(default_factory=lambda: [0, 5, 10, 20, 50, 100, 200])
