@@ -35,6 +35,7 @@ from jax import Array
 from ...configs.baselines import PalConfig
 from ..adaptation import BudgetError
 from ..losses import head_nll
+from ..perceptron import init_perceptron, perceptron
 from ..training import Batches, shuffled_batches
 from .interface import (
     NO_LABEL,
@@ -46,7 +47,6 @@ from .interface import (
     predict_reward,
 )
 from .mixture import DivergenceError
-from .vpl import init_perceptron, perceptron
 
 Variant = Literal["A", "B"]
 INIT_STREAM, TRAIN_STREAM, ADAPT_STREAM = 51, 52, 53

@@ -22,6 +22,7 @@ import optax
 from jax import Array
 
 from ...configs.schema import TrainConfig
+from ..lbfgs import minimise
 from ..losses import head_nll
 from ..model import RewardHeads, margins
 from ..posterior import uniform_log_weights
@@ -32,7 +33,7 @@ from .single_bt_exact import RIDGE
 
 THETA_STREAM, PRIOR_STREAM, SHUFFLE_STREAM = 500, 501, 502
 OFFICIAL_EPOCHS = 1
-STEPS, GRADIENT_NORM = 200, 1e-6
+STEPS, TOLERANCE = 200, 1e-6
 
 
 def ensemble_nll(theta_DxK: Array, prior_DxK: Array, delta_NxD: Array) -> Array:
@@ -95,28 +96,7 @@ def solve_ensemble(
             penalty = anchor * jnp.sum(theta_D**2) + ridge * jnp.sum(head_D**2)
             return jnp.mean(head_nll(delta_NxD @ head_D)) + 0.5 * penalty
 
-        solver = optax.lbfgs(memory_size=20)
-        value_and_grad = optax.value_and_grad_from_state(loss)
-
-        def going(carry: tuple[Array, optax.OptState, Array, Array]) -> Array:
-            _, _, gradient_D, step = carry
-            return (step < steps) & (jnp.max(jnp.abs(gradient_D)) > GRADIENT_NORM)
-
-        def advance(
-            carry: tuple[Array, optax.OptState, Array, Array],
-        ) -> tuple[Array, optax.OptState, Array, Array]:
-            theta_D, state, _, step = carry
-            value, gradient = value_and_grad(theta_D, state=state)
-            gradient_D = jnp.asarray(gradient)
-            updates, state = solver.update(
-                gradient_D, state, theta_D, value=value, grad=gradient_D, value_fn=loss
-            )
-            theta_D = jnp.asarray(optax.apply_updates(theta_D, updates))
-            return theta_D, state, gradient_D, step + 1
-
-        first = (start_D, solver.init(start_D), jnp.ones_like(start_D), jnp.array(0))
-        theta_D, *_ = jax.lax.while_loop(going, advance, first)
-        return theta_D, jnp.max(jnp.abs(jax.grad(loss)(theta_D)))
+        return minimise(loss, start_D, steps, TOLERANCE)
 
     return jax.vmap(solve, in_axes=1, out_axes=(1, 0))(theta_DxK, prior_DxK)
 

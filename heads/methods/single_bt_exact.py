@@ -12,15 +12,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
+from ..lbfgs import minimise
 from ..losses import head_nll
 from .interface import Examples, Method, Prediction, Problem, Trained, predict_reward
 
-STEPS, GRADIENT_NORM = 500, 1e-7
 # Separable rows have no finite optimum. This L2 weight is far below what a test set can tell.
 RIDGE = 1e-6
+STEPS, TOLERANCE = 500, 1e-7
 
 
 @partial(jax.jit, static_argnames=("steps",))
@@ -34,28 +34,7 @@ def solve_bt(delta_NxD: Array, ridge: float | Array, steps: int = STEPS) -> tupl
         penalty = 0.5 * ridge * jnp.sum(head_D**2)
         return jnp.mean(head_nll(delta_NxD @ head_D)) + penalty
 
-    solver = optax.lbfgs(memory_size=20)
-    value_and_grad = optax.value_and_grad_from_state(loss)
-    start_D = jnp.zeros(delta_NxD.shape[1])
-
-    def going(carry: tuple[Array, optax.OptState, Array, Array]) -> Array:
-        _, _, gradient_D, step = carry
-        return (step < steps) & (jnp.max(jnp.abs(gradient_D)) > GRADIENT_NORM)
-
-    def advance(
-        carry: tuple[Array, optax.OptState, Array, Array],
-    ) -> tuple[Array, optax.OptState, Array, Array]:
-        head_D, state, _, step = carry
-        value, gradient_D = value_and_grad(head_D, state=state)
-        updates, state = solver.update(
-            gradient_D, state, head_D, value=value, grad=gradient_D, value_fn=loss
-        )
-        moved_D = jnp.asarray(optax.apply_updates(head_D, updates))
-        return moved_D, state, jnp.asarray(gradient_D), step + 1
-
-    first = (start_D, solver.init(start_D), jnp.ones_like(start_D), jnp.array(0))
-    head_D, *_ = jax.lax.while_loop(going, advance, first)
-    return head_D, jnp.max(jnp.abs(jax.grad(loss)(head_D)))
+    return minimise(loss, jnp.zeros(delta_NxD.shape[1]), steps, TOLERANCE)
 
 
 def _single_bt_exact(problem: Problem, _done: Mapping[str, Trained]) -> Trained:

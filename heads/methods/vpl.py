@@ -17,10 +17,9 @@ vector. Where their code has no answer or another one:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +32,7 @@ from ...configs.baselines import VplConfig
 from ...configs.schema import TrainConfig
 from ..adaptation import BudgetError
 from ..losses import head_nll
+from ..perceptron import init_perceptron, perceptron
 from ..training import Batches, make_optimiser, shuffled_batches
 from .interface import (
     NO_LABEL,
@@ -58,24 +58,6 @@ class Posterior(NamedTuple):
 
     mean_MxL: Array
     log_variance_MxL: Array
-
-
-def init_perceptron(key: Array, *widths: int) -> dict[str, dict[str, Array]]:
-    """Affine maps between the given widths, uniform within one over the root of the fan-in."""
-    layers = {}
-    for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
-        key_n, shape = jax.random.fold_in(key, number), (fan_in + 1, fan_out)
-        drawn = jax.random.uniform(key_n, shape, minval=-1.0, maxval=1.0) / math.sqrt(fan_in)
-        layers[f"layer{number}"] = {"kernel": drawn[:-1], "bias": drawn[-1]}
-    return layers
-
-
-def perceptron(layers: Any, inputs: Any, activation: Callable[[Array], Array]) -> Array:
-    """Affine maps over the last axis with an activation between them, none after the last."""
-    for number in range(len(layers)):
-        layer, inputs = layers[f"layer{number}"], activation(inputs) if number else inputs
-        inputs = inputs @ layer["kernel"] + jnp.expand_dims(layer["bias"], range(inputs.ndim - 1))
-    return inputs
 
 
 network = partial(perceptron, activation=partial(jax.nn.leaky_relu, negative_slope=SLOPE))
