@@ -267,10 +267,12 @@ def study(config: Config, say: Say) -> Result:
 
     run(config, say)
     say("")
+    place = Path(config.run.dir)
     done = run_studies(
         open_workbench(config),
         config.study.names,
-        Path(config.run.dir),
+        place,
+        RunRecord(place, config).content["stages"]["evaluate"]["inputs"],
         lambda name: say(f"study    {name}"),
     )
     say("")
@@ -278,7 +280,7 @@ def study(config: Config, say: Say) -> Result:
         for part in study_tables(done[name]):
             say(part)
     report(config, lambda _: None)
-    say(f"report   {Path(config.run.dir) / 'report.html'}")
+    say(f"report   {place / 'report.html'}")
     return {"studies": done}
 
 

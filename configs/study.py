@@ -35,6 +35,8 @@ class StudyConfig:
     def __post_init__(self) -> None:
         unknown = [name for name in self.names if name not in STUDIES]
         require(not unknown, "study.names", f"some of {', '.join(STUDIES)}", unknown)
+        for key in ("names", "methods"):
+            require(bool(getattr(self, key)), f"study.{key}", "one or more", getattr(self, key))
         require(self.seeds >= 1, "study.seeds", "1 or more", self.seeds)
         for key, smallest in (("num_heads", 1), ("budgets", 0)):
             values = getattr(self, key)

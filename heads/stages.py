@@ -134,7 +134,8 @@ def report(config: Config) -> dict[str, Any]:
         raise StoreError(f"{path}: nothing to report yet; run micro-rm evaluate")
     content = json.loads(path.read_text("utf-8"))
     content["record"] = json.loads((run / RECORD).read_text("utf-8"))
-    content["studies"] = read_studies(run)
+    evaluated = content["record"].get("stages", {}).get("evaluate", {})
+    content["studies"] = read_studies(run, evaluated.get("inputs"))
     write_json(path, content)
     models, _ = load_models(run)
     page = render_page(

@@ -61,6 +61,10 @@ def test_studies_come_with_the_report(tmp_path: Path, capsys: pytest.CaptureFixt
     assert page.count("<svg") == 3  # two studies and the training curves
     studies = json.loads((tmp_path / "report.json").read_text("utf-8"))["studies"]
     assert list(studies) == ["budget", "agreement"]
+    # Another K is another run: its report shows no study of the old one.
+    other = [flag for flag in flags if "--study" not in flag] + ["--train.num_heads=2"]
+    assert main(["run", *other]) == 0
+    assert json.loads((tmp_path / "report.json").read_text("utf-8"))["studies"] == {}
 
 
 def test_theory_needs_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

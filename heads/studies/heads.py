@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ... import UserError
 from ..evaluation.metrics import attribute_sums
 from ..evaluation.protocol import Scored, TestSet, score
 from ..matching import agreement as agree
@@ -18,12 +17,8 @@ from ..methods import load_method
 from ..methods.interface import HeadOutputs, Trained, predict_heads
 from ..pruning import Merging, merge_heads, plan_merging
 from ..workbench import Workbench
-from .measure import STAGE1, Members
+from .measure import STAGE1, Members, StudyError
 from .points import curves
-
-
-class StudyError(UserError):
-    """A study cannot be made of these data; the message says what to change."""
 
 
 def pruning(bench: Workbench, test: TestSet, members: Members) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from ... import UserError
 from ..evaluation.protocol import TestSet
 from ..evaluation.report import build_report
 from ..fitting import fit_methods, score_models
@@ -14,6 +15,10 @@ from ..methods.interface import Trained
 from ..workbench import Workbench
 
 STAGE1 = "micro_stage1"
+
+
+class StudyError(UserError):
+    """A study cannot be made of these data; the message says what to change."""
 
 
 def with_section(bench: Workbench, section: str, **changes: Any) -> Workbench:

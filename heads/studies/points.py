@@ -32,6 +32,6 @@ def curves(measured: Measured, confidence: float) -> dict[str, list[dict[str, An
     }
 
 
-def best_point(points: Sequence[Mapping[str, Any]], *, largest: bool = True) -> Mapping[str, Any]:
-    """The point with the largest (or smallest) mean; the first of equals."""
-    return (max if largest else min)(points, key=lambda item: item["mean"])
+def best_point(points: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The point with the largest mean; the first of equals."""
+    return max(points, key=lambda item: item["mean"])

@@ -12,17 +12,18 @@ from ...cache.schema import StoreError, write_json
 from ..evaluation.protocol import make_test_set
 from ..methods import load_method
 from ..workbench import Workbench
-from .heads import StudyError
-from .measure import STAGE1, train_members
+from .measure import STAGE1, StudyError, train_members
 from .registry import REGISTRY
 
 FILE = "studies.json"
 
 
 def run_studies(
-    bench: Workbench, names: Sequence[str], run: Path, tell: Callable[[str], None]
+    bench: Workbench, names: Sequence[str], run: Path, inputs: str, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """Measure the named studies and write them; returns all of them.
+
+    ``inputs`` identifies the run that they belong to.
 
     Raises ``StudyError`` if the data cannot serve a method that the studies follow.
     """
@@ -41,16 +42,20 @@ def run_studies(
             "question": study.question,
             **study.run(bench, test, members),
         }
-        write_json(run / FILE, done)
+        write_json(run / FILE, {"inputs": inputs, "studies": done})
     return done
 
 
-def read_studies(run: Path) -> dict[str, Any]:
-    """The studies of a run, none if there are none; ``StoreError`` if the file is damaged."""
+def read_studies(run: Path, inputs: str | None) -> dict[str, Any]:
+    """The studies of a run with these inputs, none if there are none or they are of another run.
+
+    Raises ``StoreError`` if the file is damaged.
+    """
     path = run / FILE
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        found = json.loads(path.read_text("utf-8"))
+        return found["studies"] if found["inputs"] == inputs else {}
+    except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: damaged ({error}); run micro-rm study again") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..workbench import Workbench
 from .measure import (
     STAGE1,
     Members,
+    StudyError,
     adapt_all,
     measure,
     train_stage1,
@@ -21,6 +23,7 @@ from .measure import (
 from .points import best_point, curves
 
 ACCURACY, NLL = "macro accuracy", "NLL in nats"
+CHOSEN = "Test rows chose this value: it is a reading, not a setting to report."
 Numbers = dict[str, dict[float, dict[str, list[float]]]]
 
 
@@ -40,7 +43,7 @@ def num_heads(bench: Workbench, test: TestSet, _members: Members) -> dict[str, A
     result["reading"] = (
         f"{study.methods[0]} is best at K = {best['x']:.0f} ({best['mean']:.3f}); K = "
         f"{points[0]['x']:.0f} gives {points[0]['mean']:.3f}, K = {last['x']:.0f} gives "
-        f"{last['mean']:.3f}."
+        f"{last['mean']:.3f}. {CHOSEN}"
     )
     return result
 
@@ -49,22 +52,27 @@ def budget(bench: Workbench, test: TestSet, members: Members) -> dict[str, Any]:
     """Adaptation with more and more labelled rows per group; stage 1 stays as it is."""
     study = bench.config.study
     budgets = [count for count in study.budgets if count <= bench.config.adapt.pool]
-    found = _numbers()
-    for seeded, trained in members():
-        for count in budgets:
-            member = with_section(seeded, "adapt", budget=count)
-            # As many rows for reweighting as for routing: the comparison is about their use.
-            member = with_hyre_rows(member, count)
-            adapted = adapt_all(member, study.methods, trained)
-            _note(found, count, measure(member, {**trained, **adapted}, test))
+    if not budgets:
+        raise StudyError(
+            f"study.budgets: expected some of at most adapt.pool ({bench.config.adapt.pool}), "
+            f"found {study.budgets}; lower them or raise adapt.pool"
+        )
+
+    def with_budget(seeded: Workbench, count: float) -> Workbench:
+        # As many rows for reweighting as for routing: the comparison is about their use.
+        hyre = replace(seeded.config.baselines.hyre, rows=int(count))
+        member = with_section(seeded, "adapt", budget=int(count))
+        return with_section(member, "baselines", hyre=hyre)
+
+    found = _vary_adaptation(bench, test, members, budgets, with_budget)
     result = _result(bench, found, f"labelled rows per {bench.config.adapt.group}", log=False)
     points = result["metrics"][ACCURACY][study.methods[0]]
     gain = points[-1]["mean"] - points[0]["mean"]
     halfway = next((p for p in points if p["mean"] - points[0]["mean"] >= gain / 2), points[-1])
     result["reading"] = (
-        f"{study.methods[0]} goes from {points[0]['mean']:.3f} without labelled rows to "
-        f"{points[-1]['mean']:.3f} with {points[-1]['x']:.0f}; half of the gain is there at "
-        f"{halfway['x']:.0f}."
+        f"{study.methods[0]} goes from {points[0]['mean']:.3f} with {points[0]['x']:.0f} labelled "
+        f"rows to {points[-1]['mean']:.3f} with {points[-1]['x']:.0f}; half of the gain is there "
+        f"at {halfway['x']:.0f}."
     )
     return result
 
@@ -72,26 +80,35 @@ def budget(bench: Workbench, test: TestSet, members: Members) -> dict[str, Any]:
 def tau(bench: Workbench, test: TestSet, members: Members) -> dict[str, Any]:
     """Stage 2 at every temperature of its targets: near 0 they are one head, high is no change."""
     study = bench.config.study
-    found = _numbers()
-    for seeded, trained in members():
-        for value in study.taus:
-            member = with_section(seeded, "adapt", tau=value)
-            adapted = adapt_all(member, study.methods, trained)
-            _note(found, value, measure(member, {**trained, **adapted}, test))
+    found = _vary_adaptation(
+        bench, test, members, study.taus, lambda one, value: with_section(one, "adapt", tau=value)
+    )
     result = _result(bench, found, "tau of the Hedge targets, in nats", log=True)
     points = result["metrics"][ACCURACY][study.methods[0]]
     best = best_point(points)
     result["reading"] = (
         f"{study.methods[0]} is best at tau = {best['x']:g} ({best['mean']:.3f}) and reaches "
-        f"{points[0]['mean']:.3f} at tau = {points[0]['x']:g}. Test rows chose this value: it is a "
-        "reading, not a setting to report."
+        f"{points[0]['mean']:.3f} at tau = {points[0]['x']:g}. {CHOSEN}"
     )
     return result
 
 
-def with_hyre_rows(bench: Workbench, count: int) -> Workbench:
-    """The same data with that many rows for every method that reweights heads."""
-    return with_section(bench, "baselines", hyre=replace(bench.config.baselines.hyre, rows=count))
+def _vary_adaptation(
+    bench: Workbench,
+    test: TestSet,
+    members: Members,
+    values: Sequence[float],
+    change: Callable[[Workbench, float], Workbench],
+) -> Numbers:
+    """Every value under every seed, on stage 1 as it was trained once per seed."""
+    methods = bench.config.study.methods
+    found = _numbers()
+    for seeded, trained in members():
+        for value in values:
+            member = change(seeded, value)
+            adapted = adapt_all(member, methods, trained)
+            _note(found, value, measure(member, {**trained, **adapted}, test))
+    return found
 
 
 def _numbers() -> Numbers:

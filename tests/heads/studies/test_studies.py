@@ -23,7 +23,7 @@ from micro_rm.configs.simulator import SimulatorConfig
 from micro_rm.configs.study import STUDIES, StudyConfig
 from micro_rm.heads.stages import open_workbench
 from micro_rm.heads.studies.display import study_tables
-from micro_rm.heads.studies.heads import StudyError
+from micro_rm.heads.studies.measure import StudyError
 from micro_rm.heads.studies.points import best_point, curves, point
 from micro_rm.heads.studies.registry import REGISTRY
 from micro_rm.heads.studies.run import read_studies, run_studies
@@ -65,7 +65,7 @@ def bench() -> Workbench:
 @pytest.fixture(scope="module")
 def done(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     run = tmp_path_factory.mktemp("studies")
-    return run_studies(bench, list(STUDIES), run, lambda _: None), run
+    return run_studies(bench, list(STUDIES), run, "these", lambda _: None), run
 
 
 def series(done: tuple[dict[str, Any], Path], study: str, metric: str) -> dict[str, Any]:
@@ -125,8 +125,9 @@ def test_two_seeds_agree_on_the_planted_heads(done: Any) -> None:
 
 def test_what_is_written_is_what_was_found(done: Any, tmp_path: Path) -> None:
     found, run = done
-    assert read_studies(run) == json.loads(json.dumps(found))
-    assert read_studies(tmp_path) == {}
+    assert read_studies(run, "these") == json.loads(json.dumps(found))
+    assert read_studies(run, "others") == {}  # of another run: stale
+    assert read_studies(tmp_path, "these") == {}
 
 
 def test_every_study_is_shown_with_its_question_and_its_reading(done: Any) -> None:
@@ -146,13 +147,15 @@ def test_a_method_that_the_data_cannot_serve_is_named(bench: Workbench, tmp_path
     with pytest.raises(
         StudyError, match=r"study\.methods: armo_style is impossible here: .*rating"
     ):
-        run_studies(Workbench(config, bench.features), ["tau"], tmp_path, lambda _: None)
+        run_studies(Workbench(config, bench.features), ["tau"], tmp_path, "these", lambda _: None)
 
 
 def test_one_seed_cannot_agree_with_itself(bench: Workbench, tmp_path: Path) -> None:
     config = replace(CONFIG, study=replace(CONFIG.study, seeds=1), run=RunConfig(str(tmp_path)))
     with pytest.raises(StudyError, match="compares seeds, expected 2 or more, found 1"):
-        run_studies(Workbench(config, bench.features), ["agreement"], tmp_path, lambda _: None)
+        run_studies(
+            Workbench(config, bench.features), ["agreement"], tmp_path, "these", lambda _: None
+        )
 
 
 def test_points_have_t_intervals_over_seeds_and_none_for_a_single_seed() -> None:
@@ -164,4 +167,9 @@ def test_points_have_t_intervals_over_seeds_and_none_for_a_single_seed() -> None
     found = curves({1.0: {"a": [1.0], "b": [2.0]}, 2.0: {"a": [3.0]}}, 0.95)
     assert [p["x"] for p in found["a"]] == [1.0, 2.0] and len(found["b"]) == 1
     assert best_point(found["a"])["x"] == 2.0
-    assert best_point(found["a"], largest=False)["x"] == 1.0
+
+
+def test_budgets_beyond_the_pool_leave_nothing_to_study(bench: Workbench, tmp_path: Path) -> None:
+    config = replace(CONFIG, study=replace(CONFIG.study, budgets=[999]))
+    with pytest.raises(StudyError, match=r"study\.budgets: .*adapt\.pool \(50\), found \[999\]"):
+        run_studies(Workbench(config, bench.features), ["budget"], tmp_path, "", lambda _: None)
