@@ -36,11 +36,11 @@ if __name__ == "__main__":  # python pipeline.py: register this checkout as the 
 from micro_rm import UserError
 from micro_rm.configs.console import Say, indented, make_printer
 from micro_rm.configs.record import RunRecord, code_fingerprint, fingerprint
-from micro_rm.configs.schema import SIMULATOR_SOURCE, Config
+from micro_rm.configs.schema import SIMULATOR_SOURCE, Config, require
 
 if TYPE_CHECKING:
     from micro_rm.configs.command_line import Options
-    from micro_rm.embed.sources.collection import Collection
+    from micro_rm.embed.sources import PairSource
 
 VERIFY_SAMPLE = 32
 Result = dict[str, Any]
@@ -48,16 +48,16 @@ Result = dict[str, Any]
 
 def check(config: Config, say: Say) -> Result:
     """Validate the data set and show what is in it."""
-    from micro_rm.embed.sources import load_pairs
+    from micro_rm.embed.sources import open_pairs
 
-    return _show_summary(config, load_pairs(config.data), say)
+    return _show_summary(config, open_pairs(config.data), say)
 
 
-def _show_summary(config: Config, collection: Collection, say: Say) -> Result:
+def _show_summary(config: Config, source: PairSource, say: Say) -> Result:
     from micro_rm.embed.display import summary_views
     from micro_rm.embed.sources.check import summarise
 
-    summary = summarise(collection)
+    summary = summarise(source)
     for part in summary_views(config.data.train or config.data.source, summary):
         say(part)
     return summary
@@ -65,52 +65,38 @@ def _show_summary(config: Config, collection: Collection, say: Say) -> Result:
 
 def embed(config: Config, say: Say, *, dry_run: bool = False, summary: bool = False) -> Result:
     """Embed what the store lacks and write the data set's pair table."""
-    from contextlib import nullcontext
-
     from rich.console import Console
 
-    from micro_rm.cache.writer import StoreLock, recover_store
-    from micro_rm.embed.display import duration, embedding_progress
+    from micro_rm.embed import display
     from micro_rm.embed.request import input_fingerprint
-    from micro_rm.embed.sources import load_pairs
-    from micro_rm.embed.sources.check import require_both_splits
-    from micro_rm.embed.stage import estimate_seconds, plan_job, run_job
+    from micro_rm.embed.sources import open_pairs
+    from micro_rm.embed.stage import preview_job, run_job
 
     request = input_fingerprint(config)
-    collection = load_pairs(config.data)
+    source = open_pairs(config.data)
     if summary:
-        _show_summary(config, collection, say)
-    require_both_splits(collection.pairs)
-    store = Path(config.store.dir)
-    with nullcontext() if dry_run else StoreLock(store) as lock:
-        if lock is not None:
-            recover_store(store)
-        job = plan_job(config, collection)
-        plan: Result = {
-            "pairs": len(job.kept.pairs),
-            "sequences": job.work.sequences,
-            "stored_sequences": job.work.stored,
-            "new_sequences": job.new_sequences,
-            "tokens": job.work.tokens,
-            "bytes": job.new_bytes,
-            "batches": len(job.work.batches),
-        }
-        say(
-            f"embed    {plan['pairs']:,} pairs, {plan['sequences']:,} distinct sequences, "
-            f"{plan['stored_sequences']:,} of them stored; {plan['tokens']:,} tokens to embed with "
-            f"{config.backbone.name} ({config.backbone.dtype}, {job.encoder.backbone.device})"
+        _show_summary(config, source, say)
+    if dry_run:
+        preview, seconds, encoder = preview_job(config, source)
+        _say_all(say, display.preview_lines(preview, encoder))
+        say(f"embed    {preview.bytes:,} bytes, about {display.duration(seconds)}")
+        return asdict(preview) | {"estimated_seconds": round(seconds, 3)}
+    with display.embedding_progress(Console(stderr=True)) as progress:
+        outcome = run_job(
+            config,
+            source,
+            request,
+            planned=lambda preview, encoder: _say_all(say, display.preview_lines(preview, encoder)),
+            progress=progress,
+            notice=lambda text: say(f"embed    {text}"),
         )
-        if lock is None:
-            plan["estimated_seconds"] = round(estimate_seconds(job), 3)
-            say(f"embed    {plan['bytes']:,} bytes, about {duration(plan['estimated_seconds'])}")
-            return plan
-        with embedding_progress(Console(stderr=True)) as progress:
-            table, seconds = run_job(job, config, request, progress, lock)
-    rate = round(plan["tokens"] / seconds)
-    if plan["tokens"]:
-        say(f"embed    {plan['tokens']:,} tokens in {duration(seconds)}, {rate:,} tokens/s")
-    account = dict(table.account)
-    return plan | {"seconds": round(seconds, 3), "tokens_per_second": rate, "account": account}
+    _say_all(say, display.outcome_lines(outcome))
+    return display.outcome_facts(outcome)
+
+
+def _say_all(say: Say, lines: Sequence[str]) -> None:
+    for line in lines:
+        say(line)
 
 
 def inspect(config: Config, say: Say) -> Result:
@@ -144,7 +130,7 @@ def verify(config: Config, say: Say) -> Result:
                 read_pairs(path, name),
                 size=VERIFY_SAMPLE,
                 seed=config.run.seed,
-                device=config.embed.device,
+                settings=config.embed,
             )
             head = "" if found.head_error is None else f", reward head {found.head_error:.1e}"
             say(
@@ -231,6 +217,12 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     from micro_rm.heads.methods import check_names
 
     check_names(config.methods)
+    require(
+        config.embed.part == (0, 1),
+        "embed.shards",
+        "0/1 here; parts are for micro-rm embed, then run",
+        config.embed.shards,
+    )
     record = RunRecord(Path(config.run.dir), config)
     request = _request(config)
     embedded = _is_embedded(config, request)

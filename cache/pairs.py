@@ -17,6 +17,7 @@ from .schema import StoreError, commit_file, dataset
 VIEWS = ("plain", "ctx", "context")
 ROLES = ("prompt", "chosen", "rejected")
 NO_ROW = -1
+TEXT_CHUNK = 1024
 TEXT_COLUMNS = (
     "pair_id",
     "prompt_id",
@@ -67,11 +68,50 @@ def pairs_path(store: Path, name: str) -> Path:
 
 def write_pairs(store: Path, table: PairTable) -> Path:
     """Write or replace a pair table, atomically."""
-    path = pairs_path(store, table.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    text = h5py.string_dtype("utf-8")
-    with h5py.File(temporary, "w") as file:
+    with PairWriter(store, table.name) as writer:
+        writer.add_text(table.text)
+        return writer.finish(table)
+
+
+class PairWriter:
+    """Writes or replaces a pair table whose texts come block by block; atomic at ``finish``.
+
+    Use it as a context manager, which removes what was not finished.
+    """
+
+    def __init__(self, store: Path, name: str) -> None:
+        self._path = pairs_path(store, name)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = self._path.with_name(self._path.name + ".tmp")
+        self._file = h5py.File(self._temporary, "w")
+        for column in TEXT_COLUMNS:
+            self._file.create_dataset(
+                f"text/{column}",
+                shape=(0,),
+                maxshape=(None,),
+                chunks=(TEXT_CHUNK,),
+                dtype=h5py.string_dtype("utf-8"),
+                track_times=False,
+            )
+
+    def __enter__(self) -> PairWriter:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def add_text(self, text: Mapping[str, list[str]]) -> None:
+        """Append the next pairs' strings, equally many per name of ``TEXT_COLUMNS``."""
+        for column in TEXT_COLUMNS:
+            grown = dataset(self._file, f"text/{column}")
+            start = len(grown)
+            grown.resize((start + len(text[column]),))
+            grown[start:] = text[column]
+
+    def finish(self, table: PairTable) -> Path:
+        """Write everything else of the table (not its ``text``) and give the file its name."""
+        file = self._file
         file.attrs["request"] = table.request
         file.attrs["settings"] = json.dumps(table.settings)
         file.attrs["account"] = json.dumps(table.account)
@@ -85,15 +125,12 @@ def write_pairs(store: Path, table: PairTable) -> Path:
                 f"ratings/{number:04d}", data=ratings.astype(np.float32), track_times=False
             )
             rated.attrs["attribute"] = attribute
-        for column in TEXT_COLUMNS:
-            file.create_dataset(
-                f"text/{column}", data=table.text[column], dtype=text, track_times=False
-            )
         file.create_dataset("source_row", data=table.source_row, track_times=False)
         file.create_dataset("pool", data=table.pool, track_times=False)
         file.create_dataset("margin", data=table.margin.astype(np.float32), track_times=False)
-    commit_file(temporary, path)
-    return path
+        file.close()
+        commit_file(self._temporary, self._path)
+        return self._path
 
 
 def read_pairs(store: Path, name: str) -> PairTable:
@@ -147,6 +184,12 @@ def read_request(store: Path, name: str) -> str | None:
         return None
     with open_shard(path) as file:
         return str(file.attrs.get("request"))
+
+
+def read_account(store: Path, name: str) -> dict[str, Any]:
+    """The counts of a table's data set, without reading the table."""
+    with open_shard(pairs_path(store, name)) as file:
+        return json.loads(str(file.attrs["account"]))
 
 
 def table_names(store: Path) -> list[str]:

@@ -44,13 +44,9 @@ class FeatureStore:
         """Numbers per vector."""
         return self.manifest.width
 
-    def keys(self, *, without_job: str | None = None) -> np.ndarray:
-        """Keys in global row order; optionally without the shards of one job."""
-        parts = [
-            read_keys(self.path / "shards" / shard.name)
-            for shard in self.manifest.shards
-            if shard.job != without_job
-        ]
+    def keys(self) -> np.ndarray:
+        """Keys in global row order."""
+        parts = [read_keys(self.path / "shards" / shard.name) for shard in self.manifest.shards]
         return np.concatenate(parts) if parts else np.empty(0, KEY_DTYPE)
 
     def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -76,7 +72,7 @@ class KeyIndex:
         self._order = np.argsort(keys, kind="stable")
         self._sorted = keys[self._order]
 
-    def rows(self, keys: Sequence[bytes]) -> np.ndarray:
+    def rows(self, keys: Sequence[bytes] | np.ndarray) -> np.ndarray:
         """Global row per key, -1 where the store has none."""
         wanted = np.array(keys, dtype=KEY_DTYPE)
         if self._sorted.size == 0:

@@ -36,6 +36,10 @@ PLACES = {
 }
 
 
+# Flags of schedulers and clusters, short because they are typed into job scripts.
+SHORT = {"--shards": "--embed.shards", "--engine": "--embed.engine"}
+
+
 @dataclass(frozen=True)
 class Options:
     """What a command was asked to do, beside its configuration."""
@@ -55,7 +59,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
     set_parsing_settings(docstring_parse_attribute_docstrings=False)
     parser = _build_parser()
     try:
-        parsed = parser.parse_args(_config_first(argv))
+        parsed = parser.parse_args(_config_first([_spelled_out(word) for word in argv]))
         command = parsed.command
         chosen: Namespace = parser.instantiate(parsed)[command]
     except argparse.ArgumentError as error:
@@ -98,6 +102,12 @@ def _build_parser() -> ArgumentParser:
         command.add_class_arguments(Config)
         commands.add_subcommand(name, command, help=summary)
     return parser
+
+
+def _spelled_out(word: str) -> str:
+    """A short flag as the configuration key that it stands for."""
+    name, equals, value = word.partition("=")
+    return SHORT.get(name, name) + equals + value
 
 
 def _config_first(argv: Sequence[str]) -> list[str]:

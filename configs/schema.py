@@ -171,24 +171,53 @@ class StoreConfig:
 
 @dataclass(frozen=True)
 class EmbedConfig:
-    """How the embedding pass runs; nothing here may change a vector.
+    """How the embedding pass runs; nothing here may change a vector beyond rounding.
 
     Attributes:
         device: auto takes CUDA when present.
-        batch_tokens: Padded tokens per forward pass.
-        shard_rows: Vectors per sealed shard.
-        seal_seconds: A shard is sealed after this time even when it is not full.
+        bin_tokens: Tokens per forward pass; by default 32768 on CUDA and 4096 on the CPU. Halved
+            when memory runs out.
+        share_prefixes: Compute what several sequences begin with once, where the model allows it.
+        shard_tokens: Tokens of work per sealed shard, which is what a killed process loses at most.
+        shards: The part of the shards that this process embeds, as i/N with i from 0 to N-1, for N
+            processes on any number of machines.
+        engine: local embeds in this process, ray spreads the shards over the GPUs of a Ray cluster.
+        actors: Number of Ray actors; by default one per GPU of the cluster, or one per CPU.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_tokens: int = 8192
-    shard_rows: int = 65536
-    seal_seconds: float = 60.0
+    bin_tokens: int | None = None
+    share_prefixes: bool = True
+    shard_tokens: int = 1_000_000
+    shards: str = "0/1"
+    engine: Literal["local", "ray"] = "local"
+    actors: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.batch_tokens >= 1, "embed.batch_tokens", "1 or more", self.batch_tokens)
-        require(self.shard_rows >= 1, "embed.shard_rows", "1 or more", self.shard_rows)
-        require(self.seal_seconds > 0, "embed.seal_seconds", "above 0", self.seal_seconds)
+        sizes = (("bin_tokens", self.bin_tokens), ("actors", self.actors))
+        for name, value in (*sizes, ("shard_tokens", self.shard_tokens)):
+            require(value is None or value >= 1, f"embed.{name}", "1 or more", value)
+        digits = self.shards.split("/")
+        require(
+            len(digits) == 2
+            and all(part.isdecimal() for part in digits)
+            and int(digits[0]) < int(digits[1]),
+            "embed.shards",
+            "i/N with i from 0 to N-1, such as 0/4",
+            self.shards,
+        )
+        require(
+            self.engine == "local" or self.shards == "0/1",
+            "embed.shards",
+            "0/1 with engine ray, which deals the shards itself",
+            self.shards,
+        )
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """``shards`` as two numbers."""
+        mine, all_parts = self.shards.split("/")
+        return int(mine), int(all_parts)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""The frozen model: batches of planned passes in, vectors at their read-outs out."""
+"""The frozen model: token sequences in, the vectors at their last tokens out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -15,29 +15,27 @@ from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 from ..configs.schema import BackboneConfig, ConfigError
-from .planning import Pass
+from .packing import Bin, pack_rows, pack_trees
+from .sharing import choose_pass
+from .speed import Work
+from .trees import lay_out
 
 POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class Backbone(Protocol):
-    """What the embedding loop needs of a model; how passes share work is its own affair."""
-
-    width: int
-    pooling: str
-    share_prefixes: bool
-
-    def vectors(self, batch: Sequence[Pass]) -> np.ndarray:
-        """One vector per read-out, in the order of the passes and of their read-outs."""
-        ...
+ROUNDING = {"float32": 1e-4, "bfloat16": 3e-2}
+ELASTIC_ROPES = ("dynamic", "longrope")
+BIN_TOKENS = {"cuda": 32768, "cpu": 4096}
+Collect = Callable[[], np.ndarray]
 
 
 class TorchBackbone:
     """A transformers base model: no language-model head, no stack of hidden states, no cache.
 
-    Sequences are padded on the right by default. ``causal`` is measured, not believed: a changed
-    last token must not move the states before it.
+    ``causal`` is measured, not believed: a changed last token must not move the states before it.
+    ``sharing`` is measured too: a causal model computes shared prefixes once if that gives what
+    separate passes give, and ``note`` says which way was taken and why. ``bin_tokens`` is the size
+    of a forward pass, ``work`` counts what was computed. Rows, where nothing is shared, are padded
+    on the right by default.
     """
 
     def __init__(
@@ -46,9 +44,12 @@ class TorchBackbone:
         config: BackboneConfig,
         *,
         device: str = "auto",
+        bin_tokens: int | None = None,
         padding_side: str = "right",
+        share: bool = True,
     ) -> None:
         self.device = pick_device(device)
+        self.bin_tokens = bin_tokens or BIN_TOKENS[self.device.type]
         self.dtype = config.dtype
         self.padding_side = padding_side
         self.model = load_model(AutoModel, directory, config).to(self.device)
@@ -63,26 +64,86 @@ class TorchBackbone:
                 f"backbone.pooling: {config.name} reads in both directions, its last token has no "
                 "special meaning; use mean or cls"
             )
-        self.share_prefixes = self.pooling == "last"
+        self.work = Work()
+        self._trees = None
+        self.note = "prefixes are not shared: the read-out needs the whole sequence"
+        if self.pooling == "last" and not share:
+            self.note = "prefixes are not shared, as asked"
+        elif self.pooling == "last":
+            on_gpu = self.device.type == "cuda"
+            self._trees, self.note = choose_pass(
+                self.model,
+                config.max_length,
+                fixed=self.bin_tokens if on_gpu else None,
+                compiler="inductor" if on_gpu else None,
+            )
 
-    def vectors(self, batch: Sequence[Pass]) -> np.ndarray:
-        """One vector per read-out, in the order of the passes and of their read-outs."""
-        ids, mask, starts = collate([item.token_ids for item in batch], self.padding_side)
+    @property
+    def sharing(self) -> bool:
+        """Whether one pass computes a prefix once for all sequences that begin with it."""
+        return self._trees is not None
+
+    def pack(self, sequences: Sequence[np.ndarray], bin_tokens: int) -> list[Bin]:
+        """Forward passes of a bounded size over distinct sequences, for this model."""
+        if self.sharing:
+            return pack_trees(sequences, bin_tokens)
+        return pack_rows(sequences, bin_tokens, causal=self.pooling == "last")
+
+    def vectors(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """Vectors (n, width) of n distinct sequences, in one forward pass."""
+        return self.submit(sequences)()
+
+    def submit(self, sequences: Sequence[np.ndarray]) -> Collect:
+        """Start a forward pass; what it returns waits for the vectors (n, width).
+
+        On CUDA the call returns while the device still works.
+        """
+        if self._trees is not None:
+            layout = lay_out(sequences)
+            self.work.add_tree(layout)
+            return self._read_back(self._trees.states(layout))
+        return self._read_back(self._rows(sequences))
+
+    def alone(self, ids: np.ndarray) -> np.ndarray:
+        """The vector (width,) of one sequence by the model's own attention, unpadded."""
+        if self._trees is None:
+            return self.vectors([ids])[0]
+        self._trees.deactivate()
+        try:
+            return self._read_back(self._rows([ids]))()[0]
+        finally:
+            self._trees.activate()
+
+    def _rows(self, sequences: Sequence[np.ndarray]) -> Tensor:
+        """Vectors of padded rows; with a causal model a prefix is read from a longer row."""
+        hosts, row_of = _host_rows(sequences, causal=self.pooling == "last")
+        for place in hosts:
+            self.work.add_row(len(sequences[place]), causal=self.causal)
+        ids, mask, starts = collate([sequences[place] for place in hosts], self.padding_side)
         states = self._states(ids, mask)
         if self.pooling == "last":
-            rows = [place for place, item in enumerate(batch) for _ in item.readouts]
-            columns = [
-                int(start) + readout
-                for start, item in zip(starts, batch, strict=True)
-                for readout in item.readouts
-            ]
-            pooled = states[rows, columns]
-        elif self.pooling == "cls":
-            pooled = states[range(len(batch)), starts.tolist()]
-        else:
-            weights = torch.from_numpy(mask).to(self.device, torch.float32)
-            pooled = torch.einsum("bsd,bs->bd", states.float(), weights) / weights.sum(1)[:, None]
-        return to_numpy(pooled.to(DTYPES[self.dtype]))
+            ends = starts[row_of] + np.array([len(ids) for ids in sequences]) - 1
+            return states[row_of.tolist(), ends.tolist()]
+        if self.pooling == "cls":
+            return states[row_of.tolist(), starts[row_of].tolist()]
+        weights = torch.from_numpy(mask).to(self.device, torch.float32)
+        means = torch.einsum("bsd,bs->bd", states.float(), weights) / weights.sum(1)[:, None]
+        return means[row_of.tolist()]
+
+    def _read_back(self, states: Tensor) -> Collect:
+        states = states.to(DTYPES[self.dtype]).contiguous()
+        if self.device.type != "cuda":
+            return lambda: to_numpy(states)
+        host = torch.empty(states.shape, dtype=states.dtype, pin_memory=True)
+        host.copy_(states, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+
+        def collect() -> np.ndarray:
+            arrived.synchronize()
+            return to_numpy(host).copy()
+
+        return collect
 
     @torch.inference_mode()
     def _states(self, ids: np.ndarray, mask: np.ndarray) -> Tensor:
@@ -98,7 +159,14 @@ class TorchBackbone:
         return self.model(**inputs).last_hidden_state
 
     def _check_positions(self, config: BackboneConfig) -> int:
-        """Number of the first position; refuses a ``max_length`` beyond a table of positions."""
+        """Number of the first position; refuses a ``max_length`` beyond what positions mean."""
+        reach = elastic_reach(self.model.config.get_text_config())
+        if reach is not None and config.max_length > reach:
+            raise ConfigError(
+                f"backbone.max_length: {config.name} stretches its rotary positions when a longer "
+                f"sequence than {reach} tokens is in the same pass, so a vector would depend on "
+                f"its neighbours; expected {reach} or less, found {config.max_length}"
+            )
         table = learned_positions(self.model)
         if table is None:
             return 0
@@ -119,9 +187,24 @@ class TorchBackbone:
         second = first.copy()
         second[-1] = (second[-1] + 1) % vocabulary
         mask = np.ones((1, 8), np.int64)
-        before = self._states(first[None], mask)[0, :-1].float()
-        after = self._states(second[None], mask)[0, :-1].float()
-        return bool(torch.allclose(before, after, rtol=0, atol=1e-6))
+        before = self._states(first[None], mask)[0, :-1].double()
+        after = self._states(second[None], mask)[0, :-1].double()
+        # Other experts may be batched together in a mixture of experts: equal up to rounding.
+        return bool((after - before).norm() <= ROUNDING[self.dtype] * before.norm())
+
+
+def _host_rows(sequences: Sequence[np.ndarray], *, causal: bool) -> tuple[list[int], np.ndarray]:
+    """Sequences that need a row of their own, and for every sequence the row it is read from."""
+    (rows,) = pack_rows(sequences, 1 << 62, causal=causal)
+    hosts: list[int] = []
+    row_of = np.zeros(len(sequences), np.int64)
+    for place in rows.members:
+        ids = sequences[place]
+        longer = sequences[hosts[-1]] if hosts else ids[:0]
+        if not (causal and len(longer) > len(ids) and (longer[: len(ids)] == ids).all()):
+            hosts.append(place)
+        row_of[place] = len(hosts) - 1
+    return hosts, row_of
 
 
 def collate(
@@ -175,6 +258,26 @@ def learned_positions(model: torch.nn.Module) -> torch.nn.Embedding | None:
         if isinstance(module, torch.nn.Embedding) and last in POSITION_TABLES:
             return module
     return None
+
+
+def elastic_reach(config: Any) -> int | None:
+    """Tokens up to which rotary positions do not depend on the length of a pass, None if never.
+
+    transformers picks the frequencies of "dynamic" and "longrope" by the longest position there is.
+    """
+    settings = getattr(config, "rope_parameters", None) or {}
+    # One set for all layers, or one per kind of layer.
+    sets = settings.values() if all(isinstance(v, dict) for v in settings.values()) else [settings]
+    reaches = [
+        int(
+            found.get("original_max_position_embeddings")
+            or getattr(config, "original_max_position_embeddings", None)
+            or config.max_position_embeddings
+        )
+        for found in sets
+        if found.get("rope_type") in ELASTIC_ROPES
+    ]
+    return min(reaches, default=None)
 
 
 def pick_device(device: str) -> torch.device:

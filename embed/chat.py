@@ -15,6 +15,7 @@ import numpy as np
 from jinja2 import TemplateError
 
 from ..configs.schema import BackboneConfig, ConfigError
+from .segments import SegmentTokenizer
 from .sources.pair import Message
 
 PROBE = (
@@ -75,6 +76,7 @@ class Renderer:
         if config.bos == "one" and tokenizer.bos_token_id is None:
             raise ConfigError(f"backbone.bos: {config.name} has no BOS token; set it to none")
         self.templated = has_template and config.template != "plain"
+        self._segments = SegmentTokenizer(tokenizer)
 
     def template_hash(self) -> str:
         """sha256 of the template's source, or the name of the plain layout."""
@@ -95,17 +97,18 @@ class Renderer:
 
         Raises ``TemplateError`` (jinja2) if the template refuses a conversation.
         """
-        texts = [self.text(conversation) for conversation in conversations]
+        texts = self._texts(conversations)
+        if self.templated:
+            return [self._with_bos(ids) for ids in self._segments.token_ids(texts)]
         encoded = self.tokenizer(
             texts,
-            add_special_tokens=not self.templated,
             truncation=False,
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
         )["input_ids"]
-        return [np.asarray(self._with_bos(ids), np.int32) for ids in encoded]
+        return [self._with_bos(np.asarray(ids, np.int32)) for ids in encoded]
 
     def fit(self, conversation: Conversation, ids: np.ndarray) -> np.ndarray:
         """The ids if they fit, else what the policy for overlong rows makes of them.
@@ -132,14 +135,30 @@ class Renderer:
 
     def text(self, conversation: Conversation) -> str:
         """The rendered text of a conversation."""
-        asks = conversation.response is None and self.config.prompt_readout == "generation_prompt"
-        turns = with_context(conversation.prompt, conversation.wish, conversation.form)
-        if conversation.response is not None:
-            turns = (*turns, Message("assistant", conversation.response))
-        if not self.templated:
-            return _plain_text(turns, single=len(conversation.prompt) == 1, asks=asks)
+        return self._texts([conversation])[0]
+
+    def _texts(self, conversations: Sequence[Conversation]) -> list[str]:
+        texts = [""] * len(conversations)
+        waiting: dict[bool, list[tuple[int, tuple[Message, ...]]]] = {False: [], True: []}
+        for place, item in enumerate(conversations):
+            asks = item.response is None and self.config.prompt_readout == "generation_prompt"
+            turns = with_context(item.prompt, item.wish, item.form)
+            if item.response is not None:
+                turns = (*turns, Message("assistant", item.response))
+            if self.templated:
+                waiting[asks].append((place, turns))
+            else:
+                texts[place] = _plain_text(turns, single=len(item.prompt) == 1, asks=asks)
+        for asks, group in waiting.items():
+            if group:
+                rendered = self._render([turns for _, turns in group], asks=asks)
+                for (place, _), text in zip(group, rendered, strict=True):
+                    texts[place] = text
+        return texts
+
+    def _render(self, conversations: list[tuple[Message, ...]], *, asks: bool) -> list[str]:
         return self.tokenizer.apply_chat_template(
-            [turn._asdict() for turn in turns],
+            [[turn._asdict() for turn in turns] for turns in conversations],
             tokenize=False,
             add_generation_prompt=asks,
             # Templates take today's date from either of these; both are pinned.
@@ -147,7 +166,7 @@ class Renderer:
             strftime_now=lambda _format: self.config.date,
         )
 
-    def _with_bos(self, ids: list[int]) -> list[int]:
+    def _with_bos(self, ids: np.ndarray) -> np.ndarray:
         bos = self.tokenizer.bos_token_id
         if bos is None:
             return ids
@@ -155,7 +174,9 @@ class Renderer:
         while start < len(ids) and ids[start] == bos:
             start += 1
         wanted = self.config.bos == "one" or (self.config.bos == "auto" and start > 0)
-        return [bos] * wanted + ids[start:]
+        if start == wanted:
+            return ids
+        return np.concatenate([np.full(int(wanted), bos, np.int32), ids[start:]])
 
     def _shorten_prompt(
         self, conversation: Conversation, ids: np.ndarray

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
@@ -12,6 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from .extract import Progress as ProgressCallback
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
+    from .stage import Outcome, Preview
 
 LINE_SECONDS = 10.0
 
@@ -89,6 +94,58 @@ def _note(done: int, total: int, seconds: float) -> str:
     rate = done / max(seconds, 1e-9)
     left = (total - done) / max(rate, 1e-9)
     return f"{done:,} of {total:,} tokens, {rate:,.0f} tokens/s, {duration(left)} left"
+
+
+def preview_lines(preview: Preview, encoder: Encoder) -> list[str]:
+    """A plan in words: sequences, tokens before and after sharing, and how they are computed."""
+    backbone = encoder.backbone
+    saved = preview.separate_tokens / max(preview.tokens, 1)
+    lines = [
+        f"embed    {preview.pairs:,} pairs, {preview.sequences:,} distinct sequences, "
+        f"{preview.stored_sequences:,} of them stored; with {encoder.config.name} "
+        f"({backbone.dtype}, {backbone.device})"
+    ]
+    if preview.bins:
+        lines += [
+            f"embed    {preview.separate_tokens:,} tokens one by one, {preview.tokens:,} to "
+            f"compute ({saved:.2f} times fewer); {preview.note}",
+            f"embed    {preview.bins:,} forward passes of up to {backbone.bin_tokens:,} tokens, "
+            f"{preview.fill:.1%} full, in {preview.shards:,} shards",
+        ]
+    return lines
+
+
+def outcome_lines(outcome: Outcome) -> list[str]:
+    """What a process did, how fast that was, and what is left to others."""
+    lines = []
+    speed = outcome.speed
+    if outcome.work.tokens:
+        lines.append(
+            f"embed    {outcome.work.tokens:,} tokens in {duration(outcome.seconds)}, "
+            f"{speed.tokens_per_second:,.0f} tokens/s"
+        )
+    if outcome.work.tokens and speed.flops_per_second is not None:
+        lines.append(
+            f"embed    {speed.flops_per_second / 1e12:.3g} TFLOP/s useful, {speed.share:.0%} of a "
+            f"matrix product's {speed.peak_flops_per_second / 1e12:.3g} measured here"
+        )
+    if outcome.account is None:
+        lines.append(
+            f"embed    {outcome.pending_shards:,} shards are left to other processes; the last of "
+            "them writes the pair table"
+        )
+    return lines
+
+
+def outcome_facts(outcome: Outcome) -> dict[str, Any]:
+    """The same as a JSON object."""
+    facts = asdict(outcome.preview) | {
+        "seconds": round(outcome.seconds, 3),
+        "computed_tokens": outcome.work.tokens,
+        "pending_shards": outcome.pending_shards,
+        "account": outcome.account,
+    }
+    return facts | asdict(outcome.speed) | {"share_of_peak": outcome.speed.share}
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..cache.schema import Identity
-from ..configs.schema import BackboneConfig, ConfigError
+from ..configs.schema import BackboneConfig, ConfigError, EmbedConfig
 from .backbone import TorchBackbone
 from .chat import Renderer
 from .weights import ModelFiles, find_model
@@ -25,12 +25,18 @@ class Encoder:
     config: BackboneConfig
     files: ModelFiles
     renderer: Renderer
-    device: str
+    settings: EmbedConfig
 
     @cached_property
     def backbone(self) -> TorchBackbone:
         """The model, on its device."""
-        return TorchBackbone(self.files.directory, self.config, device=self.device)
+        return TorchBackbone(
+            self.files.directory,
+            self.config,
+            device=self.settings.device,
+            bin_tokens=self.settings.bin_tokens,
+            share=self.settings.share_prefixes,
+        )
 
     @cached_property
     def identity(self) -> Identity:
@@ -50,7 +56,7 @@ class Encoder:
         )
 
 
-def load_encoder(config: BackboneConfig, device: str = "auto") -> Encoder:
+def load_encoder(config: BackboneConfig, settings: EmbedConfig) -> Encoder:
     """Find the backbone's files and load its tokenizer.
 
     Raises ``ConfigError`` if the backbone cannot be found or does not fit the settings.
@@ -67,4 +73,4 @@ def load_encoder(config: BackboneConfig, device: str = "auto") -> Encoder:
         raise ConfigError(
             f"backbone.name: {files.directory} has no usable tokenizer: {error}"
         ) from error
-    return Encoder(config, files, Renderer(tokenizer, config), device)
+    return Encoder(config, files, Renderer(tokenizer, config), settings)

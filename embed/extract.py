@@ -1,168 +1,208 @@
-"""The embedding loop: conversations to token sequences to passes to sealed shards.
+"""The loop of the embedding pass: bins of a plan in, sealed shards out.
 
-Every distinct token sequence is embedded once per store, whatever pair, attribute or data set it
-belongs to. The loop may be killed at any moment; the same command then goes on behind the last
-sealed shard and makes the same batches as an undisturbed run, so the same bits.
+The device is one bin ahead of the vectors that are read back, and shards are sealed behind it. When
+memory runs out, bins are halved from then on; no sequence is lost.
 """
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import xxhash
+import torch
 
-from ..cache.reader import FeatureStore
-from ..cache.schema import KEY_DTYPE, read_manifest, sequence_key
-from ..cache.writer import StoreLock, StoreWriter, require_identity
-from ..configs.schema import EmbedConfig
-from .chat import Conversation, OverlongError, TemplateError
-from .encoder import Encoder
-from .planning import Pass, plan_batches, plan_passes, without
-from .sources.pair import DataError
+from .. import UserError
+from ..cache.lock import FileLock
+from ..cache.schema import LOGICAL, Identity
+from ..cache.writer import shard_path, write_shard
+from .backbone import Collect, TorchBackbone
+from .plan import Plan, plan_path
+from .speed import Work
 
-TOKENIZE_CHUNK = 2048
+WAIT_SECONDS = 0.5
+CPU_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory")
 Progress = Callable[[int, int, float], None]  # tokens done, tokens in all, seconds
+Notice = Callable[[str], None]
+Parts = list[tuple[Sequence[int], Collect]]  # members of a bin, and their vectors to come
+
+
+class MemoryShortage(UserError):
+    """One sequence alone does not fit into the device's memory."""
 
 
 @dataclass
-class Tokenized:
-    """Distinct token sequences of a plan, and per conversation its key or why it has none."""
+class BinLimit:
+    """The largest bin that there is memory for, as far as is known."""
 
-    sequences: dict[bytes, np.ndarray] = field(default_factory=dict)
-    keys: list[bytes | None] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    refusals: dict[int, str] = field(default_factory=dict)
-    shortened: int = 0
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is left to do for a plan: batches in their fixed order, and the size of it all."""
-
-    job: str
-    batches: list[list[Pass]]
-    sequences: int
-    stored: int
     tokens: int
+    notice: Notice
+
+    def halve(self, found: int) -> None:
+        """Remember that a bin of ``found`` tokens was too large."""
+        self.tokens = max(1, min(self.tokens, found) // 2)
+        self.notice(
+            f"out of memory with {found:,} tokens in a forward pass, going on with "
+            f"{self.tokens:,}; set embed.bin_tokens to that to begin with it"
+        )
 
 
-def tokenize(encoder: Encoder, conversations: Sequence[Conversation]) -> Tokenized:
-    """Token ids of every conversation; what is too long or refused by the template is recorded.
-
-    Raises ``DataError`` under ``backbone.overlong=error``.
-    """
-    result = Tokenized()
-    for start in range(0, len(conversations), TOKENIZE_CHUNK):
-        chunk = conversations[start : start + TOKENIZE_CHUNK]
-        for place, (item, ids) in enumerate(
-            zip(chunk, _token_ids(encoder, chunk, start, result), strict=True), start=start
-        ):
-            key = None
-            if ids is not None:
-                try:
-                    fitted = encoder.renderer.fit(item, ids)
-                    result.shortened += len(fitted) < len(ids)
-                    ids, key = fitted, sequence_key(fitted)
-                    result.sequences[key] = fitted
-                except OverlongError as error:
-                    if encoder.config.overlong == "error":
-                        raise DataError(
-                            f"a sequence is too long: {error}; raise backbone.max_length or set "
-                            "backbone.overlong to drop or truncate_prompt"
-                        ) from error
-                    result.refusals[place] = f"overlong: {error}"
-            result.keys.append(key)
-            result.lengths.append(0 if ids is None else len(ids))
-    return result
-
-
-def plan_work(
-    encoder: Encoder, sequences: Mapping[bytes, np.ndarray], store: Path, config: EmbedConfig
-) -> Work:
-    """Batches over what other jobs have not stored, less what this job has already sealed.
-
-    Raises ``StoreError`` if the store was written under another identity.
-    """
-    wanted = np.sort(np.array(list(sequences), KEY_DTYPE))
-    settings = f"{encoder.backbone.share_prefixes} {config.batch_tokens}"
-    job = xxhash.xxh3_64_hexdigest(wanted.tobytes() + settings.encode())
-    foreign: set[bytes] = set()
-    stored: set[bytes] = set()
-    if (store / "manifest.json").is_file():
-        require_identity(store, read_manifest(store), encoder.identity)
-        reader = FeatureStore(store)
-        stored = _key_set(reader.keys())
-        foreign = _key_set(reader.keys(without_job=job))
-    fresh = {key: ids for key, ids in sequences.items() if key not in foreign}
-    passes = plan_passes(fresh, share_prefixes=encoder.backbone.share_prefixes)
-    left = [
-        [item for item in (without(item, stored) for item in batch) if item is not None]
-        for batch in plan_batches(passes, config.batch_tokens)
-    ]
-    batches = [batch for batch in left if batch]
-    return Work(
-        job=job,
-        batches=batches,
-        sequences=len(sequences),
-        stored=sum(key in stored for key in sequences),
-        tokens=sum(len(item.token_ids) for batch in batches for item in batch),
-    )
-
-
-def embed_work(
-    encoder: Encoder,
-    work: Work,
+def embed_shards(
+    backbone: TorchBackbone,
+    identity: Identity,
+    plan: Plan,
     store: Path,
-    config: EmbedConfig,
+    part: tuple[int, int],
     progress: Progress,
-    lock: StoreLock | None = None,
-) -> float:
-    """Run the batches that are left into the store; returns the seconds it took.
+    notice: Notice,
+) -> Work:
+    """Embed every shard ``i`` with ``i % part[1] == part[0]`` that nobody else embeds.
 
-    On an exception or an interrupt, what is finished is sealed before it travels on.
+    Returns what the backbone has computed. Waits for shards of this part that another process has
+    claimed, and takes them over if it dies.
     """
-    start = time.monotonic()
-    writer = StoreWriter(
-        store,
-        encoder.identity,
-        encoder.backbone.width,
-        job=work.job,
-        shard_rows=config.shard_rows,
-        seal_seconds=config.seal_seconds,
-        lock=lock,
-    )
-    done = 0
-    with writer:
-        for batch in work.batches:
-            vectors = encoder.backbone.vectors(batch)
-            writer.add([key for item in batch for key in item.keys], vectors)
-            done += sum(len(item.token_ids) for item in batch)
-            progress(done, work.tokens, time.monotonic() - start)
-    return time.monotonic() - start
-
-
-def _token_ids(
-    encoder: Encoder, chunk: Sequence[Conversation], start: int, result: Tokenized
-) -> list[np.ndarray | None]:
-    """Token ids of a chunk at once; one by one only if the template refuses some of them."""
-    try:
-        return list(encoder.renderer.token_ids(chunk))
-    except TemplateError:
-        ids: list[np.ndarray | None] = []
-        for place, item in enumerate(chunk, start=start):
+    mine = [n for n in range(plan.facts.shards) if n % part[1] == part[0]]
+    limit = BinLimit(plan.facts.bin_tokens, notice)
+    total = sum(plan.shard_tokens(n) for n in mine if not plan.is_sealed(store, n))
+    done, start = 0, time.monotonic()
+    with ThreadPoolExecutor(1) as sealer:
+        sealing: Future[None] | None = None
+        for shard, claim in _claims(plan, store, mine, notice):
+            rows = []
             try:
-                ids.append(encoder.renderer.token_ids([item])[0])
-            except TemplateError as error:
-                result.refusals[place] = f"the chat template refuses it: {error}"
-                ids.append(None)
-        return ids
+                for tokens, vectors in embed_bins(backbone, plan, shard, limit):
+                    rows.append(vectors)
+                    done += tokens
+                    progress(done, total, time.monotonic() - start)
+                if sealing is not None:
+                    sealing.result()
+            except BaseException:
+                claim.release()
+                raise
+            sealing = sealer.submit(
+                _seal, plan, store, shard, identity, np.concatenate(rows), claim
+            )
+        if sealing is not None:
+            sealing.result()
+    return backbone.work
 
 
-def _key_set(keys: np.ndarray) -> set[bytes]:
-    # NumPy strips trailing zero bytes from S16 scalars; the raw bytes keep them.
-    raw = keys.tobytes()
-    return {raw[start : start + 16] for start in range(0, len(raw), 16)}
+def embed_shard(
+    backbone: TorchBackbone,
+    identity: Identity,
+    plan: Plan,
+    store: Path,
+    shard: int,
+    limit: BinLimit,
+) -> None:
+    """Embed and seal one shard, for somebody who knows that nobody else does."""
+    rows = [vectors for _, vectors in embed_bins(backbone, plan, shard, limit)]
+    _write(plan, store, shard, identity, np.concatenate(rows))
+
+
+def embed_bins(
+    backbone: TorchBackbone, plan: Plan, shard: int, limit: BinLimit
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Per bin of a shard its tokens and its vectors (n, D), in the order of the plan."""
+    waiting: deque[tuple[int, Parts]] = deque()
+    for tokens, members in plan.bins(shard):
+        sequences = [plan.sequence(number) for number in members]
+        waiting.append((tokens, _submit(backbone, sequences, limit)))
+        if len(waiting) > 1:
+            yield _collected(backbone, *waiting.popleft())
+    while waiting:
+        yield _collected(backbone, *waiting.popleft())
+
+
+def _collected(backbone: TorchBackbone, tokens: int, parts: Parts) -> tuple[int, np.ndarray]:
+    size = sum(len(members) for members, _ in parts)
+    vectors = np.empty((size, backbone.width), LOGICAL[backbone.dtype])
+    for members, collect in parts:
+        vectors[list(members)] = collect()
+    return tokens, vectors
+
+
+def _submit(backbone: TorchBackbone, sequences: Sequence[np.ndarray], limit: BinLimit) -> Parts:
+    """Start a bin, in pieces if memory is short; which sequences each piece holds."""
+    bins = backbone.pack(sequences, limit.tokens)
+    if len(bins) == 1 and (collect := _try(backbone, sequences)) is not None:
+        return [(range(len(sequences)), collect)]
+    if len(bins) == 1:
+        # Here the exception is gone, and with it what its traceback kept alive.
+        gc.collect()
+        if backbone.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(sequences) == 1:
+            raise MemoryShortage(
+                f"a sequence of {len(sequences[0])} tokens alone does not fit into the memory of "
+                f"{backbone.device}; lower backbone.max_length or use a device with more memory"
+            )
+        limit.halve(bins[0].tokens)
+        bins = backbone.pack(sequences, limit.tokens)
+    if len(bins) == 1:  # one prefix takes most of it: fewer sequences instead of fewer tokens
+        ordered = bins[0].members
+        halves = (ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :])
+    else:
+        halves = tuple(made.members for made in bins)
+    return [
+        ([members[place] for place in inner], collect)
+        for members in halves
+        for inner, collect in _submit(backbone, [sequences[n] for n in members], limit)
+    ]
+
+
+def _try(backbone: TorchBackbone, sequences: Sequence[np.ndarray]) -> Collect | None:
+    """A started pass, None if the device has not enough memory for it."""
+    try:
+        return backbone.submit(sequences)
+    except (torch.OutOfMemoryError, MemoryError):
+        return None
+    except RuntimeError as error:
+        if any(message in str(error) for message in CPU_MEMORY_MESSAGES):
+            return None
+        raise
+
+
+def _claims(
+    plan: Plan, store: Path, mine: Sequence[int], notice: Notice
+) -> Iterator[tuple[int, FileLock]]:
+    """Shards that are neither sealed nor being embedded, with the right to embed them."""
+    told = False
+    begun: set[int] = set()
+    while left := [n for n in mine if n not in begun and not plan.is_sealed(store, n)]:
+        before = len(begun)
+        for shard in left:
+            claim = FileLock(plan_path(store) / "claims" / f"{shard:06d}.lock")
+            if claim.take() and not plan.is_sealed(store, shard):
+                begun.add(shard)
+                yield shard, claim
+            else:
+                claim.release()
+        if len(begun) == before:
+            if not told:
+                notice("waiting for another process that embeds shards of this part")
+            told = True
+            time.sleep(WAIT_SECONDS)
+
+
+def _seal(
+    plan: Plan,
+    store: Path,
+    shard: int,
+    identity: Identity,
+    vectors: np.ndarray,
+    claim: FileLock,
+) -> None:
+    with claim:
+        _write(plan, store, shard, identity, vectors)
+
+
+def _write(plan: Plan, store: Path, shard: int, identity: Identity, vectors: np.ndarray) -> None:
+    path = shard_path(store, plan.facts.first_shard + shard)
+    keys = plan.keys[plan.members(shard)]
+    write_shard(path, identity, plan.facts.job, keys, vectors)

@@ -14,12 +14,10 @@ from transformers import AutoModelForSequenceClassification
 
 from ..cache.pairs import NO_ROW, PairTable
 from ..cache.reader import FeatureStore
-from ..cache.schema import sequence_key
-from ..configs.schema import BackboneConfig
+from ..configs.schema import BackboneConfig, EmbedConfig
 from .backbone import load_model
 from .chat import Conversation
 from .encoder import Encoder, load_encoder
-from .planning import Pass
 from .sequences import conversation_of
 from .sources.pair import Message, PreferencePair
 from .weights import score_head
@@ -39,12 +37,14 @@ class Recheck:
     problems: list[str] = field(default_factory=list)
 
 
-def recheck(store: FeatureStore, table: PairTable, *, size: int, seed: int, device: str) -> Recheck:
+def recheck(
+    store: FeatureStore, table: PairTable, *, size: int, seed: int, settings: EmbedConfig
+) -> Recheck:
     """Embed ``size`` random sequences of a pair table alone and compare with the store.
 
     Raises ``ConfigError`` if the backbone is not at hand.
     """
-    encoder = load_encoder(BackboneConfig(**table.settings["backbone"]), device)
+    encoder = load_encoder(BackboneConfig(**table.settings["backbone"]), settings)
     result = Recheck()
     differences = store.manifest.identity.differences(encoder.identity)
     if differences:
@@ -54,8 +54,7 @@ def recheck(store: FeatureStore, table: PairTable, *, size: int, seed: int, devi
     shortens = encoder.config.overlong == "truncate_prompt"
     for conversation, row in _sample(table, size, seed, equal_prompts=shortens):
         ids = encoder.renderer.fit(conversation, encoder.renderer.token_ids([conversation])[0])
-        item = Pass(ids, (len(ids) - 1,), (sequence_key(ids),))
-        expected = encoder.backbone.vectors([item])[0].astype(np.float64)
+        expected = encoder.backbone.alone(ids).astype(np.float64)
         found = store.vectors([row])[0].astype(np.float64)
         error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
         if not error <= TOLERANCE[encoder.config.dtype]:

@@ -1,91 +1,185 @@
-"""The embedding stage as a whole: collection to store, pair table and quarantine."""
+"""The embedding stage as a whole: data set to store, pair table and quarantine."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from ..cache.lock import StoreLock
 from ..cache.native_head import write_native_head
-from ..cache.pairs import PairTable, write_pairs
-from ..cache.schema import LOGICAL
-from ..cache.writer import StoreLock
+from ..cache.pairs import read_account, read_request
+from ..cache.schema import LOGICAL, read_manifest
+from ..cache.writer import require_identity
+from ..configs.record import fingerprint
 from ..configs.schema import Config
+from .backbone import TorchBackbone
 from .encoder import Encoder, load_encoder
-from .extract import Progress, Tokenized, Work, embed_work, plan_work, tokenize
-from .sequences import choose_pool, plan_sequences
-from .sources.collection import Collection
-from .tabulate import Embeddable, make_pair_table, select_embeddable, write_quarantine
+from .extract import Notice, Progress, embed_shards
+from .job import close_job, open_job
+from .plan import Plan
+from .planner import make_plan
+from .sources import PairSource
+from .speed import Speed, Work, matrix_peak, measure_speed
+from .tabulate import tabulate
 from .weights import score_head
+from .workers import embed_on_ray
 
-PROBE_BATCHES = 3
+PROBE_BINS = 3
 
 
 @dataclass(frozen=True)
-class EmbeddingJob:
-    """A planned embedding run: nothing is written yet."""
+class Preview:
+    """What a job would do: the plan's sizes, bytes of new vectors, and an estimate."""
 
-    encoder: Encoder
-    collection: Collection
-    tokens: Tokenized
-    kept: Embeddable
+    pairs: int
+    sequences: int
+    stored_sequences: int
+    new_sequences: int
+    separate_tokens: int
+    tokens: int
+    bins: int
+    fill: float
+    shards: int
+    bytes: int
+    note: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one process did. ``account`` is None while other processes have shards to embed."""
+
+    preview: Preview
     work: Work
-
-    @property
-    def new_sequences(self) -> int:
-        """Sequences that the store does not have yet."""
-        return self.work.sequences - self.work.stored
-
-    @property
-    def new_bytes(self) -> int:
-        """Bytes of the vectors to be written."""
-        backbone = self.encoder.backbone
-        return self.new_sequences * backbone.width * LOGICAL[self.encoder.config.dtype].itemsize
+    seconds: float
+    speed: Speed
+    pending_shards: int
+    account: dict[str, Any] | None
 
 
-def plan_job(config: Config, collection: Collection) -> EmbeddingJob:
-    """Tokenise everything and find out what the store lacks.
+def preview_of(plan: Plan, backbone: TorchBackbone) -> Preview:
+    """The sizes of a planned job."""
+    facts = plan.facts
+    new = facts.sequences - facts.stored
+    return Preview(
+        pairs=facts.pairs,
+        sequences=facts.sequences,
+        stored_sequences=facts.stored,
+        new_sequences=new,
+        separate_tokens=facts.separate_tokens,
+        tokens=facts.tokens,
+        bins=facts.bins,
+        fill=round(facts.fill, 4),
+        shards=facts.shards,
+        bytes=new * facts.width * LOGICAL[backbone.dtype].itemsize,
+        note=backbone.note,
+    )
 
-    Raises ``ConfigError``, ``DataError`` or ``StoreError`` if the run cannot work.
+
+def preview_job(config: Config, source: PairSource) -> tuple[Preview, float, Encoder]:
+    """Plan without writing into the store; sizes and the estimated seconds of the passes.
+
+    Raises ``ConfigError``, ``DataError`` or ``StoreError`` if the job could not run.
     """
-    encoder = load_encoder(config.backbone, config.embed.device)
-    pool = choose_pool(collection.pairs, config.adapt.pool, config.adapt.group)
-    shortens = config.backbone.overlong == "truncate_prompt"
-    plan = plan_sequences(collection.pairs, pool, config.views, equal_prompts=shortens)
-    tokens = tokenize(encoder, plan.conversations)
-    kept = select_embeddable(collection, pool, plan, tokens)
-    work = plan_work(encoder, kept.sequences, Path(config.store.dir), config.embed)
-    return EmbeddingJob(encoder, collection, tokens, kept, work)
+    encoder = load_encoder(config.backbone, config.embed)
+    store = Path(config.store.dir)
+    if (store / "manifest.json").is_file():
+        require_identity(store, read_manifest(store), encoder.identity)
+    with TemporaryDirectory(prefix="micro-rm-plan-") as directory:
+        plan = make_plan(encoder, source, config, "preview", Path(directory))
+        return preview_of(plan, encoder.backbone), estimate_seconds(encoder, plan), encoder
 
 
-def estimate_seconds(job: EmbeddingJob) -> float:
-    """Seconds for the job's batches, from the measured speed of a few of them."""
-    batches = job.work.batches
-    if not batches:
+def estimate_seconds(encoder: Encoder, plan: Plan) -> float:
+    """Seconds for a plan's bins, from the measured speed of a few of them."""
+    bins = [found for shard in range(plan.facts.shards) for found in plan.bins(shard)]
+    if not bins:
         return 0.0
-    picked = [batches[len(batches) * part // PROBE_BATCHES] for part in range(PROBE_BATCHES)]
-    job.encoder.backbone.vectors(picked[-1])  # warm-up: first kernels, memory
+    picked = [bins[len(bins) * part // PROBE_BINS] for part in range(PROBE_BINS)]
+    sequences = [[plan.sequence(n) for n in members] for _, members in picked]
+    encoder.backbone.vectors(sequences[-1])  # warm-up: first kernels, memory
     start = time.monotonic()
-    for batch in picked:
-        job.encoder.backbone.vectors(batch)
-    tokens = sum(len(item.token_ids) for batch in picked for item in batch)
-    return (time.monotonic() - start) * job.work.tokens / tokens
+    for batch in sequences:
+        encoder.backbone.vectors(batch)
+    seconds = time.monotonic() - start
+    return seconds * plan.facts.tokens / sum(tokens for tokens, _ in picked)
 
 
 def run_job(
-    job: EmbeddingJob, config: Config, request: str, progress: Progress, lock: StoreLock
-) -> tuple[PairTable, float]:
-    """Embed what is missing, then write the pair table and the quarantine file, under one lock.
+    config: Config,
+    source: PairSource,
+    request: str,
+    *,
+    planned: Callable[[Preview, Encoder], None],
+    progress: Progress,
+    notice: Notice,
+) -> Outcome:
+    """Plan or join, embed this process's part, and finish if it is the last one.
 
-    Returns the table and the seconds that the forward passes and the writing of vectors took.
+    ``planned`` is called as soon as there is a plan. Raises ``ConfigError``, ``DataError`` or
+    ``StoreError``.
     """
-    store, name = Path(config.store.dir), config.data.name
-    seconds = embed_work(job.encoder, job.work, store, config.embed, progress, lock)
-    settings = {"backbone": asdict(config.backbone), "form": config.views.form}
-    table = make_pair_table(store, name, request, settings, job.collection, job.kept, job.tokens)
-    head_D = score_head(job.encoder.files.directory)
-    if head_D is not None and job.encoder.backbone.pooling == "last":
+    encoder = load_encoder(config.backbone, config.embed)
+    store = Path(config.store.dir)
+    job = job_name(request, encoder, config)
+    with StoreLock(store) as lock:
+        while True:
+            plan = open_job(
+                lock,
+                encoder.identity,
+                job,
+                encoder.backbone.width,
+                lambda directory: make_plan(encoder, source, config, job, directory),
+            )
+            preview = preview_of(plan, encoder.backbone)
+            planned(preview, encoder)
+            work, speed, seconds = _embed(config, encoder, plan, store, progress, notice)
+            pending = len(plan.pending(store))
+            if pending:
+                return Outcome(preview, work, seconds, speed, pending, None)
+            close_job(lock, job, lambda plan: _finish(plan, config, encoder, source, request))
+            # Between the last shard and the table another job may have taken the store.
+            if read_request(store, config.data.name) == request:
+                account = read_account(store, config.data.name)
+                return Outcome(preview, work, seconds, speed, pending, account)
+
+
+def job_name(request: str, encoder: Encoder, config: Config) -> str:
+    """What makes two processes workers of the same job: the same inputs, cut in the same way."""
+    sizes = replace(config.embed, device="auto", shards="0/1", engine="local", actors=None)
+    return fingerprint(request, asdict(encoder.identity), sizes, encoder.backbone.bin_tokens)
+
+
+def _embed(
+    config: Config,
+    encoder: Encoder,
+    plan: Plan,
+    store: Path,
+    progress: Progress,
+    notice: Notice,
+) -> tuple[Work, Speed, float]:
+    """This process's part of the shards, or the whole cluster's; how fast, and the seconds."""
+    backbone, start = encoder.backbone, time.monotonic()
+    if config.embed.engine == "ray":
+        backbone.model.to("cpu")  # the devices are the actors'
+        done = embed_on_ray(config, plan, store, progress, notice)
+        work, peak = done.work, done.peak_flops_per_second
+        seconds = time.monotonic() - start
+    else:
+        part = config.embed.part
+        work = embed_shards(backbone, encoder.identity, plan, store, part, progress, notice)
+        seconds = time.monotonic() - start
+        peak = matrix_peak(backbone.device, backbone.model.dtype)
+    return work, measure_speed(backbone.model, work, seconds, peak), seconds
+
+
+def _finish(plan: Plan, config: Config, encoder: Encoder, source: PairSource, request: str) -> None:
+    store = Path(config.store.dir)
+    head_D = score_head(encoder.files.directory)
+    if head_D is not None and encoder.backbone.pooling == "last":
         write_native_head(store, head_D)
-    write_quarantine(store, name, [*job.collection.refusals, *job.kept.refusals])
-    write_pairs(store, table)
-    return table, seconds
+    settings = {"backbone": asdict(config.backbone), "form": config.views.form}
+    tabulate(store, plan, source, request, settings)

@@ -3,111 +3,109 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..cache.pairs import NO_ROW, TEXT_COLUMNS, PairTable
+from ..cache.pairs import NO_ROW, TEXT_COLUMNS, PairTable, PairWriter
 from ..cache.reader import FeatureStore, KeyIndex
 from ..cache.schema import StoreError, commit_file
-from .extract import Tokenized
-from .sequences import SequencePlan
-from .sources.check import prompt_overlap
-from .sources.collection import Collection
+from .plan import Plan
+from .sources import PairSource
+from .sources.check import Tally
 from .sources.pair import DataError, PreferencePair, Refusal
 
-
-@dataclass(frozen=True)
-class Embeddable:
-    """The pairs whose every sequence can be embedded, and those sequences.
-
-    ``index`` is the plan's index restricted to these pairs.
-    """
-
-    pairs: list[PreferencePair]
-    pool: np.ndarray
-    index: dict[str, np.ndarray]
-    sequences: dict[bytes, np.ndarray]
-    refusals: list[Refusal]
+BLOCK = 4096
 
 
-def select_embeddable(
-    collection: Collection, pool: np.ndarray, plan: SequencePlan, tokens: Tokenized
-) -> Embeddable:
-    """Leave out the pairs with a sequence that was refused; ``DataError`` if none is left."""
-    keep = np.ones(len(collection.pairs), bool)
-    refusals: list[Refusal] = []
-    for name, places in plan.index.items():
-        for row in np.flatnonzero(keep & (places != NO_ROW)):
-            reason = tokens.refusals.get(int(places[row]))
-            if reason is not None:
-                keep[row] = False
-                refusals.append(Refusal(collection.pairs[row].row, name, reason))
-    if not keep.any():
-        raise DataError(
-            f"no pair is left after tokenisation (row {refusals[0].row}: {refusals[0].reason}); "
-            "raise backbone.max_length or set backbone.overlong to truncate_prompt"
-        )
-    index = {name: places[keep] for name, places in plan.index.items()}
-    used = np.unique(np.concatenate(list(index.values())))
-    keys = [key for place in used if place != NO_ROW and (key := tokens.keys[place]) is not None]
-    return Embeddable(
-        pairs=[pair for pair, use in zip(collection.pairs, keep, strict=True) if use],
-        pool=pool[keep],
-        index=index,
-        sequences={key: tokens.sequences[key] for key in keys},
-        refusals=refusals,
-    )
+class PairFacts:
+    """The numbers of the pairs of a table, gathered pair by pair."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._rows = array("q")
+        self._margins = array("f")
+        self._ratings: dict[str, array[float]] = defaultdict(lambda: array("f"))
+
+    def add(self, pair: PreferencePair) -> None:
+        """The next pair."""
+        for name, chosen, rejected in pair.ratings:
+            column = self._ratings[name]
+            column.extend([np.nan] * (2 * len(self._rows) - len(column)))
+            column.extend((chosen, rejected))
+        self._rows.append(pair.row)
+        self._margins.append(np.nan if pair.margin is None else pair.margin)
+        self.tally.add(pair)
+
+    @property
+    def source_row(self) -> np.ndarray:
+        """(N,) rows of the input file."""
+        return np.array(self._rows, np.int64)
+
+    @property
+    def margin(self) -> np.ndarray:
+        """(N,) rating differences, NaN where there is none."""
+        return np.array(self._margins, np.float32)
+
+    @property
+    def ratings(self) -> dict[str, np.ndarray]:
+        """(N, 2) ratings of chosen and rejected per attribute, NaN where missing."""
+        columns = {}
+        for name, column in self._ratings.items():
+            missing = [np.nan] * (2 * len(self._rows) - len(column))
+            columns[name] = np.array([*column, *missing], np.float32).reshape(-1, 2)
+        return columns
 
 
-def make_pair_table(
+def tabulate(
     store: Path,
-    name: str,
+    plan: Plan,
+    source: PairSource,
     request: str,
     settings: Mapping[str, Any],
-    collection: Collection,
-    kept: Embeddable,
-    tokens: Tokenized,
-) -> PairTable:
-    """Resolve every planned sequence to its global row in the store."""
-    used = np.unique(np.concatenate(list(kept.index.values())))
-    used = used[used != NO_ROW]
-    found = KeyIndex(FeatureStore(store).keys()).rows([tokens.keys[place] or b"" for place in used])
-    if found.size and found.min() == NO_ROW:
-        raise StoreError(f"{store}: {(found == NO_ROW).sum()} sequences are missing; embed again")
-    row_of = np.full(len(tokens.keys) + 1, NO_ROW, np.int64)  # the last one answers to NO_ROW
-    row_of[used] = found
-    lengths = np.array([*tokens.lengths, 0])
-    pairs = kept.pairs
-    return PairTable(
-        name=name,
-        request=request,
-        settings=settings,
-        rows={key: row_of[places] for key, places in kept.index.items()},
-        text=_text_columns(pairs),
-        source_row=np.array([pair.row for pair in pairs]),
-        pool=kept.pool,
-        margin=np.array([np.nan if pair.margin is None else pair.margin for pair in pairs]),
-        tokens={
-            role: np.max([lengths[at] for key, at in kept.index.items() if key.endswith(role)], 0)
-            for role in ("chosen", "rejected")
-        },
-        account={
-            "rows": collection.rows,
-            "pairs": len(pairs),
-            "refused": len(collection.refusals) + len(kept.refusals),
-            "refused_by_tokenizer": len(kept.refusals),
-            "shortened_sequences": tokens.shortened,
-            "ties": dict(collection.ties),
-            "pairs_per_split": dict(Counter(pair.split for pair in pairs)),
-            "prompt_overlap": prompt_overlap(pairs),
-        },
-        ratings=_rating_columns(pairs),
-    )
+) -> dict[str, Any]:
+    """Write the pair table and the quarantine file of a plan whose shards are all in the manifest.
+
+    Returns the account of the data set. Raises ``DataError`` if the data changed since the plan.
+    """
+    facts, refused = PairFacts(), list[Refusal]()
+    with PairWriter(store, plan.facts.name) as writer:
+        for block in _blocks(source, plan, refused):
+            for pair in block:
+                facts.add(pair)
+            writer.add_text(_text_columns(block))
+        account = {
+            "rows": source.account.rows,
+            "pairs": plan.facts.pairs,
+            "refused": len(source.account.refusals) + len(refused),
+            "refused_by_tokenizer": len(refused),
+            "shortened_sequences": plan.facts.shortened,
+            "ties": dict(source.account.ties),
+            "pairs_per_split": dict(facts.tally.pairs_per_split),
+            "prompt_overlap": facts.tally.prompt_overlap,
+        }
+        places = {name: column[plan.keep] for name, column in plan.columns.items()}
+        table = PairTable(
+            name=plan.facts.name,
+            request=request,
+            settings=settings,
+            rows=_store_rows(store, plan, places),
+            text={},
+            source_row=facts.source_row,
+            pool=np.asarray(plan.pool[plan.keep]),
+            margin=facts.margin,
+            tokens=_token_counts(plan, places),
+            account=account,
+            ratings=facts.ratings,
+        )
+        write_quarantine(store, plan.facts.name, [*source.account.refusals, *refused])
+        writer.finish(table)
+    return account
 
 
 def write_quarantine(store: Path, name: str, refusals: Sequence[Refusal]) -> Path:
@@ -121,13 +119,65 @@ def write_quarantine(store: Path, name: str, refusals: Sequence[Refusal]) -> Pat
     return path
 
 
-def _rating_columns(pairs: Sequence[PreferencePair]) -> dict[str, np.ndarray]:
-    names = dict.fromkeys(name for pair in pairs for name, *_ in pair.ratings)
-    columns = {name: np.full((len(pairs), 2), np.nan, np.float32) for name in names}
-    for row, pair in enumerate(pairs):
-        for name, chosen, rejected in pair.ratings:
-            columns[name][row] = chosen, rejected
-    return columns
+def _blocks(
+    source: PairSource, plan: Plan, refused: list[Refusal]
+) -> Iterator[list[PreferencePair]]:
+    """The pairs that the plan keeps, in blocks; the others become refusals."""
+    block: list[PreferencePair] = []
+    seen = 0
+    for place, pair in enumerate(source):
+        seen = place + 1
+        if seen > len(plan.keep):
+            break
+        if not plan.keep[place]:
+            refused.append(_refusal(plan, place, pair))
+            continue
+        block.append(pair)
+        if len(block) == BLOCK:
+            yield block
+            block = []
+    if seen != len(plan.keep):
+        raise DataError(
+            f"the data changed while they were embedded: {len(plan.keep)} pairs when planned, "
+            "another number now; run the same command again"
+        )
+    yield block
+
+
+def _refusal(plan: Plan, place: int, pair: PreferencePair) -> Refusal:
+    name, reason = next(
+        (name, plan.refusals[int(column[place])])
+        for name, column in plan.columns.items()
+        if int(column[place]) in plan.refusals
+    )
+    return Refusal(pair.row, name, reason)
+
+
+def _store_rows(store: Path, plan: Plan, places: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Global rows of the store for every planned sequence."""
+    found = KeyIndex(FeatureStore(store).keys()).rows(plan.keys)
+    missing = int((found == NO_ROW).sum())
+    if missing:
+        raise StoreError(f"{store}: {missing} sequences are missing; run micro-rm embed again")
+    return {name: _behind(column, plan.sequence_of, found) for name, column in places.items()}
+
+
+def _token_counts(plan: Plan, places: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tokens of the longest sequence of each response, over the views."""
+    counts = {}
+    for role in ("chosen", "rejected"):
+        columns = [column for name, column in places.items() if name.endswith(role)]
+        lengths = [_behind(column, plan.sequence_of, plan.lengths) for column in columns]
+        counts[role] = np.maximum(0, np.max(lengths, axis=0))
+    return counts
+
+
+def _behind(places: np.ndarray, sequence_of: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values of sequences for pairs' conversations, ``NO_ROW`` where a pair has none."""
+    out = np.full(len(places), NO_ROW, np.int64)
+    some = places != NO_ROW
+    out[some] = values[sequence_of[places[some]]]
+    return out
 
 
 def _text_columns(pairs: Sequence[PreferencePair]) -> dict[str, list[str]]:

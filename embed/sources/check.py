@@ -1,108 +1,119 @@
-"""What a data set holds, in numbers, and what is wrong with it, in sentences (pure)."""
+"""What a data set holds, in numbers, and what is wrong with it, in sentences."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .collection import Collection
+from . import PairSource
+from .facts import Repetitions, WordCounts
 from .pair import SAME_TEXT, DataError, PreferencePair
 
-PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+
+class Tally:
+    """What the embedding needs to know of the pairs of a pass: counts and prompts per split.
+
+    ``counts`` is keyed by (attribute, split), in the order of the data. Of a prompt 16 bytes are
+    kept, so the tally does not grow with the texts.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str | None, str]] = Counter()
+        self.pairs_per_split: Counter[str] = Counter()
+        self._prompts: defaultdict[str, set[bytes]] = defaultdict(set)
+
+    def add(self, pair: PreferencePair) -> None:
+        """Count one more pair."""
+        self.counts[(pair.attribute, pair.split)] += 1
+        self.pairs_per_split[pair.split] += 1
+        self._prompts[pair.split].add(bytes.fromhex(pair.prompt_id))
+
+    @property
+    def prompts_per_split(self) -> Counter[str]:
+        """Number of distinct prompts in each split."""
+        return Counter({split: len(prompts) for split, prompts in self._prompts.items()})
+
+    @property
+    def prompt_overlap(self) -> int:
+        """Number of prompts that occur in both splits."""
+        return len(self._prompts["train"] & self._prompts["test"])
+
+    def require_both_splits(self) -> None:
+        """Raise ``DataError`` if there is nothing to train on, or an attribute nothing scores."""
+        if not self.pairs_per_split["train"]:
+            raise DataError(
+                f"all {self.pairs_per_split.total()} pairs are test rows; give training rows "
+                "(--data.train), or lower data.test_fraction"
+            )
+        lacking = [
+            f"{attribute or '(none)'} ({number} training rows)"
+            for (attribute, split), number in self.counts.items()
+            if split == "train" and not self.counts[(attribute, "test")]
+        ]
+        if lacking:
+            raise DataError(
+                f"no test rows for attribute {', '.join(lacking)}; add test rows (--data.test), "
+                "raise data.test_fraction, or name the attributes to use in data.attributes"
+            )
 
 
-def summarise(collection: Collection) -> dict[str, Any]:
-    """Counts, overlaps, length percentiles in words, warnings and every refusal of a data set."""
-    pairs = collection.pairs
-    prompts: dict[str, set[str]] = defaultdict(set)
-    for pair in pairs:
-        prompts[pair.split].add(pair.prompt_id)
-    ids = Counter(pair.pair_id for pair in pairs)
+def summarise(source: PairSource) -> dict[str, Any]:
+    """Counts, overlaps, length percentiles in words, warnings and every refusal of a data set.
+
+    Takes one pass over the source and keeps no text of it; raises what the pass raises.
+    """
+    tally, repetitions, words = Tally(), Repetitions(), WordCounts()
+    contexts: Counter[str | None] = Counter()
+    with_context = 0
+    users: set[str] = set()
+    for pair in source:
+        tally.add(pair)
+        repetitions.add(pair)
+        words.add(pair)
+        contexts[pair.attribute] += bool(pair.context)
+        with_context += pair.context is not None
+        if pair.user is not None:
+            users.add(pair.user)
+    account = source.account
+    prompts = tally.prompts_per_split
     summary: dict[str, Any] = {
-        "rows": collection.rows,
-        "pairs": len(pairs),
-        "refused": len(collection.refusals),
+        "rows": account.rows,
+        "pairs": account.pairs,
+        "refused": len(account.refusals),
         "splits": {
-            split: {"pairs": sum(p.split == split for p in pairs), "prompts": len(prompts[split])}
+            split: {"pairs": tally.pairs_per_split[split], "prompts": prompts[split]}
             for split in ("train", "test")
         },
-        "attributes": _per_attribute(collection),
-        "ties": dict(collection.ties),
-        "unanimous": collection.unanimous,
-        "chosen_equals_rejected": sum(SAME_TEXT in item.reason for item in collection.refusals),
-        "duplicates": sum(count - 1 for count in ids.values()),
-        "contradictions": _contradictions(pairs),
-        "prompt_overlap": prompt_overlap(pairs),
-        "with_context": sum(pair.context is not None for pair in pairs),
-        "users": len({pair.user for pair in pairs if pair.user is not None}),
-        "words": {
-            "prompt": _percentiles(sum(len(m.content.split()) for m in p.prompt) for p in pairs),
-            "chosen": _percentiles(len(pair.chosen.split()) for pair in pairs),
-            "rejected": _percentiles(len(pair.rejected.split()) for pair in pairs),
-        },
-        "refusals": [asdict(refusal) for refusal in collection.refusals],
+        "attributes": _per_attribute(tally, account.ties, contexts),
+        "ties": dict(account.ties),
+        "unanimous": account.unanimous,
+        "chosen_equals_rejected": sum(SAME_TEXT in item.reason for item in account.refusals),
+        "duplicates": repetitions.duplicates,
+        "contradictions": repetitions.contradictions,
+        "prompt_overlap": tally.prompt_overlap,
+        "with_context": with_context,
+        "users": len(users),
+        "words": words.percentiles(),
+        "refusals": [asdict(refusal) for refusal in account.refusals],
     }
     summary["warnings"] = _warnings(summary)
     return summary
 
 
-def prompt_overlap(pairs: Sequence[PreferencePair]) -> int:
-    """Number of prompts that occur in both splits."""
-    prompts: dict[str, set[str]] = defaultdict(set)
-    for pair in pairs:
-        prompts[pair.split].add(pair.prompt_id)
-    return len(prompts["train"] & prompts["test"])
-
-
-def require_both_splits(pairs: Sequence[PreferencePair]) -> None:
-    """Raise ``DataError`` if there is nothing to train on, or an attribute that nothing scores."""
-    if not any(pair.split == "train" for pair in pairs):
-        raise DataError(
-            f"all {len(pairs)} pairs are test rows; give training rows (--data.train), or lower "
-            "data.test_fraction"
-        )
-    counts = Counter((pair.attribute, pair.split) for pair in pairs)
-    lacking = [
-        f"{attribute or '(none)'} ({number} training rows)"
-        for (attribute, split), number in counts.items()
-        if split == "train" and not counts[(attribute, "test")]
-    ]
-    if lacking:
-        raise DataError(
-            f"no test rows for attribute {', '.join(lacking)}; add test rows (--data.test), raise "
-            "data.test_fraction, or name the attributes to use in data.attributes"
-        )
-
-
-def _per_attribute(collection: Collection) -> dict[str, dict[str, int]]:
-    names = dict.fromkeys([pair.attribute for pair in collection.pairs] + list(collection.ties))
-    counts = Counter((pair.attribute, pair.split) for pair in collection.pairs)
-    contexts = Counter(pair.attribute for pair in collection.pairs if pair.context)
+def _per_attribute(
+    tally: Tally, ties: Counter[str], contexts: Counter[str | None]
+) -> dict[str, dict[str, int]]:
+    names = dict.fromkeys([*(attribute for attribute, _ in tally.counts), *ties])
     return {
         name or "(none)": {
-            "train": counts[(name, "train")],
-            "test": counts[(name, "test")],
-            "ties": collection.ties[name] if name else 0,
+            "train": tally.counts[(name, "train")],
+            "test": tally.counts[(name, "test")],
+            "ties": ties[name] if name else 0,
             "contexts": contexts[name],
         }
         for name in names
     }
-
-
-def _contradictions(pairs: Sequence[PreferencePair]) -> int:
-    """Pairs that also occur with the opposite label, whatever their attribute."""
-    seen = {(pair.prompt, pair.chosen, pair.rejected) for pair in pairs}
-    return sum((pair.prompt, pair.rejected, pair.chosen) in seen for pair in pairs)
-
-
-def _percentiles(values: Iterable[int]) -> dict[str, int]:
-    ordered = sorted(values)
-    if not ordered:
-        return {}
-    last = len(ordered) - 1
-    return {f"p{percent}": ordered[round(last * percent / 100)] for percent in PERCENTILES}
 
 
 def _warnings(summary: dict[str, Any]) -> list[str]:

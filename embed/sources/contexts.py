@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,19 +26,15 @@ def read_contexts(path: str) -> Wishes:
     return {attribute: _wishes(value, f"{path}: {attribute}") for attribute, value in raw.items()}
 
 
-def assign_contexts(pairs: Sequence[PreferencePair], wishes: Wishes) -> list[PreferencePair]:
-    """Give each pair without a context one wording of its attribute, for its own split.
+def with_wish(pair: PreferencePair, wishes: Wishes) -> PreferencePair:
+    """The pair with one wording of its attribute for its own split, if it has no context yet.
 
     The choice depends on the pair's content only, so it survives any reordering of the file.
     """
-    chosen = []
-    for pair in pairs:
-        if pair.context is None and pair.attribute in wishes:
-            texts = wishes[pair.attribute][pair.split]
-            pick = int(hash_fraction("context", pair.pair_id) * len(texts))
-            pair = replace(pair, context=texts[pick])
-        chosen.append(pair)
-    return chosen
+    if pair.context is not None or pair.attribute not in wishes:
+        return pair
+    texts = wishes[pair.attribute][pair.split]
+    return replace(pair, context=texts[int(hash_fraction("context", pair.pair_id) * len(texts))])
 
 
 def _wishes(value: object, where: str) -> dict[str, list[str]]:

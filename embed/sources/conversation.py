@@ -124,6 +124,14 @@ def clean_text(value: Any, field: str) -> str:
         raise RowError(field, f"expected text, found {type(value).__name__}")
     if not value.strip():
         raise RowError(field, "expected text, found an empty string")
-    if "\x00" in value or any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+    if "\x00" in value or not _encodable(value):
         raise RowError(field, "text contains NUL or a lone surrogate and cannot be encoded")
     return value
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()  # a scan character by character takes longer than all other parsing
+    except UnicodeEncodeError:
+        return False
+    return True

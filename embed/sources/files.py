@@ -13,19 +13,23 @@ from .pair import DataError, Refusal
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+# A row group may hold the whole file, so neither it nor more than these rows is held at once.
+PARQUET_BUFFER = 1 << 20
+PARQUET_ROWS = 256
+
+
+def require_data_file(path: str) -> None:
+    """Raise ``DataError`` if there is no such file or its name does not tell a known format."""
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file; give an existing one with --data.train/--data.test")
+    if not path.endswith(SUFFIXES):
+        raise DataError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}")
 
 
 def read_rows(path: str) -> Iterator[tuple[int, Row | Refusal]]:
-    """Yield ``(row number from 1, row)``; a row that cannot be decoded is yielded as a refusal."""
-    file = Path(path)
-    if not file.is_file():
-        raise DataError(f"{path}: no such file; give an existing one with --data.train/--data.test")
-    if path.endswith(".parquet"):
-        yield from _parquet_rows(file)
-    elif path.endswith((".jsonl", ".jsonl.gz")):
-        yield from _json_rows(file)
-    else:
-        raise DataError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}")
+    """Stream ``(row number from 1, row)``; a row that cannot be decoded is yielded as a refusal."""
+    require_data_file(path)
+    return _parquet_rows(Path(path)) if path.endswith(".parquet") else _json_rows(Path(path))
 
 
 def _json_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
@@ -58,13 +62,13 @@ def _parquet_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
     from pyarrow import parquet
 
     try:
-        table = parquet.ParquetFile(file)
+        table = parquet.ParquetFile(file, buffer_size=PARQUET_BUFFER, pre_buffer=False)
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{file}: not a Parquet file ({error})") from error
     number = 0
     with table:
         try:
-            for batch in table.iter_batches():
+            for batch in table.iter_batches(PARQUET_ROWS, use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row

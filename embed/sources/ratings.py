@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...configs.schema import DataConfig
-from .collection import Collection
+from .account import Account
 from .conversation import RowError
 from .pair import SAME_TEXT, Message, PreferencePair, Refusal
-
-# With this many rows a column of distinct integers is taken for a row number, not for a rating.
-ROW_NUMBERS = 10
 
 
 @dataclass(frozen=True)
@@ -32,25 +29,6 @@ class RatedResponse:
     user: str | None
     context: str | None
     ratings: dict[str, Any]
-
-
-def rating_columns(rows: Sequence[dict[str, Any]], known: set[str]) -> tuple[str, ...]:
-    """Columns that hold an integer in every row that has them.
-
-    ``known`` columns are no ratings, and neither is one with another value in every row: that is a
-    row number.
-    """
-    values: dict[str, list[Any]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name not in known and value is not None:
-                values.setdefault(name, []).append(value)
-    return tuple(
-        name
-        for name, column in values.items()
-        if all(isinstance(value, int) and not isinstance(value, bool) for value in column)
-        and (len(column) < ROW_NUMBERS or len(set(column)) < len(column))
-    )
 
 
 def finite_number(value: Any, field: str) -> float:
@@ -73,52 +51,59 @@ def parse_ratings(row: dict[str, Any], attributes: Sequence[str]) -> dict[str, f
     }
 
 
-def pairs_from_ratings(
-    rated: Sequence[RatedResponse],
-    attributes: Sequence[str],
-    config: DataConfig,
-    collection: Collection,
-) -> None:
-    """Add to a collection the pairs, refusals and ties that rated responses make.
+class Comparison:
+    """The pairs of the rated responses of one file, which are given one by one in their order.
 
-    ``pairing="adjacent"`` compares neighbouring rows of one prompt two by two, ``"all"`` every two
-    responses of a prompt wherever they stand. ``drop_unanimous`` leaves out of the training split
-    the responses that every attribute ranks the same way (paper, section 5.1).
+    ``pairing="adjacent"`` compares neighbouring rows of one prompt two by two and keeps the open
+    row only. ``"all"`` compares every two responses of a prompt wherever they stand, so it keeps
+    every rated response of the file in memory until ``finish``. ``drop_unanimous`` leaves out of
+    the training split the responses that every attribute ranks the same way (paper, section 5.1).
+    Refusals, ties and unanimous pairs go to ``account``.
     """
-    for group in _groups(rated, config.pairing):
-        if len(group) == 1:
-            reason = "no second response to its prompt to compare with"
-            collection.refusals.append(Refusal(group[0].row, "response", reason, group[0].file))
-        for first, second in itertools.combinations(group, 2):
-            if first.response == second.response:
-                reason = f"{SAME_TEXT} (row {first.row})"
-                collection.refusals.append(Refusal(second.row, "response", reason, second.file))
-                continue
-            shared = [a for a in attributes if a in first.ratings and a in second.ratings]
-            strict = [a for a in shared if first.ratings[a] != second.ratings[a]]
-            collection.ties.update(a for a in shared if a not in strict)
-            if config.drop_unanimous and first.split == "train":
-                directions = {first.ratings[a] > second.ratings[a] for a in strict}
-                if len(strict) == len(attributes) and len(directions) == 1:
-                    collection.unanimous += 1
-                    continue
-            collection.pairs += [_pair(first, second, a, attributes, config.source) for a in strict]
 
+    def __init__(self, attributes: Sequence[str], config: DataConfig, account: Account) -> None:
+        self.attributes = tuple(attributes)
+        self.config = config
+        self.account = account
+        self._groups: dict[tuple[str, tuple[Message, ...]], list[RatedResponse]] = {}
 
-def _groups(rated: Sequence[RatedResponse], pairing: str) -> list[list[RatedResponse]]:
-    if pairing == "all":
-        by_prompt: dict[tuple[str, tuple[Message, ...]], list[RatedResponse]] = {}
-        for item in rated:
-            by_prompt.setdefault((item.split, item.prompt), []).append(item)
-        return list(by_prompt.values())
-    groups: list[list[RatedResponse]] = []
-    for item in rated:
-        open_pair = groups and len(groups[-1]) == 1
-        if open_pair and groups[-1][0].prompt == item.prompt and groups[-1][0].split == item.split:
-            groups[-1].append(item)
+    def add(self, item: RatedResponse) -> Iterator[PreferencePair]:
+        """The pairs that this response completes; exhaust them before adding the next one."""
+        key = (item.split, item.prompt)
+        if self.config.pairing == "all":
+            self._groups.setdefault(key, []).append(item)
+        elif key in self._groups:
+            yield from self._compare(self._groups.pop(key)[0], item)
         else:
-            groups.append([item])
-    return groups
+            yield from self.finish()
+            self._groups[key] = [item]
+
+    def finish(self) -> Iterator[PreferencePair]:
+        """The pairs that were waiting for more responses; one that stayed alone is refused."""
+        groups, self._groups = self._groups, {}
+        for group in groups.values():
+            if len(group) == 1:
+                reason = "no second response to its prompt to compare with"
+                refusal = Refusal(group[0].row, "response", reason, group[0].file)
+                self.account.refusals.append(refusal)
+            for first, second in itertools.combinations(group, 2):
+                yield from self._compare(first, second)
+
+    def _compare(self, first: RatedResponse, second: RatedResponse) -> Iterator[PreferencePair]:
+        if first.response == second.response:
+            reason = f"{SAME_TEXT} (row {first.row})"
+            self.account.refusals.append(Refusal(second.row, "response", reason, second.file))
+            return
+        shared = [a for a in self.attributes if a in first.ratings and a in second.ratings]
+        strict = [a for a in shared if first.ratings[a] != second.ratings[a]]
+        self.account.ties.update(a for a in shared if a not in strict)
+        if self.config.drop_unanimous and first.split == "train":
+            directions = {first.ratings[a] > second.ratings[a] for a in strict}
+            if len(strict) == len(self.attributes) and len(directions) == 1:
+                self.account.unanimous += 1
+                return
+        for attribute in strict:
+            yield _pair(first, second, attribute, self.attributes, self.config.source)
 
 
 def _pair(

@@ -32,7 +32,7 @@ from typing import TypeVar
 
 from ...configs.schema import DataConfig
 from . import synthetic_text as words
-from .collection import Collection
+from .account import Account
 from .pair import DataError, Message, PreferencePair, hash_fraction
 from .synthetic_text import WISHES, Topic
 
@@ -65,16 +65,17 @@ CORNERS: tuple[Style, ...] = tuple(
 INFLECTED = re.compile(r"(\S+)/(\S+)")
 
 
-def load(config: DataConfig) -> Collection:
-    """The population that the configuration describes."""
+def read(config: DataConfig, account: Account) -> Iterator[PreferencePair]:
+    """The population that the configuration describes, written anew at every pass."""
     settings = config.synthetic
-    pairs = generate(
+    for pair in generate(
         seed=settings.seed,
         prompts=settings.prompts,
         test_fraction=config.test_fraction,
         noise=settings.noise,
-    )
-    return Collection(pairs=pairs, rows=len(pairs))
+    ):
+        account.rows += 1
+        yield pair
 
 
 def generate(

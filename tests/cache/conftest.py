@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 
 from micro_rm.cache.pairs import TEXT_COLUMNS, PairTable
-from micro_rm.cache.schema import LOGICAL, Identity
-from micro_rm.cache.writer import StoreWriter
+from micro_rm.cache.schema import KEY_DTYPE, LOGICAL, Identity, Manifest
+from micro_rm.cache.writer import (
+    adopt_shards,
+    next_shard_number,
+    open_manifest,
+    shard_path,
+    write_shard,
+)
 
 WIDTH = 6
 
@@ -68,20 +74,50 @@ def make_vectors() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def open_writer() -> Callable[..., StoreWriter]:
-    """``open_writer(path, identity=None, **settings)``: a writer with convenient defaults."""
+def open_store() -> Callable[..., Manifest]:
+    """``open_store(path, identity=None, width=6)``: the manifest, a new one if there is none."""
 
-    def make(path: Path, identity: Identity | None = None, **settings: Any) -> StoreWriter:
-        defaults = {"job": "job", "shard_rows": 1000, "seal_seconds": 1e9}
-        width = settings.pop("width", WIDTH)
-        return StoreWriter(path, identity or _make_identity(), width, **(defaults | settings))
+    def open_or_make(path: Path, identity: Identity | None = None, width: int = WIDTH) -> Manifest:
+        return open_manifest(path, identity or _make_identity(), width)
 
-    return make
+    return open_or_make
+
+
+@pytest.fixture(scope="session")
+def seal_shard() -> Callable[..., Path]:
+    """``seal_shard(path, keys, vectors, identity=None, job="job")``: the next shard, unlisted."""
+
+    def seal(
+        path: Path,
+        keys: Sequence[bytes],
+        vectors: np.ndarray,
+        identity: Identity | None = None,
+        job: str = "job",
+    ) -> Path:
+        made = shard_path(path, next_shard_number(path))
+        write_shard(made, identity or _make_identity(), job, np.array(keys, KEY_DTYPE), vectors)
+        return made
+
+    return seal
+
+
+@pytest.fixture(scope="session")
+def add_shard(
+    open_store: Callable[..., Manifest], seal_shard: Callable[..., Path]
+) -> Callable[..., Manifest]:
+    """The same arguments as ``seal_shard``; lists the shard in the manifest."""
+
+    def add(path: Path, *content: Any, identity: Identity | None = None, **job: str) -> Manifest:
+        manifest = open_store(path, identity)
+        seal_shard(path, *content, identity=identity, **job)
+        return adopt_shards(path, manifest)
+
+    return add
 
 
 @pytest.fixture(scope="session")
 def make_store(
-    open_writer: Callable[..., StoreWriter],
+    add_shard: Callable[..., Manifest],
     make_keys: Callable[..., list[bytes]],
     make_vectors: Callable[..., np.ndarray],
 ) -> Callable[..., tuple[list[bytes], np.ndarray]]:
@@ -91,12 +127,11 @@ def make_store(
         path: Path, sizes: Sequence[int] = (5, 3), dtype: str = "float32"
     ) -> tuple[list[bytes], np.ndarray]:
         keys, vectors = make_keys(sum(sizes)), make_vectors(sum(sizes), dtype)
-        with open_writer(path, _make_identity(dtype)) as writer:
-            start = 0
-            for size in sizes:
-                writer.add(keys[start : start + size], vectors[start : start + size])
-                writer.seal()
-                start += size
+        start = 0
+        for size in sizes:
+            part = slice(start, start + size)
+            add_shard(path, keys[part], vectors[part], identity=_make_identity(dtype))
+            start += size
         return keys, vectors
 
     return make

@@ -19,7 +19,9 @@ from micro_rm.cache.pairs import (
     TEXT_COLUMNS,
     VIEWS,
     PairTable,
+    PairWriter,
     pairs_path,
+    read_account,
     read_pairs,
     read_request,
     table_names,
@@ -188,3 +190,75 @@ def test_a_table_that_is_no_hdf5_file_is_refused(tmp_path: Path) -> None:
     for read in (read_pairs, read_request):
         with pytest.raises(StoreError, match="not readable as HDF5"):
             read(tmp_path, "rows")
+
+
+def columns(start: int, number: int) -> dict[str, list[str]]:
+    return {
+        column: [f"{column} {place} \u00e9" for place in range(start, start + number)]
+        for column in TEXT_COLUMNS
+    }
+
+
+@pytest.mark.parametrize("sizes", [[7], [3, 4], [0, 7], [7, 0], [1] * 7, [3, 0, 4]])
+def test_texts_that_come_block_by_block_make_the_same_table(
+    sizes: list[int], tmp_path: Path, make_table: MakeTable
+) -> None:
+    table = make_table(range(7), text={})
+    starts = np.cumsum([0, *sizes])
+    with PairWriter(tmp_path, "rows") as writer:
+        for start, size in zip(starts, sizes, strict=False):
+            writer.add_text(columns(int(start), size))
+        writer.finish(table)
+    found = read_pairs(tmp_path, "rows")
+    assert len(found) == 7
+    assert found.text == columns(0, 7)
+    assert found.source_row.tolist() == table.source_row.tolist()
+
+
+def test_blocks_longer_than_a_chunk_keep_their_order(tmp_path: Path, make_table: MakeTable) -> None:
+    with PairWriter(tmp_path, "rows") as writer:
+        for start in (0, 1500, 3000):
+            writer.add_text(columns(start, 1500))
+        writer.finish(make_table(range(4500), text={}))
+    assert read_pairs(tmp_path, "rows").text == columns(0, 4500)
+
+
+def test_equal_blocks_make_equal_files(tmp_path: Path, make_table: MakeTable) -> None:
+    paths = []
+    for name in "ab":
+        with PairWriter(tmp_path / name, "rows") as writer:
+            for start in range(0, 8, 4):
+                writer.add_text(columns(start, 4))
+            paths.append(writer.finish(make_table(range(8), text={})))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_a_writer_that_does_not_finish_leaves_the_old_table_and_no_file(
+    tmp_path: Path, make_table: MakeTable
+) -> None:
+    write_pairs(tmp_path, make_table([1, 2]))
+    with pytest.raises(KeyboardInterrupt), PairWriter(tmp_path, "rows") as writer:
+        writer.add_text(columns(0, 3))
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "pairs").iterdir()] == ["rows.h5"]
+    assert len(read_pairs(tmp_path, "rows")) == 2
+
+
+def test_the_account_is_read_without_the_table(tmp_path: Path, make_table: MakeTable) -> None:
+    write_pairs(tmp_path, make_table(account={"rows": 3, "refused": 1}))
+    assert read_account(tmp_path, "rows") == {"rows": 3, "refused": 1}
+
+
+def test_a_table_holds_no_time(tmp_path: Path, make_table: MakeTable) -> None:
+    """HDF5 would note the second of its creation: equal tables would be different files."""
+    path = write_pairs(tmp_path, make_table(ratings={"help": np.zeros((3, 2))}))
+    found: list[str] = []
+
+    def look(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            found.append(name)
+            assert h5py.h5g.get_objinfo(item.id).mtime == 0, name
+
+    with h5py.File(path, "r") as file:
+        file.visititems(look)
+    assert len(found) == len(TEXT_COLUMNS) + 9

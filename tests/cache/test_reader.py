@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micro_rm.cache.reader import FeatureStore, KeyIndex, open_vectors
-from micro_rm.cache.schema import KEY_DTYPE, StoreError, read_manifest
-from micro_rm.cache.writer import StoreWriter
+from micro_rm.cache.schema import KEY_DTYPE, Manifest, StoreError, read_manifest
 
 MakeStore = Callable[..., tuple[list[bytes], np.ndarray]]
 # Zero bytes at the end are what NumPy strips from its byte strings.
@@ -84,30 +83,14 @@ def test_rows_outside_the_store_are_refused(
 
 
 def test_an_empty_store_answers_an_empty_question(
-    tmp_path: Path, open_writer: Callable[..., StoreWriter]
+    tmp_path: Path, open_store: Callable[..., Manifest]
 ) -> None:
-    with open_writer(tmp_path):
-        pass
+    open_store(tmp_path)
     store = FeatureStore(tmp_path)
     assert store.vectors([]).shape == (0, 6)
     assert store.keys().dtype == KEY_DTYPE and store.keys().size == 0
     with pytest.raises(StoreError, match="the store has 0"):
         store.vectors([0])
-
-
-def test_the_keys_of_one_job_can_be_left_out(
-    tmp_path: Path,
-    open_writer: Callable[..., StoreWriter],
-    make_keys: Callable[..., list[bytes]],
-    make_vectors: Callable[..., np.ndarray],
-) -> None:
-    for place, job in enumerate(("a", "b", "a")):
-        with open_writer(tmp_path, job=job) as writer:
-            writer.add(make_keys(2, 10 * place), make_vectors(2))
-    store = FeatureStore(tmp_path)
-    assert store.keys(without_job="a").tobytes() == b"".join(make_keys(2, 10))
-    assert store.keys(without_job="b").tobytes() == b"".join(make_keys(2) + make_keys(2, 20))
-    assert len(store.keys(without_job="c")) == len(store.keys()) == 6
 
 
 def test_vectors_are_read_only(tmp_path: Path, make_store: MakeStore) -> None:
@@ -122,14 +105,13 @@ def test_vectors_are_read_only(tmp_path: Path, make_store: MakeStore) -> None:
 def test_a_store_opened_before_a_new_shard_stays_as_it_was(
     tmp_path: Path,
     make_store: MakeStore,
-    open_writer: Callable[..., StoreWriter],
+    add_shard: Callable[..., Manifest],
     make_keys: Callable[..., list[bytes]],
     make_vectors: Callable[..., np.ndarray],
 ) -> None:
     _, vectors = make_store(tmp_path, (4,))
     store = FeatureStore(tmp_path)
-    with open_writer(tmp_path) as writer:
-        writer.add(make_keys(3, 50), make_vectors(3, seed=9))
+    add_shard(tmp_path, make_keys(3, 50), make_vectors(3, seed=9))
     assert len(store) == 4
     assert store.vectors(range(4)).tobytes() == vectors.tobytes()
     assert len(FeatureStore(tmp_path)) == 7

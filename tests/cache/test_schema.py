@@ -82,7 +82,7 @@ def test_only_names_for_people_are_merely_descriptive() -> None:
 
 def test_how_a_pass_runs_is_no_part_of_the_identity() -> None:
     names = {field.name for field in fields(Identity)}
-    assert not names & {"batch_tokens", "device", "attention", "shard_rows"}
+    assert not names & {"bin_tokens", "device", "attention", "shard_tokens", "sharing", "shards"}
 
 
 def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path, manifest: Manifest) -> None:

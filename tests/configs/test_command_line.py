@@ -109,3 +109,20 @@ def test_help_shows_those_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["run", "--help"])
     assert "reward heads of every mixture" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["embed", "--shards", "2/3"],
+        ["embed", "--shards=2/3"],
+        ["embed", "--embed.shards", "2/3"],
+    ],
+)
+def test_shards_have_a_short_flag_for_job_scripts(argv: list[str]) -> None:
+    _, config = parse(argv)
+    assert config.embed.part == (2, 3)
+
+
+def test_engine_has_a_short_flag() -> None:
+    assert parse(["embed", "--engine", "ray"])[1].embed.engine == "ray"

@@ -17,15 +17,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from micro_rm.cache.schema import sequence_key
-from micro_rm.cache.writer import StoreLock, recover_store
 from micro_rm.configs.schema import BackboneConfig, Config, DataConfig, EmbedConfig, StoreConfig
 from micro_rm.embed.backbone import TorchBackbone
 from micro_rm.embed.encoder import Encoder, load_encoder
-from micro_rm.embed.planning import Pass
-from micro_rm.embed.sources import load_pairs
+from micro_rm.embed.plan import Plan
+from micro_rm.embed.planner import make_plan
+from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import Message, PreferencePair
-from micro_rm.embed.stage import EmbeddingJob, plan_job, run_job
+from micro_rm.embed.stage import Outcome, run_job
+
+SMALL_BINS = EmbedConfig(device="cpu", bin_tokens=256, shard_tokens=1000)
 
 torch.set_num_threads(1)
 transformers_logging.disable_progress_bar()
@@ -169,6 +170,63 @@ def _make_model(family: str, vocabulary: int, *, labels: int = 0) -> Any:
     return model
 
 
+# Windows are shorter than the tests' sequences and soft-capping is strong: who ignores them, shows.
+_WINDOW = {"sliding_window": 9}
+_MIXED = {**_WINDOW, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+_GROUPED = {"num_key_value_heads": 2}
+_DECODERS: dict[str, dict[str, Any]] = {
+    "Llama": _GROUPED,
+    "Qwen2": _GROUPED,
+    "Qwen3": {**_GROUPED, "head_dim": 12},
+    "Mistral": {**_GROUPED, **_WINDOW},
+    "Mixtral": {**_GROUPED, **_WINDOW, "num_local_experts": 4},
+    "Gemma2": {
+        **_GROUPED,
+        **_MIXED,
+        "head_dim": 12,
+        "query_pre_attn_scalar": 20,
+        "attn_logit_softcapping": 2.0,
+    },
+    "Gemma3Text": {**_GROUPED, **_MIXED, "head_dim": 12, "query_pre_attn_scalar": 20},
+    "GPTNeoX": {"rotary_pct": 0.5},
+    "GPT2": {},
+    "OPT": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "Bloom": {},
+    "Falcon": {"new_decoder_architecture": False},
+    "Mamba": {"state_size": 4, "num_attention_heads": None},
+    "GPTNeo": {"attention_types": [[["global", "local", "global"], 1]], "window_size": 9},
+    "Bert": {},
+}
+
+
+def _make_decoder(family: str, **changes: Any) -> Any:
+    common = {
+        "vocab_size": 200,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.2,
+        "init_std": 0.2,
+    }
+    renamed = getattr(transformers, f"{family}Config").attribute_map
+    options = {**common, **_DECODERS[family], **changes}
+    config = getattr(transformers, f"{family}Config")(
+        **{renamed.get(name, name): value for name, value in options.items()}
+    )
+    config.pad_token_id = None  # its embedding would be zeros
+    torch.manual_seed(7)
+    model = getattr(transformers, f"{family}Model")(config)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def decoder() -> Callable[..., Any]:
+    """``decoder(family, **settings)``: a fresh small random model, such as Llama or GPTNeoX."""
+    return _make_decoder
+
+
 @pytest.fixture(scope="session")
 def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
     """``make_tokenizer(family, template=None)``: a fresh tokenizer, its template by name."""
@@ -221,15 +279,24 @@ def settings(backbone_path: Callable[[str], Path]) -> Callable[..., BackboneConf
 def backbone(
     backbone_path: Callable[[str], Path], settings: Callable[..., BackboneConfig]
 ) -> Callable[..., TorchBackbone]:
-    """``backbone(name, side="right", **settings)``: a loaded model, one per set of arguments."""
+    """``backbone(name, side="right", share=None, **settings)``: a model, loaded once.
+
+    By default prefixes are shared on the right side; rows are padded on the left without sharing.
+    """
     loaded: dict[str, TorchBackbone] = {}
 
-    def load(name: str, side: str = "right", **changes: Any) -> TorchBackbone:
-        key = repr((name, side, sorted(changes.items())))
+    def load(
+        name: str, side: str = "right", share: bool | None = None, **changes: Any
+    ) -> TorchBackbone:
+        share = side == "right" if share is None else share
+        key = repr((name, side, share, sorted(changes.items())))
         if key not in loaded:
-            config = settings(name, **changes)
             loaded[key] = TorchBackbone(
-                backbone_path(name), config, device="cpu", padding_side=side
+                backbone_path(name),
+                settings(name, **changes),
+                device="cpu",
+                padding_side=side,
+                share=share,
             )
         return loaded[key]
 
@@ -238,27 +305,16 @@ def backbone(
 
 @pytest.fixture(scope="session")
 def encoder(settings: Callable[..., BackboneConfig]) -> Callable[..., Encoder]:
-    """``encoder(name, **settings)``: tokenizer and model of a tiny backbone, loaded once."""
+    """``encoder(name, embed=None, **settings)``: a tiny backbone with tokenizer, loaded once."""
     loaded: dict[str, Encoder] = {}
 
-    def load(name: str, **changes: Any) -> Encoder:
-        key = repr((name, sorted(changes.items())))
+    def load(name: str | Path, embed: EmbedConfig | None = None, **changes: Any) -> Encoder:
+        key = repr((name, embed, sorted(changes.items())))
         if key not in loaded:
-            loaded[key] = load_encoder(settings(name, **changes), "cpu")
+            loaded[key] = load_encoder(settings(name, **changes), embed or SMALL_BINS)
         return loaded[key]
 
     return load
-
-
-@pytest.fixture(scope="session")
-def single() -> Callable[[Sequence[int]], Pass]:
-    """A pass that reads out its own last token and nothing else."""
-
-    def make(ids: Sequence[int]) -> Pass:
-        array = np.asarray(ids, np.int32)
-        return Pass(array, (len(array) - 1,), (sequence_key(array),))
-
-    return make
 
 
 @pytest.fixture(scope="session")
@@ -331,8 +387,11 @@ def preference_rows() -> Callable[[int], list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="session")
-def plan(settings: Callable[..., BackboneConfig]) -> Callable[..., tuple[Config, EmbeddingJob]]:
-    """``plan(model, file, store, ...)``: configuration and planned job for a preference file."""
+def configure(settings: Callable[..., BackboneConfig]) -> Callable[..., Config]:
+    """``configure(model, file, store, embed=None, data=None, **backbone)``: small bins and shards.
+
+    The data set is called ``rows``.
+    """
 
     def make(
         model: str | Path,
@@ -342,27 +401,45 @@ def plan(settings: Callable[..., BackboneConfig]) -> Callable[..., tuple[Config,
         embed: EmbedConfig | None = None,
         data: DataConfig | None = None,
         **changes: Any,
-    ) -> tuple[Config, EmbeddingJob]:
-        config = Config(
+    ) -> Config:
+        return Config(
             data=data or DataConfig(name="rows", train=file),
             backbone=settings(model, **changes),
             store=StoreConfig(dir=str(store)),
-            embed=embed or EmbedConfig(device="cpu", batch_tokens=256),
+            embed=embed or SMALL_BINS,
         )
-        return config, plan_job(config, load_pairs(config.data))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def embed(plan: Callable[..., tuple[Config, EmbeddingJob]]) -> Callable[..., EmbeddingJob]:
-    """The same arguments as ``plan``; runs the job as the pipeline does and returns it."""
+def plan(
+    configure: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Config, Plan]]:
+    """The same arguments as ``configure``; configuration and plan, made outside of the store."""
 
-    def make(model: str | Path, file: str, store: Path, **options: Any) -> EmbeddingJob:
-        with StoreLock(store) as lock:
-            recover_store(store)
-            config, job = plan(model, file, store, **options)
-            run_job(job, config, "request", lambda *_: None, lock)
-        return job
+    def make(*arguments: Any, **options: Any) -> tuple[Config, Plan]:
+        config = configure(*arguments, **options)
+        encoder = load_encoder(config.backbone, config.embed)
+        directory = tmp_path_factory.mktemp("plan")
+        return config, make_plan(encoder, open_pairs(config.data), config, "job", directory)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def embed(configure: Callable[..., Config]) -> Callable[..., Outcome]:
+    """The same arguments as ``configure``; runs the job as the pipeline does."""
+
+    def make(*arguments: Any, **options: Any) -> Outcome:
+        config = configure(*arguments, **options)
+        return run_job(
+            config,
+            open_pairs(config.data),
+            "request",
+            planned=lambda *_: None,
+            progress=lambda *_: None,
+            notice=lambda _: None,
+        )
 
     return make

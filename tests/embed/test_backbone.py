@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -15,31 +18,48 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel, RobertaConfig, RobertaModel
 
-from micro_rm.cache.schema import sequence_key
 from micro_rm.configs.schema import BackboneConfig, ConfigError
-from micro_rm.embed.backbone import TorchBackbone, collate, pick_device, to_numpy
-from micro_rm.embed.planning import Pass, plan_batches, plan_passes
+from micro_rm.embed.backbone import (
+    TorchBackbone,
+    collate,
+    elastic_reach,
+    pick_device,
+    to_numpy,
+)
+from micro_rm.embed.packing import pack_rows, pack_trees
+from micro_rm.embed.speed import Work
 
 FAMILIES = ("llama", "qwen2", "gpt2", "bert")
+DECODERS = ("llama", "qwen2", "gpt2")
 SIDES = ("right", "left")
+# Prefixes shared, rows padded on the right, rows padded on the left.
+WAYS = (("right", True), ("right", False), ("left", False))
 TOLERANCE = 1e-5
 LoadBackbone = Callable[..., TorchBackbone]
 RelativeError = Callable[[np.ndarray, np.ndarray], float]
-Single = Callable[[Sequence[int]], Pass]
-# Any ids, id 0 included: padding repeats it, so a real one must not be taken for padding.
+# Any ids, id 0 included: padding repeats it, so a real one must not be taken for padding. Few of
+# them, so that sequences begin alike.
 SEQUENCES = st.lists(
-    st.lists(st.integers(0, 200), min_size=1, max_size=40).map(tuple),
+    st.lists(st.sampled_from([0, 1, 200]), min_size=1, max_size=40).map(tuple),
     min_size=1,
     max_size=12,
     unique=True,
 )
 
 
+def array(*ids: int) -> np.ndarray:
+    return np.array(ids, np.int32)
+
+
 def random_sequences(seed: int, number: int = 12) -> list[np.ndarray]:
+    """Distinct sequences; every third one goes on where another one ends."""
     random = np.random.default_rng(seed)
-    return [
-        random.integers(0, 200, size).astype(np.int32) for size in random.integers(1, 60, number)
+    found = [
+        random.integers(0, 200, size).astype(np.int32) for size in random.integers(2, 60, number)
     ]
+    for place in range(2, number, 3):
+        found[place] = np.concatenate([found[place - 1], found[place]])
+    return found
 
 
 def own_states(directory: Path, ids: Sequence[int]) -> np.ndarray:
@@ -51,81 +71,172 @@ def own_states(directory: Path, ids: Sequence[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(("side", "share"), WAYS)
 def test_a_vector_is_the_same_alone_and_among_any_neighbours(
-    family: str, side: str, backbone: LoadBackbone, single: Single, relative_error: RelativeError
+    family: str, side: str, share: bool, backbone: LoadBackbone, relative_error: RelativeError
 ) -> None:
     """G-F6."""
-    model = backbone(family, side)
-    passes = [single(ids) for ids in random_sequences(0)]
-    alone = np.concatenate([model.vectors([item]) for item in passes])
-    assert relative_error(model.vectors(passes), alone) < TOLERANCE
-    assert relative_error(model.vectors(passes[::-1])[::-1], alone) < TOLERANCE
-    longest = max(passes, key=lambda item: len(item.token_ids))
-    for item, expected in zip(passes, alone, strict=True):
-        assert relative_error(model.vectors([item, longest])[:1], expected[None]) < TOLERANCE
+    model = backbone(family, side, share)
+    sequences = random_sequences(0)
+    alone = np.array([model.alone(ids) for ids in sequences])
+    assert relative_error(model.vectors(sequences), alone) < TOLERANCE
+    assert relative_error(model.vectors(sequences[::-1])[::-1], alone) < TOLERANCE
+    longest = max(sequences, key=len)
+    for ids, expected in zip(sequences, alone, strict=True):
+        if ids is not longest:
+            found = model.vectors([ids, longest])[0]
+            assert relative_error(found, expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_vector_is_the_same_under_either_padding_side(
-    family: str, backbone: LoadBackbone, single: Single, relative_error: RelativeError
+def test_a_vector_is_the_same_shared_and_under_either_padding_side(
+    family: str, backbone: LoadBackbone, relative_error: RelativeError
 ) -> None:
     """G-F6."""
-    passes = [single(ids) for ids in random_sequences(1)]
-    right, left = (backbone(family, side).vectors(passes) for side in SIDES)
-    assert relative_error(left, right) < TOLERANCE
+    sequences = random_sequences(1)
+    shared, *others = (backbone(family, *way).vectors(sequences) for way in WAYS)
+    for vectors in others:
+        assert relative_error(vectors, shared) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("side", SIDES)
-@settings(max_examples=15, deadline=None)
-@given(sequences=SEQUENCES, budget=st.integers(1, 300))
-def test_a_vector_is_the_same_in_every_plan(
+@pytest.mark.parametrize(("side", "share"), WAYS)
+@settings(max_examples=12, deadline=None)
+@given(sequences=SEQUENCES, size=st.integers(1, 300))
+def test_a_vector_is_the_same_in_every_packing(
     family: str,
     side: str,
+    share: bool,
     backbone: LoadBackbone,
-    single: Single,
     relative_error: RelativeError,
     sequences: list[tuple[int, ...]],
-    budget: int,
+    size: int,
 ) -> None:
-    """G-F6, for random sequences, batch compositions and budgets."""
-    model = backbone(family, side)
-    wanted = {sequence_key(ids): np.array(ids, np.int32) for ids in sequences}
-    found: dict[bytes, np.ndarray] = {}
-    for batch in plan_batches(plan_passes(wanted, share_prefixes=model.share_prefixes), budget):
-        keys = [key for item in batch for key in item.keys]
-        found.update(zip(keys, model.vectors(batch), strict=True))
-    assert found.keys() == wanted.keys()
-    for key, ids in wanted.items():
-        assert relative_error(found[key], model.vectors([single(ids)])[0]) < TOLERANCE
+    """G-F6, for random sequences, bin compositions and sizes."""
+    model = backbone(family, side, share)
+    ids = [np.array(one, np.int32) for one in sequences]
+    found: dict[int, np.ndarray] = {}
+    for packed in model.pack(ids, size):
+        vectors = model.vectors([ids[place] for place in packed.members])
+        found.update(zip(packed.members, vectors, strict=True))
+    assert found.keys() == set(range(len(ids)))
+    for place, one in enumerate(ids):
+        assert relative_error(found[place], model.alone(one)) < TOLERANCE
 
 
 @pytest.mark.parametrize(
     ("family", "pooling"),
     [
         (family, pooling)
-        for family in FAMILIES
-        for pooling in ("last", "mean", "cls")
+        for family, pooling in product(FAMILIES, ("last", "mean", "cls"))
         if (family, pooling) != ("bert", "last")  # refused, see below
     ],
 )
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(("side", "share"), WAYS)
 def test_pooling_reads_what_it_says_from_the_models_own_states(
     family: str,
     pooling: str,
     side: str,
+    share: bool,
     backbone: LoadBackbone,
     backbone_path: Callable[[str], Path],
-    single: Single,
     relative_error: RelativeError,
 ) -> None:
     sequences = random_sequences(2, 4)
-    found = backbone(family, side, pooling=pooling).vectors([single(ids) for ids in sequences])
+    found = backbone(family, side, share, pooling=pooling).vectors(sequences)
     for vector, ids in zip(found, sequences, strict=True):
         states = own_states(backbone_path(family), ids.tolist())
         expected = {"last": states[-1], "mean": states.mean(axis=0), "cls": states[0]}[pooling]
         assert relative_error(vector, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("side", "share"), WAYS)
+def test_alone_is_what_transformers_itself_gives(
+    family: str,
+    side: str,
+    share: bool,
+    backbone: LoadBackbone,
+    backbone_path: Callable[[str], Path],
+    relative_error: RelativeError,
+) -> None:
+    ids = random_sequences(6, 1)[0]
+    states = own_states(backbone_path(family), ids.tolist())
+    expected = states.mean(axis=0) if family == "bert" else states[-1]
+    assert relative_error(backbone(family, side, share).alone(ids), expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_alone_does_not_take_the_shared_pass(
+    family: str, backbone: LoadBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the check on that pass, so it must not depend on it; afterwards sharing goes on."""
+    model = backbone(family)
+    sequences = random_sequences(8, 3)
+    before = model.vectors(sequences)
+    calls = model._trees.calls
+    model.alone(sequences[0])
+    assert model._trees.calls == calls
+    assert np.array_equal(model.vectors(sequences), before)
+    assert model._trees.calls > calls
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_submitted_passes_can_be_collected_in_any_order(
+    family: str, backbone: LoadBackbone
+) -> None:
+    model = backbone(family)
+    parts = [random_sequences(seed, 3) for seed in (10, 11, 12)]
+    expected = [model.vectors(part) for part in parts]
+    waiting = [model.submit(part) for part in parts]
+    for place in (2, 0, 1):
+        assert np.array_equal(waiting[place](), expected[place])
+
+
+@pytest.mark.parametrize(("family", "share"), [("llama", True), ("llama", False), ("bert", True)])
+def test_a_model_is_packed_for_the_way_that_it_computes(
+    family: str, share: bool, backbone: LoadBackbone
+) -> None:
+    model, sequences = backbone(family, share=share), random_sequences(3)
+    if model.sharing:
+        expected = pack_trees(sequences, 150)
+    else:
+        expected = pack_rows(sequences, 150, causal=family == "llama")
+    assert model.sharing == (family == "llama" and share)
+    assert model.pack(sequences, 150) == expected
+
+
+@pytest.mark.parametrize("bin_tokens", [None, 77])
+def test_the_size_of_a_pass_is_the_one_asked_for_or_the_devices(
+    bin_tokens: int | None, backbone_path: Callable[[str], Path], settings: Callable[..., Any]
+) -> None:
+    model = TorchBackbone(
+        backbone_path("llama"), settings("llama"), device="cpu", bin_tokens=bin_tokens
+    )
+    assert model.bin_tokens == (bin_tokens or 4096)
+
+
+@pytest.mark.parametrize(
+    ("family", "share", "work"),
+    [
+        # Behind three shared tokens two and one: six tokens, which see 1 + ... + 5 and 4.
+        ("llama", True, Work(6, 19)),
+        # The prefix is read from the first row.
+        ("llama", False, Work(9, 25)),
+        ("bert", True, Work(12, 25 + 16 + 9)),
+    ],
+)
+def test_work_counts_what_was_computed(
+    family: str,
+    share: bool,
+    work: Work,
+    settings: Callable[..., BackboneConfig],
+    backbone_path: Callable[[str], Path],
+) -> None:
+    model = TorchBackbone(backbone_path(family), settings(family), device="cpu", share=share)
+    assert model.work == Work()
+    model.vectors([array(1, 2, 3), array(1, 2, 3, 4, 5), array(1, 2, 3, 9)])
+    assert model.work == work
 
 
 @pytest.mark.parametrize(
@@ -142,7 +253,8 @@ def test_causality_is_measured_and_decides_automatic_pooling(
     family: str, causal: bool, pooling: str, side: str, backbone: LoadBackbone
 ) -> None:
     model = backbone(family, side)
-    assert (model.causal, model.pooling, model.share_prefixes) == (causal, pooling, causal)
+    sharing = causal and side == "right"
+    assert (model.causal, model.pooling, model.sharing) == (causal, pooling, sharing)
 
 
 def test_an_encoder_class_with_a_causal_mask_is_found_causal(tmp_path: Path) -> None:
@@ -164,7 +276,9 @@ def test_an_encoder_class_with_a_causal_mask_is_found_causal(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_only_last_token_read_outs_share_prefixes(pooling: str, backbone: LoadBackbone) -> None:
-    assert not backbone("llama", pooling=pooling).share_prefixes
+    model = backbone("llama", pooling=pooling)
+    assert not model.sharing
+    assert model.note == "prefixes are not shared: the read-out needs the whole sequence"
 
 
 def test_the_last_token_of_a_bidirectional_model_is_refused(backbone: LoadBackbone) -> None:
@@ -173,48 +287,50 @@ def test_the_last_token_of_a_bidirectional_model_is_refused(backbone: LoadBackbo
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(("side", "share"), WAYS)
 def test_the_state_of_padding_is_never_read(
     family: str,
     side: str,
+    share: bool,
     settings: Callable[..., BackboneConfig],
     backbone_path: Callable[[str], Path],
-    single: Single,
 ) -> None:
-    model = TorchBackbone(backbone_path(family), settings(family), device="cpu", padding_side=side)
+    model = TorchBackbone(
+        backbone_path(family), settings(family), device="cpu", padding_side=side, share=share
+    )
     random = np.random.default_rng(3)
-    passes = [single(random.integers(1, 200, size)) for size in (3, 30, 9, 17)]
-    before = model.vectors(passes)
+    sequences = [random.integers(1, 200, size).astype(np.int32) for size in (3, 30, 9, 17)]
+    before = model.vectors(sequences)
     with torch.no_grad():
         model.model.get_input_embeddings().weight[0] = 100.0
-    assert np.array_equal(model.vectors(passes), before)
+    assert np.array_equal(model.vectors(sequences), before)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize(("side", "share"), WAYS)
 def test_prefixes_read_from_a_longer_pass_equal_their_own_passes(
-    family: str, side: str, backbone: LoadBackbone, single: Single, relative_error: RelativeError
+    family: str, side: str, share: bool, backbone: LoadBackbone, relative_error: RelativeError
 ) -> None:
-    """G-F3: several read-outs per pass, in the order of passes and read-outs."""
-    model = backbone(family, side)
-    passes, expected = [], []
-    for ids in random_sequences(4, 5):
-        places = tuple(sorted({len(ids) - 1, len(ids) // 2, 0}, reverse=True))
-        keys = tuple(sequence_key(ids[: place + 1]) for place in places)
-        passes.append(Pass(ids, places, keys))
-        expected += [model.vectors([single(ids[: place + 1])])[0] for place in places]
-    assert relative_error(model.vectors(passes), np.array(expected)) < TOLERANCE
+    """G-F3: several read-outs per pass, in the order of the sequences."""
+    model = backbone(family, side, share)
+    sequences = [
+        ids[:stop] for ids in random_sequences(4, 5) for stop in {len(ids), len(ids) // 2 + 1}
+    ]
+    distinct = list({ids.tobytes(): ids for ids in sequences}.values())
+    expected = np.array([model.alone(ids) for ids in distinct])
+    assert relative_error(model.vectors(distinct), expected) < TOLERANCE
 
 
 def test_vectors_come_in_the_type_and_width_of_the_backbone(
-    backbone: LoadBackbone, single: Single, relative_error: RelativeError
+    backbone: LoadBackbone, relative_error: RelativeError
 ) -> None:
-    item = single([5, 6, 7])
+    items = [array(5, 6, 7), array(5, 6)]
     full, half = backbone("llama"), backbone("llama", dtype="bfloat16")
-    assert full.vectors([item, item]).shape == (2, full.width)
-    assert full.vectors([item]).dtype == np.float32
-    assert half.vectors([item]).dtype == ml_dtypes.bfloat16
-    assert relative_error(half.vectors([item]), full.vectors([item])) < 3e-2
+    assert full.sharing and half.sharing
+    assert full.vectors(items).shape == half.vectors(items).shape == (2, full.width)
+    assert full.vectors(items).dtype == full.alone(items[0]).dtype == np.float32
+    assert half.vectors(items).dtype == half.alone(items[0]).dtype == ml_dtypes.bfloat16
+    assert relative_error(half.vectors(items), full.vectors(items)) < 3e-2
 
 
 def test_bfloat16_reaches_numpy_bit_by_bit() -> None:
@@ -295,32 +411,68 @@ def test_weights_that_do_not_fit_are_refused_and_not_made_up(
         TorchBackbone(tmp_path, BackboneConfig(name=str(tmp_path)), device="cpu")
 
 
-def test_a_missing_pooler_is_no_loss(
-    tmp_path: Path, save_backbone: Callable[..., Path], single: Single
-) -> None:
+def test_a_missing_pooler_is_no_loss(tmp_path: Path, save_backbone: Callable[..., Path]) -> None:
     """Sentence encoders come without one; the states before it do not need it."""
     weights = save_backbone(tmp_path, "bert") / "model.safetensors"
     config = BackboneConfig(name="x", dtype="float32", max_length=256)
-    before = TorchBackbone(tmp_path, config, device="cpu").vectors([single([5, 6, 7])])
+    before = TorchBackbone(tmp_path, config, device="cpu").vectors([array(5, 6, 7)])
     tensors = {key: value for key, value in load_file(weights).items() if "pooler" not in key}
     save_file(tensors, weights, {"format": "pt"})
-    after = TorchBackbone(tmp_path, config, device="cpu").vectors([single([5, 6, 7])])
+    after = TorchBackbone(tmp_path, config, device="cpu").vectors([array(5, 6, 7)])
     assert np.array_equal(before, after)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bert"])
 def test_a_max_length_beyond_the_learned_positions_is_refused(
-    family: str, backbone: LoadBackbone, single: Single
+    family: str, backbone: LoadBackbone
 ) -> None:
     with pytest.raises(ConfigError, match=r"backbone\.max_length: .* knows 256 positions.* 257"):
         backbone(family, max_length=257)
-    longest = single((np.arange(256) % 200).tolist())
+    longest = (np.arange(256) % 200).astype(np.int32)
     assert np.isfinite(backbone(family, max_length=256).vectors([longest])).all()
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_rotary_positions_have_no_end(family: str, backbone: LoadBackbone) -> None:
     assert backbone(family, max_length=4096).causal
+
+
+ELASTIC = {
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+    "longrope": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "original_max_position_embeddings": 64,
+        "factor": 4.0,
+    },
+}
+
+
+@pytest.mark.parametrize(("kind", "reach"), [("dynamic", 256), ("longrope", 64)])
+def test_positions_that_stretch_with_the_pass_are_refused_beyond_their_reach(
+    kind: str, reach: int, decoder: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A short sequence beside a long one would get another vector than beside a short one."""
+    decoder("Llama", rope_parameters=ELASTIC[kind]).save_pretrained(tmp_path)
+    config = BackboneConfig(name="x", dtype="float32", max_length=reach)
+    made = TorchBackbone(tmp_path, config, device="cpu")
+    short, long = random_sequences(0)[0], (np.arange(reach) % 200).astype(np.int32)
+    assert np.allclose(made.vectors([short, long])[0], made.alone(short), rtol=1e-4, atol=1e-5)
+    config = BackboneConfig(name="x", dtype="float32", max_length=reach + 1)
+    message = rf"backbone\.max_length: x stretches .* expected {reach} or less, found {reach + 1}"
+    with pytest.raises(ConfigError, match=message):
+        TorchBackbone(tmp_path, config, device="cpu")
+
+
+def test_elastic_reach_reads_every_kind_of_layer() -> None:
+    plain = {"rope_type": "default", "rope_theta": 1.0}
+    layers = {"full_attention": ELASTIC["longrope"], "sliding_attention": plain}
+    config = SimpleNamespace(rope_parameters=layers, max_position_embeddings=512)
+    assert elastic_reach(config) == 64
+    assert elastic_reach(SimpleNamespace(rope_parameters=plain)) is None
+    assert elastic_reach(SimpleNamespace()) is None
 
 
 @pytest.fixture(scope="module")
@@ -344,14 +496,14 @@ def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("side", SIDES)
 def test_positions_that_start_behind_the_padding_id_are_right_on_either_side(
-    side: str, roberta: Path, single: Single, relative_error: RelativeError
+    side: str, roberta: Path, relative_error: RelativeError
 ) -> None:
     config = BackboneConfig(name="roberta", dtype="float32", max_length=64)
     model = TorchBackbone(roberta, config, device="cpu", padding_side=side)
     random = np.random.default_rng(5)
-    sequences = [random.integers(2, 200, size).tolist() for size in (3, 64, 17)]
-    expected = [own_states(roberta, ids).mean(axis=0) for ids in sequences]
-    found = model.vectors([single(ids) for ids in sequences])
+    sequences = [random.integers(2, 200, size).astype(np.int32) for size in (3, 64, 17)]
+    expected = [own_states(roberta, ids.tolist()).mean(axis=0) for ids in sequences]
+    found = model.vectors(sequences)
     assert relative_error(found, np.array(expected)) < TOLERANCE
     with pytest.raises(ConfigError, match="knows 64 positions"):
         TorchBackbone(roberta, BackboneConfig(name="roberta", max_length=65), device="cpu")

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from micro_rm.embed.display import duration, embedding_progress, summary_views
+from micro_rm.configs.schema import DataConfig
+from micro_rm.embed.display import (
+    duration,
+    embedding_progress,
+    outcome_facts,
+    outcome_lines,
+    preview_lines,
+    summary_views,
+)
+from micro_rm.embed.encoder import Encoder
+from micro_rm.embed.sources import PairSource
+from micro_rm.embed.sources.account import Account
 from micro_rm.embed.sources.check import summarise
-from micro_rm.embed.sources.collection import Collection
 from micro_rm.embed.sources.pair import PreferencePair, Refusal
+from micro_rm.embed.speed import Speed, Work
+from micro_rm.embed.stage import Outcome, Preview
 
 
 def shown(*parts: object, terminal: bool = False) -> str:
@@ -29,8 +43,12 @@ def test_every_count_warning_and_refusal_is_shown(
         make_pair("p", attribute="[bold]brief", context="w"),
         make_pair("q", attribute="[bold]brief", split="test"),
     ]
-    refusals = [Refusal(7, "chosen", "expected text, found [int]", "rows.jsonl")]
-    text = shown(*summary_views("my [data]", summarise(Collection(pairs, refusals, 3))))
+
+    def read(_config: DataConfig, account: Account) -> Iterator[PreferencePair]:
+        account.refusals.append(Refusal(7, "chosen", "expected text, found [int]", "rows.jsonl"))
+        yield from pairs
+
+    text = shown(*summary_views("my [data]", summarise(PairSource(DataConfig(), read))))
     for words in (
         "my [data]",
         "rows read",
@@ -41,10 +59,6 @@ def test_every_count_warning_and_refusal_is_shown(
         "warning  attribute [bold]brief has only 1 test rows",
     ):
         assert words in text
-
-
-def test_an_empty_collection_can_be_shown() -> None:
-    assert "rows read" in shown(*summary_views("nothing", summarise(Collection())))
 
 
 @pytest.mark.parametrize(
@@ -72,3 +86,82 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
         progress(1000, 6000, 10.0)
         progress(6000, 6000, 60.0)
     assert "embed" in stream.getvalue()
+
+
+PREVIEW = Preview(
+    pairs=1200,
+    sequences=5000,
+    stored_sequences=1000,
+    new_sequences=4000,
+    separate_tokens=2_400_000,
+    tokens=1_000_000,
+    bins=245,
+    fill=0.9965,
+    shards=2,
+    bytes=4000 * 64,
+    note="prefixes are shared",
+)
+SPEED = Speed(tokens_per_second=2000.0, flops_per_second=3e12, peak_flops_per_second=6e12)
+OUTCOME = Outcome(
+    preview=PREVIEW,
+    work=Work(tokens=1_000_000, attended=10**9),
+    seconds=500.0,
+    speed=SPEED,
+    pending_shards=0,
+    account={"rows": 1200},
+)
+
+
+def test_a_preview_tells_what_sharing_saves_and_how_full_the_passes_are(
+    encoder: Callable[..., Encoder],
+) -> None:
+    made = encoder("llama")
+    first, second, third = preview_lines(PREVIEW, made)
+    assert first == (
+        "embed    1,200 pairs, 5,000 distinct sequences, 1,000 of them stored; with "
+        f"{made.config.name} (float32, cpu)"
+    )
+    assert second == (
+        "embed    2,400,000 tokens one by one, 1,000,000 to compute (2.40 times fewer); "
+        "prefixes are shared"
+    )
+    assert third == "embed    245 forward passes of up to 256 tokens, 99.7% full, in 2 shards"
+
+
+def test_a_preview_of_nothing_to_do_is_one_line(encoder: Callable[..., Encoder]) -> None:
+    nothing = replace(PREVIEW, separate_tokens=0, tokens=0, bins=0, shards=0)
+    assert len(preview_lines(nothing, encoder("llama"))) == 1
+
+
+def test_an_outcome_tells_speed_and_share_of_the_peak() -> None:
+    first, second = outcome_lines(OUTCOME)
+    assert first == "embed    1,000,000 tokens in 8 min, 2,000 tokens/s"
+    assert second.startswith("embed    3 TFLOP/s useful, 50% of ")
+    assert " 6 " in second
+
+
+def test_an_outcome_without_known_operations_tells_no_share() -> None:
+    unknown = replace(OUTCOME, speed=replace(SPEED, flops_per_second=None))
+    (line,) = outcome_lines(unknown)
+    assert "TFLOP" not in line
+    assert outcome_facts(unknown)["share_of_peak"] is None
+
+
+def test_an_outcome_of_a_part_tells_what_is_left() -> None:
+    *_, line = outcome_lines(replace(OUTCOME, account=None, pending_shards=12))
+    assert line == (
+        "embed    12 shards are left to other processes; the last of them writes the pair table"
+    )
+
+
+def test_nothing_was_done_and_nothing_is_left_to_say() -> None:
+    assert outcome_lines(replace(OUTCOME, work=Work())) == []
+
+
+def test_the_facts_of_an_outcome_are_json_with_every_number() -> None:
+    facts = json.loads(json.dumps(outcome_facts(OUTCOME)))
+    assert (facts["pairs"], facts["new_sequences"], facts["fill"]) == (1200, 4000, 0.9965)
+    assert (facts["computed_tokens"], facts["pending_shards"]) == (1_000_000, 0)
+    assert (facts["seconds"], facts["account"]) == (500.0, {"rows": 1200})
+    assert facts["tokens_per_second"] == 2000.0
+    assert facts["share_of_peak"] == 0.5

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from micro_rm.configs.schema import BackboneConfig, ConfigError
+from micro_rm.configs.schema import BackboneConfig, ConfigError, EmbedConfig
 from micro_rm.embed.encoder import Encoder, load_encoder
 
 LoadEncoder = Callable[..., Encoder]
+ON_CPU = EmbedConfig(device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_other_weights_and_another_template_are_another_identity(
     directory = save_backbone(tmp_path, "llama")
 
     def identity() -> Any:
-        return load_encoder(BackboneConfig(name=str(directory), dtype="float32"), "cpu").identity
+        return load_encoder(BackboneConfig(name=str(directory), dtype="float32"), ON_CPU).identity
 
     first = identity()
     assert first.differences(identity()) == []
@@ -67,7 +68,7 @@ def test_where_a_backbone_lies_is_not_what_it_is(
     directory = backbone_path("llama")
     monkeypatch.chdir(directory.parent)
     first, second = (
-        load_encoder(BackboneConfig(name=name, dtype="float32"), "cpu").identity
+        load_encoder(BackboneConfig(name=name, dtype="float32"), ON_CPU).identity
         for name in (str(directory), directory.name)
     )
     assert first.backbone != second.backbone
@@ -80,7 +81,7 @@ def test_the_models_config_is_part_of_its_identity(
 ) -> None:
     """The same weights under another base frequency or epsilon give other vectors."""
     config = BackboneConfig(name=str(save_backbone(tmp_path, "llama")), dtype="float32")
-    before = load_encoder(config, "cpu").identity
+    before = load_encoder(config, ON_CPU).identity
     path = tmp_path / "config.json"
     raw = json.loads(path.read_text())
     if change == "rope_theta":
@@ -88,7 +89,7 @@ def test_the_models_config_is_part_of_its_identity(
     else:
         raw["rms_norm_eps"] = 0.5
     path.write_text(json.dumps(raw))
-    (difference,) = before.differences(load_encoder(config, "cpu").identity)
+    (difference,) = before.differences(load_encoder(config, ON_CPU).identity)
     assert difference.startswith("weights: ")
 
 
@@ -103,4 +104,33 @@ def test_a_tokenizer_that_cannot_be_used_is_a_config_error(
     else:
         (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ConfigError, match=r"backbone\.name: .* has no usable tokenizer"):
-        load_encoder(BackboneConfig(name=str(tmp_path)), "cpu")
+        load_encoder(BackboneConfig(name=str(tmp_path)), ON_CPU)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"bin_tokens": 7}, {"share_prefixes": False}, {"shard_tokens": 9}, {"shards": "1/4"}],
+)
+def test_how_a_pass_runs_is_no_part_of_the_identity(
+    changes: dict[str, Any], encoder: LoadEncoder
+) -> None:
+    """G-F6."""
+    other = encoder("llama", EmbedConfig(device="cpu", **changes))
+    assert other.identity == encoder("llama", ON_CPU).identity
+
+
+def test_the_settings_of_the_pass_reach_the_backbone(encoder: LoadEncoder) -> None:
+    alone = encoder("llama", EmbedConfig(device="cpu", bin_tokens=77, share_prefixes=False))
+    assert (alone.backbone.bin_tokens, alone.backbone.sharing) == (77, False)
+    assert encoder("llama", ON_CPU).backbone.sharing
+    assert encoder("llama", ON_CPU).backbone.bin_tokens == 4096
+
+
+def test_weights_are_loaded_when_they_are_needed_and_once(
+    tmp_path: Path, save_backbone: Callable[..., Path]
+) -> None:
+    """Refusals of the tokenizer or of the files cost no model."""
+    directory = save_backbone(tmp_path, "llama")
+    made = load_encoder(BackboneConfig(name=str(directory), dtype="float32"), ON_CPU)
+    assert "backbone" not in vars(made)
+    assert made.backbone is made.backbone

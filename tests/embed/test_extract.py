@@ -1,352 +1,436 @@
-"""The embedding loop: each sequence once, resumable, the same vectors in any circumstances."""
+"""The embedding loop: each shard once, the same vectors in any circumstances, nothing lost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from micro_rm.cache.lock import FileLock
 from micro_rm.cache.reader import FeatureStore, KeyIndex
-from micro_rm.cache.schema import StoreError, sequence_key
+from micro_rm.cache.schema import StoreError
 from micro_rm.cache.verify import verify_store
-from micro_rm.configs.schema import EmbedConfig
+from micro_rm.cache.writer import open_manifest, recover_store, shard_path
+from micro_rm.configs.schema import Config, EmbedConfig
 from micro_rm.embed import extract
-from micro_rm.embed.chat import Conversation
+from micro_rm.embed.backbone import Collect
 from micro_rm.embed.encoder import Encoder, load_encoder
-from micro_rm.embed.extract import Tokenized, embed_work, plan_work, tokenize
-from micro_rm.embed.planning import Pass, plan_passes
-from micro_rm.embed.sources.pair import DataError, Message
+from micro_rm.embed.extract import BinLimit, MemoryShortage, embed_shards
+from micro_rm.embed.plan import Plan, plan_path
+from micro_rm.embed.planner import make_plan
+from micro_rm.embed.sources import open_pairs
 
 LoadEncoder = Callable[..., Encoder]
 RelativeError = Callable[..., float]
+Prepare = Callable[..., tuple[Encoder, Plan]]
+Rows = Callable[[int], list[dict[str, Any]]]
+WriteRows = Callable[..., str]
 FAMILIES = ("llama", "qwen2", "gpt2", "bert")
-CAUSAL = ("llama", "qwen2", "gpt2")
-SMALL = EmbedConfig(device="cpu", batch_tokens=200, shard_rows=8)
+SMALL = EmbedConfig(device="cpu", bin_tokens=200, shard_tokens=400)
 
 
-def talk(*turns: str) -> tuple[Message, ...]:
-    return tuple(Message(("user", "assistant")[i % 2], turn) for i, turn in enumerate(turns))
+@pytest.fixture(scope="session")
+def prepare(
+    encoder: LoadEncoder,
+    configure: Callable[..., Config],
+    write_rows: WriteRows,
+    preference_rows: Rows,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Prepare:
+    """``prepare(family, store, rows=24, embed=SMALL)``: an encoder, and a plan for a new store."""
 
+    def make(
+        family: str,
+        store: Path,
+        rows: int = 24,
+        embed: EmbedConfig = SMALL,
+        made: Encoder | None = None,
+    ) -> tuple[Encoder, Plan]:
+        base = tmp_path_factory.mktemp("prepared")
+        file = write_rows(base / "rows.jsonl", preference_rows(rows))
+        config = configure(family, file, store, embed=embed)
+        made = made or encoder(family, embed)
+        (base / "plan").mkdir()
+        return made, make_plan(made, open_pairs(config.data), config, "job", base / "plan")
 
-def texts(number: int = 12) -> list[Conversation]:
-    """Prompts with two responses each; every third prompt has three turns."""
-    made = []
-    for place in range(number):
-        turns = (f"How far is {place}?", "Very far.", "And now?") if place % 3 == 0 else ("Hi",)
-        prompt = talk(*turns[:-1], f"{turns[-1]} Tell me of {place}.")
-        made += [
-            Conversation(prompt),
-            Conversation(prompt, "Far." * (1 + place % 4)),
-            Conversation(prompt, f"It is {place} km away."),
-        ]
-    return made
+    return make
 
 
 def run(
-    made: Encoder, tokens: Tokenized, store: Path, config: EmbedConfig = SMALL
-) -> dict[bytes, np.ndarray]:
-    """Embed into a store; the vectors it then has, by key."""
-    embed_work(
-        made, plan_work(made, tokens.sequences, store, config), store, config, lambda *_: None
-    )
-    return stored(store, tokens)
+    made: Encoder,
+    plan: Plan,
+    store: Path,
+    part: tuple[int, int] = (0, 1),
+    progress: extract.Progress = lambda *_: None,
+    notice: extract.Notice = lambda _: None,
+) -> np.ndarray:
+    """Embed into a store; its vectors in the order of the plan's sequences, NaN where missing."""
+    open_manifest(store, made.identity, made.backbone.width)
+    embed_shards(made.backbone, made.identity, plan, store, part, progress, notice)
+    return stored(plan, store)
 
 
-def stored(store: Path, tokens: Tokenized) -> dict[bytes, np.ndarray]:
+def stored(plan: Plan, store: Path) -> np.ndarray:
+    recover_store(store)
     reader = FeatureStore(store)
-    keys = list(tokens.sequences)
-    rows = KeyIndex(reader.keys()).rows(keys)
-    assert (rows >= 0).all()
-    return dict(zip(keys, reader.vectors(rows), strict=True))
+    rows = KeyIndex(reader.keys()).rows(plan.keys)
+    vectors = np.full((len(rows), reader.width), np.nan, np.float32)
+    vectors[rows >= 0] = reader.vectors(rows[rows >= 0])
+    return vectors
 
 
-@pytest.mark.parametrize("family", CAUSAL)
-def test_the_prompt_is_read_the_same_through_chosen_rejected_and_alone(
-    family: str, encoder: LoadEncoder, relative_error: RelativeError, tmp_path: Path
-) -> None:
-    """G-F3: catches a read-out that is off by one into the response."""
-    made = encoder(family)
-    prompt = talk("How far is the moon?", "Very far.", "And the sun?")
-    conversations = [
-        Conversation(prompt),
-        Conversation(prompt, "149.6 million km."),
-        Conversation(prompt, "I do not know."),
-    ]
-    ids = made.renderer.token_ids(conversations)
-    place, key = len(ids[0]) - 1, sequence_key(ids[0])
-    alone = made.backbone.vectors([Pass(ids[0], (place,), (key,))])[0]
-    for longer in ids[1:]:
-        assert longer[: place + 1].tolist() == ids[0].tolist()
-        through = made.backbone.vectors([Pass(longer, (place,), (key,))])[0]
-        assert relative_error(through, alone) < 1e-5
-    tokens = tokenize(made, conversations)
-    passes = plan_passes(tokens.sequences, share_prefixes=True)
-    assert len(passes) == 2
-    assert relative_error(run(made, tokens, tmp_path / "s")[key], alone) < 1e-5
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_prompts_vector_does_not_change_with_the_responses(
-    family: str, encoder: LoadEncoder, relative_error: RelativeError, tmp_path: Path
-) -> None:
-    """G-F3: the causality test, for encoders too, which share no prefixes."""
-    made = encoder(family)
-    found = []
-    for name, responses in (("a", ("Yes.", "No.")), ("b", ("Once upon a time", "Ask me later"))):
-        conversations = [Conversation(talk("Why?"), text) for text in (None, *responses)]
-        tokens = tokenize(made, conversations)
-        key = tokens.keys[0]
-        assert key is not None
-        found.append(run(made, tokens, tmp_path / name)[key])
-    assert relative_error(found[0], found[1]) < 1e-5
+def shards(store: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((store / "shards").iterdir())}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_store_holds_what_embedding_one_by_one_gives(
-    family: str, encoder: LoadEncoder, relative_error: RelativeError, tmp_path: Path
+    family: str, prepare: Prepare, relative_error: RelativeError, tmp_path: Path
 ) -> None:
-    """G-F6, G-F8: every sequence, finite, and equal to its own separate pass."""
-    made = encoder(family)
-    tokens = tokenize(made, texts())
-    found = run(made, tokens, tmp_path)
-    assert len(FeatureStore(tmp_path)) == len(tokens.sequences)
-    for key, ids in tokens.sequences.items():
-        expected = made.backbone.vectors([Pass(ids, (len(ids) - 1,), (key,))])[0]
-        assert np.isfinite(found[key]).all()
-        assert relative_error(found[key], expected) < 1e-5
+    """G-F3, G-F6, G-F8: every sequence, finite, equal to a pass of its own without sharing."""
+    made, plan = prepare(family, tmp_path)
+    found = run(made, plan, tmp_path)
+    assert len(FeatureStore(tmp_path)) == plan.facts.sequences
+    assert np.isfinite(found).all()
+    expected = [made.backbone.alone(plan.sequence(n)) for n in range(plan.facts.sequences)]
+    assert relative_error(found, np.array(expected)) < 1e-5
+    assert verify_store(tmp_path).problems == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    "config",
+    "changes",
     [
-        EmbedConfig(device="cpu", batch_tokens=1, shard_rows=1000),
-        EmbedConfig(device="cpu", batch_tokens=10_000, shard_rows=1),
-        EmbedConfig(device="cpu", batch_tokens=500, seal_seconds=1e-9),
+        {"bin_tokens": 1},
+        {"bin_tokens": 10_000},
+        {"shard_tokens": 1},
+        {"shard_tokens": 10**6},
+        {"share_prefixes": False},
     ],
 )
 def test_how_the_pass_runs_changes_no_vector(
     family: str,
-    config: EmbedConfig,
-    encoder: LoadEncoder,
+    changes: dict[str, Any],
+    prepare: Prepare,
     relative_error: RelativeError,
     tmp_path: Path,
 ) -> None:
-    """G-F6: batch, shard and seal settings are no part of the identity."""
-    made = encoder(family)
-    tokens = tokenize(made, texts(6))
-    first = run(made, tokens, tmp_path / "a")
-    second = run(made, tokens, tmp_path / "b", config)
-    for key in tokens.sequences:
-        assert relative_error(second[key], first[key]) < 1e-5
+    """G-F6: bins, shards and sharing are no part of the identity."""
+    made, plan = prepare(family, tmp_path / "a", 12)
+    other, same = prepare(family, tmp_path / "b", 12, replace(SMALL, **changes))
+    assert made.identity == other.identity
+    assert plan.keys.tobytes() == same.keys.tobytes()
+    first, second = run(made, plan, tmp_path / "a"), run(other, same, tmp_path / "b")
+    assert relative_error(second, first) < 1e-5
 
 
-def test_the_order_of_the_data_changes_no_bit(encoder: LoadEncoder, tmp_path: Path) -> None:
-    """G-F6: the plan depends on the set of sequences only."""
-    made = encoder("llama")
-    first, second = tokenize(made, texts()), tokenize(made, texts()[::-1])
-    run(made, first, tmp_path / "a")
-    run(made, second, tmp_path / "b")
-    shards = [sorted((tmp_path / name / "shards").iterdir()) for name in "ab"]
-    assert [path.read_bytes() for path in shards[0]] == [path.read_bytes() for path in shards[1]]
-
-
-def test_equal_token_sequences_are_stored_once(encoder: LoadEncoder, tmp_path: Path) -> None:
-    made = encoder("llama")
-    tokens = tokenize(made, [*texts(), *texts()])
-    assert len(tokens.keys) == 72
-    assert len(tokens.sequences) == 36
-    run(made, tokens, tmp_path)
-    assert len(FeatureStore(tmp_path)) == 36
-
-
-def test_a_finished_job_has_nothing_left_to_do(encoder: LoadEncoder, tmp_path: Path) -> None:
-    made = encoder("llama")
-    tokens = tokenize(made, texts())
-    run(made, tokens, tmp_path)
-    manifest = (tmp_path / "manifest.json").read_bytes()
-    work = plan_work(made, tokens.sequences, tmp_path, SMALL)
-    assert (work.batches, work.tokens, work.stored) == ([], 0, work.sequences)
-    run(made, tokens, tmp_path)
-    assert (tmp_path / "manifest.json").read_bytes() == manifest
-
-
-def test_only_new_sequences_are_embedded_for_more_data(
-    encoder: LoadEncoder, tmp_path: Path
+@pytest.mark.parametrize("family", FAMILIES)
+def test_different_prompts_have_different_vectors(
+    family: str, prepare: Prepare, tmp_path: Path
 ) -> None:
-    made = encoder("llama")
-    before, after = tokenize(made, texts(12)), tokenize(made, texts(15))
-    run(made, before, tmp_path)
-    sealed = {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
-    work = plan_work(made, after.sequences, tmp_path, SMALL)
-    assert work.stored == len(before.sequences)
-    planned = {key for batch in work.batches for item in batch for key in item.keys}
-    assert planned == after.sequences.keys() - before.sequences.keys()
-    run(made, after, tmp_path)
-    assert len(FeatureStore(tmp_path)) == len(after.sequences)
-    for name, content in sealed.items():
-        assert (tmp_path / "shards" / name).read_bytes() == content
-    assert verify_store(tmp_path).problems == []
+    """G-F4: a constant read-out position would give one vector for all prompts."""
+    made, plan = prepare(family, tmp_path)
+    found = run(made, plan, tmp_path)
+    column = plan.columns["plain/prompt"]
+    prompts = np.unique(plan.sequence_of[column[column >= 0]])
+    assert len(prompts) > 5
+    assert (found[prompts].astype(np.float64).std(axis=0) > 1e-3).all()
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 5])
-def test_an_interrupted_job_goes_on_and_ends_with_the_same_bits(
-    stop_after: int, encoder: LoadEncoder, tmp_path: Path
+def test_the_rows_of_a_shard_are_in_the_order_of_the_plan(prepare: Prepare, tmp_path: Path) -> None:
+    made, plan = prepare("llama", tmp_path)
+    run(made, plan, tmp_path)
+    keys = [plan.keys[plan.members(shard)].tobytes() for shard in range(plan.facts.shards)]
+    assert FeatureStore(tmp_path).keys().tobytes() == b"".join(keys)
+
+
+def test_every_shard_is_written_once_and_by_its_own_part(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is finished is sealed when an interrupt passes, and is not embedded again."""
-    made = encoder("llama")
-    tokens = tokenize(made, texts())
-    expected = run(made, tokens, tmp_path / "whole")
-    work = plan_work(made, tokens.sequences, tmp_path / "cut", SMALL)
-    assert len(work.batches) > stop_after
-    begun = iter(range(1, len(work.batches)))
+    made, plan = prepare("llama", tmp_path)
+    assert plan.facts.shards > 3
+    written: list[int] = []
+    honest = extract.write_shard
+
+    def write(path: Path, *content: Any) -> None:
+        written.append(int(path.stem))
+        honest(path, *content)
+
+    monkeypatch.setattr(extract, "write_shard", write)
+    for part, parts in ((1, 3), (0, 3), (1, 3), (2, 3)):
+        before = len(written)
+        run(made, plan, tmp_path, (part, parts))
+        assert all(number % parts == part for number in written[before:])
+    assert sorted(written) == list(range(plan.facts.shards))
+
+
+def test_parts_make_the_files_that_one_process_makes(prepare: Prepare, tmp_path: Path) -> None:
+    made, plan = prepare("llama", tmp_path / "whole")
+    run(made, plan, tmp_path / "whole")
+    for part in (2, 0, 1):
+        run(made, plan, tmp_path / "parts", (part, 3))
+    assert shards(tmp_path / "parts") == shards(tmp_path / "whole")
+
+
+def test_a_job_of_several_jobs_before_goes_on_behind_their_shards(
+    prepare: Prepare, tmp_path: Path
+) -> None:
+    for rows in (8, 24):
+        made, plan = prepare("llama", tmp_path, rows)
+        before = shards(tmp_path) if rows == 24 else {}
+        run(made, plan, tmp_path)
+    assert before and before.items() <= shards(tmp_path).items()
+    assert plan.facts.first_shard == len(before)
+    assert np.isfinite(stored(plan, tmp_path)).all()
+    assert len(FeatureStore(tmp_path)) == plan.facts.sequences
+
+
+def test_what_two_workers_embed_side_by_side_is_embedded_once(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, plan = prepare("llama", tmp_path)
+    other = load_encoder(made.config, SMALL)
+    assert other.identity == made.identity
+    open_manifest(tmp_path, made.identity, made.backbone.width)
+    monkeypatch.setattr(extract, "WAIT_SECONDS", 0.01)
+    barrier = threading.Barrier(2)
+
+    def work(worker: Encoder) -> int:
+        barrier.wait()
+        before = worker.backbone.work.tokens
+        embed_shards(
+            worker.backbone,
+            worker.identity,
+            plan,
+            tmp_path,
+            (0, 1),
+            lambda *_: None,
+            lambda _: None,
+        )
+        return worker.backbone.work.tokens - before
+
+    with ThreadPoolExecutor(2) as pool:
+        tokens = list(pool.map(work, (made, other)))
+    assert sum(tokens) == plan.facts.tokens
+    assert np.isfinite(stored(plan, tmp_path)).all()
+
+
+def test_a_shard_whose_owner_dies_is_taken_over(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "WAIT_SECONDS", 0.01)
+    made, plan = prepare("llama", tmp_path)
+    claim = FileLock(plan_path(tmp_path) / "claims" / "000001.lock")
+    assert claim.take()
+    notices: list[str] = []
+
+    def die(text: str) -> None:
+        notices.append(text)
+        assert not shard_path(tmp_path, 1).exists()
+        sealed = list((tmp_path / "shards").glob("*.h5"))
+        assert len(sealed) >= plan.facts.shards - 2  # the last one is being sealed
+        claim.release()
+
+    found = run(made, plan, tmp_path, notice=die)
+    assert notices == ["waiting for another process that embeds shards of this part"]
+    assert np.isfinite(found).all()
+
+
+def test_progress_counts_tokens_up_to_all_of_them(prepare: Prepare, tmp_path: Path) -> None:
+    made, plan = prepare("llama", tmp_path)
+    seen: list[tuple[int, int]] = []
+    run(made, plan, tmp_path, progress=lambda done, total, _: seen.append((done, total)))
+    assert len(seen) == plan.facts.bins > 1
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1] == (plan.facts.tokens, plan.facts.tokens)
+
+
+def test_progress_of_a_part_counts_what_is_left_of_it(prepare: Prepare, tmp_path: Path) -> None:
+    made, plan = prepare("llama", tmp_path)
+    run(made, plan, tmp_path, (0, plan.facts.shards))
+    seen: list[tuple[int, int]] = []
+    run(made, plan, tmp_path, (0, 2), lambda done, total, _: seen.append((done, total)))
+    left = sum(plan.shard_tokens(shard) for shard in range(2, plan.facts.shards, 2))
+    assert seen[-1] == (left, left)
+
+
+def test_the_work_that_was_done_is_returned(
+    prepare: Prepare, settings: Callable[..., Any], tmp_path: Path
+) -> None:
+    made, plan = prepare("llama", tmp_path, made=load_encoder(settings("llama"), SMALL))
+    open_manifest(tmp_path, made.identity, made.backbone.width)
+    work = embed_shards(
+        made.backbone, made.identity, plan, tmp_path, (0, 1), lambda *_: None, lambda _: None
+    )
+    assert work.tokens == plan.facts.tokens
+
+
+@pytest.mark.parametrize("stop_after", [1, 4])
+def test_an_interrupted_job_goes_on_and_ends_with_the_same_files(
+    stop_after: int, prepare: Prepare, tmp_path: Path
+) -> None:
+    """Whole shards stay. The one that was interrupted is free again in the same process, too."""
+    made, plan = prepare("llama", tmp_path / "whole")
+    run(made, plan, tmp_path / "whole")
+    begun = iter(range(1, plan.facts.bins))
 
     def interrupt(done: int, total: int, seconds: float) -> None:
         if next(begun) == stop_after:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        embed_work(made, work, tmp_path / "cut", SMALL, interrupt)
-    done = sum(len(item.keys) for batch in work.batches[:stop_after] for item in batch)
-    assert len(FeatureStore(tmp_path / "cut")) == done
-    left = plan_work(made, tokens.sequences, tmp_path / "cut", SMALL)
-    assert left.job == work.job
-    assert left.stored == done
-    found = run(made, tokens, tmp_path / "cut")
-    assert len(FeatureStore(tmp_path / "cut")) == len(tokens.sequences)
-    for key, vector in expected.items():
-        assert np.array_equal(found[key], vector)
-
-
-def test_progress_counts_tokens_up_to_all_of_them(encoder: LoadEncoder, tmp_path: Path) -> None:
-    made = encoder("llama")
-    tokens = tokenize(made, texts())
-    work = plan_work(made, tokens.sequences, tmp_path, SMALL)
-    seen: list[tuple[int, int]] = []
-    embed_work(made, work, tmp_path, SMALL, lambda done, total, _: seen.append((done, total)))
-    assert len(seen) == len(work.batches) > 1
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
-    assert seen[-1] == (work.tokens, work.tokens)
-
-
-def test_a_store_of_another_identity_is_refused_before_any_work(
-    encoder: LoadEncoder, tmp_path: Path
-) -> None:
-    made, other = encoder("llama"), encoder("llama", max_length=100)
-    tokens = tokenize(made, texts(2))
-    run(made, tokens, tmp_path)
-    message = r"max_length: the store has 256, this run has 100"
-    with pytest.raises(StoreError, match=message):
-        plan_work(other, tokens.sequences, tmp_path, SMALL)
+        run(made, plan, tmp_path / "cut", progress=interrupt)
+    sealed = shards(tmp_path / "cut")
+    assert len(sealed) < plan.facts.shards
+    notices: list[str] = []
+    run(made, plan, tmp_path / "cut", notice=notices.append)
+    assert notices == []
+    assert shards(tmp_path / "cut") == shards(tmp_path / "whole")
 
 
 def test_a_vector_that_is_not_finite_stops_the_job(
-    tmp_path: Path, save_backbone: Callable[..., Path], settings: Callable[..., Any]
+    prepare: Prepare,
+    settings: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
-    """G-F8."""
-    import torch
-
-    made = load_encoder(settings(save_backbone(tmp_path / "model", "llama")), "cpu")
-    tokens = tokenize(made, texts(2))
+    """G-F8: nothing of its shard is written."""
+    made = load_encoder(settings("llama"), SMALL)
+    _, plan = prepare("llama", tmp_path / "store", made=made)
     with torch.no_grad():
         made.backbone.model.norm.weight[3] = float("nan")
     with pytest.raises(StoreError, match="NaN or infinity"):
-        run(made, tokens, tmp_path / "store")
-    assert len(FeatureStore(tmp_path / "store")) == 0
+        run(made, plan, tmp_path / "store")
+    assert shards(tmp_path / "store") == {}
 
 
-def test_overlong_conversations_are_left_out_with_their_lengths(encoder: LoadEncoder) -> None:
-    """G-F8: the row count equals the text count minus the logged drops."""
-    made = encoder("llama", max_length=32)
-    conversations = [Conversation(talk(text)) for text in ("a", "word " * 60, "b")]
-    tokens = tokenize(made, conversations)
-    assert list(tokens.refusals) == [1]
-    assert "overlong: " in tokens.refusals[1] and "max_length is 32" in tokens.refusals[1]
-    assert tokens.keys[1] is None
-    assert tokens.keys[0] is not None
-    assert tokens.lengths[0] == len(tokens.sequences[tokens.keys[0]])
-    assert len(tokens.sequences) == 3 - len(tokens.refusals)
+# Out of memory
+
+CPU = "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried"
+SHORTAGES = (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(CPU), MemoryError())
 
 
-def test_overlong_error_stops_with_a_remedy(encoder: LoadEncoder) -> None:
-    made = encoder("llama", max_length=32, overlong="error")
-    tokenize(made, [Conversation(talk("a"))])
-    with pytest.raises(DataError, match=r"too long: .* raise backbone\.max_length"):
-        tokenize(made, [Conversation(talk("a")), Conversation(talk("word " * 60))])
+class Small:
+    """A backbone's ``submit`` on a device that has memory for so many distinct tokens."""
+
+    def __init__(self, made: Encoder, room: int, error: BaseException) -> None:
+        self.honest = made.backbone.submit
+        self.pack = made.backbone.pack
+        self.room = room
+        self.error = error
+        self.failed: list[int] = []
+        self.sizes: list[int] = []
+
+    def __call__(self, sequences: Sequence[np.ndarray]) -> Collect:
+        size = sum(made.tokens for made in self.pack(sequences, 10**9))
+        if size > self.room:
+            self.failed.append(size)
+            raise self.error
+        self.sizes.append(size)
+        return self.honest(sequences)
 
 
-def test_shortened_sequences_are_counted(encoder: LoadEncoder) -> None:
-    made = encoder("llama", max_length=32, overlong="truncate_prompt")
-    tokens = tokenize(made, [Conversation(talk("a"), "b"), Conversation(talk("word " * 60), "b")])
-    assert tokens.shortened == 1
-    assert not tokens.refusals
-    assert all(length <= 32 for length in tokens.lengths)
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 2048])
-def test_what_a_template_refuses_does_not_take_its_neighbours_along(
-    chunk: int,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("error", SHORTAGES, ids=["cuda", "cpu", "python"])
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_nothing_is_lost_when_memory_runs_out(
+    family: str,
+    error: BaseException,
+    prepare: Prepare,
+    relative_error: RelativeError,
     tmp_path: Path,
-    save_backbone: Callable[..., Path],
-    settings: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(extract, "TOKENIZE_CHUNK", chunk)
-    directory = save_backbone(tmp_path, "llama", template="no_system")
-    made = load_encoder(settings(directory), "cpu")
-    system = Message("system", "Be kind.")
-    conversations = [
-        Conversation(talk("a")),
-        Conversation((system, *talk("b"))),
-        Conversation(talk("c")),
-        Conversation((system, *talk("d")), "e"),
-        Conversation(talk("f"), "g"),
-    ]
-    tokens = tokenize(made, conversations)
-    assert sorted(tokens.refusals) == [1, 3]
-    for reason in tokens.refusals.values():
-        assert reason == "the chat template refuses it: System role not supported"
-    assert [key is None for key in tokens.keys] == [False, True, False, True, False]
-    for place in (0, 2, 4):
-        alone = made.renderer.token_ids([conversations[place]])[0]
-        assert tokens.keys[place] == sequence_key(alone)
+    made, plan = prepare(family, tmp_path / "roomy")
+    expected = run(made, plan, tmp_path / "roomy")
+    small = Small(made, int(plan.lengths.max()) + 10, error)
+    monkeypatch.setattr(made.backbone, "submit", small)
+    found = run(made, plan, tmp_path / "small")
+    assert small.failed
+    assert relative_error(found, expected) < 1e-5
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 36])
-def test_chunks_do_not_change_the_tokens(
-    chunk: int, monkeypatch: pytest.MonkeyPatch, encoder: LoadEncoder
+def test_the_limit_that_was_found_is_remembered_and_told(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = tokenize(encoder("llama"), texts())
-    monkeypatch.setattr(extract, "TOKENIZE_CHUNK", chunk)
-    found = tokenize(encoder("llama"), texts())
-    assert found.keys == expected.keys
-    assert found.lengths == expected.lengths
+    """One error in all: later bins are cut before they are tried."""
+    made, plan = prepare("llama", tmp_path)
+    small = Small(made, 120, SHORTAGES[0])
+    monkeypatch.setattr(made.backbone, "submit", small)
+    notices: list[str] = []
+    run(made, plan, tmp_path, notice=notices.append)
+    assert len(small.failed) == len(notices) == 1
+    (tokens,) = small.failed
+    assert notices[0] == (
+        f"out of memory with {tokens:,} tokens in a forward pass, going on with {tokens // 2:,}; "
+        f"set embed.bin_tokens to that to begin with it"
+    )
+    assert max(small.sizes) <= tokens // 2
+    assert len(small.sizes) > plan.facts.bins
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_different_prompts_have_different_vectors(
-    family: str, encoder: LoadEncoder, tmp_path: Path
+def test_the_limit_is_halved_again_and_again(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """G-F4: a constant read-out position would give one vector for all prompts."""
-    made = encoder(family)
-    prompts = ("How far is the moon?", "And the sun?", "Tell me a story.")
-    tokens = tokenize(made, [Conversation(talk(text)) for text in prompts])
-    vectors = np.array(list(run(made, tokens, tmp_path).values()), np.float64)
-    assert len(vectors) == 3
-    assert (vectors.std(axis=0) > 1e-3).all()
+    made, plan = prepare("llama", tmp_path)
+    small = Small(made, int(plan.lengths.max()) + 1, SHORTAGES[0])
+    monkeypatch.setattr(made.backbone, "submit", small)
+    notices: list[str] = []
+    found = run(made, plan, tmp_path, notice=notices.append)
+    assert np.isfinite(found).all()
+    assert len(notices) == len(small.failed) >= 2
 
 
-@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
-def test_tokenizers_without_a_pad_id_in_the_vocabulary_embed_batches(
-    family: str, encoder: LoadEncoder
+@pytest.mark.parametrize(
+    ("limit", "found", "expected"), [(100, 80, 40), (100, 300, 50), (3, 3, 1), (1, 9, 1)]
+)
+def test_a_limit_goes_down_to_half_of_what_failed_and_never_below_one(
+    limit: int, found: int, expected: int
 ) -> None:
-    made = encoder(family)
-    pad = made.renderer.tokenizer.pad_token_id
-    assert pad is None or pad >= made.backbone.model.config.vocab_size
-    tokens = tokenize(made, texts(2))
-    passes = plan_passes(tokens.sequences, share_prefixes=True)
-    assert len({len(item.token_ids) for item in passes}) > 1
-    assert np.isfinite(made.backbone.vectors(passes)).all()
+    made = BinLimit(limit, lambda _: None)
+    made.halve(found)
+    assert made.tokens == expected
+
+
+def test_a_sequence_that_has_no_room_alone_is_an_error_with_a_remedy(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, plan = prepare("llama", tmp_path)
+    longest = int(plan.lengths.max())
+    monkeypatch.setattr(made.backbone, "submit", Small(made, longest - 1, SHORTAGES[0]))
+    message = rf"a sequence of {longest} tokens alone does not fit .* lower backbone\.max_length"
+    with pytest.raises(MemoryShortage, match=message):
+        run(made, plan, tmp_path)
+
+
+def test_one_long_prefix_is_computed_with_fewer_and_fewer_branches(
+    encoder: LoadEncoder, relative_error: RelativeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a long prefix a smaller bin has the same tokens: then it is cut in halves.
+
+    Whatever the order of the sequences, each vector comes back in its own place.
+    """
+    made = encoder("llama")
+    prefix = np.arange(60, dtype=np.int32) + 20
+    sequences = [np.append(prefix, np.int32(place)) for place in (5, 1, 7, 0, 4, 2, 6, 3)]
+    expected = [made.backbone.alone(ids) for ids in sequences]
+    monkeypatch.setattr(made.backbone, "submit", Small(made, 62, SHORTAGES[0]))
+    parts = extract._submit(made.backbone, sequences, BinLimit(1, lambda _: None))
+    assert all(len(members) <= 2 for members, _ in parts)
+    _, found = extract._collected(made.backbone, 0, parts)
+    assert relative_error(found, np.array(expected)) < 1e-5
+
+
+@pytest.mark.parametrize("error", [RuntimeError("expected scalar type Half"), ValueError("no")])
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    error: Exception, prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, plan = prepare("llama", tmp_path)
+    monkeypatch.setattr(made.backbone, "submit", Small(made, 0, error))
+    with pytest.raises(type(error), match=str(error)):
+        run(made, plan, tmp_path)

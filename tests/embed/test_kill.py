@@ -12,6 +12,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,16 +26,21 @@ import pytest
 
 from micro_rm.cache.pairs import NO_ROW, PairTable, read_pairs
 from micro_rm.cache.reader import FeatureStore
-from micro_rm.cache.schema import file_checksum, read_manifest
+from micro_rm.cache.schema import file_checksum
 from micro_rm.cache.verify import verify_store
 
 SEED = 20
 ROWS = 80
 # Where a kill strikes: after a share of an undisturbed run's time, as soon as the n-th new file of
 # a kind is seen, or inside the child at an exact step of its n-th commit of a kind. No attempt may
-# seal more than MOST shards, so that work is left for every kill however fast the machine is.
+# seal more than MOST shards, so that work is left for every kill however fast the machine is. The
+# last four strike while the job is finished.
 MOST = 6
 MOMENTS: tuple[tuple[str, str], ...] = (
+    ("step", "plan written"),
+    ("step", "plan named"),
+    ("step", "move written"),
+    ("step", "move named"),
     ("time", ""),
     ("seen", "shards/*.h5"),
     ("step", "shard named"),
@@ -43,9 +49,9 @@ MOMENTS: tuple[tuple[str, str], ...] = (
     ("step", "shard written"),
     ("seen", "shards/*.h5"),
     ("step", "manifest written"),
-    ("time", ""),
-    ("seen", "shards/*.h5"),
     ("step", "table written"),
+    ("step", "table named"),
+    ("step", "removal written"),
 )
 Listing = dict[str, tuple[int, str]]
 # Imported once, before the forks.
@@ -77,23 +83,33 @@ def attempt(argv: list[str], step: tuple[str, int] | None = None) -> int:
 
 
 def die_at(step: str, count: int) -> None:
-    """Die by SIGKILL at the n-th commit of a kind: before the file gets its name, or after."""
+    """Die by SIGKILL at the n-th commit of a kind: before the file gets its name, or after.
+
+    A plan is a commit of its own, its move into place another one, and so is its removal.
+    """
     kind, _, moment = step.partition(" ")
-    honest = os.replace
     left = count
 
-    def replace(source: Any, target: Any) -> None:
-        nonlocal left
-        path = Path(target)
-        found = {"shards": "shard", "pairs": "table"}.get(path.parent.name, path.stem)
-        left -= found == kind
-        if left == 0 and found == kind and moment == "written":
-            os.kill(os.getpid(), signal.SIGKILL)
-        honest(source, target)
-        if left == 0 and found == kind and moment == "named":
-            os.kill(os.getpid(), signal.SIGKILL)
+    def dying(honest: Callable[..., Any], kind_of: Callable[[Path], str]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            found = kind_of(Path(arguments[-1]))
+            left -= found == kind
+            if left == 0 and found == kind and moment == "written":
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = honest(*arguments, **options)
+            if left == 0 and found == kind and moment == "named":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
 
-    os.replace = replace
+        return call
+
+    def file_kind(path: Path) -> str:
+        return {"shards": "shard", "pairs": "table"}.get(path.parent.name, path.stem)
+
+    os.replace = dying(os.replace, file_kind)
+    os.rename = dying(os.rename, lambda path: "move" if path.name == "plan" else "")
+    shutil.rmtree = dying(shutil.rmtree, lambda path: "removal" if path.name == "plan" else "")
 
 
 def wait_and_kill(child: int, store: Path, what: str, count: int, seconds: float) -> int:
@@ -110,11 +126,11 @@ def wait_and_kill(child: int, store: Path, what: str, count: int, seconds: float
 
 
 def listing(store: Path) -> Listing:
-    """Modification time and checksum of every shard that the manifest lists."""
-    if not (store / "manifest.json").is_file():
-        return {}
-    paths = [store / "shards" / shard.name for shard in read_manifest(store).shards]
-    return {path.name: (path.stat().st_mtime_ns, file_checksum(path)) for path in paths}
+    """Modification time and checksum of every sealed shard."""
+    return {
+        path.name: (path.stat().st_mtime_ns, file_checksum(path))
+        for path in sorted((store / "shards").glob("*.h5"))
+    }
 
 
 def drive(argv: list[str], base: Path) -> list[dict[str, Any]]:
@@ -135,7 +151,7 @@ def drive(argv: list[str], base: Path) -> list[dict[str, Any]]:
     log: list[dict[str, Any]] = [{"status": status, "seconds": whole}]
     store = base / "killed"
     for kind, what in (*MOMENTS, ("end", "")):
-        count = 1 if what in ("table written", "shards/*.tmp") else random.randint(2, 3)
+        count = random.randint(2, 3) if what in ("shards/*.h5", "shard named") else 1
         child = attempt(command("killed"), (what, count) if kind == "step" else None)
         if kind == "seen":
             status = wait_and_kill(child, store, what, count, math.inf)
@@ -144,15 +160,13 @@ def drive(argv: list[str], base: Path) -> list[dict[str, Any]]:
             status = wait_and_kill(child, store, "shards/*.h5", MOST, seconds)
         else:
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        listed = listing(store)
-        files = {path.name for path in store.glob("**/*.*")}
         log.append(
             {
                 "moment": f"{kind} {what}".strip(),
                 "status": status,
-                "listed": listed,
-                "orphans": len({name for name in files if name[:6].isdigit()} - listed.keys()),
-                "unfinished": sum(name.endswith(".tmp") for name in files),
+                "sealed": listing(store),
+                "plans": sorted(path.name for path in store.glob("plan*")),
+                "unfinished": len(list(store.rglob("*.tmp"))),
             }
         )
     return log
@@ -176,8 +190,8 @@ def killed(
         "--backbone.dtype=float32",
         "--backbone.max_length=256",
         "--embed.device=cpu",
-        "--embed.shard_rows=4",
-        "--embed.batch_tokens=256",
+        "--embed.shard_tokens=100",
+        "--embed.bin_tokens=100",
     ]
     driver = subprocess.run(
         [sys.executable, __file__, json.dumps(argv), str(base)],
@@ -205,13 +219,24 @@ def test_every_kill_struck_and_the_last_run_ended_well(
 ) -> None:
     first, *attempts, last = killed[1]
     assert first["status"] == last["status"] == 0
-    assert [entry["status"] for entry in attempts] == [-signal.SIGKILL] * len(MOMENTS)
-    assert any(entry["orphans"] for entry in attempts)
+    for entry in attempts:
+        assert entry["status"] == -signal.SIGKILL, entry["moment"]
     assert any(entry["unfinished"] for entry in attempts)
-    assert (last["orphans"], last["unfinished"]) == (0, 0)
-    sizes = [len(entry["listed"]) for entry in attempts]
+    assert (last["plans"], last["unfinished"]) == ([], 0)
+    sizes = [len(entry["sealed"]) for entry in attempts]
     assert sizes == sorted(sizes)
-    assert len(set(sizes)) >= 4
+    assert len(set(sizes)) >= 6
+
+
+def test_a_killed_planner_leaves_no_plan_that_is_taken_for_a_whole_one(
+    killed: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    plans = {entry["moment"]: entry["plans"] for entry in killed[1][1:]}
+    for step in ("plan written", "plan named", "move written"):
+        (name,) = plans[f"step {step}"]
+        assert name.startswith("plan.")  # with the planner's process id; the next one removes it
+    assert plans["step move named"] == ["plan"]
+    assert plans["step table named"] == ["plan"]
 
 
 def test_a_killed_job_ends_with_every_sequence_once_and_the_same_bits(
@@ -224,11 +249,25 @@ def test_a_killed_job_ends_with_every_sequence_once_and_the_same_bits(
     assert verify_store(base / "killed").problems == []
 
 
+def test_a_killed_job_ends_with_the_files_of_an_undisturbed_one(
+    killed: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    whole, found = (
+        {
+            str(path.relative_to(store)): path.read_bytes()
+            for path in sorted(store.rglob("*"))
+            if path.is_file() and path.name != "writer.lock"
+        }
+        for store in (killed[0] / "whole", killed[0] / "killed")
+    )
+    assert found == whole
+
+
 def test_no_sealed_shard_was_ever_rewritten(killed: tuple[Path, list[dict[str, Any]]]) -> None:
     _, (_, *entries) = killed
     for before, after in itertools.pairwise(entries):
-        kept = {name: after["listed"].get(name) for name in before["listed"]}
-        assert kept == before["listed"]
+        kept = {name: after["sealed"].get(name) for name in before["sealed"]}
+        assert kept == before["sealed"]
 
 
 def test_the_pair_table_of_a_killed_job_points_to_the_same_vectors(

@@ -15,19 +15,19 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from micro_rm.cache.pairs import NO_ROW, PairTable, read_pairs
 from micro_rm.cache.reader import FeatureStore
-from micro_rm.configs.schema import BackboneConfig
+from micro_rm.configs.schema import BackboneConfig, EmbedConfig
 from micro_rm.embed.backbone import TorchBackbone, collate
 from micro_rm.embed.chat import Conversation
 from micro_rm.embed.encoder import Encoder
-from micro_rm.embed.planning import Pass
 from micro_rm.embed.recheck import TOLERANCE, recheck
 from micro_rm.embed.sources.pair import Message
-from micro_rm.embed.stage import EmbeddingJob
+from micro_rm.embed.stage import Outcome
 
-Embed = Callable[..., EmbeddingJob]
+Embed = Callable[..., Outcome]
 Rows = Callable[[int], list[dict[str, Any]]]
 WriteRows = Callable[..., str]
 ALL = 10_000
+ON_CPU = EmbedConfig(device="cpu")
 
 
 @pytest.fixture
@@ -64,7 +64,6 @@ def test_vector_times_score_head_is_the_backbones_own_reward(
     backbone: Callable[..., TorchBackbone],
     backbone_path: Callable[[str], Path],
     encoder: Callable[..., Encoder],
-    single: Callable[..., Pass],
 ) -> None:
     """G-F1: with right padding, left padding and no padding, on our side and on theirs."""
     directory = backbone_path("llama-reward")
@@ -74,7 +73,7 @@ def test_vector_times_score_head_is_the_backbones_own_reward(
             for response in (None, "384,400 km.", "Very far, they say. " * 4)
         ]
     )
-    vectors = backbone("llama-reward", side).vectors([single(item) for item in ids])
+    vectors = backbone("llama-reward", side).vectors(ids)
     score = AutoModelForSequenceClassification.from_pretrained(
         directory, dtype=torch.float32
     ).score.weight
@@ -94,7 +93,7 @@ def test_a_correct_store_passes(
 ) -> None:
     """G-F6: re-extraction agrees with the cache."""
     store, table = made(name, dtype=dtype)
-    found = recheck(store, table, size=ALL, seed=0, device="cpu")
+    found = recheck(store, table, size=ALL, seed=0, settings=ON_CPU)
     assert found.problems == []
     assert found.sequences == sum((rows != NO_ROW).sum() for rows in table.rows.values())
     assert found.largest_error <= TOLERANCE[dtype]
@@ -104,7 +103,7 @@ def test_the_reward_heads_error_is_reported_where_there_is_one(
     made: Callable[..., tuple[FeatureStore, PairTable]],
 ) -> None:
     """G-F1."""
-    found = recheck(*made("llama-reward"), size=ALL, seed=0, device="cpu")
+    found = recheck(*made("llama-reward"), size=ALL, seed=0, settings=ON_CPU)
     assert found.head_error is not None
     assert found.head_error < 1e-5
 
@@ -112,14 +111,14 @@ def test_the_reward_heads_error_is_reported_where_there_is_one(
 def test_a_backbone_without_a_reward_head_reports_none(
     made: Callable[..., tuple[FeatureStore, PairTable]],
 ) -> None:
-    assert recheck(*made("llama"), size=4, seed=0, device="cpu").head_error is None
+    assert recheck(*made("llama"), size=4, seed=0, settings=ON_CPU).head_error is None
 
 
 def test_vectors_of_another_pooling_miss_the_reward_head(
     made: Callable[..., tuple[FeatureStore, PairTable]],
 ) -> None:
     """G-F1: the store agrees with itself, the backbone's own reward does not."""
-    found = recheck(*made("llama-reward", pooling="mean"), size=ALL, seed=0, device="cpu")
+    found = recheck(*made("llama-reward", pooling="mean"), size=ALL, seed=0, settings=ON_CPU)
     assert found.largest_error <= TOLERANCE["float32"]
     assert found.head_error is not None and found.head_error > 0.01
     (problem,) = found.problems
@@ -141,7 +140,7 @@ def test_a_pad_token_that_equals_the_end_of_turn_does_not_mislead_the_reward_hea
     file = write_rows(tmp_path / "rows.jsonl", preference_rows(8))
     embed(directory, file, tmp_path / "store")
     store, table = FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
-    found = recheck(store, table, size=ALL, seed=0, device="cpu")
+    found = recheck(store, table, size=ALL, seed=0, settings=ON_CPU)
     assert found.problems == []
     assert found.head_error is not None and found.head_error < 1e-5
 
@@ -156,7 +155,7 @@ def test_a_swapped_row_in_a_pair_table_is_found(
     other = next(place for place in used if rows[place] != rows[used[0]])
     rows[[used[0], other]] = rows[[other, used[0]]]
     swapped = replace(table, rows={**table.rows, name: rows})
-    found = recheck(store, swapped, size=ALL, seed=0, device="cpu")
+    found = recheck(store, swapped, size=ALL, seed=0, settings=ON_CPU)
     assert len(found.problems) == 2
     assert all("when embedded again" in problem for problem in found.problems)
     assert found.largest_error > 0.01
@@ -176,7 +175,7 @@ def test_other_weights_are_found(
     weights[-3] ^= 1
     (directory / "model.safetensors").write_bytes(weights)
     store, table = FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
-    found = recheck(store, table, size=4, seed=0, device="cpu")
+    found = recheck(store, table, size=4, seed=0, settings=ON_CPU)
     assert found.sequences == 0
     (problem,) = found.problems
     assert "the backbone at hand is another one" in problem and "weights: " in problem
@@ -188,7 +187,7 @@ def test_wrong_vectors_are_found_even_under_the_right_identity(
     store, table = made("llama")
     honest = store.vectors
     monkeypatch.setattr(store, "vectors", lambda rows: honest(rows) * np.float32(1.001))
-    found = recheck(store, table, size=5, seed=0, device="cpu")
+    found = recheck(store, table, size=5, seed=0, settings=ON_CPU)
     assert (found.sequences, len(found.problems)) == (5, 5)
 
 
@@ -204,7 +203,7 @@ def test_the_sample_is_a_matter_of_the_seed(
     samples = []
     for seed in (0, 0, 1):
         asked.clear()
-        assert recheck(store, table, size=6, seed=seed, device="cpu").sequences == 6
+        assert recheck(store, table, size=6, seed=seed, settings=ON_CPU).sequences == 6
         samples.append(list(asked))
     assert samples[0] == samples[1] != samples[2]
 
@@ -216,10 +215,10 @@ def test_shortened_sequences_are_shortened_again(
     for row in rows:
         row["prompt"] = f"{row['prompt']} " + "word " * 80
     file = write_rows(tmp_path / "rows.jsonl", rows)
-    job = embed("llama", file, tmp_path / "store", max_length=80, overlong="truncate_prompt")
-    assert job.tokens.shortened
+    outcome = embed("llama", file, tmp_path / "store", max_length=80, overlong="truncate_prompt")
+    assert outcome.account is not None and outcome.account["shortened_sequences"]
     store, table = FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
-    assert recheck(store, table, size=ALL, seed=0, device="cpu").problems == []
+    assert recheck(store, table, size=ALL, seed=0, settings=ON_CPU).problems == []
 
 
 def test_a_store_rechecks_with_the_settings_it_was_made_with(
@@ -228,3 +227,16 @@ def test_a_store_rechecks_with_the_settings_it_was_made_with(
     _, table = made("llama", prompt_readout="generation_prompt", bos="none")
     config = BackboneConfig(**table.settings["backbone"])
     assert (config.prompt_readout, config.bos) == ("generation_prompt", "none")
+
+
+def test_a_store_that_was_made_with_sharing_is_checked_without(
+    made: Callable[..., tuple[FeatureStore, PairTable]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sequence alone, by the model's own attention: a fault in sharing cannot hide."""
+    store, table = made("llama")
+
+    def share(_backbone: TorchBackbone, _sequences: object) -> None:
+        raise AssertionError("a shared pass")
+
+    monkeypatch.setattr(TorchBackbone, "submit", share)
+    assert recheck(store, table, size=5, seed=0, settings=ON_CPU).problems == []

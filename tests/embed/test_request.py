@@ -78,7 +78,7 @@ def test_places_and_later_stages_do_not_count(config: Config, tmp_path: Path) ->
         config,
         data=replace(config.data, name="another-name", train=str(moved)),
         store=StoreConfig(dir="elsewhere"),
-        embed=EmbedConfig(batch_tokens=1),
+        embed=EmbedConfig(bin_tokens=1, shards="1/2", shard_tokens=5, share_prefixes=False),
         train=TrainConfig(epochs=9),
         adapt=AdaptConfig(epochs=9, budget=9, source="test"),
         run=RunConfig(seed=9),

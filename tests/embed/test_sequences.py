@@ -6,14 +6,23 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from micro_rm.cache.pairs import NO_ROW
 from micro_rm.configs.schema import ViewsConfig
 from micro_rm.embed.chat import Conversation
-from micro_rm.embed.sequences import choose_pool, conversation_of, plan_sequences
-from micro_rm.embed.sources.pair import Message, PreferencePair
+from micro_rm.embed.sequences import (
+    PoolChooser,
+    SequenceIndex,
+    choose_pool,
+    conversation_of,
+    prompt_group,
+)
+from micro_rm.embed.sources.pair import Message, PreferencePair, hash_fraction
 
 MakePair = Callable[..., PreferencePair]
 A = (Message("user", "a"),)
@@ -36,15 +45,27 @@ def pairs(make_pair: MakePair) -> list[PreferencePair]:
     return [*made, make_pair("free"), make_pair("free too", context="a wish")]
 
 
+def indexed(
+    pairs: list[PreferencePair], pool: np.ndarray, views: ViewsConfig
+) -> tuple[list[Conversation], dict[str, np.ndarray]]:
+    """The conversations of all pairs in the order of their numbers, and the columns."""
+    index = SequenceIndex(views)
+    found: list[Conversation] = []
+    for pair, in_pool in zip(pairs, pool, strict=True):
+        found += index.add(pair, in_pool=bool(in_pool))
+    assert len(index) == len(found)
+    return found, index.columns()
+
+
 def resolved(
     pairs: list[PreferencePair], pool: np.ndarray, views: ViewsConfig
 ) -> list[dict[str, Conversation]]:
     """Per pair its conversations by view and role."""
-    plan = plan_sequences(pairs, pool, views)
+    conversations, columns = indexed(pairs, pool, views)
     return [
         {
-            name: plan.conversations[places[row]]
-            for name, places in plan.index.items()
+            name: conversations[places[row]]
+            for name, places in columns.items()
             if places[row] != NO_ROW
         }
         for row in range(len(pairs))
@@ -106,16 +127,51 @@ def test_new_rows_do_not_reshuffle_the_pool(
     assert not (after & ~before).any()
 
 
-def test_every_conversation_is_planned_once(pairs: list[PreferencePair]) -> None:
-    twice = pairs + pairs
-    once = plan_sequences(pairs, choose_pool(pairs, 4, "attribute"), ViewsConfig())
-    again = plan_sequences(twice, np.tile(choose_pool(pairs, 4, "attribute"), 2), ViewsConfig())
-    assert len(set(once.conversations)) == len(once.conversations)
-    assert set(again.conversations) == set(once.conversations)
-    for name, places in once.index.items():
-        found = again.index[name]
-        assert np.array_equal(found[: len(pairs)] == NO_ROW, places == NO_ROW)
-        assert np.array_equal(found[: len(pairs)], found[len(pairs) :])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["ann", "bob", None]),
+            st.sampled_from(["train", "test"]),
+            st.booleans(),
+            st.integers(0, 30),
+        ),
+        max_size=40,
+    ),
+    st.integers(0, 5),
+)
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_the_pool_is_what_sorting_whole_groups_would_take(
+    make_pair: MakePair, rows: list[tuple[str | None, str, bool, int]], size: int
+) -> None:
+    pairs = [
+        make_pair(f"p{number}", user=user, split=split, context="w" if wish else None)
+        for user, split, wish, number in rows
+    ]
+    expected: set[str] = set()
+    for user in ("ann", "bob"):
+        group = [pair for pair in pairs if pair.user == user and pair.split == "train"]
+        group.sort(key=lambda pair: (not pair.context, hash_fraction("pool", pair.pair_id)))
+        expected |= {pair.pair_id for pair in group[:size]}
+    mask = choose_pool(pairs, size, "user")
+    assert {pair.pair_id for pair, use in zip(pairs, mask, strict=True) if use} == expected
+
+
+def test_a_chooser_remembers_no_more_than_the_pool(make_pair: MakePair) -> None:
+    """Data sets may be larger than memory."""
+    chooser = PoolChooser(2, "attribute")
+    for place in range(50):
+        chooser.add(place, make_pair(f"p{place}", attribute="brief"))
+    assert [len(best) for best in chooser._best.values()] == [2]
+
+
+def test_every_conversation_is_numbered_once(pairs: list[PreferencePair]) -> None:
+    pool = choose_pool(pairs, 4, "attribute")
+    once, columns = indexed(pairs, pool, ViewsConfig())
+    again, doubled = indexed(pairs + pairs, np.tile(pool, 2), ViewsConfig())
+    assert len(set(once)) == len(once)
+    assert again == once
+    for name, places in columns.items():
+        assert np.array_equal(doubled[name], np.tile(places, 2))
 
 
 def test_opposite_labels_share_their_sequences(make_pair: MakePair) -> None:
@@ -123,10 +179,18 @@ def test_opposite_labels_share_their_sequences(make_pair: MakePair) -> None:
         make_pair("a", "x", "y", attribute="brief"),
         make_pair("a", "y", "x", attribute="long"),
     ]
-    plan = plan_sequences(pairs, np.zeros(2, bool), PLAIN)
-    assert len(plan.conversations) == 3
-    chosen, rejected = plan.index["plain/chosen"], plan.index["plain/rejected"]
+    conversations, columns = indexed(pairs, np.zeros(2, bool), PLAIN)
+    assert len(conversations) == 3
+    chosen, rejected = columns["plain/chosen"], columns["plain/rejected"]
     assert chosen.tolist() == rejected.tolist()[::-1]
+
+
+def test_a_column_is_there_for_every_view_even_if_no_pair_needs_it(make_pair: MakePair) -> None:
+    _, columns = indexed([make_pair("a")], np.zeros(1, bool), ViewsConfig())
+    assert sorted(columns) == [
+        f"{view}/{role}" for view in ("ctx", "plain") for role in ("chosen", "prompt", "rejected")
+    ]
+    assert columns["ctx/chosen"].tolist() == [NO_ROW]
 
 
 def test_training_rows_need_stage_one_views_only(pairs: list[PreferencePair]) -> None:
@@ -201,3 +265,15 @@ def test_no_prompt_conversation_holds_a_response(pairs: list[PreferencePair]) ->
         for row in found:
             for name, conversation in row.items():
                 assert (conversation.response is None) == name.endswith("/prompt")
+
+
+def test_a_prompt_and_its_responses_are_one_group_and_a_wish_makes_another() -> None:
+    """Sequences of a group are packed together: they share the prefix that costs most."""
+    plain = [Conversation(A), Conversation(A, "x"), Conversation(A, "y", rival="x")]
+    wished = [Conversation(A, wish="w"), Conversation(A, "x", wish="w")]
+    other = [Conversation((Message("user", "b"),)), Conversation(A, wish="w", form="bare")]
+    groups = [prompt_group(conversation) for conversation in [*plain, *wished, *other]]
+    assert groups[:3] == [groups[0]] * 3
+    assert groups[3] == groups[4]
+    assert len(set(groups)) == 4
+    assert all(0 <= group < 2**64 for group in groups)

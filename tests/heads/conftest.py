@@ -16,8 +16,8 @@ import pytest
 
 from micro_rm.cache.pairs import NO_ROW, TEXT_COLUMNS, PairTable, write_pairs
 from micro_rm.cache.reader import FeatureStore
-from micro_rm.cache.schema import Identity, sequence_key
-from micro_rm.cache.writer import StoreWriter
+from micro_rm.cache.schema import KEY_DTYPE, Identity, sequence_key
+from micro_rm.cache.writer import adopt_shards, open_manifest, shard_path, write_shard
 from micro_rm.configs.baselines import BaselinesConfig
 from micro_rm.configs.schema import AdaptConfig, BackboneConfig, Config, DataConfig, TrainConfig
 from micro_rm.heads.features import Features
@@ -154,11 +154,11 @@ def _write_vectors(
         dtype="float32",
         max_length=64,
     )
-    with StoreWriter(
-        store, identity, WIDTH, job="tests", shard_rows=256, seal_seconds=60
-    ) as writer:
-        for part in np.array_split(order, 8):
-            writer.add([sequence_key([int(place)]) for place in part], stacked[part])
+    manifest = open_manifest(store, identity, WIDTH)
+    keys = np.array([sequence_key([place]) for place in range(len(stacked))], KEY_DTYPE)
+    for number, part in enumerate(np.array_split(order, 3)):
+        write_shard(shard_path(store, number), identity, "tests", keys[part], stacked[part])
+    adopt_shards(store, manifest)
     rows, start = {}, 0
     for key, places in wanted.items():
         rows[key] = np.full(len(vectors[key]), NO_ROW, np.int64)

@@ -15,11 +15,25 @@ from hypothesis.extra import numpy as hnp
 
 from micro_rm.cache.pairs import PairTable, read_pairs, write_pairs
 from micro_rm.cache.reader import FeatureStore
-from micro_rm.cache.schema import Identity, StoreError, file_checksum, sequence_key
-from micro_rm.cache.writer import StoreWriter
+from micro_rm.cache.schema import (
+    KEY_DTYPE,
+    Identity,
+    StoreError,
+    file_checksum,
+    sequence_key,
+)
+from micro_rm.cache.writer import adopt_shards, open_manifest, shard_path, write_shard
 from micro_rm.configs.schema import Config, DataConfig, TrainConfig
 from micro_rm.heads.features import Features, Scaler
 from micro_rm.heads.workbench import Workbench
+
+
+def write_store(path: Path, identity: Identity, places: np.ndarray, vectors: np.ndarray) -> None:
+    """A store of one shard."""
+    keys = np.array([sequence_key([int(place)]) for place in places], KEY_DTYPE)
+    manifest = open_manifest(path, identity, vectors.shape[1])
+    write_shard(shard_path(path, 0), identity, "", keys, vectors)
+    adopt_shards(path, manifest)
 
 
 @pytest.fixture
@@ -71,10 +85,7 @@ def test_shuffling_the_rows_of_the_store_changes_no_array(
     """G-D5: vectors are found through the pair table, not by their place in a shard."""
     store = features.store
     order = np.random.default_rng(0).permutation(len(store))
-    with StoreWriter(
-        tmp_path, store.manifest.identity, store.width, job="", shard_rows=10**6, seal_seconds=60
-    ) as writer:
-        writer.add([sequence_key([int(place)]) for place in order], store.vectors(order))
+    write_store(tmp_path, store.manifest.identity, order, store.vectors(order))
     place_of = np.empty(len(store), np.int64)
     place_of[order] = np.arange(len(store))
     moved = {key: np.where(rows < 0, rows, place_of[rows]) for key, rows in tiny.table.rows.items()}
@@ -93,8 +104,7 @@ def test_16_bit_vectors_are_subtracted_in_float32(tmp_path: Path) -> None:
 
     identity = Identity("", "", "", "", "", "", "", "", "", dtype="bfloat16", max_length=8)
     vectors = np.array([[256.0], [1.0078125]], np.float32).astype(ml_dtypes.bfloat16)
-    with StoreWriter(tmp_path, identity, 1, job="", shard_rows=9, seal_seconds=60) as writer:
-        writer.add([sequence_key([0]), sequence_key([1])], vectors)
+    write_store(tmp_path, identity, np.arange(2), vectors)
     rows = {f"plain/{role}": np.array([row]) for role, row in (("chosen", 0), ("rejected", 1))}
     rows["plain/prompt"] = np.array([0])
     table: Any = replace(_empty_table(), rows=rows)

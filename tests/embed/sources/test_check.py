@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from micro_rm.embed.sources.check import prompt_overlap, require_both_splits, summarise
-from micro_rm.embed.sources.collection import Collection
+from micro_rm.embed.sources import PairSource
+from micro_rm.embed.sources.check import Tally, summarise
+from micro_rm.embed.sources.facts import Repetitions, WordCounts
 from micro_rm.embed.sources.pair import (
     SAME_TEXT,
     DataError,
@@ -18,9 +21,17 @@ from micro_rm.embed.sources.pair import (
 )
 
 MakePair = Callable[..., PreferencePair]
+SourceOf = Callable[..., PairSource]
 
 
-def test_counts_of_a_small_data_set(make_pair: MakePair) -> None:
+def tally(pairs: Iterable[PreferencePair]) -> Tally:
+    found = Tally()
+    for pair in pairs:
+        found.add(pair)
+    return found
+
+
+def test_counts_of_a_small_data_set(make_pair: MakePair, source_of: SourceOf) -> None:
     pairs = [
         make_pair("one two", "a b c", "d", attribute="brief", context="w", user="ann"),
         make_pair("one two", "d", "a b c", attribute="long", user="bob"),
@@ -29,7 +40,8 @@ def test_counts_of_a_small_data_set(make_pair: MakePair) -> None:
         make_pair("one two", "x", "y", split="test"),
     ]
     refusals = [Refusal(4, "chosen", "bad", "rows.jsonl"), Refusal(5, "rejected", SAME_TEXT)]
-    found = summarise(Collection(pairs, refusals, 7, Counter(brief=2, even=1), unanimous=3))
+    ties = Counter(brief=2, even=1)
+    found = summarise(source_of(pairs, refusals=refusals, rows=7, ties=ties, unanimous=3))
     assert (found["rows"], found["pairs"], found["refused"]) == (7, 5, 2)
     assert (found["unanimous"], found["chosen_equals_rejected"]) == (3, 1)
     assert found["splits"] == {
@@ -66,57 +78,79 @@ def test_counts_of_a_small_data_set(make_pair: MakePair) -> None:
         ("no pair has a context", 1),
     ],
 )
-def test_warnings_say_what_is_wrong(words: str, test_rows: int, make_pair: MakePair) -> None:
+def test_warnings_say_what_is_wrong(
+    words: str, test_rows: int, make_pair: MakePair, source_of: SourceOf
+) -> None:
     pairs = [
         make_pair("p", attribute="brief"),
         make_pair("p", attribute="brief"),
         make_pair("q", attribute="long"),
     ]
     pairs += [make_pair("p", f"c{n}", attribute="brief", split="test") for n in range(test_rows)]
-    assert any(words in warning for warning in summarise(Collection(pairs))["warnings"])
+    assert any(words in warning for warning in summarise(source_of(pairs))["warnings"])
 
 
 def test_attributes_without_a_context_are_named_where_others_have_one(
-    make_pair: MakePair,
+    make_pair: MakePair, source_of: SourceOf
 ) -> None:
     pairs = [make_pair("p", attribute="brief", context="w"), make_pair("p", attribute="long")]
     assert any(
         "no pair of long has a context" in warning
-        for warning in summarise(Collection(pairs))["warnings"]
+        for warning in summarise(source_of(pairs))["warnings"]
     )
 
 
-def test_a_clean_data_set_has_no_warnings(make_pair: MakePair) -> None:
+def test_a_clean_data_set_has_no_warnings(make_pair: MakePair, source_of: SourceOf) -> None:
     pairs = [
         make_pair(f"{split} {place}", attribute="brief", context="w", split=split)
         for split in ("train", "test")
         for place in range(30)
     ]
-    assert summarise(Collection(pairs))["warnings"] == []
+    assert summarise(source_of(pairs))["warnings"] == []
 
 
 def test_the_percentiles_of_nothing_are_empty() -> None:
-    found = summarise(Collection())
-    assert found["words"] == {"prompt": {}, "chosen": {}, "rejected": {}}
-    assert found["pairs"] == 0
+    assert WordCounts().percentiles() == {"prompt": {}, "chosen": {}, "rejected": {}}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("pq"), st.sampled_from(["uv", "vu", "uw"]), st.booleans()),
+        max_size=12,
+    )
+)
+def test_duplicates_and_contradictions_are_those_that_comparing_all_pairs_finds(
+    make_pair: MakePair, content: list[tuple[str, str, bool]]
+) -> None:
+    """Counted one by one and from digests, in any order."""
+    pairs = [make_pair(prompt, *texts, attribute=str(late)) for prompt, texts, late in content]
+    found = Repetitions()
+    for pair in pairs:
+        found.add(pair)
+    seen = {(pair.prompt, pair.chosen, pair.rejected) for pair in pairs}
+    assert found.contradictions == sum((p.prompt, p.rejected, p.chosen) in seen for p in pairs)
+    assert found.duplicates == len(pairs) - len({pair.pair_id for pair in pairs})
 
 
 def test_overlap_is_about_whole_prompts(make_pair: MakePair) -> None:
     """G-D3."""
     longer = (Message("user", "p"), Message("assistant", "x"), Message("user", "q"))
     pairs = [make_pair("p"), make_pair(longer, split="test"), make_pair("q", split="test")]
-    assert prompt_overlap(pairs) == 0
-    assert prompt_overlap([*pairs, make_pair("p", "other", split="test")]) == 1
+    assert tally(pairs).prompt_overlap == 0
+    assert tally([*pairs, make_pair("p", "other", split="test")]).prompt_overlap == 1
 
 
 def test_attributes_that_nothing_would_score_are_refused(make_pair: MakePair) -> None:
     train = [make_pair(f"p{n}", attribute="brief") for n in range(3)]
     test = make_pair("q", attribute="brief", split="test")
-    require_both_splits([*train, test])
-    require_both_splits([*train, test, make_pair("q", attribute="only tested", split="test")])
+    tally([*train, test]).require_both_splits()
+    tally(
+        [*train, test, make_pair("q", attribute="only tested", split="test")]
+    ).require_both_splits()
     with pytest.raises(DataError, match=r"all 1 pairs are test rows.*--data\.train"):
-        require_both_splits([test])
+        tally([test]).require_both_splits()
     with pytest.raises(DataError, match=r"no test rows for attribute brief \(3 training rows\)"):
-        require_both_splits(train)
+        tally(train).require_both_splits()
     with pytest.raises(DataError, match=r"\(none\) \(1 training rows\).*data\.test_fraction"):
-        require_both_splits([*train, test, make_pair("x")])
+        tally([*train, test, make_pair("x")]).require_both_splits()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from micro_rm.embed.sources.contexts import assign_contexts, read_contexts
+from micro_rm.embed.sources.contexts import read_contexts, with_wish
 from micro_rm.embed.sources.pair import DataError, PreferencePair
 
 MakePair = Callable[..., PreferencePair]
@@ -38,7 +38,7 @@ def write(path: Path, value: Any) -> str:
 
 def test_contexts_are_keyed_by_attribute_and_split(pairs: list[PreferencePair]) -> None:
     """G-D6: a test wording is never given to a training row, nor the other way round."""
-    found = assign_contexts(pairs, WISHES)
+    found = [with_wish(pair, WISHES) for pair in pairs]
     seen = {(pair.attribute, pair.split, pair.context) for pair in found}
     assert seen == {
         (name, split, text)
@@ -49,7 +49,7 @@ def test_contexts_are_keyed_by_attribute_and_split(pairs: list[PreferencePair]) 
 
 
 def test_wordings_are_used_about_equally_often(pairs: list[PreferencePair]) -> None:
-    found = assign_contexts(pairs, WISHES)
+    found = [with_wish(pair, WISHES) for pair in pairs]
     counts = Counter(pair.context for pair in found if pair.context in WISHES["brief"]["train"])
     assert min(counts.values()) >= 8
 
@@ -57,8 +57,8 @@ def test_wordings_are_used_about_equally_often(pairs: list[PreferencePair]) -> N
 def test_the_wording_of_a_pair_survives_reordering(pairs: list[PreferencePair]) -> None:
     """G-D5."""
     shuffled = random.Random(1).sample(pairs, len(pairs))
-    first = {pair.pair_id for pair in assign_contexts(pairs, WISHES)}
-    second = {pair.pair_id for pair in assign_contexts(shuffled, WISHES)}
+    first = {with_wish(pair, WISHES).pair_id for pair in pairs}
+    second = {with_wish(pair, WISHES).pair_id for pair in shuffled}
     assert first == second
 
 
@@ -68,11 +68,12 @@ def test_only_pairs_without_a_context_of_their_own_get_one(make_pair: MakePair) 
         make_pair(attribute="unheard-of"),
         make_pair(),
     ]
-    assert [pair.context for pair in assign_contexts(pairs, WISHES)] == ["mine", None, None]
+    assert [with_wish(pair, WISHES).context for pair in pairs] == ["mine", None, None]
 
 
 def test_nothing_but_the_context_changes(pairs: list[PreferencePair]) -> None:
-    for before, after in zip(pairs, assign_contexts(pairs, WISHES), strict=True):
+    for before in pairs:
+        after = with_wish(before, WISHES)
         assert (before.prompt, before.chosen, before.rejected, before.row) == (
             after.prompt,
             after.chosen,

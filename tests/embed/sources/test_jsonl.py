@@ -9,21 +9,30 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from micro_rm.configs.schema import ColumnsConfig, ConfigError, DataConfig
-from micro_rm.embed.sources import load_pairs
-from micro_rm.embed.sources.check import prompt_overlap, summarise
-from micro_rm.embed.sources.collection import Collection
+from micro_rm.embed.sources import open_pairs
+from micro_rm.embed.sources.account import Account
+from micro_rm.embed.sources.check import summarise
 from micro_rm.embed.sources.pair import SAME_TEXT, DataError, Message, PreferencePair
 
 Row = dict[str, Any]
 WriteRows = Callable[..., str]
-Load = Callable[..., Collection]
 FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
 GOOD: Row = {"prompt": "a", "chosen": "x", "rejected": "y"}
+
+
+class Found(NamedTuple):
+    """The pairs of one pass and its account."""
+
+    pairs: list[PreferencePair]
+    account: Account
+
+
+Load = Callable[..., Found]
 
 
 def turn(role: str, content: str) -> Row:
@@ -89,20 +98,25 @@ MULTI: dict[str, Row] = {
 }
 
 
+def read_all(config: DataConfig) -> Found:
+    source = open_pairs(config)
+    return Found(list(source), source.account)
+
+
 @pytest.fixture
 def load(tmp_path: Path, write_rows: WriteRows) -> Load:
-    """``load(rows, suffix, test=rows, **settings)``: the collection that a file of rows gives."""
+    """``load(rows, suffix, test=rows, **settings)``: what one pass over a file of rows gives."""
 
     def run(
         rows: list[Row | str],
         suffix: str = ".jsonl",
         test: list[Row | str] | None = None,
         **settings: Any,
-    ) -> Collection:
+    ) -> Found:
         settings["train"] = write_rows(tmp_path / f"train{suffix}", rows)
         if test is not None:
             settings["test"] = write_rows(tmp_path / f"test{suffix}", test)
-        return load_pairs(DataConfig(**settings))
+        return read_all(DataConfig(**settings))
 
     return run
 
@@ -119,7 +133,7 @@ def said(pair: PreferencePair) -> tuple[Any, ...]:
 def test_every_shape_gives_the_same_pair(shape: str, suffix: str, load: Load) -> None:
     found = load([SHAPES[shape]], suffix)
     assert [said(pair) for pair in found.pairs] == [((Message("user", "a"),), "x", "y")]
-    assert (found.rows, found.refusals) == (1, [])
+    assert (found.account.rows, found.account.refusals) == (1, [])
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -180,8 +194,8 @@ def test_ratings_become_pairs_per_attribute(suffix: str, load: Load) -> None:
         ("help", "w", "z", 1.0, 3),
         ("brief", "z", "w", 1.0, 3),
     ]
-    assert found.ties == {"brief": 1}
-    assert (found.rows, found.refusals) == (4, [])
+    assert found.account.ties == {"brief": 1}
+    assert (found.account.rows, found.account.refusals) == (4, [])
 
 
 def test_pairing_all_compares_every_two_responses(load: Load) -> None:
@@ -204,11 +218,11 @@ def test_only_the_attributes_asked_for_are_used(load: Load) -> None:
     labelled: list[Row | str] = [GOOD | {"attribute": name} for name in ("brief", "long", None)]
     found = load(labelled, attributes=["long"])
     assert [pair.attribute for pair in found.pairs] == ["long"]
-    assert [(item.row, item.field) for item in found.refusals] == [
+    assert [(item.row, item.field) for item in found.account.refusals] == [
         (1, "attribute"),
         (3, "attribute"),
     ]
-    assert "'brief' is not listed in data.attributes" in found.refusals[0].reason
+    assert "'brief' is not listed in data.attributes" in found.account.refusals[0].reason
 
 
 def test_ratings_without_an_integer_column_are_an_error_with_a_remedy(load: Load) -> None:
@@ -268,19 +282,19 @@ def test_a_malformed_row_is_refused_and_its_neighbours_survive(
 ) -> None:
     found = load([GOOD, bad, GOOD | {"prompt": "b"}], suffix)
     assert [pair.row for pair in found.pairs] == [1, 3]
-    (refusal,) = found.refusals
+    (refusal,) = found.account.refusals
     assert (refusal.row, refusal.field) == (2, field)
     assert reason in refusal.reason
     assert Path(refusal.file).name == f"train{suffix}"
-    assert found.rows == 3
+    assert found.account.rows == 3
 
 
 def test_all_kinds_of_malformed_rows_at_once(load: Load) -> None:
     """G-F8: rows = pairs + refusals."""
     rows = [item for bad, _, _ in BAD for item in (GOOD, bad)]
     found = load(rows)
-    assert len(found.pairs) == len(found.refusals) == len(BAD)
-    assert {item.row for item in found.refusals} == set(range(2, 2 * len(BAD) + 1, 2))
+    assert len(found.pairs) == len(found.account.refusals) == len(BAD)
+    assert {item.row for item in found.account.refusals} == set(range(2, 2 * len(BAD) + 1, 2))
 
 
 @pytest.mark.parametrize(
@@ -304,9 +318,12 @@ def test_a_wrong_rating_is_refused_and_other_rows_survive(
     rows[2] = {"prompt": "p1", "response": "r2", "help": value, "brief": 1}
     found = load(rows, attributes=["help", "brief"])
     assert [pair.row for pair in found.pairs] == [1, 1, 5, 5]
-    assert [(item.row, item.field) for item in found.refusals] == [(3, "help"), (4, "response")]
-    assert found.refusals[0].reason == reason
-    assert found.rows == 6
+    assert [(item.row, item.field) for item in found.account.refusals] == [
+        (3, "help"),
+        (4, "response"),
+    ]
+    assert found.account.refusals[0].reason == reason
+    assert found.account.rows == 6
 
 
 def test_a_missing_rating_costs_only_its_own_attribute(load: Load) -> None:
@@ -316,7 +333,7 @@ def test_a_missing_rating_costs_only_its_own_attribute(load: Load) -> None:
     ]
     found = load(rows)
     assert [pair.attribute for pair in found.pairs] == ["help"]
-    assert found.refusals == []
+    assert found.account.refusals == []
 
 
 def test_a_rated_row_needs_its_own_prompt(load: Load) -> None:
@@ -326,7 +343,7 @@ def test_a_rated_row_needs_its_own_prompt(load: Load) -> None:
         {"prompt": "a", "response": "y", "help": 2},
     ]
     found = load(rows)
-    assert [(item.row, item.field) for item in found.refusals] == [(1, "prompt")]
+    assert [(item.row, item.field) for item in found.account.refusals] == [(1, "prompt")]
     assert len(found.pairs) == 1
 
 
@@ -351,7 +368,7 @@ def test_a_file_without_a_good_row_is_an_error_with_the_first_reasons(load: Load
 
 def test_no_training_file_is_an_error_with_a_remedy() -> None:
     with pytest.raises(DataError, match=r"data\.train: no training file; .*--data\.train FILE"):
-        load_pairs(DataConfig())
+        open_pairs(DataConfig())
 
 
 @pytest.mark.parametrize("side", ["train", "test"])
@@ -360,19 +377,23 @@ def test_a_missing_file_is_named(side: str, tmp_path: Path, write_rows: WriteRow
         train=write_rows(tmp_path / "a.jsonl", [GOOD]), test=str(tmp_path / "a.jsonl")
     )
     with pytest.raises(DataError, match=r"nowhere\.jsonl: no such file"):
-        load_pairs(replace(config, **{side: str(tmp_path / "nowhere.jsonl")}))
+        open_pairs(replace(config, **{side: str(tmp_path / "nowhere.jsonl")}))
 
 
 def test_an_unknown_source_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"data\.source: expected one of jsonl.*found 'csv'"):
-        load_pairs(DataConfig(source="csv"))
+        open_pairs(DataConfig(source="csv"))
 
 
 # Splits, ids, contexts
 
 
-def prompts_of(found: Collection, split: str) -> set[str]:
+def prompts_of(found: Found, split: str) -> set[str]:
     return {pair.prompt_id for pair in found.pairs if pair.split == split}
+
+
+def overlap(found: Found) -> int:
+    return len(prompts_of(found, "train") & prompts_of(found, "test"))
 
 
 def many(number: int = 400) -> list[Row | str]:
@@ -390,7 +411,7 @@ def many(number: int = 400) -> list[Row | str]:
 def test_no_prompt_is_in_both_splits_when_split_by_prompt(load: Load) -> None:
     """G-D3."""
     found = load(many(), test_fraction=0.3)
-    assert prompt_overlap(found.pairs) == 0
+    assert overlap(found) == 0
     assert 15 <= len(prompts_of(found, "test")) <= 45
     assert len(prompts_of(found, "train")) + len(prompts_of(found, "test")) == 100
 
@@ -402,7 +423,7 @@ def test_rated_responses_are_split_by_prompt_too(load: Load) -> None:
         for place in range(200)
     ]
     found = load(rows, test_fraction=0.5)
-    assert (prompt_overlap(found.pairs), found.refusals) == (0, [])
+    assert (overlap(found), found.account.refusals) == (0, [])
     assert 30 <= len(prompts_of(found, "test")) <= 70
 
 
@@ -423,7 +444,7 @@ def test_a_split_column_is_followed(load: Load) -> None:
     rows: list[Row | str] = [GOOD | {"split": "train"}, GOOD | {"split": "test", "chosen": "z"}]
     found = load(rows)
     assert [pair.split for pair in found.pairs] == ["train", "test"]
-    assert prompt_overlap(found.pairs) == 1
+    assert overlap(found) == 1
 
 
 def test_a_test_file_decides_the_split(load: Load) -> None:
@@ -478,7 +499,7 @@ def test_the_unanimity_filter_is_a_setting(load: Load) -> None:
     plain, filtered = load(train, test=test), load(train, test=test, drop_unanimous=True)
     assert [pair.prompt[0].content for pair in plain.pairs] == ["a", "a", "b", "b", "c", "c"]
     assert [pair.prompt[0].content for pair in filtered.pairs] == ["b", "b", "c", "c"]
-    assert (plain.unanimous, filtered.unanimous) == (0, 1)
+    assert (plain.account.unanimous, filtered.account.unanimous) == (0, 1)
 
 
 # Real data, when they lie beside the repository
@@ -501,11 +522,12 @@ def test_alpaca_styles_has_every_pair_with_both_labels(data: Path) -> None:
         test=str(base / "test.jsonl.gz"),
         contexts=str(base / "contexts.json"),
     )
-    found = load_pairs(config)
+    source = open_pairs(config)
+    found = Found(list(source), source.account)
     assert Counter(pair.split for pair in found.pairs) == {"train": 4138, "test": 1058}
-    assert found.rows == 2420
-    assert all(refusal.reason.startswith(SAME_TEXT) for refusal in found.refusals)
-    summary = summarise(found)
+    assert found.account.rows == 2420
+    assert all(refusal.reason.startswith(SAME_TEXT) for refusal in found.account.refusals)
+    summary = summarise(source)
     assert summary["contradictions"] == len(found.pairs)
     assert (summary["prompt_overlap"], summary["duplicates"]) == (0, 0)
     assert summary["splits"]["train"]["prompts"] <= 485
@@ -522,7 +544,7 @@ def test_alpaca_styles_has_every_pair_with_both_labels(data: Path) -> None:
 
 def test_longer_responses_are_chosen_where_detail_is_wanted(data: Path) -> None:
     """G-D6: the polarity of ratings and wishes."""
-    found = load_pairs(DataConfig(train=str(data / "alpaca_styles" / "test.jsonl.gz")))
+    found = read_all(DataConfig(train=str(data / "alpaca_styles" / "test.jsonl.gz")))
     longer = {
         name: [
             len(pair.chosen.split()) > len(pair.rejected.split())
@@ -539,12 +561,12 @@ def test_hh_rlhf_loads_every_turn_and_accounts_for_every_row(data: Path) -> None
     """G-D7, G-F8."""
     file = data / "hh_rlhf_relabelled" / "both.jsonl.gz"
     columns = ColumnsConfig(attribute="objective")
-    found = load_pairs(DataConfig(train=str(file), columns=columns))
-    assert found.rows == 4043 == len(found.pairs) + len(found.refusals)
+    found = read_all(DataConfig(train=str(file), columns=columns))
+    assert found.account.rows == 4043 == len(found.pairs) + len(found.account.refusals)
     assert len(found.pairs) > 3900
     assert {pair.attribute for pair in found.pairs} == {"helpful", "harmless"}
     assert sum(len(pair.prompt) >= 3 for pair in found.pairs) > 1000
-    assert prompt_overlap(found.pairs) == 0
+    assert overlap(found) == 0
     for pair in found.pairs:
         assert pair.prompt[-1].role == "user"
         assert len(pair.prompt) % 2 == 1

@@ -6,22 +6,18 @@ import math
 import random
 from collections import Counter
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micro_rm.configs.schema import DataConfig
-from micro_rm.embed.sources.collection import Collection
+from micro_rm.embed.sources.account import Account
+from micro_rm.embed.sources.columns import rating_columns
 from micro_rm.embed.sources.conversation import RowError
-from micro_rm.embed.sources.pair import SAME_TEXT, Message
-from micro_rm.embed.sources.ratings import (
-    RatedResponse,
-    pairs_from_ratings,
-    parse_ratings,
-    rating_columns,
-)
+from micro_rm.embed.sources.pair import SAME_TEXT, Message, PreferencePair
+from micro_rm.embed.sources.ratings import Comparison, RatedResponse, parse_ratings
 
 NAMES = ("help", "brief")
 
@@ -38,15 +34,25 @@ def rated(row: int, prompt: str, response: str, **fields: Any) -> RatedResponse:
     )
 
 
+class Found(NamedTuple):
+    """The pairs of a comparison and its account."""
+
+    pairs: list[PreferencePair]
+    account: Account
+
+
 def collect(
     rows: list[RatedResponse],
     pairing: Literal["adjacent", "all"] = "adjacent",
     *,
     drop_unanimous: bool = False,
-) -> Collection:
-    found = Collection()
+) -> Found:
+    found = Found([], Account())
     config = DataConfig(source="src", pairing=pairing, drop_unanimous=drop_unanimous)
-    pairs_from_ratings(rows, NAMES, config, found)
+    comparison = Comparison(NAMES, config, found.account)
+    for row in rows:
+        found.pairs.extend(comparison.add(row))
+    found.pairs.extend(comparison.finish())
     return found
 
 
@@ -58,7 +64,11 @@ def test_the_better_rated_response_is_chosen_under_each_attribute() -> None:
         ("brief", "y", "x", 3.0),
     ]
     assert {(p.source, p.split, p.row) for p in found.pairs} == {("src", "train", 1)}
-    assert (found.refusals, found.ties, found.unanimous) == ([], Counter(), 0)
+    assert (found.account.refusals, found.account.ties, found.account.unanimous) == (
+        [],
+        Counter(),
+        0,
+    )
 
 
 def test_ties_are_dropped_and_counted_per_attribute() -> None:
@@ -72,14 +82,14 @@ def test_ties_are_dropped_and_counted_per_attribute() -> None:
         ]
     )
     assert [(pair.attribute, pair.chosen) for pair in found.pairs] == [("brief", "y")]
-    assert found.ties == {"help": 2, "brief": 1}
-    assert found.refusals == []
+    assert found.account.ties == {"help": 2, "brief": 1}
+    assert found.account.refusals == []
 
 
 def test_adjacent_rows_are_compared_two_by_two() -> None:
     found = collect([rated(n, "p", f"r{n}", help=n) for n in range(1, 5)])
     assert [(pair.rejected, pair.chosen) for pair in found.pairs] == [("r1", "r2"), ("r3", "r4")]
-    assert found.refusals == []
+    assert found.account.refusals == []
 
 
 def test_all_responses_of_a_prompt_are_compared_wherever_they_stand() -> None:
@@ -94,8 +104,8 @@ def test_all_responses_of_a_prompt_are_compared_wherever_they_stand() -> None:
         ("r3", "r5"),
         ("r2", "r4"),
     }
-    assert found.refusals == []
-    assert [refusal.row for refusal in collect(rows).refusals] == [1, 2, 3, 4, 5]
+    assert found.account.refusals == []
+    assert [refusal.row for refusal in collect(rows).account.refusals] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("pairing", ["adjacent", "all"])
@@ -103,15 +113,15 @@ def test_a_response_without_partner_is_refused(pairing: Literal["adjacent", "all
     rows = [rated(n, prompt, f"r{n}", help=n) for n, prompt in enumerate("ppq", start=1)]
     found = collect(rows, pairing)
     assert len(found.pairs) == 1
-    (refusal,) = found.refusals
+    (refusal,) = found.account.refusals
     assert (refusal.row, refusal.field, refusal.file) == (3, "response", "rows.jsonl")
     assert "no second response" in refusal.reason
 
 
 def test_equal_responses_are_no_pair() -> None:
     found = collect([rated(1, "p", "x", help=1), rated(2, "p", "x", help=2)])
-    assert (found.pairs, found.ties) == ([], Counter())
-    (refusal,) = found.refusals
+    assert (found.pairs, found.account.ties) == ([], Counter())
+    (refusal,) = found.account.refusals
     assert (refusal.row, refusal.reason) == (2, f"{SAME_TEXT} (row 1)")
 
 
@@ -120,7 +130,7 @@ def test_splits_are_never_mixed(pairing: Literal["adjacent", "all"]) -> None:
     rows = [rated(1, "p", "x", help=1), rated(2, "p", "y", help=2, split="test")]
     found = collect(rows, pairing)
     assert found.pairs == []
-    assert len(found.refusals) == 2
+    assert len(found.account.refusals) == 2
 
 
 @pytest.mark.parametrize("field", ["user", "context"])
@@ -138,7 +148,7 @@ def test_a_label_is_kept_only_if_both_rows_agree(
 def test_a_missing_rating_costs_only_its_own_attribute() -> None:
     found = collect([rated(1, "p", "x", help=1, brief=1), rated(2, "p", "y", brief=2)])
     assert [pair.attribute for pair in found.pairs] == ["brief"]
-    assert (found.refusals, found.ties) == ([], Counter())
+    assert (found.account.refusals, found.account.ties) == ([], Counter())
 
 
 def test_every_pair_carries_all_ratings_of_both_responses_chosen_first() -> None:
@@ -187,10 +197,10 @@ def test_the_unanimity_filter_drops_whole_response_pairs_from_training_only(
     ]
     kept, filtered = collect(rows), collect(rows, drop_unanimous=True)
     dropped = unanimous and split == "train"
-    assert filtered.unanimous == dropped
+    assert filtered.account.unanimous == dropped
     assert filtered.pairs == ([] if dropped else kept.pairs)
-    assert filtered.ties == kept.ties
-    assert kept.unanimous == 0
+    assert filtered.account.ties == kept.account.ties
+    assert kept.account.unanimous == 0
 
 
 def test_a_pair_that_lacks_a_rating_is_never_unanimous() -> None:
@@ -242,6 +252,34 @@ def test_a_row_number_is_no_rating(number: int, expected: tuple[str, ...]) -> No
     assert rating_columns(rows, set()) == expected
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["help", "id", "known"]),
+            st.none() | st.integers(-4, 9) | st.booleans() | st.floats() | st.sampled_from("xy"),
+        ),
+        max_size=14,
+    )
+    | st.lists(st.fixed_dictionaries({"help": st.integers(0, 30), "id": st.integers()}))
+)
+def test_columns_seen_row_by_row_are_those_that_a_look_at_all_values_finds(
+    rows: list[dict[str, Any]],
+) -> None:
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "known" and value is not None:
+                values.setdefault(name, []).append(value)
+    expected = tuple(
+        name
+        for name, column in values.items()
+        if all(type(value) is int for value in column)
+        and (len(column) < 10 or len(set(column)) < len(column))
+    )
+    assert rating_columns(iter(rows), {"known"}) == expected
+
+
 RATED = st.lists(
     st.tuples(
         st.sampled_from("pqr"), st.sampled_from("uvwxyz"), st.integers(0, 2), st.integers(0, 2)
@@ -261,16 +299,18 @@ def test_every_comparison_is_a_pair_a_tie_or_a_refusal(
         for number, (prompt, response, a, b) in enumerate(content)
     ]
     found = collect(rows, pairing)
-    equal = [refusal for refusal in found.refusals if refusal.reason.startswith(SAME_TEXT)]
-    alone = [refusal for refusal in found.refusals if refusal.reason.startswith("no second")]
-    assert len(equal) + len(alone) == len(found.refusals)
+    equal = [refusal for refusal in found.account.refusals if refusal.reason.startswith(SAME_TEXT)]
+    alone = [
+        refusal for refusal in found.account.refusals if refusal.reason.startswith("no second")
+    ]
+    assert len(equal) + len(alone) == len(found.account.refusals)
     if pairing == "all":
         sizes = Counter(prompt for prompt, *_ in content)
         compared = sum(len(list(combinations(range(size), 2))) for size in sizes.values())
         assert len(alone) == sum(size == 1 for size in sizes.values())
     else:
         compared = (len(rows) - len(alone)) // 2
-    assert len(found.pairs) + found.ties.total() == 2 * (compared - len(equal))
+    assert len(found.pairs) + found.account.ties.total() == 2 * (compared - len(equal))
     assert all(pair.margin is not None and pair.margin > 0 for pair in found.pairs)
 
 
@@ -289,4 +329,4 @@ def test_comparing_all_does_not_depend_on_the_order_of_the_rows(
     assert Counter(pair.pair_id for pair in first.pairs) == Counter(
         pair.pair_id for pair in second.pairs
     )
-    assert first.ties == second.ties
+    assert first.account.ties == second.account.ties

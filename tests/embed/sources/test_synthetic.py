@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from micro_rm.configs.schema import DataConfig, SyntheticConfig
-from micro_rm.embed.sources import load_pairs
+from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import PreferencePair
 from micro_rm.embed.sources.synthetic import RATERS, WISHES, generate
 
@@ -85,7 +85,9 @@ def test_noise_swaps_labels_and_changes_no_text(pairs: list[PreferencePair]) -> 
 def test_the_source_follows_its_settings() -> None:
     settings = SyntheticConfig(prompts=24, seed=3)
     config = DataConfig(source="synthetic", synthetic=settings, test_fraction=0.5)
-    collection = load_pairs(config)
-    prompts = {pair.prompt for pair in collection.pairs}
-    held_out = {pair.prompt for pair in collection.pairs if pair.split == "test"}
+    source = open_pairs(config)
+    pairs = list(source)
+    prompts = {pair.prompt for pair in pairs}
+    held_out = {pair.prompt for pair in pairs if pair.split == "test"}
     assert len(prompts) == 24 and len(held_out) == 12
+    assert source.account.rows == source.account.pairs == len(pairs)

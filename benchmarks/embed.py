@@ -1,0 +1,428 @@
+"""The embedding pass beside the loops that people use, on the same token ids in one process.
+
+    python benchmarks/embed.py [--shape e1|helpsteer2|hh] [--pairs N] [--rounds 5] [--json]
+    python benchmarks/embed.py --device cuda --pairs 2048      the Llama-3.2-3B shape in bfloat16
+
+Peers, all with transformers' own attention:
+    loop3, loop2   batch 1 per row, with all hidden states: prompt, chosen and rejected, or the
+                   prompt read from the chosen pass (a)
+    collate        8 rows in arrival order, right-padded, all hidden states kept (b)
+    encode         sentence-transformers on the three lists of texts (c)
+    sorted3        de-duplicated, sorted by length, right-padded without a mask, the prompt as a
+                   third pass (d3)
+    sorted2        the same with the prompt read from the chosen pass (d2)
+Ours packs the distinct sequences and embeds the bins. Weights and ids are random, lengths are
+lognormal; each pair is in ``--copies`` rows on average (2.31 attributes per pair in HelpSteer2).
+Every way must first give the vectors of separate unpadded passes. Peers take turns with ours in
+every round. ``tokens`` is the ratio of computed tokens that the lengths imply, padding included;
+``ratio`` is measured seconds over ours. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from micro_rm.configs.schema import BackboneConfig
+from micro_rm.embed.backbone import TorchBackbone
+from micro_rm.embed.speed import Work, matrix_peak, useful_flops
+
+# Mean tokens of prompt, chosen and rejected, and rows per pair.
+SHAPES = {
+    "e1": (120, 60, 60, 2.31),
+    "helpsteer2": (200, 340, 340, 2.31),
+    "hh": (140, 50, 50, 1.0),
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "cpu": {
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 4096,
+    },
+    "cuda": {
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+    },
+}
+ROW_TOKENS = {"cpu": 4096, "cuda": 32768}
+COLLATE_ROWS = 8
+ENCODE_ROWS = 32
+FIRST_WORD = 4  # ids below are special
+TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
+Vectors = dict[bytes, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a preference file: three token sequences, the prompt in front of both others."""
+
+    prompt: np.ndarray
+    chosen: np.ndarray
+    rejected: np.ndarray
+
+    @property
+    def sequences(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All three."""
+        return self.prompt, self.chosen, self.rejected
+
+
+def make_rows(shape: str, pairs: int, vocabulary: int, copies: float | None) -> list[Row]:
+    """Pairs of random ids, repeated as often as attributes rate them, in random order."""
+    means, repeat = SHAPES[shape][:3], SHAPES[shape][3] if copies is None else copies
+    random = np.random.default_rng(0)
+
+    def ids(mean: int) -> np.ndarray:
+        size = max(4, int(random.lognormal(np.log(mean) - 0.125, 0.5)))
+        return random.integers(FIRST_WORD, vocabulary, size).astype(np.int32)
+
+    rows = []
+    for _ in range(pairs):
+        prompt = ids(means[0])
+        row = Row(prompt, *(np.concatenate([prompt, ids(mean)]) for mean in means[1:]))
+        rows += [row] * (int(repeat) + int(random.random() < repeat % 1))
+    return [rows[place] for place in random.permutation(len(rows))]
+
+
+class Peers:
+    """The loops of others over one transformers model."""
+
+    def __init__(self, directory: Path, device: torch.device, dtype: torch.dtype) -> None:
+        from transformers import AutoModel
+
+        self.model = AutoModel.from_pretrained(directory, dtype=dtype).eval().to(device)
+        self.row_tokens = ROW_TOKENS[device.type]
+        self.directory = directory
+        self.encoder: Any = None
+
+    @torch.inference_mode()
+    def loop(self, rows: Sequence[Row], passes: int) -> Vectors:
+        """(a) One sequence per forward pass, for every row anew."""
+        found: Vectors = {}
+        for row in rows:
+            for ids in row.sequences[3 - passes :]:
+                tensor = torch.from_numpy(ids.astype(np.int64))[None].to(self.model.device)
+                out = self.model(
+                    input_ids=tensor,
+                    attention_mask=torch.ones_like(tensor),
+                    output_hidden_states=True,
+                )
+                states = out.hidden_states[-1][0]
+                found[ids.tobytes()] = _to_host(states[-1])
+                if passes == 2 and ids is row.chosen:
+                    found[row.prompt.tobytes()] = _to_host(states[len(row.prompt) - 1])
+        return found
+
+    @torch.inference_mode()
+    def collate(self, rows: Sequence[Row]) -> Vectors:
+        """(b) Batches of rows as they come, padded, the prompt read from the chosen sequence."""
+        found: Vectors = {}
+        for start in range(0, len(rows), COLLATE_ROWS):
+            batch = rows[start : start + COLLATE_ROWS]
+            sequences = [ids for row in batch for ids in row.sequences[1:]]
+            padded, mask = self._padded(sequences)
+            out = self.model(
+                input_ids=padded, attention_mask=mask, output_hidden_states=True, use_cache=False
+            )
+            states = out.hidden_states[-1]
+            for place, ids in enumerate(sequences):
+                found[ids.tobytes()] = _to_host(states[place, len(ids) - 1])
+            for place, row in enumerate(batch):
+                found[row.prompt.tobytes()] = _to_host(states[2 * place, len(row.prompt) - 1])
+        return found
+
+    def encode(self, rows: Sequence[Row]) -> Vectors:
+        """(c) sentence-transformers, which tokenises, sorts by length and pads."""
+        if self.encoder is None:
+            self.encoder = _sentence_transformer(self.directory, self.model)
+        found: Vectors = {}
+        for role in range(3):
+            sequences = [row.sequences[role] for row in rows]
+            texts = [" ".join(f"w{number}" for number in ids) for ids in sequences]
+            vectors = self.encoder.encode(
+                texts, batch_size=ENCODE_ROWS, show_progress_bar=False, convert_to_tensor=True
+            )
+            found |= zip((ids.tobytes() for ids in sequences), map(_to_host, vectors), strict=True)
+        return found
+
+    @torch.inference_mode()
+    def sorted(self, rows: Sequence[Row], passes: int) -> Vectors:
+        """(d) Every distinct sequence once, of similar length together."""
+        wanted = {ids.tobytes(): ids for row in rows for ids in row.sequences[3 - passes :]}
+        prompts = {row.chosen.tobytes(): row.prompt for row in rows} if passes == 2 else {}
+        ordered = sorted(wanted.values(), key=len, reverse=True)
+        found: Vectors = {}
+        while ordered:
+            fits = max(1, self.row_tokens // len(ordered[0]))
+            batch, ordered = ordered[:fits], ordered[fits:]
+            padded, _ = self._padded(batch)
+            states = self.model(input_ids=padded, use_cache=False).last_hidden_state
+            for place, ids in enumerate(batch):
+                found[ids.tobytes()] = _to_host(states[place, len(ids) - 1])
+                prompt = prompts.get(ids.tobytes())
+                if prompt is not None:
+                    found[prompt.tobytes()] = _to_host(states[place, len(prompt) - 1])
+        return found
+
+    def _padded(self, sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        padded = np.zeros((len(sequences), max(map(len, sequences))), np.int64)
+        mask = np.zeros_like(padded)
+        for place, ids in enumerate(sequences):
+            padded[place, : len(ids)] = ids
+            mask[place, : len(ids)] = 1
+        device = self.model.device
+        return torch.from_numpy(padded).to(device), torch.from_numpy(mask).to(device)
+
+
+def ours(backbone: TorchBackbone, rows: Sequence[Row]) -> Vectors:
+    """Distinct sequences, packed, one bin ahead of what is read back."""
+    distinct = {ids.tobytes(): ids for row in rows for ids in row.sequences}
+    keys, sequences = list(distinct), list(distinct.values())
+    found: Vectors = {}
+    waiting: list[tuple[tuple[int, ...], Callable[[], np.ndarray]]] = []
+    for made in [*backbone.pack(sequences, backbone.bin_tokens), None]:
+        if made is not None:
+            started = backbone.submit([sequences[place] for place in made.members])
+            waiting.append((made.members, started))
+        if len(waiting) > 1 or made is None:
+            for members, collect in waiting[: 1 if made is not None else None]:
+                found |= zip((keys[place] for place in members), collect(), strict=True)
+            waiting = waiting[1:]
+    return found
+
+
+def token_ratios(backbone: TorchBackbone, rows: Sequence[Row]) -> dict[str, float]:
+    """Tokens that each peer computes, padding included, over the tokens of our bins."""
+    distinct = list({ids.tobytes(): ids for row in rows for ids in row.sequences}.values())
+    mine = sum(made.tokens for made in backbone.pack(distinct, backbone.bin_tokens))
+    lengths = [[len(ids) for ids in row.sequences] for row in rows]
+
+    def in_batches(sizes: list[int], batch: int) -> int:
+        return sum(
+            max(sizes[start : start + batch]) * len(sizes[start : start + batch])
+            for start in range(0, len(sizes), batch)
+        )
+
+    def by_length(passes: int) -> int:
+        wanted = {ids.tobytes(): len(ids) for row in rows for ids in row.sequences[3 - passes :]}
+        sizes, total = sorted(wanted.values(), reverse=True), 0
+        while sizes:
+            fits = max(1, ROW_TOKENS[backbone.device.type] // sizes[0])
+            total += sizes[0] * len(sizes[:fits])
+            sizes = sizes[fits:]
+        return total
+
+    computed = {
+        "loop3": sum(map(sum, lengths)),
+        "loop2": sum(sum(row[1:]) for row in lengths),
+        "collate": in_batches([size for row in lengths for size in row[1:]], 2 * COLLATE_ROWS),
+        "encode": sum(
+            in_batches(sorted((row[role] for row in lengths), reverse=True), ENCODE_ROWS)
+            for role in range(3)
+        ),
+        "sorted3": by_length(3),
+        "sorted2": by_length(2),
+    }
+    return {name: tokens / mine for name, tokens in computed.items()}
+
+
+def save_model(directory: Path, device: str, dtype: torch.dtype) -> int:
+    """Random weights of the device's shape, and a tokenizer for which ``w17`` is id 17."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+
+    shape = MODELS[device]
+    torch.manual_seed(0)
+    torch.set_default_dtype(dtype)
+    with torch.device(device):
+        model = LlamaModel(LlamaConfig(max_position_embeddings=8192, **shape))
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(directory)
+    words = {f"w{number}": number for number in range(shape["vocab_size"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="w0")
+    fast.padding_side = "right"
+    fast.save_pretrained(directory)
+    return shape["vocab_size"]
+
+
+def _sentence_transformer(directory: Path, model: Any) -> Any:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    transformer = Transformer(
+        str(directory), model_kwargs={"dtype": model.dtype}, max_seq_length=8192
+    )
+    pooling = Pooling(model.config.hidden_size, pooling_mode="lasttoken")
+    return SentenceTransformer(modules=[transformer, pooling], device=str(model.device))
+
+
+def _to_host(vector: torch.Tensor) -> np.ndarray:
+    return vector.float().cpu().numpy()
+
+
+def largest_error(found: Vectors, expected: Vectors) -> float:
+    """Largest relative L2 error over all sequences, infinite if one is missing."""
+    if found.keys() != expected.keys():
+        return float("inf")
+    return max(
+        float(np.linalg.norm(np.asarray(found[key], np.float64) - vector) / np.linalg.norm(vector))
+        for key, vector in ((key, np.asarray(v, np.float64)) for key, v in expected.items())
+    )
+
+
+def measure(options: argparse.Namespace, shape: str) -> dict[str, Any]:
+    """Equality gate, then rounds of all ways in turn."""
+    device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    peer_dtype = getattr(torch, options.peer_dtype or options.dtype)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        vocabulary = save_model(directory, device.type, dtype)
+        config = BackboneConfig(name=name, dtype=options.dtype, max_length=8192)
+        backbone = TorchBackbone(
+            directory, config, device=device.type, bin_tokens=options.bin_tokens
+        )
+        peers = Peers(directory, device, peer_dtype)
+        rows = make_rows(shape, options.pairs, vocabulary, options.copies)
+        few = rows[: max(1, round(len(rows) * options.loop_share))]
+        ways: dict[str, Callable[[], Vectors]] = {
+            "ours": lambda: ours(backbone, rows),
+            "loop3": lambda: peers.loop(few, 3),
+            "loop2": lambda: peers.loop(few, 2),
+            "collate": lambda: peers.collate(rows),
+            "encode": lambda: peers.encode(rows),
+            "sorted3": lambda: peers.sorted(rows, 3),
+            "sorted2": lambda: peers.sorted(rows, 2),
+        }
+        expected = peers.loop(rows, 3)
+        errors = {name: largest_error(way(), expected) for name, way in ways.items() if way}
+        if few is not rows:
+            part = {key: expected[key] for row in few for key in map(_key, row.sequences)}
+            errors |= {name: largest_error(ways[name](), part) for name in ("loop3", "loop2")}
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        memory: dict[str, float] = {}
+        work = Work()
+        for _ in range(options.rounds):
+            for name, way in ways.items():
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+                    torch.cuda.synchronize()
+                backbone.work = Work()
+                start = time.perf_counter()
+                way()
+                seconds[name].append(time.perf_counter() - start)
+                if name == "ours":
+                    work = backbone.work
+                if device.type == "cuda":
+                    memory[name] = torch.cuda.max_memory_allocated() / 2**30
+        flops = useful_flops(backbone.model, work)
+        peak = matrix_peak(device, dtype)
+        ideal = token_ratios(backbone, rows)
+    for name in ("loop3", "loop2"):  # a part of the rows stands for all
+        seconds[name] = [value * len(rows) / len(few) for value in seconds[name]]
+    mine = statistics.median(seconds["ours"])
+    assert flops is not None
+    tolerance = max(TOLERANCE[options.dtype], TOLERANCE[str(peer_dtype).removeprefix("torch.")])
+    return {
+        "name": f"embed-{shape}",
+        "equal": all(error <= tolerance for error in errors.values()),
+        "ours_s": mine,
+        "peers": {
+            name: {
+                "seconds": statistics.median(values),
+                "ratio": statistics.median(values) / mine,
+                "tokens": ideal[name],
+                "of_ideal": statistics.median(values) / mine / ideal[name],
+            }
+            for name, values in seconds.items()
+            if name != "ours"
+        },
+        "limit": {
+            "what": f"matrix product at {peak / 1e12:.3g} TFLOP/s",
+            "seconds": flops / peak,
+            "fraction": flops / peak / mine,
+        },
+        "tokens": work.tokens,
+        "tokens_per_second": work.tokens / mine,
+        "useful_tflops_per_second": flops / mine / 1e12,
+        "errors": errors,
+        "peak_gib": memory,
+        "rows": len(rows),
+        "loop_rows": len(few),
+        "settings": vars(options) | {"shape": shape, "note": backbone.note},
+        "spread": {name: [min(v), max(v)] for name, v in seconds.items()},
+        "machine": {
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
+    }
+
+
+def _key(ids: np.ndarray) -> bytes:
+    return ids.tobytes()
+
+
+def show(result: dict[str, Any]) -> None:
+    """The result as a table."""
+    settings, limit = result["settings"], result["limit"]
+    print(
+        f"{settings['shape']}: {settings['pairs']} pairs, {result['rows']} rows, "
+        f"{result['tokens']:,} tokens, {settings['dtype']} "
+        f"(peers {settings['peer_dtype'] or 'too'})"
+    )
+    print(
+        f"ours     {result['ours_s']:8.2f} s  {result['tokens_per_second']:,.0f} tokens/s, "
+        f"{limit['fraction']:.0%} of a {limit['what']}; equal: {result['equal']}, largest error "
+        f"{result['errors']['ours']:.1e}"
+    )
+    for name, peer in result["peers"].items():
+        print(
+            f"{name:<8} {peer['seconds']:8.2f} s  {peer['ratio']:5.2f} times ours; by tokens "
+            f"{peer['tokens']:.2f}, so {peer['of_ideal']:.0%} of it"
+        )
+
+
+def main() -> None:
+    """Run the chosen shapes."""
+    parser = argparse.ArgumentParser(description="The embedding pass beside its peers.")
+    parser.add_argument("--shape", choices=[*SHAPES, "all"], default="all")
+    parser.add_argument("--pairs", type=int, default=96)
+    parser.add_argument("--copies", type=float, help="rows per pair; by default the shape's")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", choices=list(MODELS), default="cpu")
+    parser.add_argument("--dtype", choices=list(TOLERANCE))
+    parser.add_argument("--peer_dtype", choices=list(TOLERANCE), help="by default the same")
+    parser.add_argument("--bin_tokens", type=int)
+    parser.add_argument("--loop_share", type=float, help="share of the rows that (a) runs")
+    parser.add_argument("--json", action="store_true", help="JSON lines only")
+    options = parser.parse_args()
+    on_gpu = options.device == "cuda"
+    options.dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
+    options.loop_share = options.loop_share or (min(1.0, 128 / options.pairs) if on_gpu else 1.0)
+    for shape in SHAPES if options.shape == "all" else [options.shape]:
+        result = measure(options, shape)
+        if not options.json:
+            show(result)
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

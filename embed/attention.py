@@ -1,0 +1,209 @@
+"""Attention of a bin of trees: each run of queries sees its own branch, and no mask spans a bin.
+
+Three ways to compute the same thing. ``by_run`` works anywhere: one call per run. ``by_varlen``
+gathers the branches and makes one variable-length call (CUDA, 16 bit). ``by_flex`` is for what that
+kernel lacks (32 bit, soft-capping). Queries are (1, H, Q, D), keys and values (1, G, T, D) with H a
+multiple of G; the result is (1, Q, H, D). A window counts the query itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .trees import Layout, Run
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How a layer turns queries and keys into weights: scale, sliding window, soft-capping."""
+
+    scale: float | None
+    window: int | None
+    softcap: float | None
+
+
+def by_run(query: Tensor, key: Tensor, value: Tensor, runs: Sequence[Run], how: Scores) -> Tensor:
+    """One call per run."""
+    out = query.new_empty((1, query.shape[2], *query.shape[1::2]))
+    for run in runs:
+        seen = [slice(start, stop) for start, stop in run.pieces]
+        if len(seen) == 1:
+            keys, values = key[:, :, seen[0]], value[:, :, seen[0]]
+        else:
+            keys = torch.cat([key[:, :, part] for part in seen], 2)
+            values = torch.cat([value[:, :, part] for part in seen], 2)
+        queries = query[:, :, run.start : run.stop]
+        out[:, run.start : run.stop] = _one_run(queries, keys, values, how).transpose(1, 2)
+    return out
+
+
+def _one_run(query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
+    queries, keys = query.shape[2], key.shape[2]
+    mask = None
+    whole = how.window is None or keys <= how.window
+    if queries > 1 or not whole:
+        # Aligned at the end: SDPA's own is_causal is aligned at the start.
+        mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device)
+        mask = mask.tril(keys - queries)
+        if not whole and how.window is not None:
+            mask = mask.triu(keys - queries - how.window + 1)
+    if how.softcap is not None:
+        return _soft_capped(query, key, value, mask, how)
+    square = queries == keys and whole
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=None if square else mask,
+        is_causal=square and queries > 1,
+        scale=how.scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def _soft_capped(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, how: Scores
+) -> Tensor:
+    assert how.softcap is not None
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scale = query.shape[-1] ** -0.5 if how.scale is None else how.scale
+    scores = torch.tanh(query @ key.transpose(2, 3) * (scale / how.softcap)) * how.softcap
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ value
+
+
+@dataclass(frozen=True)
+class Gather:
+    """The keys of all runs one after the other, and where each run begins, for one call."""
+
+    rows: Tensor
+    query_starts: Tensor
+    key_starts: Tensor
+    longest_query: int
+    longest_key: int
+
+
+def gather(runs: Sequence[Run], device: torch.device) -> Gather:
+    """Where the keys of the runs are; the runs' queries must be in order and without gaps."""
+    parts = [np.arange(start, stop) for run in runs for start, stop in run.pieces]
+    queries, keys = [run.queries for run in runs], [run.keys for run in runs]
+    return Gather(
+        rows=torch.from_numpy(np.concatenate(parts)).to(device, non_blocking=True),
+        query_starts=_starts(queries, device),
+        key_starts=_starts(keys, device),
+        longest_query=max(queries),
+        longest_key=max(keys),
+    )
+
+
+def by_varlen(query: Tensor, key: Tensor, value: Tensor, plan: Gather, how: Scores) -> Tensor:
+    """One call for all runs; 16 bit on CUDA only."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    known = _varlen_options()
+    keys, values = key[0].transpose(0, 1)[plan.rows], value[0].transpose(0, 1)[plan.rows]
+    options: dict[str, Any] = {"scale": how.scale}
+    if query.shape[1] != key.shape[1]:
+        if "enable_gqa" in known:
+            options["enable_gqa"] = True
+        else:
+            groups = query.shape[1] // key.shape[1]
+            keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
+    if "window_size" in known:
+        options["window_size"] = (-1 if how.window is None else how.window - 1, 0)
+    else:
+        options["is_causal"] = True
+    out = varlen_attn(
+        query[0].transpose(0, 1).contiguous(),
+        keys,
+        values,
+        plan.query_starts,
+        plan.key_starts,
+        plan.longest_query,
+        plan.longest_key,
+        **options,
+    )
+    assert isinstance(out, Tensor)
+    return out[None]
+
+
+def varlen_serves(device: torch.device, dtype: torch.dtype, how: Scores) -> bool:
+    """Whether ``by_varlen`` can compute this."""
+    return (
+        device.type == "cuda"
+        and dtype in (torch.bfloat16, torch.float16)
+        and how.softcap is None
+        and (how.window is None or "window_size" in _varlen_options())
+        and "scale" in _varlen_options()
+    )
+
+
+def by_flex(
+    query: Tensor, key: Tensor, value: Tensor, ends: Tensor, positions: Tensor, how: Scores
+) -> Tensor:
+    """One call with a block mask; queries and keys must be the same T tokens."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    def visible(_batch: Tensor, _head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        on_branch = (column <= row) & (row < ends[column])
+        if how.window is None:
+            return on_branch
+        return on_branch & (positions[row] - positions[column] < how.window)
+
+    def capped(
+        score: Tensor, _batch: Tensor, _head: Tensor, _row: Tensor, _column: Tensor
+    ) -> Tensor:
+        assert how.softcap is not None
+        return torch.tanh(score / how.softcap) * how.softcap
+
+    size = query.shape[2]
+    compiled = query.device.type == "cuda"
+    call: Any = _compiled_flex() if compiled else flex_attention
+    mask = create_block_mask(visible, None, None, size, size, device=str(query.device))
+    out = call(
+        query,
+        key,
+        value,
+        score_mod=None if how.softcap is None else capped,
+        block_mask=mask,
+        scale=how.scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out.transpose(1, 2)
+
+
+@cache
+def _compiled_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention)
+
+
+@cache
+def _varlen_options() -> frozenset[str]:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
+def _starts(sizes: Sequence[int], device: torch.device) -> Tensor:
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    return torch.from_numpy(starts).to(device, non_blocking=True)
+
+
+def visible_keys(layout: Layout) -> int:
+    """Pairs of query and visible key in a bin: what attention has to compute."""
+    return sum(run.queries * run.keys - run.queries * (run.queries - 1) // 2 for run in layout.runs)

@@ -1,0 +1,65 @@
+"""Facts that take all pairs to know, kept as digests and numbers: no text stays in memory."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+
+from .pair import PreferencePair, content_id
+
+PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+
+
+class Repetitions:
+    """Pairs that occur again, and pairs that occur with the opposite label.
+
+    ``duplicates`` counts the pairs that repeat an earlier one exactly, ``contradictions`` those
+    that also occur with the opposite label, whatever their attribute. About 300 bytes a pair.
+    """
+
+    def __init__(self) -> None:
+        self.duplicates = 0
+        self.contradictions = 0
+        self._ids: set[bytes] = set()
+        # Comparisons by their texts in sorted order: how many chose the first, how many the second.
+        self._labels: tuple[Counter[bytes], Counter[bytes]] = (Counter(), Counter())
+
+    def add(self, pair: PreferencePair) -> None:
+        """Count one more pair."""
+        pair_id = bytes.fromhex(pair.pair_id)
+        self.duplicates += pair_id in self._ids
+        self._ids.add(pair_id)
+        texts = sorted((pair.chosen, pair.rejected))
+        comparison = bytes.fromhex(content_id([list(turn) for turn in pair.prompt], *texts))
+        label = texts.index(pair.chosen)
+        same, opposite = self._labels[label], self._labels[1 - label]
+        if comparison in opposite:
+            # The first pair with this label turns all those with the other into contradictions.
+            self.contradictions += 1 if comparison in same else 1 + opposite[comparison]
+        same[comparison] += 1
+
+
+class WordCounts:
+    """Lengths in words of prompts (all turns), chosen and rejected responses: 12 bytes a pair."""
+
+    def __init__(self) -> None:
+        self._counts = {name: array("I") for name in ("prompt", "chosen", "rejected")}
+
+    def add(self, pair: PreferencePair) -> None:
+        """Count the words of one more pair."""
+        prompt = sum(len(turn.content.split()) for turn in pair.prompt)
+        self._counts["prompt"].append(prompt)
+        self._counts["chosen"].append(len(pair.chosen.split()))
+        self._counts["rejected"].append(len(pair.rejected.split()))
+
+    def percentiles(self) -> dict[str, dict[str, int]]:
+        """``{text: {"p0": words, ..., "p100": words}}``; empty for each text without any pair."""
+        return {name: _percentiles(counts) for name, counts in self._counts.items()}
+
+
+def _percentiles(counts: array[int]) -> dict[str, int]:
+    ordered = sorted(counts)
+    if not ordered:
+        return {}
+    last = len(ordered) - 1
+    return {f"p{percent}": ordered[round(last * percent / 100)] for percent in PERCENTILES}

@@ -1,0 +1,96 @@
+"""One row of a preference file as a pair or as a rated response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...configs.schema import DataConfig
+from .conversation import RowError, clean_text, parse_prompt, parse_response, split_conversations
+from .files import Row
+from .pair import SAME_TEXT, PreferencePair, hash_fraction
+from .ratings import RatedResponse, finite_number, parse_ratings
+
+SPLITS = ("train", "test")
+
+
+def parse_pair(number: int, row: Row, split: str | None, config: DataConfig) -> PreferencePair:
+    """The pair of an explicit, implicit or transcript row; ``RowError`` if it has none.
+
+    ``split`` is the file's own, None where the row or its prompt decides.
+    """
+    columns = config.columns
+    for name in (columns.chosen, columns.rejected):
+        if name not in row:
+            raise RowError(name, f"missing column; the row has {', '.join(map(str, row))}")
+    if row.get(columns.prompt) is None:
+        prompt, chosen, rejected = split_conversations(
+            row[columns.chosen], row[columns.rejected], (columns.chosen, columns.rejected)
+        )
+    else:
+        prompt = parse_prompt(row[columns.prompt], columns.prompt)
+        chosen = parse_response(row[columns.chosen], columns.chosen, prompt)
+        rejected = parse_response(row[columns.rejected], columns.rejected, prompt)
+    if chosen == rejected:
+        raise RowError(columns.rejected, SAME_TEXT)
+    attribute = _label(row, columns.attribute)
+    if config.attributes and attribute not in config.attributes:
+        raise RowError(columns.attribute, f"{attribute!r} is not listed in data.attributes")
+    margin = row.get(columns.margin)
+    return PreferencePair(
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        split=split or _split(row, prompt, config),
+        source=config.source,
+        attribute=attribute,
+        context=_label(row, columns.context),
+        user=_label(row, columns.user),
+        margin=None if margin is None else finite_number(margin, columns.margin),
+        row=number,
+    )
+
+
+def parse_rated(
+    number: int,
+    path: str,
+    row: Row,
+    split: str | None,
+    attributes: tuple[str, ...],
+    config: DataConfig,
+) -> RatedResponse:
+    """The rated response of a ratings row; ``RowError`` if a part of it is missing or wrong."""
+    columns = config.columns
+    if row.get(columns.prompt) is None:
+        raise RowError(columns.prompt, f"missing column; the row has {', '.join(map(str, row))}")
+    prompt = parse_prompt(row[columns.prompt], columns.prompt)
+    return RatedResponse(
+        row=number,
+        file=path,
+        prompt=prompt,
+        response=parse_response(row[columns.response], columns.response, prompt),
+        split=split or _split(row, prompt, config),
+        user=_label(row, columns.user),
+        context=_label(row, columns.context),
+        ratings=parse_ratings(row, attributes),
+    )
+
+
+def _label(row: Row, name: str) -> str | None:
+    value: Any = row.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return clean_text(value, name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise RowError(name, f"expected text, found {type(value).__name__}")
+
+
+def _split(row: Row, prompt: tuple[Any, ...], config: DataConfig) -> str:
+    value = row.get(config.columns.split)
+    if value is None:
+        held_out = hash_fraction("split", [list(turn) for turn in prompt]) < config.test_fraction
+        return "test" if held_out else "train"
+    if value not in SPLITS:
+        raise RowError(config.columns.split, f"expected train or test, found {value!r}")
+    return value

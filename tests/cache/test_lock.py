@@ -1,0 +1,133 @@
+"""Who may change a store: one process alone, or several side by side, and never beyond a death."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from micro_rm.cache.lock import FileLock, StoreLock
+from micro_rm.cache.schema import StoreError
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from micro_rm.cache.lock import StoreLock
+lock = StoreLock(Path(sys.argv[1]))
+lock.announce("its job")
+print(lock.take(shared=sys.argv[2] == "shared"), flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def owner(store: Path, kind: str) -> Iterator[None]:
+    """Another process that holds the lock of a store, until it is killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(store), kind], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        yield
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "possible"),
+    [
+        ("alone", "alone", False),
+        ("alone", "shared", False),
+        ("shared", "alone", False),
+        ("shared", "shared", True),
+    ],
+)
+def test_a_lock_is_for_one_alone_or_for_many(
+    first: str, second: str, possible: bool, tmp_path: Path
+) -> None:
+    with FileLock(tmp_path / "x.lock") as one, FileLock(tmp_path / "x.lock") as other:
+        assert one.take(shared=first == "shared")
+        assert other.take(shared=second == "shared") is possible
+
+
+def test_what_is_held_alone_can_be_shared_and_taken_back(tmp_path: Path) -> None:
+    with FileLock(tmp_path / "x.lock") as one, FileLock(tmp_path / "x.lock") as other:
+        assert one.take()
+        assert one.take(shared=True)
+        assert other.take(shared=True)
+        other.pause()
+        assert one.take()
+        assert not other.take(shared=True)
+
+
+def test_a_paused_lock_is_free_and_can_be_taken_again(tmp_path: Path) -> None:
+    with FileLock(tmp_path / "x.lock") as one, FileLock(tmp_path / "x.lock") as other:
+        assert one.take()
+        one.pause()
+        assert other.take()
+        other.pause()
+        assert one.take()
+
+
+def test_a_lock_is_given_back_when_its_block_ends(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), FileLock(tmp_path / "x.lock") as one:
+        assert one.take()
+        raise KeyboardInterrupt
+    with FileLock(tmp_path / "x.lock") as other:
+        assert other.take()
+
+
+@pytest.mark.parametrize("kind", ["alone", "shared"])
+def test_the_lock_holds_between_processes_and_dies_with_its_owner(
+    kind: str, tmp_path: Path
+) -> None:
+    with StoreLock(tmp_path) as lock:
+        with owner(tmp_path, kind):
+            assert not lock.take()
+            assert lock.take(shared=True) is (kind == "shared")
+            lock.pause()
+        assert lock.take()
+
+
+def test_the_announced_job_can_be_read_while_another_process_holds_the_lock(
+    tmp_path: Path,
+) -> None:
+    with StoreLock(tmp_path) as lock:
+        assert lock.announced() == ""
+        lock.announce("a longer name than the next one")
+        with owner(tmp_path, "alone"):
+            assert lock.announced() == "its job"
+
+
+def test_those_who_cannot_wait_are_told_what_to_do(tmp_path: Path) -> None:
+    with StoreLock(tmp_path) as lock:
+        message = str(lock.busy())
+    assert message.startswith(f"{tmp_path}: another process is writing here; wait for it")
+    assert "store.dir" in message
+
+
+def test_a_lock_makes_the_directories_that_it_needs(tmp_path: Path) -> None:
+    with StoreLock(tmp_path / "new" / "store") as lock:
+        assert lock.path == tmp_path / "new" / "store" / "writer.lock"
+        assert lock.take()
+
+
+def test_a_file_system_without_locks_is_an_error_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(_descriptor: int, _kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    message = r"this file system knows no locks .*; put store\.dir on one that does"
+    with StoreLock(tmp_path) as lock, pytest.raises(StoreError, match=message):
+        lock.take()

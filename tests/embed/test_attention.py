@@ -1,0 +1,294 @@
+"""Every way to compute a bin's attention gives what a dense mask over the whole bin gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise, product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.attention import flex_attention as flex
+from torch.nn.attention import varlen
+
+from micro_rm.embed import attention
+from micro_rm.embed.attention import Scores, by_flex, by_run, by_varlen, gather, visible_keys
+from micro_rm.embed.trees import Layout, filled, lay_out
+
+CPU = torch.device("cpu")
+HEADS, SIZE = 4, 8
+HOWS = [
+    Scores(scale, window, softcap)
+    for scale, window, softcap in product((None, 0.7), (None, 1, 6, 100), (None, 1.5))
+]
+WITHOUT_CAP = [how for how in HOWS if how.softcap is None]
+SEQUENCES = st.lists(
+    st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple),
+    min_size=1,
+    max_size=12,
+    unique=True,
+)
+
+
+def a_layout() -> Layout:
+    """Branches within branches, a prefix that is read out, a single token, a long run."""
+    random = np.random.default_rng(1)
+    parts = [random.integers(0, 50, size).astype(np.int32) for size in (9, 7, 5, 12, 3, 20, 1)]
+    trunk, fork, *leaves, apart, single = parts
+    return lay_out(
+        [
+            trunk,
+            np.concatenate([trunk, fork]),
+            *(np.concatenate([trunk, fork, leaf]) for leaf in leaves),
+            np.concatenate([trunk, leaves[0]]),
+            apart,
+            single,
+        ]
+    )
+
+
+def a_bin(layout: Layout, groups: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """Random queries (1, H, T, D), keys and values (1, G, T, D) for the tokens of a layout."""
+    torch.manual_seed(0)
+    size = len(layout.token_ids)
+    return (
+        3 * torch.randn(1, HEADS, size, SIZE),
+        torch.randn(1, groups, size, SIZE),
+        torch.randn(1, groups, size, SIZE),
+    )
+
+
+def dense(query: Tensor, key: Tensor, value: Tensor, layout: Layout, how: Scores) -> Tensor:
+    """(1, T, H, D) in double precision, with one mask over all tokens."""
+    query, key, value = (tensor.double() for tensor in (query, key, value))
+    groups = query.shape[1] // key.shape[1]
+    key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
+    row, column = np.indices((len(layout.ends), len(layout.ends)))
+    sees = (column <= row) & (row < layout.ends[column])
+    if how.window is not None:
+        sees &= layout.positions[row] - layout.positions[column] < how.window
+    scores = query @ key.transpose(2, 3) * (SIZE**-0.5 if how.scale is None else how.scale)
+    if how.softcap is not None:
+        scores = how.softcap * torch.tanh(scores / how.softcap)
+    scores = scores.masked_fill(~torch.from_numpy(sees), float("-inf"))
+    return (scores.softmax(-1) @ value).transpose(1, 2)
+
+
+def assert_equal(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", HOWS, ids=str)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_one_call_per_run_equals_a_dense_mask(how: Scores, groups: int) -> None:
+    layout = a_layout()
+    tensors = a_bin(layout, groups)
+    assert_equal(by_run(*tensors, layout.runs, how), dense(*tensors, layout, how))
+
+
+@pytest.mark.parametrize("how", HOWS, ids=str)
+def test_the_read_outs_alone_see_the_same_keys(how: Scores) -> None:
+    layout = a_layout()
+    query, key, value = a_bin(layout)
+    found = by_run(query[:, :, layout.readouts], key, value, layout.branches, how)
+    assert_equal(found, dense(query, key, value, layout, how)[:, layout.readouts])
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEQUENCES, st.sampled_from(HOWS), st.integers(0, 40))
+def test_any_tree_filled_or_not_equals_a_dense_mask(
+    sequences: list[tuple[int, ...]], how: Scores, size: int
+) -> None:
+    layout = lay_out([np.array(ids, np.int32) for ids in sequences])
+    used = len(layout.token_ids)
+    layout = filled(layout, size)
+    tensors = a_bin(layout)
+    found, expected = by_run(*tensors, layout.runs, how), dense(*tensors, layout, how)
+    assert_equal(found[:, :used], expected[:, :used])
+
+
+@pytest.mark.parametrize("how", HOWS, ids=str)
+@pytest.mark.parametrize("groups", [2, 4])
+def test_flex_attention_equals_a_dense_mask(
+    how: Scores, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its debugging mode: without it even the plain call compiles a wrapper.
+    monkeypatch.setattr(flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+    layout = a_layout()
+    tensors = a_bin(layout, groups)
+    ends, positions = torch.from_numpy(layout.ends), torch.from_numpy(layout.positions)
+    assert_equal(by_flex(*tensors, ends, positions, how), dense(*tensors, layout, how))
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEQUENCES)
+def test_gathered_rows_are_the_keys_of_each_run(sequences: list[tuple[int, ...]]) -> None:
+    layout = lay_out([np.array(ids, np.int32) for ids in sequences])
+    for runs in (layout.runs, layout.branches):
+        plan = gather(runs, CPU)
+        keys, queries = plan.key_starts.tolist(), plan.query_starts.tolist()
+        assert len(keys) == len(queries) == len(runs) + 1
+        for place, run in enumerate(runs):
+            rows = plan.rows[keys[place] : keys[place + 1]].tolist()
+            assert rows == [row for start, stop in run.pieces for row in range(start, stop)]
+            assert (queries[place], queries[place + 1]) == (run.start, run.stop)
+        assert plan.longest_key == max(run.keys for run in runs)
+        assert plan.longest_query == max(run.queries for run in runs)
+        assert plan.key_starts.dtype == plan.query_starts.dtype == torch.int32
+
+
+def varlen_reference(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+    enable_gqa: bool = False,
+) -> Tensor:
+    """What torch 2.13 documents: windows are aligned at the end of queries and keys."""
+    assert enable_gqa or query.shape[1] == key.shape[1]
+    assert query.is_contiguous()
+    assert max_q == int(cu_seq_q.diff().max()) and max_k == int(cu_seq_k.diff().max())
+    groups = query.shape[1] // key.shape[1]
+    key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
+    out = torch.empty_like(query)
+    query_ranges, key_ranges = pairwise(cu_seq_q.tolist()), pairwise(cu_seq_k.tolist())
+    for (first, last), (start, stop) in zip(query_ranges, key_ranges, strict=True):
+        left, right = window_size
+        row = torch.arange(last - first)[:, None] + (stop - start) - (last - first)
+        column = torch.arange(stop - start)[None]
+        sees = torch.ones(len(row), column.shape[1], dtype=torch.bool)
+        if left >= 0:
+            sees &= column >= row - left
+        if right >= 0:
+            sees &= column <= row + right
+        scores = torch.einsum("qhd,khd->hqk", query[first:last], key[start:stop])
+        scores = scores * (SIZE**-0.5 if scale is None else scale)
+        weights = scores.masked_fill(~sees, float("-inf")).softmax(-1)
+        out[first:last] = torch.einsum("hqk,khd->qhd", weights, value[start:stop])
+    return out
+
+
+def older_varlen_reference(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+) -> Tensor:
+    """Without windows and grouped heads, as before."""
+    window = (-1, 0) if is_causal else (-1, -1)
+    return varlen_reference(
+        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window
+    )
+
+
+def ancient_varlen_reference(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    is_causal: bool = False,
+) -> Tensor:
+    """Without a scale."""
+    raise AssertionError("not to be called")
+
+
+@pytest.fixture
+def use_varlen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], None]]:
+    """``use_varlen(function)``: that function in place of torch's variable-length attention."""
+
+    def use(function: Any) -> None:
+        monkeypatch.setattr(varlen, "varlen_attn", function)
+        attention._varlen_options.cache_clear()
+
+    yield use
+    attention._varlen_options.cache_clear()
+
+
+@pytest.mark.parametrize("how", WITHOUT_CAP, ids=str)
+@pytest.mark.parametrize("groups", [2, 4])
+def test_one_call_for_all_runs_equals_a_dense_mask(
+    how: Scores, groups: int, use_varlen: Callable[[Any], None]
+) -> None:
+    use_varlen(varlen_reference)
+    layout = a_layout()
+    query, key, value = a_bin(layout, groups)
+    expected = dense(query, key, value, layout, how)
+    assert_equal(by_varlen(query, key, value, gather(layout.runs, CPU), how), expected)
+    read = layout.readouts
+    plan = gather(layout.branches, CPU)
+    assert_equal(by_varlen(query[:, :, read], key, value, plan, how), expected[:, read])
+
+
+@pytest.mark.parametrize("scale", [None, 0.7])
+@pytest.mark.parametrize("groups", [2, 4])
+def test_an_older_kernel_gets_repeated_heads_and_a_causal_flag(
+    scale: float | None, groups: int, use_varlen: Callable[[Any], None]
+) -> None:
+    use_varlen(older_varlen_reference)
+    layout, how = a_layout(), Scores(scale, None, None)
+    tensors = a_bin(layout, groups)
+    found = by_varlen(*tensors, gather(layout.runs, CPU), how)
+    assert_equal(found, dense(*tensors, layout, how))
+
+
+PLAIN, SLIDING, CAPPED = Scores(None, None, None), Scores(None, 5, None), Scores(None, None, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "how", "kernel", "serves"),
+    [
+        ("cuda", torch.bfloat16, PLAIN, varlen_reference, True),
+        ("cuda", torch.float16, SLIDING, varlen_reference, True),
+        ("cuda", torch.float32, PLAIN, varlen_reference, False),
+        ("cpu", torch.bfloat16, PLAIN, varlen_reference, False),
+        ("cuda", torch.bfloat16, CAPPED, varlen_reference, False),
+        ("cuda", torch.bfloat16, PLAIN, older_varlen_reference, True),
+        ("cuda", torch.bfloat16, SLIDING, older_varlen_reference, False),
+        ("cuda", torch.bfloat16, PLAIN, ancient_varlen_reference, False),
+    ],
+)
+def test_the_kernel_is_used_for_what_it_can_compute(
+    device: str,
+    dtype: torch.dtype,
+    how: Scores,
+    kernel: Any,
+    serves: bool,
+    use_varlen: Callable[[Any], None],
+) -> None:
+    use_varlen(kernel)
+    assert attention.varlen_serves(torch.device(device), dtype, how) is serves
+
+
+def test_the_kernel_of_the_installed_torch_is_known() -> None:
+    """If its signature changes, this says so before a GPU does."""
+    attention._varlen_options.cache_clear()
+    assert attention.varlen_serves(torch.device("cuda"), torch.bfloat16, PLAIN)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEQUENCES, st.integers(0, 40))
+def test_visible_keys_are_those_of_the_dense_mask(
+    sequences: list[tuple[int, ...]], size: int
+) -> None:
+    layout = filled(lay_out([np.array(ids, np.int32) for ids in sequences]), size)
+    row, column = np.indices((len(layout.ends), len(layout.ends)))
+    assert visible_keys(layout) == int(((column <= row) & (row < layout.ends[column])).sum())

@@ -1,0 +1,383 @@
+"""Who plans, who joins, who is turned away, and who finishes: exactly one, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from micro_rm.cache.lock import StoreLock
+from micro_rm.cache.schema import KEY_DTYPE, Identity, StoreError, read_manifest
+from micro_rm.cache.writer import next_shard_number, shard_path, write_shard
+from micro_rm.embed import job as job_module
+from micro_rm.embed.job import close_job, open_job
+from micro_rm.embed.plan import Plan, PlanFacts, find_plan, plan_path, write_plan
+
+IDENTITY = Identity("m", "main", "w", "t", "c", "p", "auto", "last", "last", "float32", 64)
+WIDTH = 3
+
+
+@pytest.fixture(autouse=True)
+def _short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_module, "POLL_SECONDS", 0.002)
+
+
+@dataclass
+class Planner:
+    """Plans a job of two shards with one sequence each; counts how often it was asked to."""
+
+    job: str
+    calls: list[Path] = field(default_factory=list)
+    error: BaseException | None = None
+    wait_for: threading.Event | None = None
+
+    def __call__(self, directory: Path) -> Plan:
+        assert directory.is_dir() and not list(directory.iterdir())
+        self.calls.append(directory)
+        if self.wait_for is not None:
+            assert self.wait_for.wait(10)
+        if self.error is not None:
+            (directory / "half").write_text("done")
+            raise self.error
+        facts = PlanFacts(
+            job=self.job,
+            name="rows",
+            pairs=1,
+            sequences=2,
+            stored=0,
+            tokens=2,
+            separate_tokens=2,
+            bins=2,
+            bin_tokens=8,
+            shards=2,
+            first_shard=next_shard_number(directory.parent),
+            shortened=0,
+            sharing=True,
+            width=WIDTH,
+        )
+        keys = np.array([f"{self.job} {place}".ljust(16).encode() for place in range(2)], KEY_DTYPE)
+        write_plan(directory, facts, {"keys": keys}, {}, {})
+        return Plan(directory)
+
+
+def enter(lock: StoreLock, planner: Planner) -> Plan:
+    return open_job(lock, IDENTITY, planner.job, WIDTH, planner)
+
+
+def seal(store: Path, plan: Plan, shard: int) -> None:
+    path = shard_path(store, plan.facts.first_shard + shard)
+    vectors = np.full((1, WIDTH), shard, np.float32)
+    write_shard(path, IDENTITY, plan.facts.job, plan.keys[shard : shard + 1], vectors)
+
+
+@contextmanager
+def at_work(store: Path, job: str) -> Iterator[Plan]:
+    """Another worker, between its plan and its last shard."""
+    with StoreLock(store) as lock:
+        yield enter(lock, Planner(job))
+
+
+def in_thread(pool: ThreadPoolExecutor, store: Path, planner: Planner) -> Future[Plan]:
+    """A process's share of ``open_job`` in a thread: a lock belongs to an open file."""
+
+    def work() -> Plan:
+        with StoreLock(store) as lock:
+            return enter(lock, planner)
+
+    return pool.submit(work)
+
+
+# Opening
+
+
+def test_the_first_worker_plans_in_a_new_store(tmp_path: Path) -> None:
+    planner = Planner("job")
+    with StoreLock(tmp_path / "store") as lock:
+        plan = enter(lock, planner)
+        assert plan.directory == plan_path(tmp_path / "store")
+        assert planner.calls[0].parent == tmp_path / "store"
+        assert read_manifest(tmp_path / "store").width == WIDTH
+        assert lock.announced() == "job"
+    names = {path.name for path in (tmp_path / "store").iterdir()}
+    assert names == {"manifest.json", "plan", "shards", "writer.lock"}
+
+
+def test_a_second_worker_joins_the_plan_of_the_first(tmp_path: Path) -> None:
+    second = Planner("job")
+    with at_work(tmp_path, "job") as plan, StoreLock(tmp_path) as lock:
+        joined = enter(lock, second)
+    assert second.calls == []
+    assert joined.facts == plan.facts
+
+
+def test_a_worker_waits_for_the_plan_of_its_job(tmp_path: Path) -> None:
+    planned = threading.Event()
+    first, second = Planner("job", wait_for=planned), Planner("job")
+    with ThreadPoolExecutor(2) as pool:
+        one = in_thread(pool, tmp_path, first)
+        while not first.calls:
+            time.sleep(0.001)
+        other = in_thread(pool, tmp_path, second)
+        time.sleep(0.02)
+        assert not other.done()
+        planned.set()
+        assert one.result(10).facts == other.result(10).facts
+    assert (len(first.calls), second.calls) == (1, [])
+
+
+def test_another_job_is_turned_away_while_one_is_at_work(tmp_path: Path) -> None:
+    other = Planner("other")
+    with at_work(tmp_path, "job"), StoreLock(tmp_path) as lock:
+        with pytest.raises(StoreError, match="another process is writing here"):
+            enter(lock, other)
+        assert find_plan(tmp_path, "job") is not None
+    assert other.calls == []
+
+
+def test_another_job_is_turned_away_while_one_is_planned(tmp_path: Path) -> None:
+    planned = threading.Event()
+    first, other = Planner("job", wait_for=planned), Planner("other")
+    with ThreadPoolExecutor(1) as pool:
+        running = in_thread(pool, tmp_path, first)
+        while not first.calls:
+            time.sleep(0.001)
+        try:
+            with (
+                StoreLock(tmp_path) as lock,
+                pytest.raises(StoreError, match="another process is writing here"),
+            ):
+                enter(lock, other)
+        finally:
+            planned.set()
+        assert running.result(10).facts.job == "job"
+    assert other.calls == []
+
+
+def test_a_worker_that_comes_before_its_job_is_announced_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taking the lock and saying what for are two steps: in between, the file names an old job."""
+    honest = StoreLock.announced
+    found: list[str] = []
+
+    def announced(lock: StoreLock) -> str:
+        if len(found) == 3:
+            first.announce("job")
+        if len(found) == 30:
+            first.pause()
+        found.append(honest(lock))
+        return found[-1]
+
+    monkeypatch.setattr(StoreLock, "announced", announced)
+    planner = Planner("job")
+    with StoreLock(tmp_path) as first, StoreLock(tmp_path) as second:
+        first.announce("an old job")
+        assert first.take()
+        assert enter(second, planner).facts.job == "job"
+    assert found == ["an old job"] * 3 + ["job"] * 28
+    assert len(planner.calls) == 1
+
+
+def test_who_waits_without_a_plan_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job ends just between two steps of somebody who waits for it: there is no plan to share.
+
+    Two that kept their share of the lock would keep each other from planning for ever.
+    """
+    honest = StoreLock.take
+    free: list[bool] = []
+
+    def take(lock: StoreLock, *, shared: bool = False) -> bool:
+        if shared:
+            holder.pause()
+        return honest(lock, shared=shared)
+
+    def sleep(_seconds: float) -> None:
+        with StoreLock(tmp_path) as other:
+            free.append(honest(other))
+
+    with StoreLock(tmp_path) as holder, StoreLock(tmp_path) as lock:
+        assert holder.take()
+        monkeypatch.setattr(StoreLock, "take", take)
+        monkeypatch.setattr(job_module, "time", SimpleNamespace(sleep=sleep))
+        assert enter(lock, Planner("job")).facts.job == "job"
+    assert free == [True]
+
+
+def test_many_workers_that_start_at_once_make_one_plan(tmp_path: Path) -> None:
+    planners = [Planner("job") for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        plans = [found.result(20) for found in [in_thread(pool, tmp_path, p) for p in planners]]
+    assert len({plan.facts for plan in plans}) == 1
+    assert sum(len(planner.calls) for planner in planners) == 1
+
+
+def test_an_abandoned_plan_of_the_same_job_is_gone_on_with(tmp_path: Path) -> None:
+    again = Planner("job")
+    with at_work(tmp_path, "job") as plan:
+        seal(tmp_path, plan, 1)
+    with StoreLock(tmp_path) as lock:
+        found = enter(lock, again)
+    assert again.calls == []
+    assert found.pending(tmp_path) == [0]
+
+
+def test_an_abandoned_plan_of_another_job_goes_and_its_shards_stay(tmp_path: Path) -> None:
+    with at_work(tmp_path, "old") as plan:
+        seal(tmp_path, plan, 0)
+        before = shard_path(tmp_path, 0).read_bytes()
+    with StoreLock(tmp_path) as lock:
+        found = enter(lock, Planner("new"))
+        assert found.facts.job == "new"
+        assert found.facts.first_shard == 1
+    (shard,) = read_manifest(tmp_path).shards
+    assert (shard.name, shard.job) == ("000000.h5", "old")
+    assert shard_path(tmp_path, 0).read_bytes() == before
+    assert find_plan(tmp_path, "old") is None
+
+
+def test_shards_of_an_abandoned_job_are_listed_before_the_next_one_is_planned(
+    tmp_path: Path,
+) -> None:
+    """So that it finds in the store what is there already."""
+    listed: list[int] = []
+
+    class Looking(Planner):
+        def __call__(self, directory: Path) -> Plan:
+            listed.append(read_manifest(directory.parent).rows)
+            return super().__call__(directory)
+
+    with at_work(tmp_path, "old") as plan:
+        seal(tmp_path, plan, 0)
+    with StoreLock(tmp_path) as lock:
+        enter(lock, Looking("new"))
+    assert listed == [1]
+
+
+@pytest.mark.parametrize("error", [StoreError("no"), KeyboardInterrupt()])
+def test_a_planner_that_fails_leaves_no_plan(error: BaseException, tmp_path: Path) -> None:
+    with StoreLock(tmp_path) as lock, pytest.raises(type(error)):
+        enter(lock, Planner("job", error=error))
+    assert list(tmp_path.glob("plan*")) == []
+    with StoreLock(tmp_path) as lock:
+        assert enter(lock, Planner("job")).facts.job == "job"
+
+
+def test_what_a_killed_planner_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "plan.4711").mkdir(parents=True)
+    (tmp_path / "plan.4711" / "tokens.i32").write_bytes(b"half")
+    with StoreLock(tmp_path) as lock:
+        enter(lock, Planner("job"))
+    assert [path.name for path in tmp_path.glob("plan*")] == ["plan"]
+
+
+def test_a_damaged_plan_stops_the_job_and_names_its_directory(tmp_path: Path) -> None:
+    with at_work(tmp_path, "job") as plan:
+        pass
+    (plan.directory / "plan.json").write_text("{")
+    with StoreLock(tmp_path) as lock, pytest.raises(StoreError, match=f"{plan.directory}: not a"):
+        enter(lock, Planner("job"))
+
+
+@pytest.mark.parametrize(
+    ("identity", "width", "words"),
+    [(replace(IDENTITY, weights="x"), WIDTH, "weights: "), (IDENTITY, 9, "have width 3")],
+)
+def test_a_store_of_another_backbone_is_refused_before_planning(
+    identity: Identity, width: int, words: str, tmp_path: Path
+) -> None:
+    with at_work(tmp_path, "job"):
+        pass
+    planner = Planner("other")
+    with StoreLock(tmp_path) as lock, pytest.raises(StoreError, match=words):
+        open_job(lock, identity, "other", width, planner)
+    assert planner.calls == []
+
+
+# Closing
+
+
+def finished(store: Path, done: list[Any]) -> Callable[[Plan], None]:
+    """A finish that notes what the manifest lists."""
+    return lambda plan: done.append((plan.facts.job, read_manifest(store).rows))
+
+
+def test_the_last_worker_lists_the_shards_and_removes_the_plan(tmp_path: Path) -> None:
+    done: list[Any] = []
+    with StoreLock(tmp_path) as lock:
+        plan = enter(lock, Planner("job"))
+        for shard in (1, 0):
+            seal(tmp_path, plan, shard)
+        assert close_job(lock, "job", finished(tmp_path, done))
+    assert done == [("job", 2)]
+    assert list(tmp_path.glob("plan*")) == []
+
+
+def test_finishing_waits_for_those_who_are_still_at_work(tmp_path: Path) -> None:
+    done: list[Any] = []
+    with StoreLock(tmp_path) as lock, ThreadPoolExecutor(1) as pool:
+        with at_work(tmp_path, "job") as plan:
+            enter(lock, Planner("job"))
+            for shard in (0, 1):
+                seal(tmp_path, plan, shard)
+            closing = pool.submit(close_job, lock, "job", finished(tmp_path, done))
+            time.sleep(0.02)
+            assert not closing.done()
+            assert done == []
+        assert closing.result(10)
+    assert done == [("job", 2)]
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_workers_that_finish_at_the_same_time_finish_once(workers: int, tmp_path: Path) -> None:
+    done: list[Any] = []
+    ready = threading.Barrier(workers)
+
+    def work(number: int) -> bool:
+        with StoreLock(tmp_path) as lock:
+            plan = enter(lock, Planner("job"))
+            if number < 2:
+                seal(tmp_path, plan, number)
+            ready.wait(10)
+            return close_job(lock, "job", finished(tmp_path, done))
+
+    with ThreadPoolExecutor(workers) as pool:
+        results = [found.result(20) for found in [pool.submit(work, n) for n in range(workers)]]
+    assert sorted(results) == [False] * (workers - 1) + [True]
+    assert done == [("job", 2)]
+    assert list(tmp_path.glob("plan*")) == []
+
+
+def test_a_finish_that_fails_can_be_done_by_the_next_one(tmp_path: Path) -> None:
+    done: list[Any] = []
+
+    def fail(_plan: Plan) -> None:
+        raise StoreError("disk full")
+
+    with StoreLock(tmp_path) as lock:
+        plan = enter(lock, Planner("job"))
+        for shard in (0, 1):
+            seal(tmp_path, plan, shard)
+        with pytest.raises(StoreError, match="disk full"):
+            close_job(lock, "job", fail)
+    with StoreLock(tmp_path) as lock:
+        assert enter(lock, Planner("job")).pending(tmp_path) == []
+        assert close_job(lock, "job", finished(tmp_path, done))
+    assert done == [("job", 2)]
+
+
+def test_a_plan_is_json_that_people_can_read(tmp_path: Path) -> None:
+    with at_work(tmp_path, "job") as plan:
+        raw = json.loads((plan.directory / "plan.json").read_text())
+    assert (raw["job"], raw["shards"]) == ("job", 2)

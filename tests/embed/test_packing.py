@@ -1,0 +1,258 @@
+"""Bins lose nothing, keep their size, and compute little more than the whole tree would."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import reduce
+from random import Random
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from micro_rm.embed.packing import Bin, pack_rows, pack_trees
+from micro_rm.embed.trees import lay_out, shared_length
+
+Ids = tuple[int, ...]
+TOKENS = st.sampled_from([0, 1, 255, 256, 128_256])
+BUSHES = st.lists(st.lists(TOKENS, min_size=1, max_size=10).map(tuple), min_size=1, max_size=40)
+
+
+@st.composite
+def distinct_sequences(draw: st.DrawFn) -> list[Ids]:
+    """Random sequences, many behind one of two common beginnings, some with their prefixes."""
+    heads = draw(st.lists(st.lists(TOKENS, max_size=12).map(tuple), min_size=1, max_size=2))
+    found = [draw(st.sampled_from(heads)) + ids for ids in draw(BUSHES)]
+    for base in draw(st.lists(st.sampled_from(found), max_size=3)):
+        found += [base[:stop] for stop in range(1, len(base))]
+    found = list(dict.fromkeys(found))
+    draw(st.randoms(use_true_random=False)).shuffle(found)
+    return found
+
+
+def arrays(sequences: Sequence[Ids]) -> list[np.ndarray]:
+    return [np.array(ids, np.int32) for ids in sequences]
+
+
+def contents(bins: Sequence[Bin], sequences: Sequence[Ids]) -> list[frozenset[Ids]]:
+    return [frozenset(sequences[place] for place in found.members) for found in bins]
+
+
+def common_prefix(sequences: Sequence[np.ndarray]) -> int:
+    def common(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return one[: shared_length(one, other)]
+
+    return len(reduce(common, sequences))
+
+
+@settings(max_examples=200, deadline=None)
+@given(distinct_sequences(), st.integers(1, 60))
+def test_every_sequence_is_in_exactly_one_bin_of_trees(sequences: list[Ids], size: int) -> None:
+    bins = pack_trees(arrays(sequences), size)
+    placed = Counter(place for found in bins for place in found.members)
+    assert placed == Counter(range(len(sequences)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(distinct_sequences(), st.integers(1, 60))
+def test_a_bin_of_trees_counts_the_tokens_of_its_layout(sequences: list[Ids], size: int) -> None:
+    ids = arrays(sequences)
+    for found in pack_trees(ids, size):
+        assert found.tokens == len(lay_out([ids[place] for place in found.members]).token_ids)
+
+
+@settings(max_examples=300, deadline=None)
+@given(distinct_sequences(), st.integers(1, 60))
+def test_only_a_long_prefix_or_a_long_sequence_makes_a_bin_larger(
+    sequences: list[Ids], size: int
+) -> None:
+    """At most ``bin_tokens``, or twice what all members share; longer sequences are alone."""
+    ids = arrays(sequences)
+    for found in pack_trees(ids, size):
+        shared = common_prefix([ids[place] for place in found.members])
+        assert found.tokens <= max(size, 2 * shared) or len(found.members) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(distinct_sequences(), st.integers(1, 60))
+def test_bins_of_trees_come_largest_first(sequences: list[Ids], size: int) -> None:
+    tokens = [found.tokens for found in pack_trees(arrays(sequences), size)]
+    assert tokens == sorted(tokens, reverse=True)
+
+
+@settings(max_examples=150, deadline=None)
+@given(distinct_sequences(), st.integers(1, 60), st.randoms(use_true_random=False))
+def test_bins_of_trees_do_not_depend_on_the_order_of_their_input(
+    sequences: list[Ids], size: int, random: Random
+) -> None:
+    shuffled = list(sequences)
+    random.shuffle(shuffled)
+    one, other = pack_trees(arrays(sequences), size), pack_trees(arrays(shuffled), size)
+    assert contents(one, sequences) == contents(other, shuffled)
+    assert [found.tokens for found in one] == [found.tokens for found in other]
+
+
+@settings(max_examples=100, deadline=None)
+@given(distinct_sequences())
+def test_what_fits_into_one_bin_stays_in_one(sequences: list[Ids]) -> None:
+    ids = arrays(sequences)
+    size = len(lay_out(ids).token_ids)
+    assert [found.tokens for found in pack_trees(ids, size)] == [size]
+
+
+def test_a_prompt_with_more_responses_than_a_bin_holds_is_split() -> None:
+    prompt = np.arange(100, 140, dtype=np.int32)
+    ids = [np.concatenate([prompt, np.full(20, place, np.int32)]) for place in range(50)]
+    bins = pack_trees(ids, 200)
+    assert sorted(place for found in bins for place in found.members) == list(range(50))
+    # 40 tokens of prompt and up to 8 responses of 20 in each.
+    assert [found.tokens for found in bins] == [200] * 6 + [80]
+
+
+def test_a_prompt_of_more_than_half_a_bin_is_worth_a_larger_one() -> None:
+    prompt = np.arange(100, 190, dtype=np.int32)
+    ids = [np.concatenate([prompt, np.full(10, place, np.int32)]) for place in range(20)]
+    # Twice the prompt is 180: nine responses each, instead of one in each bin of 100.
+    assert [found.tokens for found in pack_trees(ids, 100)] == [180, 180, 110]
+
+
+def test_bins_with_room_left_share_the_prefix_above() -> None:
+    header = [9] * 4
+    ids = arrays([(*header, word, *[reply] * 7) for word in (1, 2) for reply in (1, 2, 3)])
+    # Two of three replies fill a bin behind each word; the third ones meet behind the header.
+    bins = pack_trees(ids, 20)
+    assert [found.tokens for found in bins] == [20, 19, 19]
+    assert len({ids[place][4] for place in bins[0].members}) == 2
+
+
+def test_a_sequence_goes_where_it_leaves_the_least_room() -> None:
+    ids = [np.full(size, size, np.int32) for size in (4, 5, 8, 11, 12)]
+    bins = pack_trees(ids, 20)
+    assert {frozenset(len(ids[n]) for n in found.members) for found in bins} == {
+        frozenset({12, 8}),
+        frozenset({11, 5, 4}),
+    }
+
+
+def test_a_longer_sequence_has_a_bin_of_its_own() -> None:
+    ids = arrays([(1,) * 50, (2, 3), (2, 4)])
+    bins = pack_trees(ids, 10)
+    assert [(found.members, found.tokens) for found in bins] == [((0,), 50), ((1, 2), 3)]
+
+
+def test_a_caterpillar_of_two_thousand_sequences_is_packed() -> None:
+    """Each shares one token more than the one before: a tree as deep as there are sequences."""
+    ids = [np.array([0] * depth + [1], np.int32) for depth in range(2000)]
+    bins = pack_trees(ids, 64)
+    assert sorted(place for found in bins for place in found.members) == list(range(2000))
+    for found in bins:
+        shared = common_prefix([ids[place] for place in found.members])
+        assert found.tokens <= max(64, 2 * shared) or len(found.members) == 1
+
+
+def test_nothing_to_pack_is_no_bin() -> None:
+    assert pack_trees([], 100) == []
+    assert pack_rows([], 100, causal=True) == []
+
+
+def lognormal_lengths(random: np.random.Generator, mean: float, size: int) -> np.ndarray:
+    spread = 0.8
+    drawn = random.lognormal(np.log(mean) - spread**2 / 2, spread, size)
+    return np.clip(drawn, 4, 2000).astype(int)
+
+
+def helpsteer_like(prompts: int) -> list[np.ndarray]:
+    """A header, a prompt of about 200 tokens, two responses of about 340, as HelpSteer2 has."""
+    random = np.random.default_rng(0)
+    header = random.integers(0, 30_000, 25)
+    sizes = [lognormal_lengths(random, mean, prompts) for mean in (200, 340, 340)]
+    found: list[np.ndarray] = []
+    for prompt_size, *reply_sizes in zip(*sizes, strict=True):
+        prompt = np.concatenate([header, random.integers(0, 30_000, prompt_size)])
+        replies = [random.integers(0, 30_000, size) for size in reply_sizes]
+        found += [prompt, *(np.concatenate([prompt, reply]) for reply in replies)]
+    return [ids.astype(np.int32) for ids in found]
+
+
+def test_bins_are_full_and_repeat_little_of_what_is_shared() -> None:
+    ids = helpsteer_like(2000)
+    bins = pack_trees(ids, 32_768)
+    computed = sum(found.tokens for found in bins)
+    assert max(found.tokens for found in bins) <= 32_768
+    assert computed / (len(bins) * 32_768) > 0.97
+    assert computed <= 1.02 * len(lay_out(ids).token_ids)
+
+
+def maximal(sequences: Sequence[Ids]) -> set[Ids]:
+    """Sequences that are no prefix of another one."""
+    return {
+        one
+        for one in sequences
+        if not any(len(two) > len(one) and two[: len(one)] == one for two in sequences)
+    }
+
+
+@settings(max_examples=200, deadline=None)
+@given(distinct_sequences(), st.integers(1, 60), st.booleans())
+def test_every_sequence_is_in_exactly_one_bin_of_rows(
+    sequences: list[Ids], size: int, causal: bool
+) -> None:
+    bins = pack_rows(arrays(sequences), size, causal=causal)
+    placed = Counter(place for found in bins for place in found.members)
+    assert placed == Counter(range(len(sequences)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(distinct_sequences(), st.integers(1, 60), st.booleans())
+def test_rows_times_their_longest_length_keep_the_size_of_a_bin(
+    sequences: list[Ids], size: int, causal: bool
+) -> None:
+    with_a_row = maximal(sequences) if causal else set(sequences)
+    for found in pack_rows(arrays(sequences), size, causal=causal):
+        rows = [len(sequences[n]) for n in found.members if sequences[n] in with_a_row]
+        assert found.tokens == sum(rows)
+        assert len(rows) * max(rows) <= size or len(rows) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(distinct_sequences(), st.integers(1, 60), st.booleans())
+def test_rows_come_longest_first(sequences: list[Ids], size: int, causal: bool) -> None:
+    with_a_row = maximal(sequences) if causal else set(sequences)
+    lengths = [
+        len(sequences[n])
+        for found in pack_rows(arrays(sequences), size, causal=causal)
+        for n in found.members
+        if sequences[n] in with_a_row
+    ]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+@settings(max_examples=150, deadline=None)
+@given(distinct_sequences(), st.integers(1, 60))
+def test_a_causal_model_reads_a_prefix_from_a_longer_row(sequences: list[Ids], size: int) -> None:
+    """It comes right behind its row, which is where the backbone looks for it."""
+    rows = maximal(sequences)
+    for found in pack_rows(arrays(sequences), size, causal=True):
+        host: Ids = ()
+        for ids in (sequences[place] for place in found.members):
+            host = ids if ids in rows else host
+            assert host[: len(ids)] == ids
+
+
+@settings(max_examples=150, deadline=None)
+@given(distinct_sequences(), st.integers(1, 60), st.booleans(), st.randoms(use_true_random=False))
+def test_bins_of_rows_do_not_depend_on_the_order_of_their_input(
+    sequences: list[Ids], size: int, causal: bool, random: Random
+) -> None:
+    shuffled = list(sequences)
+    random.shuffle(shuffled)
+    one = pack_rows(arrays(sequences), size, causal=causal)
+    other = pack_rows(arrays(shuffled), size, causal=causal)
+    assert contents(one, sequences) == contents(other, shuffled)
+
+
+def test_a_bin_of_rows_is_filled_before_the_next_begins() -> None:
+    ids = arrays([(1, 1, 1, 1), (2, 2, 2), (3, 3), (4,), (5,)])
+    bins = pack_rows(ids, 8, causal=True)
+    assert [[len(ids[place]) for place in found.members] for found in bins] == [[4, 3], [2, 1, 1]]

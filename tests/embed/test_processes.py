@@ -1,0 +1,181 @@
+"""Several real processes over one store: the same bytes as one process, whoever does what.
+
+Run as a script, this file is the driver: it imports everything once and forks a child per process,
+so that a process costs its job and not the imports.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from micro_rm.cache.pairs import read_pairs
+from micro_rm.cache.reader import FeatureStore
+from micro_rm.cache.verify import verify_store
+
+ROWS = 60
+# Per store the processes that work on it, one after the other or all at once.
+ONE_BY_ONE = {"whole": ["0/1"], "parts": ["0/3", "1/3", "2/3"]}
+AT_ONCE = {"parallel": ["0/3", "1/3", "2/3"], "twice": ["0/1", "0/1"], "overlap": ["0/1", "1/2"]}
+HEAVY = (
+    "transformers.models.llama.modeling_llama",
+    "micro_rm.configs.command_line",
+    "micro_rm.embed.display",
+    "micro_rm.embed.stage",
+    "micro_rm.pipeline",
+)
+Reports = list[dict[str, Any]]
+
+
+def begin(argv: list[str], output: Path) -> int:
+    """Fork a child that runs the command and prints into a file; its process id."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        from micro_rm.pipeline import main
+
+        for descriptor, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{output}.{name}", os.O_WRONLY | os.O_CREAT), descriptor)
+        status = main(argv)
+        sys.stdout.flush()
+        os._exit(status)
+    finally:
+        os._exit(70)
+
+
+def report(child: int, output: Path) -> dict[str, Any]:
+    """How a child ended, and what it printed."""
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    printed = Path(f"{output}.out").read_text()
+    return {
+        "status": status,
+        "facts": json.loads(printed) if status == 0 else None,
+        "said": Path(f"{output}.err").read_text(),
+    }
+
+
+def drive(argv: list[str], base: Path) -> dict[str, Reports]:
+    """All the processes of all the stores."""
+    import torch
+
+    for module in HEAVY:
+        importlib.import_module(module)
+    torch.set_num_threads(1)
+    reports: dict[str, Reports] = {}
+    for name, parts in (ONE_BY_ONE | AT_ONCE).items():
+        running: list[tuple[int, Path]] = []
+        reports[name] = []
+        for number, part in enumerate(parts):
+            command = [*argv, f"--store.dir={base / name}", f"--embed.shards={part}"]
+            output = base / f"{name}-{number}"
+            running.append((begin([*command, f"--run.dir={base / 'run'}"], output), output))
+            if name in ONE_BY_ONE:
+                reports[name].append(report(*running.pop()))
+        reports[name] += [report(*process) for process in running]
+    return reports
+
+
+@pytest.fixture(scope="module")
+def driven(
+    tmp_path_factory: pytest.TempPathFactory,
+    backbone_path: Callable[[str], Path],
+    write_rows: Callable[..., str],
+    preference_rows: Callable[[int], list[dict[str, Any]]],
+) -> tuple[Path, dict[str, Reports]]:
+    """Directory with all the stores, and what their processes reported."""
+    base = tmp_path_factory.mktemp("processes")
+    argv = [
+        "embed",
+        "--json",
+        f"--data.train={write_rows(base / 'rows.jsonl', preference_rows(ROWS))}",
+        "--data.name=rows",
+        f"--backbone.name={backbone_path('llama')}",
+        "--backbone.dtype=float32",
+        "--backbone.max_length=256",
+        "--embed.device=cpu",
+        "--embed.shard_tokens=300",
+        "--embed.bin_tokens=256",
+    ]
+    driver = subprocess.run(
+        [sys.executable, __file__, json.dumps(argv), str(base)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert driver.returncode == 0, driver.stderr
+    return base, json.loads(driver.stdout)
+
+
+def files(store: Path) -> dict[str, bytes]:
+    """Shards, pair table, quarantine and manifest."""
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in sorted(store.rglob("*"))
+        if path.is_file() and path.name != "writer.lock"
+    }
+
+
+@pytest.mark.parametrize("name", [*ONE_BY_ONE, *AT_ONCE])
+def test_every_process_ends_well(name: str, driven: tuple[Path, dict[str, Reports]]) -> None:
+    for found in driven[1][name]:
+        assert found["status"] == 0, found["said"]
+
+
+@pytest.mark.parametrize("name", ["parts", *AT_ONCE])
+def test_many_processes_leave_byte_for_byte_what_one_leaves(
+    name: str, driven: tuple[Path, dict[str, Reports]]
+) -> None:
+    base, _ = driven
+    whole = files(base / "whole")
+    assert len([path for path in whole if path.startswith("shards/")]) > 6
+    assert files(base / name) == whole
+
+
+def test_the_store_of_one_process_is_whole(driven: tuple[Path, dict[str, Reports]]) -> None:
+    base, reports = driven
+    assert verify_store(base / "whole").problems == []
+    assert len(read_pairs(base / "whole", "rows")) == ROWS
+    (only,) = reports["whole"]
+    assert only["facts"]["new_sequences"] == len(FeatureStore(base / "whole"))
+
+
+@pytest.mark.parametrize("name", ["parts", "parallel", "twice", "overlap"])
+def test_no_token_is_computed_twice(name: str, driven: tuple[Path, dict[str, Reports]]) -> None:
+    _, reports = driven
+    (only,) = reports["whole"]
+    done = sum(found["facts"]["computed_tokens"] for found in reports[name])
+    assert done == only["facts"]["tokens"] == only["facts"]["computed_tokens"]
+
+
+def test_the_last_of_the_parts_gives_the_account(
+    driven: tuple[Path, dict[str, Reports]],
+) -> None:
+    first, second, last = (found["facts"] for found in driven[1]["parts"])
+    assert first["account"] is second["account"] is None
+    assert first["pending_shards"] > second["pending_shards"] > last["pending_shards"] == 0
+    assert last["account"]["pairs"] == ROWS
+
+
+@pytest.mark.parametrize("name", [*AT_ONCE])
+def test_somebody_gives_the_account_when_all_work_at_once(
+    name: str, driven: tuple[Path, dict[str, Reports]]
+) -> None:
+    _, reports = driven
+    (expected,) = (found["facts"]["account"] for found in reports["whole"])
+    accounts = [found["facts"]["account"] for found in reports[name]]
+    assert any(account is not None for account in accounts)
+    assert all(account in (None, expected) for account in accounts)
+
+
+if __name__ == "__main__":
+    print(json.dumps(drive(json.loads(sys.argv[1]), Path(sys.argv[2]))))
