@@ -9,7 +9,7 @@ Peers, all with transformers' own attention:
     collate        8 rows in arrival order, right-padded, all hidden states kept (b)
     encode         sentence-transformers on the three lists of texts (c)
     sorted3        de-duplicated, sorted by length, right-padded without a mask, the prompt as a
-                   third pass (d3)
+                   third pass (d3); by default as many tokens per batch as ours has per bin
     sorted2        the same with the prompt read from the chosen pass (d2)
 Ours packs the distinct sequences and embeds the bins. Weights and ids are random, lengths are
 lognormal; each pair is in ``--copies`` rows on average (2.31 attributes per pair in HelpSteer2).
@@ -61,7 +61,6 @@ MODELS: dict[str, dict[str, Any]] = {
         "vocab_size": 128256,
     },
 }
-ROW_TOKENS = {"cpu": 4096, "cuda": 32768}
 COLLATE_ROWS = 8
 ENCODE_ROWS = 32
 FIRST_WORD = 4  # ids below are special
@@ -103,11 +102,13 @@ def make_rows(shape: str, pairs: int, vocabulary: int, copies: float | None) -> 
 class Peers:
     """The loops of others over one transformers model."""
 
-    def __init__(self, directory: Path, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, directory: Path, device: torch.device, dtype: torch.dtype, row_tokens: int
+    ) -> None:
         from transformers import AutoModel
 
         self.model = AutoModel.from_pretrained(directory, dtype=dtype).eval().to(device)
-        self.row_tokens = ROW_TOKENS[device.type]
+        self.row_tokens = row_tokens
         self.directory = directory
         self.encoder: Any = None
 
@@ -207,7 +208,7 @@ def ours(backbone: TorchBackbone, rows: Sequence[Row]) -> Vectors:
     return found
 
 
-def token_ratios(backbone: TorchBackbone, rows: Sequence[Row]) -> dict[str, float]:
+def token_ratios(backbone: TorchBackbone, rows: Sequence[Row], row_tokens: int) -> dict[str, float]:
     """Tokens that each peer computes, padding included, over the tokens of our bins."""
     distinct = list({ids.tobytes(): ids for row in rows for ids in row.sequences}.values())
     mine = sum(made.tokens for made in backbone.pack(distinct, backbone.bin_tokens))
@@ -223,7 +224,7 @@ def token_ratios(backbone: TorchBackbone, rows: Sequence[Row]) -> dict[str, floa
         wanted = {ids.tobytes(): len(ids) for row in rows for ids in row.sequences[3 - passes :]}
         sizes, total = sorted(wanted.values(), reverse=True), 0
         while sizes:
-            fits = max(1, ROW_TOKENS[backbone.device.type] // sizes[0])
+            fits = max(1, row_tokens // sizes[0])
             total += sizes[0] * len(sizes[:fits])
             sizes = sizes[fits:]
         return total
@@ -299,7 +300,8 @@ def measure(options: argparse.Namespace, shape: str) -> dict[str, Any]:
         backbone = TorchBackbone(
             directory, config, device=device.type, bin_tokens=options.bin_tokens
         )
-        peers = Peers(directory, device, peer_dtype)
+        row_tokens = options.row_tokens or backbone.bin_tokens
+        peers = Peers(directory, device, peer_dtype, row_tokens)
         rows = make_rows(shape, options.pairs, vocabulary, options.copies)
         few = rows[: max(1, round(len(rows) * options.loop_share))]
         ways: dict[str, Callable[[], Vectors]] = {
@@ -334,7 +336,7 @@ def measure(options: argparse.Namespace, shape: str) -> dict[str, Any]:
                     memory[name] = torch.cuda.max_memory_allocated() / 2**30
         flops = useful_flops(backbone.model, work)
         peak = matrix_peak(device, dtype)
-        ideal = token_ratios(backbone, rows)
+        ideal = token_ratios(backbone, rows, row_tokens)
     for name in ("loop3", "loop2"):  # a part of the rows stands for all
         seconds[name] = [value * len(rows) / len(few) for value in seconds[name]]
     mine = statistics.median(seconds["ours"])
@@ -411,6 +413,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=list(TOLERANCE))
     parser.add_argument("--peer_dtype", choices=list(TOLERANCE), help="by default the same")
     parser.add_argument("--bin_tokens", type=int)
+    parser.add_argument("--row_tokens", type=int, help="padded tokens of sorted batches; as ours")
     parser.add_argument("--loop_share", type=float, help="share of the rows that (a) runs")
     parser.add_argument("--json", action="store_true", help="JSON lines only")
     options = parser.parse_args()

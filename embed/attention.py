@@ -31,7 +31,29 @@ class Scores:
     softcap: float | None
 
 
-def by_run(query: Tensor, key: Tensor, value: Tensor, runs: Sequence[Run], how: Scores) -> Tensor:
+class Masks:
+    """The masks of a bin's runs, each made once for all layers."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int, int | None], Tensor] = {}
+
+    def get(self, like: Tensor, queries: int, keys: int, window: int | None) -> Tensor:
+        """(queries, keys) in the type of ``like``: 0 where a query sees a key, else -inf."""
+        name = (queries, keys, window)
+        if name not in self._made:
+            # Aligned at the end: SDPA's own is_causal is aligned at the start.
+            seen = torch.ones(queries, keys, dtype=torch.bool, device=like.device)
+            seen = seen.tril(keys - queries)
+            if window is not None:
+                seen = seen.triu(keys - queries - window + 1)
+            hidden = like.new_full((), float("-inf"))
+            self._made[name] = torch.where(seen, like.new_zeros(()), hidden)
+        return self._made[name]
+
+
+def by_run(
+    query: Tensor, key: Tensor, value: Tensor, runs: Sequence[Run], how: Scores, masks: Masks
+) -> Tensor:
     """One call per run."""
     out = query.new_empty((1, query.shape[2], *query.shape[1::2]))
     for run in runs:
@@ -42,45 +64,38 @@ def by_run(query: Tensor, key: Tensor, value: Tensor, runs: Sequence[Run], how: 
             keys = torch.cat([key[:, :, part] for part in seen], 2)
             values = torch.cat([value[:, :, part] for part in seen], 2)
         queries = query[:, :, run.start : run.stop]
-        out[:, run.start : run.stop] = _one_run(queries, keys, values, how).transpose(1, 2)
+        found = _one_run(queries, keys, values, how, masks)
+        out[:, run.start : run.stop] = found.transpose(1, 2)
     return out
 
 
-def _one_run(query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
+def _one_run(query: Tensor, key: Tensor, value: Tensor, how: Scores, masks: Masks) -> Tensor:
     queries, keys = query.shape[2], key.shape[2]
-    mask = None
-    whole = how.window is None or keys <= how.window
-    if queries > 1 or not whole:
-        # Aligned at the end: SDPA's own is_causal is aligned at the start.
-        mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device)
-        mask = mask.tril(keys - queries)
-        if not whole and how.window is not None:
-            mask = mask.triu(keys - queries - how.window + 1)
+    window = None if how.window is None or keys <= how.window else how.window
+    square = queries == keys and window is None
     if how.softcap is not None:
-        return _soft_capped(query, key, value, mask, how)
-    square = queries == keys and whole
+        return _soft_capped(query, key, value, masks.get(query, queries, keys, window), how)
+    mask = None
+    if not square and (queries > 1 or window is not None):
+        mask = masks.get(query, queries, keys, window)
     return F.scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=None if square else mask,
+        attn_mask=mask,
         is_causal=square and queries > 1,
         scale=how.scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
 
 
-def _soft_capped(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, how: Scores
-) -> Tensor:
+def _soft_capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, how: Scores) -> Tensor:
     assert how.softcap is not None
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scale = query.shape[-1] ** -0.5 if how.scale is None else how.scale
     scores = torch.tanh(query @ key.transpose(2, 3) * (scale / how.softcap)) * how.softcap
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    return scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ value
+    return (scores + mask).softmax(-1, dtype=torch.float32).to(query.dtype) @ value
 
 
 @dataclass(frozen=True)

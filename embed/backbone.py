@@ -24,7 +24,9 @@ POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ROUNDING = {"float32": 1e-4, "bfloat16": 3e-2}
 ELASTIC_ROPES = ("dynamic", "longrope")
-BIN_TOKENS = {"cuda": 32768, "cpu": 4096}
+# On the CPU a bin of trees is to stay in the caches, while rows need many for few long calls.
+BIN_TOKENS = {"cuda": 32768, "cpu": 1536}
+ROW_TOKENS = {"cuda": 32768, "cpu": 8192}
 Collect = Callable[[], np.ndarray]
 
 
@@ -49,7 +51,6 @@ class TorchBackbone:
         share: bool = True,
     ) -> None:
         self.device = pick_device(device)
-        self.bin_tokens = bin_tokens or BIN_TOKENS[self.device.type]
         self.dtype = config.dtype
         self.padding_side = padding_side
         self.model = load_model(AutoModel, directory, config).to(self.device)
@@ -74,9 +75,11 @@ class TorchBackbone:
             self._trees, self.note = choose_pass(
                 self.model,
                 config.max_length,
-                fixed=self.bin_tokens if on_gpu else None,
+                fixed=(bin_tokens or BIN_TOKENS["cuda"]) if on_gpu else None,
                 compiler="inductor" if on_gpu else None,
             )
+        defaults = BIN_TOKENS if self.sharing else ROW_TOKENS
+        self.bin_tokens = bin_tokens or defaults[self.device.type]
 
     @property
     def sharing(self) -> bool:

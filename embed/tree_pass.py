@@ -37,6 +37,7 @@ class _State:
     keys: tuple[Tensor, Tensor] | None = None
     stop_at_keys: bool = False
     gathers: dict[bool, attention.Gather] = field(default_factory=dict)
+    masks: attention.Masks = field(default_factory=attention.Masks)
     ends: Tensor | None = None
     positions: Tensor | None = None
 
@@ -158,7 +159,7 @@ class TreePass:
                 state.ends = self._to_device(state.layout.ends)
                 state.positions = self._to_device(state.layout.positions)
             return attention.by_flex(query, key, value, state.ends, state.positions, how)
-        return attention.by_run(query, key, value, runs, how)
+        return attention.by_run(query, key, value, runs, how, state.masks)
 
     def _pruned(self, forward: Any) -> Any:
         def at_the_readouts(hidden: Tensor, *arguments: Any, **options: Any) -> Any:

@@ -16,7 +16,7 @@ from torch.nn.attention import flex_attention as flex
 from torch.nn.attention import varlen
 
 from micro_rm.embed import attention
-from micro_rm.embed.attention import Scores, by_flex, by_run, by_varlen, gather, visible_keys
+from micro_rm.embed.attention import Masks, Scores, by_flex, by_run, by_varlen, gather, visible_keys
 from micro_rm.embed.trees import Layout, filled, lay_out
 
 CPU = torch.device("cpu")
@@ -87,14 +87,14 @@ def assert_equal(found: Tensor, expected: Tensor) -> None:
 def test_one_call_per_run_equals_a_dense_mask(how: Scores, groups: int) -> None:
     layout = a_layout()
     tensors = a_bin(layout, groups)
-    assert_equal(by_run(*tensors, layout.runs, how), dense(*tensors, layout, how))
+    assert_equal(by_run(*tensors, layout.runs, how, Masks()), dense(*tensors, layout, how))
 
 
 @pytest.mark.parametrize("how", HOWS, ids=str)
 def test_the_read_outs_alone_see_the_same_keys(how: Scores) -> None:
     layout = a_layout()
     query, key, value = a_bin(layout)
-    found = by_run(query[:, :, layout.readouts], key, value, layout.branches, how)
+    found = by_run(query[:, :, layout.readouts], key, value, layout.branches, how, Masks())
     assert_equal(found, dense(query, key, value, layout, how)[:, layout.readouts])
 
 
@@ -107,7 +107,7 @@ def test_any_tree_filled_or_not_equals_a_dense_mask(
     used = len(layout.token_ids)
     layout = filled(layout, size)
     tensors = a_bin(layout)
-    found, expected = by_run(*tensors, layout.runs, how), dense(*tensors, layout, how)
+    found, expected = by_run(*tensors, layout.runs, how, Masks()), dense(*tensors, layout, how)
     assert_equal(found[:, :used], expected[:, :used])
 
 

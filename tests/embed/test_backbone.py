@@ -206,14 +206,21 @@ def test_a_model_is_packed_for_the_way_that_it_computes(
     assert model.pack(sequences, 150) == expected
 
 
-@pytest.mark.parametrize("bin_tokens", [None, 77])
-def test_the_size_of_a_pass_is_the_one_asked_for_or_the_devices(
-    bin_tokens: int | None, backbone_path: Callable[[str], Path], settings: Callable[..., Any]
+@pytest.mark.parametrize(
+    ("family", "bin_tokens", "size"),
+    [("llama", None, 1536), ("llama", 77, 77), ("bert", None, 8192), ("bert", 77, 77)],
+)
+def test_the_size_of_a_pass_is_the_one_asked_for_or_fits_trees_or_rows(
+    family: str,
+    bin_tokens: int | None,
+    size: int,
+    backbone_path: Callable[[str], Path],
+    settings: Callable[..., Any],
 ) -> None:
     model = TorchBackbone(
-        backbone_path("llama"), settings("llama"), device="cpu", bin_tokens=bin_tokens
+        backbone_path(family), settings(family), device="cpu", bin_tokens=bin_tokens
     )
-    assert model.bin_tokens == (bin_tokens or 4096)
+    assert model.bin_tokens == size
 
 
 @pytest.mark.parametrize(

@@ -156,9 +156,9 @@ def test_wrong_states_are_found_out(
     expected = separately(decoder("Llama"), sequences())
     right = attention.by_run
 
-    def forgetful(query: Any, key: Any, value: Any, runs: Any, how: Any) -> Any:
+    def forgetful(query: Any, key: Any, value: Any, runs: Any, how: Any, masks: Any) -> Any:
         own = [attention.Run(run.start, run.stop, run.pieces[-1:]) for run in runs]
-        return right(query, key, value, own, how)
+        return right(query, key, value, own, how, masks)
 
     break_attention(monkeypatch, forgetful)
     model = load("Llama")

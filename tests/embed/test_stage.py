@@ -385,9 +385,9 @@ def test_workers_on_different_devices_do_not_mix_their_bins(
     config = configure("llama", file, tmp_path / "store", embed=settings)
     made = encoder("llama", settings)
     before = job_name("request", made, config)
-    assert made.backbone.bin_tokens == 4096
+    usual = made.backbone.bin_tokens
     made.backbone.bin_tokens = 32768
     try:
         assert job_name("request", made, config) != before
     finally:
-        made.backbone.bin_tokens = 4096
+        made.backbone.bin_tokens = usual

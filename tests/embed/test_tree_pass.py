@@ -323,7 +323,7 @@ def test_one_gathering_serves_all_layers_of_a_bin(
         return SimpleNamespace(runs=runs, name=plans[id(runs)])
 
     def by_varlen(query: Any, key: Any, value: Any, plan: Any, how: Any) -> Any:
-        return attention.by_run(query, key, value, plan.runs, how)
+        return attention.by_run(query, key, value, plan.runs, how, attention.Masks())
 
     monkeypatch.setattr(attention, "varlen_serves", lambda *_: True)
     recorded = Recorded(monkeypatch, gather=gather, by_varlen=by_varlen)
