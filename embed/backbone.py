@@ -251,6 +251,9 @@ def load_model(auto_class: Any, directory: Path, config: BackboneConfig) -> Any:
             f"({len(missing)} in all), which would be random; the checkpoint does not fit its "
             "config.json"
         )
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        # Older versions of transformers run SDPA by default here, which leaves out the capping.
+        model.set_attn_implementation("eager")
     return model.eval().requires_grad_(False)
 
 

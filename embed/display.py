@@ -100,6 +100,7 @@ def preview_lines(preview: Preview, encoder: Encoder) -> list[str]:
     """A plan in words: sequences, tokens before and after sharing, and how they are computed."""
     backbone = encoder.backbone
     saved = preview.separate_tokens / max(preview.tokens, 1)
+    fewer = f" ({saved:.2f} times fewer)" if backbone.sharing else ""
     lines = [
         f"embed    {preview.pairs:,} pairs, {preview.sequences:,} distinct sequences, "
         f"{preview.stored_sequences:,} of them stored; with {encoder.config.name} "
@@ -108,7 +109,7 @@ def preview_lines(preview: Preview, encoder: Encoder) -> list[str]:
     if preview.bins:
         lines += [
             f"embed    {preview.separate_tokens:,} tokens one by one, {preview.tokens:,} to "
-            f"compute ({saved:.2f} times fewer); {preview.note}",
+            f"compute{fewer}; {preview.note}",
             f"embed    {preview.bins:,} forward passes of up to {backbone.bin_tokens:,} tokens, "
             f"{preview.fill:.1%} full, in {preview.shards:,} shards",
         ]

@@ -46,19 +46,8 @@ def make_plan(
     """
     pool, tally = _survey(source, config)
     tally.require_both_splits()
-    index = SequenceIndex(config.views, equal_prompts=config.backbone.overlong == "truncate_prompt")
-    with TokenFile(directory / TOKENS, encoder.renderer) as tokens:
-        for place, pair in enumerate(source):
-            tokens.add(index.add(pair, in_pool=bool(pool[place])))
-        tokens.close()
-    columns = index.columns()
+    columns, tokens = _tokenize(encoder, source, config, pool, directory / TOKENS)
     keep = _embeddable(columns, tokens.refusals, len(pool))
-    if not keep.any():
-        place, reason = min(tokens.refusals.items())
-        raise DataError(
-            f"no pair is left after tokenisation (sequence {place}: {reason}); "
-            "raise backbone.max_length or set backbone.overlong to truncate_prompt"
-        )
     sequence_of, representative = _distinct(columns, keep, tokens.keys)
     groups = _least(sequence_of, tokens.groups, len(representative))
     starts = (np.cumsum(tokens.lengths) - tokens.lengths)[representative]
@@ -120,12 +109,30 @@ def _survey(source: PairSource, config: Config) -> tuple[np.ndarray, Tally]:
     return chooser.mask(rows), tally
 
 
+def _tokenize(
+    encoder: Encoder, source: PairSource, config: Config, pool: np.ndarray, path: Path
+) -> tuple[dict[str, np.ndarray], TokenFile]:
+    """Conversations per view and role, and the file with their tokens."""
+    index = SequenceIndex(config.views, equal_prompts=config.backbone.overlong == "truncate_prompt")
+    with TokenFile(path, encoder.renderer) as tokens:
+        for place, pair in enumerate(source):
+            tokens.add(index.add(pair, in_pool=bool(pool[place])))
+        tokens.close()
+    return index.columns(), tokens
+
+
 def _embeddable(columns: dict[str, np.ndarray], refusals: dict[int, str], pairs: int) -> np.ndarray:
-    """(N,) mask of the pairs without a refused conversation."""
+    """(N,) mask of the pairs without a refused conversation; ``DataError`` if none is left."""
     refused = np.array(sorted(refusals), np.int64)
     keep = np.ones(pairs, bool)
     for places in columns.values():
         keep &= ~np.isin(places, refused)
+    if not keep.any():
+        place, reason = min(refusals.items())
+        raise DataError(
+            f"no pair is left after tokenisation (sequence {place}: {reason}); "
+            "raise backbone.max_length or set backbone.overlong to truncate_prompt"
+        )
     return keep
 
 

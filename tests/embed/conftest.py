@@ -218,6 +218,8 @@ def _make_decoder(family: str, **changes: Any) -> Any:
     config.pad_token_id = None  # its embedding would be zeros
     torch.manual_seed(7)
     model = getattr(transformers, f"{family}Model")(config)
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        model.set_attn_implementation("eager")  # not every version's default caps
     return model.eval().requires_grad_(False)
 
 

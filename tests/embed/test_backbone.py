@@ -444,6 +444,22 @@ def test_rotary_positions_have_no_end(family: str, backbone: LoadBackbone) -> No
     assert backbone(family, max_length=4096).causal
 
 
+def test_soft_capped_scores_are_capped_whatever_attention_is_the_default(
+    decoder: Callable[..., Any], relative_error: RelativeError, tmp_path: Path
+) -> None:
+    """SDPA knows no capping, and transformers 5.17 takes it for Gemma 2 without a word."""
+    decoder("Gemma2").save_pretrained(tmp_path)
+    config = BackboneConfig(name="x", dtype="float32", max_length=256)
+    made = TorchBackbone(tmp_path, config, device="cpu")
+    ids = random_sequences(0)[2]
+    model = AutoModel.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager")
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(ids[None].astype(np.int64))).last_hidden_state[0, -1]
+    assert made.sharing
+    assert relative_error(made.alone(ids), expected.numpy()) < TOLERANCE
+    assert relative_error(made.vectors([ids])[0], expected.numpy()) < TOLERANCE
+
+
 ELASTIC = {
     "dynamic": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
     "longrope": {

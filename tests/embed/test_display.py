@@ -128,6 +128,15 @@ def test_a_preview_tells_what_sharing_saves_and_how_full_the_passes_are(
     assert third == "embed    245 forward passes of up to 256 tokens, 99.7% full, in 2 shards"
 
 
+def test_a_preview_promises_nothing_where_nothing_is_shared(
+    encoder: Callable[..., Encoder],
+) -> None:
+    _, line, _ = preview_lines(PREVIEW, encoder("bert"))
+    assert line == (
+        "embed    2,400,000 tokens one by one, 1,000,000 to compute; prefixes are shared"
+    )
+
+
 def test_a_preview_of_nothing_to_do_is_one_line(encoder: Callable[..., Encoder]) -> None:
     nothing = replace(PREVIEW, separate_tokens=0, tokens=0, bins=0, shards=0)
     assert len(preview_lines(nothing, encoder("llama"))) == 1

@@ -123,7 +123,7 @@ def test_the_settings_of_the_pass_reach_the_backbone(encoder: LoadEncoder) -> No
     alone = encoder("llama", EmbedConfig(device="cpu", bin_tokens=77, share_prefixes=False))
     assert (alone.backbone.bin_tokens, alone.backbone.sharing) == (77, False)
     assert encoder("llama", ON_CPU).backbone.sharing
-    assert encoder("llama", ON_CPU).backbone.bin_tokens == 4096
+    assert encoder("llama", ON_CPU).backbone.bin_tokens == 1536
 
 
 def test_weights_are_loaded_when_they_are_needed_and_once(
