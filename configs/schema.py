@@ -188,7 +188,7 @@ class EmbedConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bin_tokens: int | None = None
     share_prefixes: bool = True
-    shard_tokens: int = 1_000_000
+    shard_tokens: int = 500_000
     shards: str = "0/1"
     engine: Literal["local", "ray"] = "local"
     actors: int | None = None
