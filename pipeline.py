@@ -393,7 +393,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say = make_printer(quiet=options.json)
         result = execute(options, config, say)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where this one ended", file=sys.stderr)
+        print("stopped; the same command goes on behind what is finished", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
         print(f"micro-rm: {error}", file=sys.stderr)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from .pairs import NO_ROW, read_pairs, table_names
-from .schema import read_manifest
+from .schema import plan_path, read_manifest
 
 
 def describe_store(store: Path) -> dict[str, Any]:
     """Identity, shards and pair tables of a store."""
     manifest = read_manifest(store)
+    sealed = len(list((store / "shards").glob("*.h5")))
     tables = {}
     for name in table_names(store):
         table = read_pairs(store, name)
@@ -31,5 +32,7 @@ def describe_store(store: Path) -> dict[str, Any]:
         "vectors": manifest.rows,
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "shards": len(manifest.shards),
+        "unfinished_job": plan_path(store).exists(),
+        "shards_of_unfinished_job": sealed - len(manifest.shards),
         "tables": tables,
     }

@@ -4,6 +4,8 @@
 ``<store>/shards/000000.h5``       ``vectors`` (n, d) and ``keys`` (n, 16); never rewritten
 ``<store>/pairs/<name>.h5``        one pair table: a row index per view and role, and labels
 ``<store>/quarantine/<name>.jsonl`` every refused row: row number, field, reason
+``<store>/plan/``                  a job that is running or was stopped; the manifest lists its
+                                   shards when all of them are sealed
 """
 
 from __future__ import annotations
@@ -34,6 +36,11 @@ LOGICAL = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
+
+
+def plan_path(store: Path) -> Path:
+    """Where the plan of a store's running job lies."""
+    return store / "plan"
 
 
 # Fields of an identity that name the same bytes in other words: a path, a tag.

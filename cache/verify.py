@@ -10,7 +10,7 @@ import numpy as np
 from .native_head import FILE, read_native_head
 from .pairs import NO_ROW, read_pairs, table_names
 from .reader import open_vectors, read_keys
-from .schema import KEY_DTYPE, Manifest, Shard, StoreError, file_checksum, read_manifest
+from .schema import KEY_DTYPE, Manifest, Shard, StoreError, file_checksum, plan_path, read_manifest
 
 BLOCK_ROWS = 16384
 
@@ -38,7 +38,9 @@ def verify_store(store: Path) -> Verdict:
     keys = [_verify_shard(store, manifest, shard, verdict) for shard in manifest.shards]
     _verify_keys(np.concatenate(keys) if keys else np.empty(0, KEY_DTYPE), store, verdict)
     listed = {shard.name for shard in manifest.shards}
-    for path in sorted((store / "shards").iterdir()):
+    # What a running or stopped job has sealed is listed when the job is finished.
+    stray = [] if plan_path(store).exists() else sorted((store / "shards").iterdir())
+    for path in stray:
         if path.name not in listed:
             verdict.problems.append(
                 f"{path}: not in the manifest; the next micro-rm embed adopts or removes it"

@@ -19,10 +19,10 @@ import torch
 
 from .. import UserError
 from ..cache.lock import FileLock
-from ..cache.schema import LOGICAL, Identity
+from ..cache.schema import LOGICAL, Identity, plan_path
 from ..cache.writer import shard_path, write_shard
 from .backbone import Collect, TorchBackbone
-from .plan import Plan, plan_path
+from .plan import Plan
 from .speed import Work
 
 WAIT_SECONDS = 0.5

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..cache.lock import StoreLock
-from ..cache.schema import Identity
+from ..cache.schema import Identity, plan_path
 from ..cache.writer import adopt_shards, open_manifest, recover_store
-from .plan import Plan, find_plan, move_plan, plan_path, remove_plan
+from .plan import Plan, find_plan, move_plan, remove_plan
 
 POLL_SECONDS = 0.1
 # Whoever has just taken the lock has announced its job after this many polls.

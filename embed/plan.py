@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.schema import StoreError, write_json
+from ..cache.schema import StoreError, plan_path, write_json
 from ..cache.writer import shard_path
 from .tokenize import TOKEN_DTYPE
 
@@ -195,11 +195,6 @@ def write_plan(
     content: dict[str, Any] = asdict(facts)
     content |= {"format": FORMAT, "columns": list(columns), "refusals": dict(refusals)}
     write_json(directory / "plan.json", content)
-
-
-def plan_path(store: Path) -> Path:
-    """Where the plan of a store's running job lies."""
-    return store / "plan"
 
 
 def find_plan(store: Path, job: str) -> Plan | None:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import UserError
-from ..cache.schema import read_manifest
+from ..cache.schema import plan_path, read_manifest
 from ..cache.writer import require_identity
 from ..configs.schema import Config, ConfigError
 from .encoder import load_encoder
 from .extract import BinLimit, Notice, Progress, embed_shard
-from .plan import Plan, plan_path
+from .plan import Plan
 from .speed import Work, matrix_peak
 
 # A shard whose actors keep dying is not retried for ever, nor are actors that die at start.

@@ -11,7 +11,7 @@ import pytest
 
 from micro_rm.cache.inspect import describe_store
 from micro_rm.cache.pairs import NO_ROW, PairTable, write_pairs
-from micro_rm.cache.schema import Identity, StoreError
+from micro_rm.cache.schema import Identity, StoreError, plan_path
 
 
 def test_a_description_counts_vectors_shards_bytes_and_pairs(
@@ -28,6 +28,8 @@ def test_a_description_counts_vectors_shards_bytes_and_pairs(
     found = describe_store(tmp_path)
     assert (found["vectors"], found["shards"], found["width"]) == (8, 2, 6)
     assert found["bytes"] == sum(path.stat().st_size for path in (tmp_path / "shards").iterdir())
+    assert not found["unfinished_job"]
+    assert found["shards_of_unfinished_job"] == 0
     assert found["identity"] == asdict(make_identity())
     assert found["tables"]["rows"] == {
         "pairs": 4,
@@ -36,6 +38,17 @@ def test_a_description_counts_vectors_shards_bytes_and_pairs(
         "views": {"ctx/rejected": 3, "plain/chosen": 3, "plain/prompt": 3},
         "account": {"rows": 4, "ties": {"brief": 2}},
     }
+
+
+def test_a_job_that_is_not_finished_is_told(
+    tmp_path: Path, make_store: Callable[..., tuple[list[bytes], np.ndarray]]
+) -> None:
+    make_store(tmp_path, (5, 3))
+    plan_path(tmp_path).mkdir()
+    (tmp_path / "shards" / "000002.h5").touch()
+    found = describe_store(tmp_path)
+    assert found["unfinished_job"]
+    assert (found["shards"], found["shards_of_unfinished_job"]) == (2, 1)
 
 
 def test_nothing_to_describe_is_an_error(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from micro_rm.cache.native_head import FILE, write_native_head
 from micro_rm.cache.pairs import NO_ROW, PairTable, write_pairs
-from micro_rm.cache.schema import StoreError, file_checksum
+from micro_rm.cache.schema import StoreError, file_checksum, plan_path
 from micro_rm.cache.verify import verify_store
 
 MakeStore = Callable[..., tuple[list[bytes], np.ndarray]]
@@ -200,6 +200,12 @@ def test_a_file_that_is_not_listed_is_reported(name: str, store: Path) -> None:
     (store / "shards" / name).write_bytes(b"x")
     (problem,) = verify_store(store).problems
     assert f"{name}: not in the manifest" in problem
+
+
+def test_sealed_shards_of_an_unfinished_job_are_no_problem(store: Path) -> None:
+    (store / "shards" / "000009.h5").write_bytes(b"x")
+    plan_path(store).mkdir()
+    assert verify_store(store).problems == []
 
 
 def test_a_path_without_a_store_raises(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from micro_rm.cache.lock import FileLock
 from micro_rm.cache.reader import FeatureStore, KeyIndex
-from micro_rm.cache.schema import StoreError
+from micro_rm.cache.schema import StoreError, plan_path
 from micro_rm.cache.verify import verify_store
 from micro_rm.cache.writer import open_manifest, recover_store, shard_path
 from micro_rm.configs.schema import Config, EmbedConfig
@@ -23,7 +23,7 @@ from micro_rm.embed import extract
 from micro_rm.embed.backbone import Collect
 from micro_rm.embed.encoder import Encoder, load_encoder
 from micro_rm.embed.extract import BinLimit, MemoryShortage, embed_shards
-from micro_rm.embed.plan import Plan, plan_path
+from micro_rm.embed.plan import Plan
 from micro_rm.embed.planner import make_plan
 from micro_rm.embed.sources import open_pairs
 

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from micro_rm.cache.lock import StoreLock
-from micro_rm.cache.schema import KEY_DTYPE, Identity, StoreError, read_manifest
+from micro_rm.cache.schema import KEY_DTYPE, Identity, StoreError, plan_path, read_manifest
 from micro_rm.cache.writer import next_shard_number, shard_path, write_shard
 from micro_rm.embed import job as job_module
 from micro_rm.embed.job import close_job, open_job
-from micro_rm.embed.plan import Plan, PlanFacts, find_plan, plan_path, write_plan
+from micro_rm.embed.plan import Plan, PlanFacts, find_plan, write_plan
 
 IDENTITY = Identity("m", "main", "w", "t", "c", "p", "auto", "last", "last", "float32", 64)
 WIDTH = 3

@@ -17,12 +17,12 @@ from micro_rm.cache.lock import StoreLock
 from micro_rm.cache.native_head import read_native_head, write_native_head
 from micro_rm.cache.pairs import read_pairs, read_request, table_names
 from micro_rm.cache.reader import FeatureStore
-from micro_rm.cache.schema import StoreError, read_manifest
+from micro_rm.cache.schema import StoreError, plan_path, read_manifest
 from micro_rm.cache.verify import verify_store
 from micro_rm.configs.schema import Config, DataConfig, EmbedConfig, ViewsConfig
 from micro_rm.embed import stage
 from micro_rm.embed.encoder import Encoder
-from micro_rm.embed.plan import Plan, plan_path
+from micro_rm.embed.plan import Plan
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import DataError
 from micro_rm.embed.stage import Outcome, Preview, job_name, preview_job, run_job
