@@ -18,7 +18,7 @@ from jax import Array
 from ..configs.schema import AdaptConfig
 from .losses import head_nll, soft_label_cross_entropy
 from .model import ModelSpec, log_weights
-from .training import Batches, shuffled_batches
+from .training import Batches, flip, shuffled_batches
 
 
 def hedge_targets(log_prior_NxK: Array, losses_NxK: Array, tau: float | Array) -> Array:
@@ -58,27 +58,46 @@ def pooled_losses(losses_NxK: Array, mask_N: Array, pool_N: Array) -> Array:
     return (sums / jnp.maximum(counts, 1.0)[:, None])[pool_N]
 
 
-@partial(jax.jit, static_argnames=("spec", "config"))
-def fit_router(
-    spec: ModelSpec, params: Any, data: AdaptData, config: AdaptConfig, key: Array
+class Setting(NamedTuple):
+    """What may differ between members of one program: scalars, and the heads in use."""
+
+    tau: Array | float
+    learning_rate: Array | float
+    weight_decay: Array | float
+    num_heads: Array | int
+
+    @classmethod
+    def of(cls, config: AdaptConfig, num_heads: int) -> Setting:
+        """The setting that a configuration describes, with the given number of heads."""
+        return cls(config.tau, config.learning_rate, config.weight_decay, num_heads)
+
+
+def run(
+    spec: ModelSpec,
+    epochs: int,
+    batch_size: int,
+    params: Any,
+    data: AdaptData,
+    setting: Setting,
+    key: Array,
 ) -> tuple[Any, Array]:
-    """Fine-tune the router on one draw; heads are data here and cannot change.
+    """Fine-tune the router on one draw, to be compiled; heads are data here and cannot change.
 
     Returns the new router parameters and the mean cross-entropy per epoch (epochs,).
     """
     losses_NxK = pooled_losses(head_nll(data.delta_NxK), data.mask_N, data.pool_N)
-    optimiser = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+    optimiser = optax.adamw(setting.learning_rate, weight_decay=setting.weight_decay)
+    route = partial(log_weights, spec, num_heads=setting.num_heads)
 
-    def loss(router: Any, targets_BxK: Array, inputs_BxD: Array, mask_B: Array) -> Array:
-        per_row_B = soft_label_cross_entropy(targets_BxK, log_weights(spec, router, inputs_BxD))
+    def loss(flipped: Any, targets_BxK: Array, inputs_BxD: Array, mask_B: Array) -> Array:
+        per_row_B = soft_label_cross_entropy(targets_BxK, route(flip(flipped), inputs_BxD))
         return jnp.sum(per_row_B * mask_B) / jnp.maximum(jnp.sum(mask_B), 1.0)
 
     def epoch(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], Array]:
-        router, state = carry
-        log_prior_NxK = log_weights(spec, router, data.router_input_NxD)
-        targets_NxK = jax.lax.stop_gradient(hedge_targets(log_prior_NxK, losses_NxK, config.tau))
+        log_prior_NxK = route(flip(carry[0]), data.router_input_NxD)
+        targets_NxK = jax.lax.stop_gradient(hedge_targets(log_prior_NxK, losses_NxK, setting.tau))
         batches: Batches = shuffled_batches(
-            jax.random.fold_in(key, number), data.delta_NxK.shape[0], config.batch_size
+            jax.random.fold_in(key, number), data.delta_NxK.shape[0], batch_size
         )
 
         def step(carry: tuple[Any, Any], batch: Batches) -> tuple[tuple[Any, Any], Array]:
@@ -92,9 +111,44 @@ def fit_router(
             updates, state = optimiser.update(gradient, state, router)
             return (optax.apply_updates(router, updates), state), value
 
-        carry, values = jax.lax.scan(step, (router, state), batches)
+        carry, values = jax.lax.scan(step, carry, batches)
         return carry, jnp.mean(values)
 
-    start = (params, optimiser.init(params))
-    (router, _), curve = jax.lax.scan(epoch, start, jnp.arange(config.epochs))
-    return router, curve
+    start = flip(params)
+    (router, _), curve = jax.lax.scan(epoch, (start, optimiser.init(start)), jnp.arange(epochs))
+    return flip(router), curve
+
+
+@partial(jax.jit, static_argnames=("spec", "epochs", "batch_size"))
+def fit_routers(
+    spec: ModelSpec,
+    epochs: int,
+    batch_size: int,
+    params_M: Any,
+    data_MxS: AdaptData,
+    setting_M: Setting,
+    key_M: Array,
+) -> tuple[Any, Array]:
+    """``run`` for M members and S draws of each: routers (M, S, ...) and curves (M, S, epochs).
+
+    A draw's key is the member's folded with the number of the draw.
+    """
+
+    def one_draw(params: Any, setting: Setting, key: Array, draw: Array, data: AdaptData) -> Any:
+        draw_key = jax.random.fold_in(key, draw)
+        return run(spec, epochs, batch_size, params, data, setting, draw_key)
+
+    def member(params: Any, data_S: AdaptData, setting: Setting, key: Array) -> Any:
+        draws = jnp.arange(data_S.mask_N.shape[0])
+        return jax.vmap(partial(one_draw, params, setting, key))(draws, data_S)
+
+    return jax.vmap(member)(params_M, data_MxS, setting_M, key_M)
+
+
+@partial(jax.jit, static_argnames=("spec", "config"))
+def fit_router(
+    spec: ModelSpec, params: Any, data: AdaptData, config: AdaptConfig, key: Array
+) -> tuple[Any, Array]:
+    """``run`` for one draw under a configuration."""
+    setting = Setting.of(config, spec.num_heads)
+    return run(spec, config.epochs, config.batch_size, params, data, setting, key)

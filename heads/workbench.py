@@ -11,8 +11,9 @@ import numpy as np
 from ..cache.pairs import NO_ROW
 from ..configs.schema import Config
 from .adaptation import BudgetError, Draws, adaptable_groups, draw_budget, drawable_rows
-from .features import Features, Scaler
+from .features import Features, RowSource, Scaler
 from .methods.interface import NO_LABEL, Budget, Examples, Method, Need, Problem, Ratings, Sides
+from .moments import BLOCK_ROWS
 from .partition import Partition, partition
 from .ratings import rated_responses
 
@@ -58,9 +59,12 @@ class Workbench:
             return self.saved_scaler
         if self.config.train.features == "raw":
             return Scaler.identity(self.features.store.width)
-        views = self.config.views
-        return Scaler.fit(
-            *self.features.arrays(self.parts.train, views.train_head, views.train_router)
+        views, train_N = self.config.views, self.parts.train
+        return Scaler.fit_blocks(
+            self.features.arrays(
+                train_N[start : start + BLOCK_ROWS], views.train_head, views.train_router
+            )
+            for start in range(0, train_N.size, BLOCK_ROWS)
         )
 
     @cached_property
@@ -126,7 +130,9 @@ class Workbench:
         table = self.features.table
         text = {name: np.asarray(table.text[name]) for name in ("attribute", "user")}
         return Examples(
-            rows=self.scaler.apply(*self.features.arrays(rows_N, head, router)),
+            data=RowSource(
+                self.features, rows_N, head, router, self.scaler, self.config.train.memory_bytes
+            ),
             attribute_N=_numbers(text["attribute"], rows_N),
             user_N=_numbers(text["user"], rows_N),
             group_N=_places(text[self.config.adapt.group][rows_N], self.groups),

@@ -6,7 +6,7 @@ come from where it has heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -14,10 +14,11 @@ import jax
 import numpy as np
 from jax import Array
 
+from ... import UserError
 from ...configs.baselines import BaselinesConfig
 from ...configs.schema import AdaptConfig, TrainConfig
 from ..evaluation.metrics import decision_statistic, log_probability, log_sigmoid
-from ..features import Scaler
+from ..features import RowSource, Scaler
 from ..model import ModelSpec
 from ..training import Rows
 
@@ -42,15 +43,30 @@ class Examples:
     ``attribute_N`` and ``user_N`` number the labels of the data set, ``NO_LABEL`` where a row has
     none. ``group_N`` numbers the attribute or user that labelled rows are drawn by, ``NO_LABEL``
     where none are drawn for it. ``longer_N`` counts the tokens by which chosen is longer.
+    ``data`` are the rows, or the place that they are read from when a method wants them.
     ``load_sides`` reads both responses on demand: most methods need their difference only.
     """
 
-    rows: Rows
+    data: Rows | RowSource
     attribute_N: np.ndarray
     user_N: np.ndarray
     group_N: np.ndarray
     longer_N: np.ndarray
     load_sides: Callable[[], Sides]
+
+    @property
+    def rows(self) -> Rows:
+        """All rows at once; ``FeatureMemoryError`` if they must be streamed."""
+        return self.data if isinstance(self.data, Rows) else self.data.all
+
+    @property
+    def stream(self) -> RowSource | None:
+        """Where to read the rows block by block, None if they are in memory."""
+        return self.data if isinstance(self.data, RowSource) and self.data.streamed else None
+
+    def blocks(self) -> Iterator[Rows]:
+        """The rows in order, in blocks that fit into memory; one block where all of them do."""
+        return iter([self.rows]) if self.stream is None else self.stream.blocks()
 
 
 @dataclass(frozen=True)
@@ -143,6 +159,9 @@ class Trained:
 
 
 Fit = Callable[[Problem, Mapping[str, Trained]], Trained]
+# (problems, what was fitted before for each, memory in bytes or None); an error takes the place of
+# the model of its problem.
+FitMany = Callable[..., list[Trained | UserError]]
 Predict = Callable[[Trained, Examples], Prediction]
 
 
@@ -154,7 +173,8 @@ class Method:
     ``rule`` how it decides (R1 mixture probability, R2 weighted reward), ``after`` which methods
     come first, ``needs`` what the data must have, ``told`` what it knows of a test row.
     ``own_heads``: it has trained several heads that no other method has. ``routes``: its weights
-    are those of a router that reads the row.
+    are those of a router that reads the row. ``fit_many`` fits the members of a sweep in one
+    program, each as ``fit`` would alone.
     """
 
     name: str
@@ -168,6 +188,7 @@ class Method:
     told: Told = "prompt"
     own_heads: bool = False
     routes: bool = False
+    fit_many: FitMany | None = None
 
 
 def predict_heads(rule: Rule, delta_NxK: np.ndarray, log_weights_SxNxK: np.ndarray) -> Prediction:

@@ -2,42 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..hedge import AdaptData, fit_router
+from ... import UserError
+from ..ensemble import by_key, cut_heads, pad_heads, split, stack
+from ..hedge import AdaptData, Setting, fit_routers
 from ..model import margins
 from .interface import Budget, Method, Problem, Trained
 from .mixture import predict_routed
 
+STREAM = 2
+FLOAT_BYTES = 4
+# Copies of its router that a draw needs: parameters, two moments, gradient, new ones.
+COPIES = 5
+
 
 def _micro(problem: Problem, done: Mapping[str, Trained]) -> Trained:
-    stage1, budget = done["micro_stage1"], problem.budget
-    assert budget is not None  # the stage leaves the method out without one
-    if budget.mask_SxB.shape[1] == 0:
-        return Trained(stage1.params, stage1.settings)
-    start = jax.tree.map(lambda leaf: leaf[0], stage1.params["router"])
-    heads = stage1.params["heads"]
+    (one,) = _micro_many([problem], [done])
+    assert isinstance(one, Trained)
+    return one
+
+
+def _micro_many(
+    problems: Sequence[Problem],
+    done: Sequence[Mapping[str, Trained]],
+    memory: float | None = None,
+) -> list[Trained | UserError]:
+    """Stage 2 of every problem, those of one shape in one program."""
+    stage1 = [models["micro_stage1"] for models in done]
+    found: dict[int, Trained | UserError] = {}
+    for places in by_key([_shared(*pair) for pair in zip(problems, stage1, strict=True)]):
+        first = problems[places[0]]
+        assert first.budget is not None  # the stage leaves the method out without one
+        if first.budget.mask_SxB.shape[1] == 0:
+            found |= {
+                place: Trained(stage1[place].params, stage1[place].settings) for place in places
+            }
+            continue
+        largest = max(stage1[place].spec.num_heads for place in places)
+        spec = replace(stage1[places[0]].spec, num_heads=largest)
+        members = {place: _member(problems[place], stage1[place], largest) for place in places}
+        for group in split(places, _bytes(members[places[0]]), memory):
+            params_M, data_MxS, setting_M, key_M = stack([members[place] for place in group])
+            config = first.adapt_config
+            routers, curves = fit_routers(
+                spec, config.epochs, config.batch_size, params_M, data_MxS, setting_M, key_M
+            )
+            routers, curves = jax.tree.map(np.asarray, (routers, curves))
+            for number, place in enumerate(group):
+                own = cut_heads(
+                    jax.tree.map(lambda leaf, n=number: leaf[n], routers),
+                    stage1[place].spec.num_heads,
+                )
+                found[place] = Trained(
+                    {"heads": stage1[place].params["heads"], "router": own},
+                    stage1[place].settings,
+                    {"cross_entropy": curves[number].mean(axis=0)},
+                )
+    return [found[place] for place in range(len(problems))]
+
+
+def _shared(problem: Problem, stage1: Trained) -> tuple[Any, ...]:
+    """What members of one program have in common."""
+    assert problem.budget is not None
+    config = replace(problem.adapt_config, tau=1.0, learning_rate=1.0, weight_decay=0.0)
+    spec = replace(stage1.spec, num_heads=1)
+    return problem.budget.mask_SxB.shape, config.epochs, config.batch_size, spec
+
+
+def _member(
+    problem: Problem, stage1: Trained, largest: int
+) -> tuple[Any, AdaptData, Setting, jax.Array]:
+    """Start, labelled rows, scalars and key of one member, its heads padded to ``largest``."""
+    budget, config = problem.budget, problem.adapt_config
+    assert budget is not None
+    start = jax.tree.map(lambda leaf: np.asarray(leaf)[0], stage1.params["router"])
+    heads = pad_heads(stage1.params["heads"], largest)
     data = AdaptData(
         margins(heads, budget.rows.delta_NxD),
         budget.rows.router_input_NxD,
         jnp.asarray(budget.mask_SxB),
-        jnp.asarray(_pools(budget, problem.adapt_config.targets)),
+        jnp.asarray(_pools(budget, config.targets)),
     )
+    setting = Setting.of(config, stage1.spec.num_heads)
+    return pad_heads(start, largest), data, setting, jax.random.fold_in(problem.key, STREAM)
 
-    def adapt(draw: jax.Array, data: AdaptData) -> tuple[dict, jax.Array]:
-        key = jax.random.fold_in(jax.random.fold_in(problem.key, 2), draw)
-        return fit_router(stage1.spec, start, data, problem.adapt_config, key)
 
-    routers, curves_SxE = jax.vmap(adapt)(jnp.arange(budget.draws), data)
-    return Trained(
-        {"heads": heads, "router": routers},
-        stage1.settings,
-        {"cross_entropy": np.asarray(curves_SxE).mean(axis=0)},
-    )
+def _bytes(member: tuple[Any, AdaptData, Setting, jax.Array]) -> int:
+    """Memory of one member: its rows, and the routers of all draws."""
+    start, data = member[:2]
+    draws = data.mask_N.shape[0]
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves(data))
+    routers = sum(np.size(leaf) for leaf in jax.tree.leaves(start))
+    return FLOAT_BYTES * (2 * size + COPIES * draws * routers)
 
 
 def _pools(budget: Budget, targets: str) -> np.ndarray:
@@ -61,4 +124,5 @@ MICRO = Method(
     needs=("groups", "contexts"),
     told="wish",
     routes=True,
+    fit_many=_micro_many,
 )

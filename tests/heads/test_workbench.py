@@ -23,10 +23,16 @@ HEAD_D = np.linspace(-2, 3, 8).astype(np.float32)
 ROWS = np.array([119, 3, 3, 4, 50])
 
 
+def stored(tiny: Any, rows: np.ndarray, head: str, router: str) -> tuple[np.ndarray, ...]:
+    """Responses and prompts of some rows, straight from the vectors of the fixture."""
+    places = (f"{head}/chosen", f"{head}/rejected", f"{router}/prompt")
+    return tuple(tiny.vectors[place][rows] for place in places)
+
+
 def raw(tiny: Any, rows: np.ndarray, head: str, router: str) -> tuple[np.ndarray, np.ndarray]:
-    """Differences and prompts of some rows, straight from the vectors of the fixture."""
-    chosen_NxD, rejected_NxD = (tiny.vectors[f"{head}/{r}"][rows] for r in ("chosen", "rejected"))
-    return chosen_NxD - rejected_NxD, tiny.vectors[f"{router}/prompt"][rows]
+    """Differences and prompts of some rows."""
+    chosen_NxD, rejected_NxD, prompt_NxD = stored(tiny, rows, head, router)
+    return chosen_NxD - rejected_NxD, prompt_NxD
 
 
 def text(tiny: Any, **columns: Any) -> dict[str, Any]:
@@ -58,7 +64,7 @@ def test_every_row_is_scaled_with_statistics_of_the_training_rows(
         (bench.stage2(pool), pool, "ctx"),
         (bench.stage2(bench.parts.test), bench.parts.test, "ctx"),
     ):
-        wanted = expected.apply(*raw(tiny, rows, view, view))
+        wanted = expected.apply(*stored(tiny, rows, view, view))
         for found, array in zip(examples.rows, wanted, strict=True):
             np.testing.assert_array_equal(found, array)
 
@@ -156,7 +162,7 @@ def test_the_budget_is_the_draws_in_the_views_of_stage_2(tiny: Any, make_bench: 
     sides = budget.load_sides()
     attribute = np.asarray(tiny.table.text["attribute"])
     for draw, rows_B in enumerate(draws.rows_SxB):
-        wanted = bench.scaler.apply(*raw(tiny, rows_B, "ctx", "context"))
+        wanted = bench.scaler.apply(*stored(tiny, rows_B, "ctx", "context"))
         np.testing.assert_array_equal(budget.rows.delta_NxD[draw], wanted.delta_NxD)
         np.testing.assert_array_equal(budget.rows.router_input_NxD[draw], wanted.router_input_NxD)
         chosen_BxD = tiny.vectors["ctx/chosen"][rows_B] / bench.scaler.delta_scale_D

@@ -308,6 +308,6 @@ def test_training_that_diverges_is_an_error_with_a_remedy() -> None:
     problem, _ = make_problem(replace(CONFIG, steps=1))
     rows = problem.train.rows
     broken = rows._replace(router_input_NxD=rows.router_input_NxD.at[:].set(jnp.nan))
-    problem = replace(problem, train=replace(problem.train, rows=broken))
+    problem = replace(problem, train=replace(problem.train, data=broken))
     with pytest.raises(DivergenceError, match=r"gate diverged .* lower baselines\.armo"):
         METHOD.fit(problem, {})

@@ -126,7 +126,7 @@ def test_centring_removes_the_shared_preference() -> None:
     problem = make_problem(make_budget(), components=1)
     shifted = problem.train.rows.delta_NxD + 50.0 * jnp.eye(D)[5][None]
     problem = replace(
-        problem, train=replace(problem.train, rows=Rows(shifted, jnp.zeros_like(shifted)))
+        problem, train=replace(problem.train, data=Rows(shifted, jnp.zeros_like(shifted)))
     )
     centred = METHOD.fit(problem, {}).params["component"][:, 0]
     plain = replace(problem, baselines=BaselinesConfig(drm=DrmConfig(components=1, centred=False)))

@@ -235,7 +235,7 @@ def test_rows_that_name_no_user_are_left_out(users: Trained) -> None:
     user_N, none_N = (
         np.concatenate([nobody.user_N, tail]) for tail in (TRAIN.user_N, TRAIN.attribute_N)
     )
-    more = replace(TRAIN, rows=rows, user_N=user_N, attribute_N=none_N)
+    more = replace(TRAIN, data=rows, user_N=user_N, attribute_N=none_N)
     trained = METHOD.fit(problem(more, HELD_OUT), {})
     assert trained.settings["rows_without_unit"] == 40
     jax.tree.map(np.testing.assert_array_equal, trained.params, users.params)
@@ -268,7 +268,7 @@ def test_a_unit_that_no_row_names_is_an_error_with_a_remedy(unit: str, column: s
 def test_training_that_diverges_is_an_error_with_a_remedy() -> None:
     rows = TRAIN.rows._replace(delta_NxD=TRAIN.rows.delta_NxD.at[0].set(jnp.nan))
     rows_V = HELD_OUT.rows._replace(delta_NxD=HELD_OUT.rows.delta_NxD.at[0].set(jnp.nan))
-    broken = problem(replace(TRAIN, rows=rows), replace(HELD_OUT, rows=rows_V))
+    broken = problem(replace(TRAIN, data=rows), replace(HELD_OUT, data=rows_V))
     with pytest.raises(DivergenceError, match=r"2 heads .* lower baselines\.maxmin"):
         METHOD.fit(broken, {})
 

@@ -88,7 +88,7 @@ def test_training_that_diverges_is_an_error_with_a_remedy(planted: Any) -> None:
     """Not a silent return of the parameters that it started from."""
     train = planted.problem.train
     rows = train.rows._replace(delta_NxD=train.rows.delta_NxD.at[0, 0].set(np.nan))
-    broken = replace(train, rows=rows)
+    broken = replace(train, data=rows)
     with pytest.raises(DivergenceError, match=r"3 heads diverged .* lower train\.learning_rate"):
         fit_mixture(replace(planted.problem, train=broken), 3, "linear")
 

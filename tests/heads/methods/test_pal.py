@@ -187,7 +187,7 @@ def test_rows_of_nobody_teach_nothing(trained: Trained) -> None:
     prompt_NxD = known.rows.router_input_NxD
     train = replace(
         known,
-        rows=Rows(prompt_NxD, jnp.concatenate([prompt_NxD * jnp.nan, prompt_NxD])),
+        data=Rows(prompt_NxD, jnp.concatenate([prompt_NxD * jnp.nan, prompt_NxD])),
         group_N=np.concatenate([nobody, known.group_N]),
         load_sides=lambda: more,
     )

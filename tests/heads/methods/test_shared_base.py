@@ -195,7 +195,7 @@ def test_training_that_diverges_is_an_error_with_a_remedy(variant: str) -> None:
     setup = problem()
     rows = setup.train.rows
     rows = rows._replace(delta_NxD=rows.delta_NxD.at[0, 0].set(jnp.nan))
-    broken = replace(setup, train=replace(setup.train, rows=rows))
+    broken = replace(setup, train=replace(setup.train, data=rows))
     with pytest.raises(DivergenceError, match=r"4 heads .* lower train\.learning_rate"):
         fit(variant, broken)
 

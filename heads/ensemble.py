@@ -1,0 +1,120 @@
+"""Members of a sweep as arrays with a leading axis: padding, stacking, groups, devices.
+
+Every member has its own number of heads K. It is drawn and stored as if it had as many as the
+largest of its group; heads beyond K have no weight and no gradient (``log_weights``), and head k is
+drawn from its own key, so the first K are those of the member alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ..configs.checks import require
+from .model import ModelSpec, init
+
+Tree, Rest = TypeVar("Tree"), TypeVar("Rest")
+FLOAT_BYTES = 4
+# Copies of its parameters that a member needs: parameters, two moments, gradient, best, new ones.
+COPIES = 7
+
+
+def by_key(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Places of equal keys, in order of their first."""
+    places: dict[Hashable, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+    return list(places.values())
+
+
+def split(
+    places: list[int], bytes_each: int, memory: float | None, multiple: int = 1
+) -> Iterator[list[int]]:
+    """Equal groups that fit into memory, of a ``multiple`` of members.
+
+    Where members are missing, the last one is repeated: groups of one size are compiled once.
+    """
+    most = len(places) if memory is None else max(int(memory // bytes_each), 1)
+    size = math.ceil(len(places) / math.ceil(len(places) / most))
+    size = math.ceil(size / multiple) * multiple
+    for start in range(0, len(places), size):
+        group = places[start : start + size]
+        yield group + group[-1:] * (size - len(group))
+
+
+def member_bytes(spec: ModelSpec) -> int:
+    """Memory that one member needs while it is trained."""
+    units = spec.router_units if spec.router == "mlp" else spec.num_heads
+    columns = spec.num_heads + (units if spec.router != "static" else 0)
+    return FLOAT_BYTES * COPIES * spec.width * columns
+
+
+@partial(jax.jit, static_argnames=("spec",))
+def draw(spec: ModelSpec, keys_S: Array) -> Any:
+    """Fresh parameters of S members."""
+    return jax.vmap(partial(init, spec))(keys_S)
+
+
+def stack(trees: Sequence[Tree]) -> Tree:
+    """One tree whose leaves have a leading axis of members."""
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+
+
+def pad_heads(params: Any, num_heads: int) -> Any:
+    """Parameters with heads of zeros behind their own."""
+
+    def padded(leaf: Any) -> np.ndarray:
+        array = np.asarray(leaf)
+        return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, num_heads - array.shape[-1])])
+
+    return _over_heads(params, padded)
+
+
+def cut_heads(params: Any, num_heads: int) -> Any:
+    """The parameters of the first heads."""
+    return _over_heads(params, lambda leaf: np.asarray(leaf)[..., :num_heads])
+
+
+def _over_heads(params: Any, change: Any) -> Any:
+    """The parameters with every leaf whose last axis is the heads changed."""
+
+    def leaf_of(path: tuple[Any, ...], leaf: Any) -> Any:
+        return np.asarray(leaf) if any(part.key == "hidden" for part in path) else change(leaf)
+
+    return jax.tree_util.tree_map_with_path(leaf_of, params)
+
+
+def spread(mesh: Mesh | None, members: Tree, rows: Rest) -> tuple[Tree, Rest]:
+    """Members shared out over the devices of a mesh, rows on each of them."""
+    if mesh is None:
+        return members, rows
+    return (
+        jax.device_put(members, NamedSharding(mesh, PartitionSpec("sweep"))),
+        jax.device_put(rows, NamedSharding(mesh, PartitionSpec())),
+    )
+
+
+def make_mesh(data_devices: int) -> Mesh | None:
+    """The devices of this process as (sweep, data), None if there is only one.
+
+    ``data_devices`` of them share every batch, the groups of them share the members. Raises
+    ``ConfigError`` if they cannot be grouped so.
+    """
+    devices = jax.local_devices()
+    require(
+        len(devices) % data_devices == 0,
+        "train.data_devices",
+        f"a divisor of the number of devices ({len(devices)})",
+        data_devices,
+    )
+    if len(devices) == 1:
+        return None
+    return Mesh(np.reshape(np.array(devices), (-1, data_devices)), ("sweep", "data"))
