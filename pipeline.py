@@ -276,6 +276,42 @@ def study(config: Config, say: Say) -> Result:
     return {"studies": done}
 
 
+def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
+    """Embed what is missing, then fit and score every member of the sweep."""
+    from micro_rm.heads.sweeps.display import progress_line, sweep_tables
+    from micro_rm.heads.sweeps.plan import make_members
+    from micro_rm.heads.sweeps.run import FILE, PAGE, run_sweep
+
+    members = make_members(config)
+    request = _request(config)
+    embedded = _is_embedded(config, request)
+    plan = f"{len(members)} members of {', '.join(config.sweep.methods)}"
+    if dry_run:
+        say(f"sweep    embed: {'done' if embedded else 'to do'}; {plan}")
+        found = {} if embedded else embed(config, say, dry_run=True)
+        return found | {"embedded": embedded, "members": len(members)}
+    for caveat in config.caveats():
+        say(f"note     {caveat}")
+    record = RunRecord(Path(config.run.dir), config)
+    if not embedded:
+        with record.stage("embed", request) as notes:
+            notes |= embed(config, say)
+    say(f"sweep    {plan}")
+    with record.stage("sweep", fingerprint(request, config.sweep)) as notes:
+        outcome = run_sweep(
+            config, _table_request(config), lambda *counts: say(progress_line(*counts))
+        )
+        notes |= {"fitted": outcome.fitted, "before": outcome.before, "failed": outcome.failed}
+    if outcome.before:
+        say(f"sweep    {outcome.before} members were done before for the same inputs")
+    say("")
+    for part in sweep_tables(outcome.summary):
+        say(part)
+    place = Path(config.run.dir)
+    say(f"page     {place / PAGE}\ntable    {place / FILE}")
+    return asdict(outcome)
+
+
 def theory(config: Config, say: Say) -> Result:
     """Check Theorem 3.2 on random mixtures and fitted heads; writes theory.json and theory.html."""
     from micro_rm.cache.schema import write_json
@@ -303,18 +339,24 @@ def _request(config: Config) -> str:
     return input_fingerprint(config)
 
 
+def _table_request(config: Config) -> str | None:
+    """Fingerprint of the pair table that is learnt from, whatever the text files hold by now."""
+    from micro_rm.cache.pairs import read_request
+
+    if config.data.source == SIMULATOR_SOURCE:
+        return _request(config)
+    return read_request(Path(config.store.dir), config.data.name)
+
+
 def _run_stage(name: str, config: Config, say: Say, record: RunRecord) -> Result:
     """One learning stage under the record; whatever was built on an older result is outdated."""
-    from micro_rm.cache.pairs import read_request
     from micro_rm.cache.schema import read_manifest
 
-    store = Path(config.store.dir)
-    # What is learnt from is the pair table, whatever the text files hold by now.
     if config.data.source == SIMULATOR_SOURCE:
-        record.content["store"], request = asdict(config.data.simulator), _request(config)
+        record.content["store"] = asdict(config.data.simulator)
     else:
-        record.content["store"] = asdict(read_manifest(store).identity)
-        request = read_request(store, config.data.name)
+        record.content["store"] = asdict(read_manifest(Path(config.store.dir)).identity)
+    request = _table_request(config)
     order = list(LEARNING_STAGES)
     record.forget(order[order.index(name) :])
     with record.stage(name, _stage_inputs(config, request)[name]) as notes:
@@ -364,6 +406,8 @@ def execute(options: Options, config: Config, say: Say) -> Result:
     name = options.command
     if name in ("run", "demo"):
         return run(config, say, dry_run=options.dry_run)
+    if name == "sweep":
+        return sweep(config, say, dry_run=options.dry_run)
     if options.dry_run and name != "embed":
         say(f"{name:<8} nothing to plan: this command reads or takes seconds; --dry_run ends here")
         return {"command": name}

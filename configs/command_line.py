@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "stage 1: reward heads and routers from plain pairs",
     "adapt": "stage 2: routers from a few pairs with stated wishes",
     "evaluate": "score held-out prompts",
+    "sweep": "fit and score many settings at once: a table, plots and the best by validation",
     "study": "run, then vary K, budget and temperature, prune heads and compare seeds",
     "theory": "check the paper's theorem in numbers and plots; needs no data",
     "report": "write report.html from report.json",

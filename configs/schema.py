@@ -13,6 +13,7 @@ from .baselines import BaselinesConfig
 from .checks import ConfigError, require
 from .simulator import SimulatorConfig
 from .study import StudyConfig
+from .sweep import SweepConfig
 from .theory import TheoryConfig
 
 __all__ = ["Config", "ConfigError", "require"]
@@ -436,6 +437,7 @@ class Config:
         baselines: The methods that MiCRo is compared to.
         evaluate: Scoring of held-out prompts.
         study: What the studies vary.
+        sweep: What a sweep varies.
         theory: The numerical check of the paper's theorem.
         run: Directory and seed.
     """
@@ -451,6 +453,7 @@ class Config:
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     theory: TheoryConfig = field(default_factory=TheoryConfig)
     run: RunConfig = field(default_factory=RunConfig)
 

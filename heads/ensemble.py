@@ -8,7 +8,7 @@ drawn from its own key, so the first K are those of the member alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,10 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ..configs.checks import require
 from .model import ModelSpec, init
 
-Tree, Rest = TypeVar("Tree"), TypeVar("Rest")
-FLOAT_BYTES = 4
-# Copies of its parameters that a member needs: parameters, two moments, gradient, best, new ones.
-COPIES = 7
+Tree = TypeVar("Tree")
+Rest = TypeVar("Rest")
 
 
 def by_key(keys: Sequence[Hashable]) -> list[list[int]]:
@@ -35,26 +33,14 @@ def by_key(keys: Sequence[Hashable]) -> list[list[int]]:
     return list(places.values())
 
 
-def split(
-    places: list[int], bytes_each: int, memory: float | None, multiple: int = 1
-) -> Iterator[list[int]]:
-    """Equal groups that fit into memory, of a ``multiple`` of members.
+def split(count: int, bytes_each: int, memory: float | None) -> list[range]:
+    """Places of ``count`` members in groups that fit into memory, or that hold one member.
 
-    Where members are missing, the last one is repeated: groups of one size are compiled once.
+    All groups but the last have one size, because every size is compiled.
     """
-    most = len(places) if memory is None else max(int(memory // bytes_each), 1)
-    size = math.ceil(len(places) / math.ceil(len(places) / most))
-    size = math.ceil(size / multiple) * multiple
-    for start in range(0, len(places), size):
-        group = places[start : start + size]
-        yield group + group[-1:] * (size - len(group))
-
-
-def member_bytes(spec: ModelSpec) -> int:
-    """Memory that one member needs while it is trained."""
-    units = spec.router_units if spec.router == "mlp" else spec.num_heads
-    columns = spec.num_heads + (units if spec.router != "static" else 0)
-    return FLOAT_BYTES * COPIES * spec.width * columns
+    most = count if memory is None else max(int(memory // bytes_each), 1)
+    size = math.ceil(count / math.ceil(count / most))
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 @partial(jax.jit, static_argnames=("spec",))

@@ -58,7 +58,9 @@ class Dense(nnx.Linear):
         self.feature_precision: Precision = precision
 
     def __call__(self, inputs_NxD: Array) -> Array:
-        return product(inputs_NxD, self.kernel[...], self.feature_precision) + self.bias[...][None]
+        assert self.bias is not None
+        out_NxK = product(inputs_NxD, self.kernel[...], self.feature_precision)
+        return out_NxK + self.bias[...][None]
 
 
 class Router(nnx.Module):

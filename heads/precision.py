@@ -35,7 +35,7 @@ def product(features_BxD: Array, kernel_DxK: Array, precision: Precision) -> Arr
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _narrow_product(features_BxD: Array, kernel_DxK: Array, precision: Precision) -> Array:
-    return sum(_dot(features_BxD, part_DxK) for part_DxK in _parts(kernel_DxK, precision))
+    return _sum([_dot(features_BxD, part_DxK) for part_DxK in _parts(kernel_DxK, precision)])
 
 
 def _forward(features_BxD: Array, kernel_DxK: Array, precision: Precision) -> tuple[Array, Array]:
@@ -45,10 +45,14 @@ def _forward(features_BxD: Array, kernel_DxK: Array, precision: Precision) -> tu
 def _backward(precision: Precision, features_BxD: Array, gradient_BxK: Array) -> tuple[None, Array]:
     # As (K, B) by (B, D): with both operands transposed, XLA on CPUs leaves its fast path.
     parts = _parts(gradient_BxK.T, precision)
-    return None, sum(_dot(part_KxB, features_BxD) for part_KxB in parts).T
+    return None, _sum([_dot(part_KxB, features_BxD) for part_KxB in parts]).T
 
 
 _narrow_product.defvjp(_forward, _backward)
+
+
+def _sum(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
 def _dot(left: Array, right: Array) -> Array:

@@ -142,7 +142,7 @@ def report(config: Config) -> dict[str, Any]:
         content,
         curves={name: model.curves for name, model in models.items()},
     )
-    _write_text(run / "report.html", page)
+    write_text(run / "report.html", page)
     return content
 
 
@@ -199,10 +199,10 @@ def _write_metrics(run: Path, models: Mapping[str, Trained]) -> None:
                 if epoch < len(curve)
             }
             lines.append({"method": name, "epoch": epoch + 1, **values})
-    _write_text(run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_text(run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, "utf-8")
     commit_file(temporary, path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,11 +42,20 @@ class Workbench:
     config: Config
     features: Features
     saved_scaler: Scaler | None = None
+    shared: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def member(self, config: Config) -> Workbench:
+        """The same data under other settings; what does not depend on them is read once."""
+        return Workbench(config, self.features, self.saved_scaler, self.shared)
 
     @cached_property
     def parts(self) -> Partition:
         """Rows by purpose. Raises ``BudgetError`` if none is left for training."""
-        parts = partition(self.features.table, self.config.train.validation_fraction)
+        fraction = self.config.train.validation_fraction
+        return self._once(("parts", fraction), lambda: self._partition(fraction))
+
+    def _partition(self, fraction: float) -> Partition:
+        parts = partition(self.features.table, fraction)
         if not parts.train.size:
             raise BudgetError(
                 f"data set {self.features.table.name!r} has no training rows left; lower "
@@ -59,6 +70,15 @@ class Workbench:
             return self.saved_scaler
         if self.config.train.features == "raw":
             return Scaler.identity(self.features.store.width)
+        return self._once(("scaler", *self._scaling), self._fit_scaler)
+
+    @property
+    def _scaling(self) -> tuple[Hashable, ...]:
+        """What the scaler depends on."""
+        train, views = self.config.train, self.config.views
+        return train.features, train.validation_fraction, views.train_head, views.train_router
+
+    def _fit_scaler(self) -> Scaler:
         views, train_N = self.config.views, self.parts.train
         return Scaler.fit_blocks(
             self.features.arrays(
@@ -70,7 +90,11 @@ class Workbench:
     @cached_property
     def groups(self) -> tuple[str, ...]:
         """Attributes or users with labelled rows."""
-        return adaptable_groups(self.features.table, self.parts, self.config.adapt)
+        adapt, fraction = self.config.adapt, self.config.train.validation_fraction
+        return self._once(
+            ("groups", fraction, adapt.group, adapt.source),
+            lambda: adaptable_groups(self.features.table, self.parts, adapt),
+        )
 
     @cached_property
     def draws(self) -> Draws | None:
@@ -78,6 +102,13 @@ class Workbench:
         if not self.groups:
             return None
         return draw_budget(self.features.table, self.parts, self.config.adapt, self.config.run.seed)
+
+    @property
+    def _drawing(self) -> tuple[Hashable, ...]:
+        """What the groups and the labelled rows depend on, beside the scaler and the views."""
+        adapt, seed = self.config.adapt, self.config.run.seed
+        fraction = self.config.train.validation_fraction
+        return fraction, adapt.group, adapt.source, adapt.budget, adapt.draws, seed
 
     def stage1(self, rows_N: np.ndarray) -> Examples:
         """Rows in the views of stage 1."""
@@ -126,7 +157,17 @@ class Workbench:
             "native_head": self.features.native_head_D is not None,
         }
 
+    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
+
     def _examples(self, rows_N: np.ndarray, head: str, router: str) -> Examples:
+        adapt, memory = self.config.adapt, self.config.train.memory_gb
+        key = (rows_N.tobytes(), head, router, memory, *self._scaling, adapt.group, self.groups)
+        return self._once(key, lambda: self._read_examples(rows_N, head, router))
+
+    def _read_examples(self, rows_N: np.ndarray, head: str, router: str) -> Examples:
         table = self.features.table
         text = {name: np.asarray(table.text[name]) for name in ("attribute", "user")}
         return Examples(
@@ -145,13 +186,20 @@ class Workbench:
         return Sides(*(side / scale_D for side in self.features.sides(rows_N, head)))
 
     def _budget(self) -> Budget:
+        views = (self.config.views.adapt_head, self.config.views.adapt_router)
+        key = ("budget", *self._drawing, *self._scaling, *views)
+        return self._once(key, self._read_budget)
+
+    def _read_budget(self) -> Budget:
         assert self.draws is not None
         rows_SxB = self.draws.rows_SxB
         real_SxB = rows_SxB != NO_ROW
         # A place that a group cannot fill repeats some labelled row and counts nothing.
         filling = rows_SxB[real_SxB][0] if real_SxB.any() else 0
         flat_N = np.where(real_SxB, rows_SxB, filling).reshape(-1)
-        examples = self.stage2(flat_N)
+        examples = self._read_examples(
+            flat_N, self.config.views.adapt_head, self.config.views.adapt_router
+        )
         wording_N = _numbers(np.asarray(self.features.table.text["context"]), flat_N)
 
         def shaped(array: np.ndarray) -> np.ndarray:

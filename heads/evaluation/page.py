@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -14,16 +14,12 @@ from .plots import study_curves, training_curves
 from .report import ORACLE
 from .verdict import standing
 
-TEMPLATE = "report.html.j2"
+TEMPLATE, SWEEP_TEMPLATE = "report.html.j2", "sweep.html.j2"
+SHOWN_SETTINGS = 20
 
 
 def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any]]) -> str:
     """The page of a report. ``curves`` are those of each trained method."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["shade"] = shade
-    source = resources.files(__name__.rpartition(".")[0]).joinpath(TEMPLATE).read_text("utf-8")
     methods = report["methods"]
     attributes = list(next(iter(methods.values()))["attributes"])
     rivals = [name for name in methods if not name.endswith(ORACLE)]
@@ -31,24 +27,72 @@ def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any
         attribute: max(rivals, key=lambda m: methods[m]["attributes"][attribute]["accuracy"])
         for attribute in attributes
     }
-    return environment.from_string(source).render(
-        report=report,
-        attributes=attributes,
-        winners=winners,
-        best=best_method(report),
-        xs=lambda series: list(dict.fromkeys(p["x"] for points in series.values() for p in points)),
-        at=lambda points, x: next((point for point in points if point["x"] == x), None),
-        standing=standing,
-        mixtures={
-            name: {**heads, "largest_weight": _weight_scale(heads)}
-            for name, heads in report["heads"].items()
-            if len(heads["usage"]) > 1
-        },
-        curves=Markup(training_curves(curves)),
-        study_figures={
-            name: Markup(study_curves(study)) for name, study in report["studies"].items()
-        },
+    return (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            report=report,
+            attributes=attributes,
+            winners=winners,
+            best=best_method(report),
+            standing=standing,
+            mixtures={
+                name: {**heads, "largest_weight": _weight_scale(heads)}
+                for name, heads in report["heads"].items()
+                if len(heads["usage"]) > 1
+            },
+            curves=Markup(training_curves(curves)),
+            study_figures=_figures(report["studies"]),
+        )
     )
+
+
+def render_sweep_page(
+    sweep: Mapping[str, Any], dataset: str, caveats: Sequence[str], confidence: float
+) -> str:
+    """The page of a sweep's summary."""
+    return (
+        _environment()
+        .get_template(SWEEP_TEMPLATE)
+        .render(
+            sweep=sweep,
+            dataset=dataset,
+            caveats=caveats,
+            confidence=confidence,
+            shown=SHOWN_SETTINGS,
+            study_figures=_figures(sweep["studies"]),
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    """The package's templates, with every text escaped."""
+    folder = resources.files(__name__.rpartition(".")[0])
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shade"] = shade
+    environment.globals["xs"] = _xs
+    environment.globals["at"] = _at
+    return environment
+
+
+def _figures(studies: Mapping[str, Any]) -> dict[str, Markup]:
+    return {name: Markup(study_curves(study)) for name, study in studies.items()}
+
+
+def _xs(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[float]:
+    """Every x of some series, once."""
+    return list(dict.fromkeys(point["x"] for points in series.values() for point in points))
+
+
+def _at(points: Sequence[Mapping[str, Any]], x: float) -> Mapping[str, Any] | None:
+    """The point at x, if the series has one."""
+    return next((point for point in points if point["x"] == x), None)
 
 
 def shade(value: float, low: float, high: float) -> str:

@@ -46,6 +46,11 @@ def study_curves(study: Mapping[str, Any]) -> str:
                 colour, line = style_of[name]
                 x, mean = ([point[key] for point in points] for key in ("x", "mean"))
                 axis.plot(x, mean, line, color=colour, label=name, marker="o", ms=3)
+                for point in points:  # every seed, faintly
+                    values = point["values"]
+                    axis.plot(
+                        [point["x"]] * len(values), values, ".", color=colour, ms=2, alpha=0.5
+                    )
                 known = [point for point in points if point["low"] is not None]
                 axis.fill_between(
                     [point["x"] for point in known],

@@ -159,7 +159,7 @@ class Trained:
 
 
 Fit = Callable[[Problem, Mapping[str, Trained]], Trained]
-# (problems, what was fitted before for each, memory in bytes or None); an error takes the place of
+# (problems, what was fitted before for each, room for so many heads); an error takes the place of
 # the model of its problem.
 FitMany = Callable[..., list[Trained | UserError]]
 Predict = Callable[[Trained, Examples], Prediction]

@@ -11,16 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import UserError
-from ..ensemble import by_key, cut_heads, pad_heads, split, stack
+from ..ensemble import by_key, cut_heads, pad_heads, stack
 from ..hedge import AdaptData, Setting, fit_routers
 from ..model import margins
 from .interface import Budget, Method, Problem, Trained
 from .mixture import predict_routed
 
 STREAM = 2
-FLOAT_BYTES = 4
-# Copies of its router that a draw needs: parameters, two moments, gradient, new ones.
-COPIES = 5
 
 
 def _micro(problem: Problem, done: Mapping[str, Trained]) -> Trained:
@@ -32,7 +29,7 @@ def _micro(problem: Problem, done: Mapping[str, Trained]) -> Trained:
 def _micro_many(
     problems: Sequence[Problem],
     done: Sequence[Mapping[str, Trained]],
-    memory: float | None = None,
+    room: int = 0,
 ) -> list[Trained | UserError]:
     """Stage 2 of every problem, those of one shape in one program."""
     stage1 = [models["micro_stage1"] for models in done]
@@ -45,26 +42,21 @@ def _micro_many(
                 place: Trained(stage1[place].params, stage1[place].settings) for place in places
             }
             continue
-        largest = max(stage1[place].spec.num_heads for place in places)
+        largest = max(room, *(stage1[place].spec.num_heads for place in places))
         spec = replace(stage1[places[0]].spec, num_heads=largest)
-        members = {place: _member(problems[place], stage1[place], largest) for place in places}
-        for group in split(places, _bytes(members[places[0]]), memory):
-            params_M, data_MxS, setting_M, key_M = stack([members[place] for place in group])
-            config = first.adapt_config
-            routers, curves = fit_routers(
-                spec, config.epochs, config.batch_size, params_M, data_MxS, setting_M, key_M
+        members = stack([_member(problems[place], stage1[place], largest) for place in places])
+        config = first.adapt_config
+        found_M = fit_routers(spec, config.epochs, config.batch_size, *members)
+        for number, place in enumerate(places):
+            router, curve_SxE = jax.tree.map(lambda leaf, n=number: np.asarray(leaf[n]), found_M)
+            found[place] = Trained(
+                {
+                    "heads": stage1[place].params["heads"],
+                    "router": cut_heads(router, stage1[place].spec.num_heads),
+                },
+                stage1[place].settings,
+                {"cross_entropy": curve_SxE.mean(axis=0)},
             )
-            routers, curves = jax.tree.map(np.asarray, (routers, curves))
-            for number, place in enumerate(group):
-                own = cut_heads(
-                    jax.tree.map(lambda leaf, n=number: leaf[n], routers),
-                    stage1[place].spec.num_heads,
-                )
-                found[place] = Trained(
-                    {"heads": stage1[place].params["heads"], "router": own},
-                    stage1[place].settings,
-                    {"cross_entropy": curves[number].mean(axis=0)},
-                )
     return [found[place] for place in range(len(problems))]
 
 
@@ -92,15 +84,6 @@ def _member(
     )
     setting = Setting.of(config, stage1.spec.num_heads)
     return pad_heads(start, largest), data, setting, jax.random.fold_in(problem.key, STREAM)
-
-
-def _bytes(member: tuple[Any, AdaptData, Setting, jax.Array]) -> int:
-    """Memory of one member: its rows, and the routers of all draws."""
-    start, data = member[:2]
-    draws = data.mask_N.shape[0]
-    size = sum(np.size(leaf) for leaf in jax.tree.leaves(data))
-    routers = sum(np.size(leaf) for leaf in jax.tree.leaves(start))
-    return FLOAT_BYTES * (2 * size + COPIES * draws * routers)
 
 
 def _pools(budget: Budget, targets: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from ... import UserError
-from ..ensemble import by_key, cut_heads, draw, make_mesh, member_bytes, split, spread, stack
+from ..ensemble import by_key, cut_heads, draw, make_mesh, pad_heads, spread, stack
 from ..features import RowSource
 from ..model import ModelSpec, RouterKind, log_weights, margins
 from ..streaming import fit_streamed
@@ -20,6 +21,7 @@ from ..training import NOT_RUN, Curves, Member, Plan, Rows, fit_members
 from .interface import Examples, FitMany, Method, Prediction, Problem, Trained, predict_heads
 
 PARAMS_STREAM, SHUFFLE_STREAM = 0, 2
+HEADS_MULTIPLE = 16
 Model = Callable[[Problem], tuple[int, RouterKind]]
 
 
@@ -36,34 +38,25 @@ def fit_mixtures(
     model: Model,
     problems: Sequence[Problem],
     _done: Sequence[Mapping[str, Trained]],
-    memory: float | None = None,
+    room: int = 0,
 ) -> list[Trained | UserError]:
     """Train the model of every problem, those that share their data and shapes in one program.
 
-    ``memory`` bounds the bytes of parameters and optimiser of one program.
+    All have room for the largest number of heads, and for ``room`` of them at least.
     """
     models = [model(problem) for problem in problems]
+    keys = [_shared(one, kind) for one, (_, kind) in zip(problems, models, strict=True)]
     found: dict[int, Trained | UserError] = {}
-    for places in by_key(
-        [_shared(one, kind) for one, (_, kind) in zip(problems, models, strict=True)]
-    ):
-        first, kind = problems[places[0]], models[places[0]][1]
+    for group in by_key(keys):
+        first, kind = problems[group[0]], models[group[0]][1]
+        heads = [models[place][0] for place in group]
         config = first.train_config
-        largest = max(models[place][0] for place in places)
-        spec = ModelSpec(first.width, largest, kind, config.router_units, config.precision)
-        mesh = make_mesh(config.data_devices)
-        devices = 1 if mesh is None else mesh.shape["sweep"]
-        validated = first.validation.group_N.size > 0
-        plan = Plan.of(config, validated=validated, mesh=mesh)
-        for group in split(places, member_bytes(spec), memory, devices):
-            params_S, curves_S = _fit_group(
-                spec,
-                plan,
-                [problems[place] for place in group],
-                [models[place][0] for place in group],
-            )
-            for number, place in enumerate(group):
-                found[place] = _member(spec, models[place][0], number, params_S, curves_S, config)
+        spec = ModelSpec(
+            first.width, max(*heads, room, 1), kind, config.router_units, config.precision
+        )
+        params_S, curves_S = _fit_group(spec, [problems[place] for place in group], heads)
+        for number, (place, count) in enumerate(zip(group, heads, strict=True)):
+            found[place] = _member(spec, count, number, params_S, curves_S)
     return [found[place] for place in range(len(problems))]
 
 
@@ -81,30 +74,32 @@ def _shared(problem: Problem, router: RouterKind) -> tuple[Any, ...]:
 
 
 def _fit_group(
-    spec: ModelSpec, plan: Plan, problems: Sequence[Problem], heads: Sequence[int]
+    spec: ModelSpec, problems: Sequence[Problem], heads: Sequence[int]
 ) -> tuple[Any, Curves]:
     """Stacked parameters and curves of a group of problems."""
-    first = problems[0]
-    keys_S = stack([jax.random.fold_in(problem.key, PARAMS_STREAM) for problem in problems])
-    member_S = stack(
-        [Member.of(one.train_config, count) for one, count in zip(problems, heads, strict=True)]
-    )
-    params_S = draw(spec, keys_S)
-    key = jax.random.fold_in(jax.random.key(first.train_config.shuffle_seed), SHUFFLE_STREAM)
-    stream = first.train.stream
+    first, config = problems[0], problems[0].train_config
+    mesh = make_mesh(config.data_devices)
+    plan = Plan.of(config, validated=first.validation.group_N.size > 0, mesh=mesh)
+    keys = [jax.random.fold_in(problem.key, PARAMS_STREAM) for problem in problems]
+    members = [Member.of(one.train_config, n) for one, n in zip(problems, heads, strict=True)]
+    # Every device gets as many members; those that repeat the last one are left out again.
+    lacking = 0 if mesh is None else -len(keys) % mesh.shape["sweep"]
+    params_S = draw(spec, stack(keys + keys[-1:] * lacking))
+    member_S = stack(members + members[-1:] * lacking)
+    key = jax.random.fold_in(jax.random.key(config.shuffle_seed), SHUFFLE_STREAM)
+    stream, held_out = first.train.stream, first.validation.data
     if stream is not None:
-        held = first.validation.data
-        assert isinstance(held, RowSource)
-        params_S, member_S = spread(plan.mesh, (params_S, member_S), None)[0]
-        return fit_streamed(spec, plan, params_S, member_S, stream, held, key)
-    members, rows = spread(
-        plan.mesh, (params_S, member_S), (first.train.rows, first.validation.rows)
+        assert isinstance(held_out, RowSource)
+        (params_S, member_S), _ = spread(mesh, (params_S, member_S), ())
+        return fit_streamed(spec, plan, params_S, member_S, stream, held_out, key)
+    (params_S, member_S), rows = spread(
+        mesh, (params_S, member_S), (first.train.rows, first.validation.rows)
     )
-    return fit_members(spec, plan, *members, *rows, key)
+    return fit_members(spec, plan, params_S, member_S, *rows, key)
 
 
 def _member(
-    spec: ModelSpec, num_heads: int, number: int, params_S: Any, curves_S: Curves, config: Any
+    spec: ModelSpec, num_heads: int, number: int, params_S: Any, curves_S: Curves
 ) -> Trained | UserError:
     """One member with the heads that are its own, or why it has none."""
     params, curves = jax.tree.map(lambda leaf: np.asarray(leaf[number]), (params_S, curves_S))
@@ -132,22 +127,32 @@ def _only(found: list[Trained | UserError]) -> Trained:
 
 def predict_routed(trained: Trained, examples: Examples) -> Prediction:
     """Heads under the router of every draw, decided by the mixture probability (R1)."""
-    blocks = [
-        _outputs(trained.spec, trained.params["heads"], trained.params["router"], rows)
-        for rows in examples.blocks()
-    ]
-    delta, weights = zip(*[map(np.asarray, block) for block in blocks], strict=True)
-    return predict_heads("R1", np.concatenate(delta), np.concatenate(weights, axis=1))
+    # Room for a multiple of heads: members of a sweep share their compiled predictions.
+    num_heads = trained.spec.num_heads
+    room = math.ceil(num_heads / HEADS_MULTIPLE) * HEADS_MULTIPLE
+    spec = replace(trained.spec, num_heads=room)
+    heads, router = (pad_heads(trained.params[part], room) for part in ("heads", "router"))
+    blocks = [_outputs(spec, num_heads, heads, router, rows) for rows in examples.blocks()]
+    delta, weights = zip(*blocks, strict=True)
+    return predict_heads(
+        "R1",
+        np.concatenate(delta)[:, :num_heads],
+        np.concatenate(weights, axis=1)[..., :num_heads],
+    )
 
 
 @partial(jax.jit, static_argnames=("spec",))
-def _outputs(spec: ModelSpec, heads: Any, router_S: Any, rows: Rows) -> tuple[Array, Array]:
+def _outputs(
+    spec: ModelSpec, num_heads: Array | int, heads: Any, router_S: Any, rows: Rows
+) -> tuple[Array, Array]:
     """Margins (N, K) and log weights of every draw (S, N, K)."""
-    route = jax.vmap(lambda router: log_weights(spec, router, rows.router_input_NxD))
-    return margins(heads, rows.delta_NxD), route(router_S)
+    route = partial(log_weights, spec, router_input_NxD=rows.router_input_NxD, num_heads=num_heads)
+    return margins(heads, rows.delta_NxD), jax.vmap(route)(router_S)
 
 
-def _method(name: str, summary: str, model: Model, **traits: bool) -> Method:
+def _method(
+    name: str, summary: str, model: Model, *, own_heads: bool = False, routes: bool = False
+) -> Method:
     many: FitMany = partial(fit_mixtures, model)
     return Method(
         name,
@@ -156,7 +161,8 @@ def _method(name: str, summary: str, model: Model, **traits: bool) -> Method:
         fit=lambda problem, _done: _only(many([problem], [{}])),
         predict=predict_routed,
         fit_many=many,
-        **traits,
+        own_heads=own_heads,
+        routes=routes,
     )
 
 

@@ -24,7 +24,7 @@ class StudyError(UserError):
 def with_section(bench: Workbench, section: str, **changes: Any) -> Workbench:
     """The same data under another setting of one section."""
     changed = replace(getattr(bench.config, section), **changes)
-    return Workbench(replace(bench.config, **{section: changed}), bench.features)
+    return bench.member(replace(bench.config, **{section: changed}))
 
 
 def with_seed(bench: Workbench, step: int) -> Workbench:

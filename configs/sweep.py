@@ -1,0 +1,107 @@
+"""What a sweep varies: a grid of settings, a list of them, or every point of both."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from .checks import ConfigError, require
+
+SWEPT = ("train", "adapt", "views", "baselines", "run.seed")
+SEED = "run.seed"
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Many settings at once: members are every point of the grid, or of the grid per list entry.
+
+    Attributes:
+        grid: "Values by key, such as {train.num_heads: [2, 5, 10], run.seed: [0, 1, 2]}."
+        points: "Settings by name, such as [{train.learning_rate: 1.0e-3, train.epochs: 5}, ...]."
+        methods: Methods to fit, and those that they are built on.
+        memory_gb: GiB for parameters, optimiser states and labelled rows of the members that are
+            fitted together; by default half of what is free.
+    """
+
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    points: list[dict[str, Any]] = field(default_factory=list)
+    methods: list[str] = field(default_factory=lambda: ["micro_stage1", "micro"])
+    memory_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        require(bool(self.methods), "sweep.methods", "one or more", self.methods)
+        limit = self.memory_gb
+        require(limit is None or limit > 0, "sweep.memory_gb", "above 0", limit)
+        for key in (*self.grid, *itertools.chain.from_iterable(self.points)):
+            fine = any(key == part or key.startswith(f"{part}.") for part in SWEPT)
+            require(
+                fine,
+                "sweep",
+                f"keys of {', '.join(SWEPT)}; others change the store or nothing",
+                key,
+            )
+        for key, values in self.grid.items():
+            distinct = len({json.dumps(value) for value in values})
+            require(
+                0 < distinct == len(values),
+                f"sweep.grid {key}",
+                "one or more, no two equal",
+                values,
+            )
+            clash = any(key in point for point in self.points)
+            require(not clash, f"sweep.grid {key}", "a key that no entry of points sets", key)
+
+    def members(self) -> list[dict[str, Any]]:
+        """The settings of every member; raises ``ConfigError`` if two are equal."""
+        lists = [[(key, value) for value in values] for key, values in self.grid.items()]
+        found = [
+            {**point, **dict(choice)}
+            for point in self.points or [{}]
+            for choice in itertools.product(*lists)
+        ]
+        distinct = {json.dumps(member, sort_keys=True) for member in found}
+        require(len(distinct) == len(found), "sweep.points", "no two equal", self.points)
+        return found
+
+
+def with_settings(config: Settings, settings: Mapping[str, Any]) -> Settings:
+    """A configuration with dotted keys set. Raises ``ConfigError`` for what it cannot take."""
+    for key, value in settings.items():
+        config = _with_value(config, key, key.split("."), value)
+    return config
+
+
+def _with_value(config: Any, key: str, path: list[str], value: Any) -> Any:
+    name, *rest = path
+    known = [item.name for item in fields(config)] if is_dataclass(config) else []
+    if name not in known:
+        raise ConfigError(
+            f"sweep: unknown key {key!r}; {'.'.join(key.split('.')[: -len(path)]) or 'it'} has "
+            f"{', '.join(known) or 'no keys'}"
+        )
+    if rest:
+        return replace(config, **{name: _with_value(getattr(config, name), key, rest, value)})
+    hint = get_type_hints(type(config))[name]
+    return replace(config, **{name: _fitting(key, value, hint)})
+
+
+def _fitting(key: str, value: Any, hint: Any) -> Any:
+    """The value in the type of its field."""
+    options = get_args(hint) or (hint,)
+    plain = [option for option in options if isinstance(option, type)]
+    if value is None and type(None) in plain:
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if float in plain and number and math.isfinite(value):
+        return float(value)
+    if value in [option for option in options if isinstance(option, str)]:
+        return value
+    if any(type(value) is option for option in plain):
+        return value
+    names = [option.__name__ if isinstance(option, type) else repr(option) for option in options]
+    raise ConfigError(f"sweep {key}: expected {' or '.join(names)}, found {value!r}")

@@ -1,0 +1,1 @@
+"""Many settings fitted together and scored into one table."""

@@ -1,0 +1,163 @@
+"""Members fitted in groups, each group scored before the next one is fitted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ... import UserError
+from ..adaptation import drawable_rows
+from ..ensemble import by_key
+from ..evaluation.metrics import attribute_sums, expected_calibration_error
+from ..evaluation.protocol import Scored, TestSet
+from ..fitting import score_models
+from ..methods import choose_methods, load_method
+from ..methods.interface import Examples, Method, Trained
+from ..workbench import Workbench
+from .plan import Member, largest_heads, together
+
+Numbers = dict[str, Any]
+Results = dict[str, Numbers] | UserError
+
+
+def free_memory() -> float:
+    """Half of the free bytes: of the first device if it tells, else of the machine."""
+    told = jax.local_devices()[0].memory_stats()
+    if told and "bytes_limit" in told:
+        return (told["bytes_limit"] - told["bytes_in_use"]) / 2
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+
+
+def run_members(
+    bench: Workbench,
+    members: Sequence[Member],
+    methods: Sequence[str],
+    test: TestSet,
+    memory: float | None = None,
+) -> Iterator[tuple[list[Member], list[Results]]]:
+    """Fit and score members group by group; yields each group with its members' numbers.
+
+    Numbers are by method: accuracies, losses, and the same on validation rows where there are any.
+    A member that cannot be fitted (training diverged) has the error in their place.
+    """
+    chosen = choose_methods(methods)
+    width, groups = bench.features.store.width, max(len(bench.groups), 1)
+    limit = free_memory() if memory is None else memory
+    room = largest_heads(members)
+    for group in together(members, width, groups, limit):
+        benches = [bench.member(member.config) for member in group]
+        fitted = fit_members_of(benches, [member.stage1 for member in group], chosen, room)
+        yield (
+            group,
+            [_score(one, models, test) for one, models in zip(benches, fitted, strict=True)],
+        )
+
+
+def fit_members_of(
+    benches: Sequence[Workbench], stage1: Sequence[str], methods: Sequence[Method], room: int
+) -> list[dict[str, Trained] | UserError]:
+    """Every method of every member in order; members of one ``stage1`` share what it says."""
+    done: list[dict[str, Trained]] = [{} for _ in benches]
+    failed: dict[int, UserError] = {}
+    for method in methods:
+        alive = [place for place in range(len(benches)) if place not in failed]
+        same = [[place] for place in alive]
+        if method.stage == "train":
+            same = [[alive[n] for n in places] for places in by_key([stage1[p] for p in alive])]
+        firsts = [places[0] for places in same]
+        found = _fit(method, [benches[p] for p in firsts], [done[p] for p in firsts], room)
+        for places, one in zip(same, found, strict=True):
+            for place in places:
+                if isinstance(one, UserError):
+                    failed[place] = one
+                else:
+                    done[place][method.name] = one
+    return [failed.get(place, models) for place, models in enumerate(done)]
+
+
+def _fit(
+    method: Method,
+    benches: Sequence[Workbench],
+    done: Sequence[Mapping[str, Trained]],
+    room: int,
+) -> list[Trained | UserError]:
+    problems = [bench.problem(adapt=method.stage == "adapt") for bench in benches]
+    if method.fit_many is not None:
+        return method.fit_many(problems, done, room)
+    found: list[Trained | UserError] = []
+    for problem, before in zip(problems, done, strict=True):
+        try:
+            found.append(method.fit(problem, before))
+        except UserError as error:
+            found.append(error)
+    return found
+
+
+def _score(bench: Workbench, models: dict[str, Trained] | UserError, test: TestSet) -> Results:
+    if isinstance(models, UserError):
+        return models
+    scored = score_models(bench, models, test)
+    found = {name: _numbers(result, test) for name, result in scored.items()}
+    for name, trained in models.items():
+        found[name] |= _validate(bench, load_method(name), trained)
+    return found
+
+
+def _numbers(scored: Scored, test: TestSet) -> Numbers:
+    """Accuracy per attribute and their mean, mean NLL and calibration error on the test rows."""
+    correct_N = scored.mean_correct_N
+    known_N = ~np.isnan(correct_N)
+    sums, rows = attribute_sums(
+        correct_N[known_N],
+        test.prompt_N[known_N],
+        test.attribute_N[known_N],
+        (test.prompts, len(test.attributes)),
+    )
+    accuracy_A = sums.sum(axis=0) / rows.sum(axis=0)
+    log_prob = scored.log_prob_SxN[scored.counts_SxN]
+    return {
+        "accuracy": float(accuracy_A.mean()),
+        "nll": float(-log_prob.mean()),
+        "ece": expected_calibration_error(np.exp(log_prob)),
+        "attributes": dict(zip(test.attributes, accuracy_A.tolist(), strict=True)),
+    }
+
+
+def validation_rows(bench: Workbench, method: Method) -> np.ndarray:
+    """Rows of validation prompts that can judge a method.
+
+    For a method that adapts they are those that a budget could have been drawn from, had their
+    prompts not been held out.
+    """
+    rows_N = bench.parts.validation
+    if method.stage == "train":
+        return rows_N
+    if bench.config.adapt.source == "test":
+        return rows_N[:0]
+    return rows_N[held_out_pool(bench)[rows_N]]
+
+
+def held_out_pool(bench: Workbench) -> np.ndarray:
+    """(N,) mask of pool rows of validation prompts, as ``drawable_rows`` is of training prompts."""
+    parts = bench.parts
+    swapped = type(parts)(train=parts.validation, validation=parts.train, test=parts.test)
+    return drawable_rows(bench.features.table, swapped, bench.config.adapt)
+
+
+def _validate(bench: Workbench, method: Method, trained: Trained) -> Numbers:
+    rows_N = validation_rows(bench, method)
+    if not rows_N.size:
+        return {}
+    examples: Examples = (bench.stage1 if method.stage == "train" else bench.stage2)(rows_N)
+    prediction = method.predict(trained, examples)
+    return {
+        "validation_rows": int(rows_N.size),
+        "validation_nll": float(-prediction.log_prob_SxN.mean()),
+        "validation_accuracy": float(
+            np.mean((prediction.statistic_SxN > 0) + 0.5 * (prediction.statistic_SxN == 0))
+        ),
+    }

@@ -1,0 +1,100 @@
+"""A sweep as a stage over a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ...configs.record import code_fingerprint, fingerprint
+from ...configs.schema import Config
+from ..ensemble import by_key
+from ..evaluation.page import render_sweep_page
+from ..evaluation.protocol import make_test_set
+from ..methods import choose_methods
+from ..stages import open_workbench, write_text
+from ..studies.measure import StudyError
+from .engine import run_members
+from .plan import describe, make_members
+from .summary import summarise
+from .table import FILE, Sweep, clear_parts, read_parts, read_sweep, rows_of, write_part
+
+PAGE = "sweep.html"
+Tell = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep did: members fitted now and before, and the summary of all of them."""
+
+    fitted: int
+    before: int
+    failed: int
+    summary: dict[str, Any]
+
+
+def run_sweep(config: Config, request: str | None, tell: Tell) -> Outcome:
+    """Fit and score every member that the table lacks; writes sweep.parquet and sweep.html.
+
+    ``request`` identifies the pair table. ``tell`` hears the members done, those of this process,
+    and those that failed. Of several processes of one job each takes its share.
+
+    Raises ``StudyError`` if the data cannot serve a method.
+    """
+    bench = open_workbench(config)
+    for method in choose_methods(config.sweep.methods):
+        reason = bench.lacks(method)
+        if reason is not None:
+            raise StudyError(f"sweep.methods: {method.name} is impossible here: {reason}")
+    members = make_members(config)
+    run = Path(config.run.dir)
+    test = make_test_set(bench.features.table, bench.parts.test)
+    inputs = fingerprint(
+        request, code_fingerprint("heads"), config.data.name, describe(config, members)
+    )
+    keys = tuple(dict.fromkeys(key for member in members for key in member.settings))
+    mine = Sweep(inputs, keys, test.attributes, [])
+    clear_parts(run, inputs, keys)
+    known = read_parts(run, mine)
+    part, parts = jax.process_index(), jax.process_count()
+    # Members that share their stage 1 stay in one process.
+    shares = by_key([member.stage1 for member in members])
+    todo = [
+        members[place]
+        for number, places in enumerate(shares)
+        for place in places
+        if number % parts == part and members[place].label not in known.labels
+    ]
+    wanted = {member.label for member in members}
+    mine.rows.extend(row for row in known.rows if row["label"] in wanted)
+    done = failed = 0
+    if todo:
+        memory = config.sweep.memory_gb
+        limit = None if memory is None else memory * 2**30
+        for group, results in run_members(bench, todo, config.sweep.methods, test, limit):
+            for member, found in zip(group, results, strict=True):
+                mine.rows.extend(rows_of(member, found))
+                failed += not isinstance(found, dict)
+            done += len(group)
+            write_part(run, f"{part}-of-{parts}", mine)
+            tell(done, len(todo), failed)
+    elif not (run / FILE).is_file() or mine.rows:
+        write_part(run, f"{part}-of-{parts}", mine)
+    summary = write_page(config)
+    return Outcome(done, len(wanted & known.labels), failed, summary)
+
+
+def write_page(config: Config) -> dict[str, Any]:
+    """Write sweep.html from sweep.parquet; returns the summary that it shows."""
+    run = Path(config.run.dir)
+    sweep = read_sweep(run)
+    assert sweep is not None
+    summary = summarise(sweep, config.evaluate.confidence)
+    page = render_sweep_page(
+        summary, config.data.name, config.caveats(), config.evaluate.confidence
+    )
+    write_text(run / PAGE, page)
+    return summary
