@@ -17,7 +17,7 @@ from jax import Array
 
 from ..configs.schema import AdaptConfig
 from .losses import head_nll, soft_label_cross_entropy
-from .model import ModelSpec, log_weights
+from .model import ModelSpec, log_weights, margins
 from .training import Batches, flip, shuffled_batches
 
 
@@ -119,30 +119,56 @@ def run(
     return flip(router), curve
 
 
-@partial(jax.jit, static_argnames=("spec", "epochs", "batch_size"))
+class Members(NamedTuple):
+    """M models that learn from the same draws: routers, heads (M, D, K), scalars, and pools."""
+
+    router_M: Any
+    heads_M: Any
+    setting_M: Setting
+    pool_MxSxN: Array
+
+
+class Draws(NamedTuple):
+    """S draws of labelled rows: differences, router inputs, and 0.0 for places without a row."""
+
+    delta_SxNxD: Array
+    router_input_SxNxD: Array
+    mask_SxN: Array
+
+
+@partial(jax.jit, static_argnames=("spec", "epochs", "batch_size", "at_once"))
 def fit_routers(
     spec: ModelSpec,
     epochs: int,
     batch_size: int,
-    params_M: Any,
-    data_MxS: AdaptData,
-    setting_M: Setting,
-    key_M: Array,
+    at_once: int,
+    members_U: Members,
+    draws_U: Draws,
+    key_U: Array,
 ) -> tuple[Any, Array]:
-    """``run`` for M members and S draws of each: routers (M, S, ...) and curves (M, S, epochs).
+    """``run`` for U sets of draws and the M models of each: routers (U, S, M, ...), and curves.
 
-    A draw's key is the member's folded with the number of the draw.
+    A draw's key is its set's folded with the number of the draw. ``at_once`` draws are fitted
+    together, which is one on a CPU, where routers and optimisers of more would leave the cache.
     """
 
-    def one_draw(params: Any, setting: Setting, key: Array, draw: Array, data: AdaptData) -> Any:
-        draw_key = jax.random.fold_in(key, draw)
-        return run(spec, epochs, batch_size, params, data, setting, draw_key)
+    def one_draw(place: tuple[Array, Array]) -> tuple[Any, Array]:
+        number, draw = place
+        members, draws = jax.tree.map(lambda leaf: leaf[number], (members_U, draws_U))
+        delta_NxD, input_NxD, mask_N = jax.tree.map(lambda leaf: leaf[draw], draws)
+        key = jax.random.fold_in(key_U[number], draw)
 
-    def member(params: Any, data_S: AdaptData, setting: Setting, key: Array) -> Any:
-        draws = jnp.arange(data_S.mask_N.shape[0])
-        return jax.vmap(partial(one_draw, params, setting, key))(draws, data_S)
+        def one_model(router: Any, heads: Any, setting: Setting, pool_N: Array) -> Any:
+            data = AdaptData(margins(heads, delta_NxD), input_NxD, mask_N, pool_N)
+            return run(spec, epochs, batch_size, router, data, setting, key)
 
-    return jax.vmap(member)(params_M, data_MxS, setting_M, key_M)
+        pool_MxN = members.pool_MxSxN[:, draw]
+        return jax.vmap(one_model)(members.router_M, members.heads_M, members.setting_M, pool_MxN)
+
+    sets, draws = draws_U.mask_SxN.shape[:2]
+    number_T, draw_T = (grid.reshape(-1) for grid in jnp.indices((sets, draws)))
+    found_T = jax.lax.map(one_draw, (number_T, draw_T), batch_size=at_once)
+    return jax.tree.map(lambda leaf: leaf.reshape(sets, draws, *leaf.shape[1:]), found_T)
 
 
 @partial(jax.jit, static_argnames=("spec", "config"))

@@ -209,9 +209,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _configure_jax() -> None:
-    """Full float32 products (GPUs would take TF32), and no claim on memory that torch may hold."""
+    """Full float32 products (GPUs would take TF32), no claim on memory that torch may hold, and
+    compiled programs kept on disk for the next run."""
     jax.config.update("jax_default_matmul_precision", "float32")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR says otherwise
+        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(place / "micro_rm" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _number(value: np.ndarray) -> float | None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# No test may depend on programs that another run has compiled, or write into the user's cache.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 
 ROOT = Path(__file__).resolve().parent.parent
 

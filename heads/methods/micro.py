@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from ... import UserError
 from ..ensemble import by_key, cut_heads, pad_heads, stack
-from ..hedge import AdaptData, Setting, fit_routers
-from ..model import margins
+from ..hedge import Draws, Members, Setting, fit_routers
+from ..model import ModelSpec
 from .interface import Budget, Method, Problem, Trained
 from .mixture import predict_routed
 
@@ -44,46 +44,75 @@ def _micro_many(
             continue
         largest = max(room, *(stage1[place].spec.num_heads for place in places))
         spec = replace(stage1[places[0]].spec, num_heads=largest)
-        members = stack([_member(problems[place], stage1[place], largest) for place in places])
-        config = first.adapt_config
-        found_M = fit_routers(spec, config.epochs, config.batch_size, *members)
-        for number, place in enumerate(places):
-            router, curve_SxE = jax.tree.map(lambda leaf, n=number: np.asarray(leaf[n]), found_M)
-            found[place] = Trained(
-                {
-                    "heads": stage1[place].params["heads"],
-                    "router": cut_heads(router, stage1[place].spec.num_heads),
-                },
-                stage1[place].settings,
-                {"cross_entropy": curve_SxE.mean(axis=0)},
-            )
+        for place, trained in _fit_group(spec, places, problems, stage1):
+            found[place] = trained
     return [found[place] for place in range(len(problems))]
 
 
 def _shared(problem: Problem, stage1: Trained) -> tuple[Any, ...]:
     """What members of one program have in common."""
     assert problem.budget is not None
-    config = replace(problem.adapt_config, tau=1.0, learning_rate=1.0, weight_decay=0.0)
-    spec = replace(stage1.spec, num_heads=1)
+    config, spec = problem.adapt_config, replace(stage1.spec, num_heads=1)
     return problem.budget.mask_SxB.shape, config.epochs, config.batch_size, spec
 
 
-def _member(
-    problem: Problem, stage1: Trained, largest: int
-) -> tuple[Any, AdaptData, Setting, jax.Array]:
-    """Start, labelled rows, scalars and key of one member, its heads padded to ``largest``."""
-    budget, config = problem.budget, problem.adapt_config
-    assert budget is not None
-    start = jax.tree.map(lambda leaf: np.asarray(leaf)[0], stage1.params["router"])
-    heads = pad_heads(stage1.params["heads"], largest)
-    data = AdaptData(
-        margins(heads, budget.rows.delta_NxD),
-        budget.rows.router_input_NxD,
-        jnp.asarray(budget.mask_SxB),
-        jnp.asarray(_pools(budget, config.targets)),
+def _fit_group(
+    spec: ModelSpec, places: list[int], problems: Sequence[Problem], stage1: Sequence[Trained]
+) -> Iterator[tuple[int, Trained]]:
+    """The members at some places, those with the same labelled rows and seed side by side."""
+    seeds = [jax.random.key_data(problems[place].key).tobytes() for place in places]
+    same = by_key([(id(problems[p].budget), seed) for p, seed in zip(places, seeds, strict=True)])
+    sets = [[places[number] for number in numbers] for numbers in same]
+    most = max(map(len, sets))
+    # Every set has as many members; those that repeat the last one are left out again.
+    members = [
+        stack(
+            [
+                _member(problems[place], stage1[place], spec.num_heads)
+                for place in one + one[-1:] * (most - len(one))
+            ]
+        )
+        for one in sets
+    ]
+    firsts = [problems[one[0]] for one in sets]
+    config = firsts[0].adapt_config
+    draws = stack([_draws(first.budget) for first in firsts])
+    keys = stack([jax.random.fold_in(first.key, STREAM) for first in firsts])
+    # One draw after the other on a CPU, all together where launches cost more than memory.
+    at_once = 1 if jax.default_backend() == "cpu" else draws.mask_SxN.shape[1]
+    found = fit_routers(
+        spec, config.epochs, config.batch_size, at_once, stack(members), draws, keys
     )
-    setting = Setting.of(config, stage1.spec.num_heads)
-    return pad_heads(start, largest), data, setting, jax.random.fold_in(problem.key, STREAM)
+    found = jax.tree.map(np.asarray, found)
+    for number, one in enumerate(sets):
+        for column, place in enumerate(one):
+            router, curve_SxE = jax.tree.map(lambda leaf, n=number, m=column: leaf[n, :, m], found)
+            heads, count = stage1[place].params["heads"], stage1[place].spec.num_heads
+            yield (
+                place,
+                Trained(
+                    {"heads": heads, "router": cut_heads(router, count)},
+                    stage1[place].settings,
+                    {"cross_entropy": curve_SxE.mean(axis=0)},
+                ),
+            )
+
+
+def _member(problem: Problem, stage1: Trained, room: int) -> Members:
+    """One member: its start, heads and scalars, padded to room for so many heads."""
+    assert problem.budget is not None
+    start = jax.tree.map(lambda leaf: np.asarray(leaf)[0], stage1.params["router"])
+    return Members(
+        pad_heads(start, room),
+        pad_heads(stage1.params["heads"], room),
+        Setting.of(problem.adapt_config, stage1.spec.num_heads),
+        jnp.asarray(_pools(problem.budget, problem.adapt_config.targets)),
+    )
+
+
+def _draws(budget: Budget | None) -> Draws:
+    assert budget is not None
+    return Draws(budget.rows.delta_NxD, budget.rows.router_input_NxD, jnp.asarray(budget.mask_SxB))
 
 
 def _pools(budget: Budget, targets: str) -> np.ndarray:

@@ -1,15 +1,13 @@
-"""One setting and seed, fitted and scored: the unit that every sweep is made of."""
+"""Stage 1 under every seed: what the studies of the heads are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ... import UserError
-from ..evaluation.protocol import TestSet
-from ..evaluation.report import build_report
-from ..fitting import fit_methods, score_models
+from ..fitting import fit_methods
 from ..methods import load_method
 from ..methods.interface import Trained
 from ..workbench import Workbench
@@ -54,22 +52,3 @@ def train_stage1(bench: Workbench, names: Sequence[str]) -> dict[str, Trained]:
     needed = dict.fromkeys([STAGE1, *(need for name in names for need in load_method(name).after)])
     methods = [load_method(name) for name in needed if load_method(name).stage == "train"]
     return fit_methods(methods, bench.problem(adapt=False), {})
-
-
-def adapt_all(
-    bench: Workbench, names: Sequence[str], trained: Mapping[str, Trained]
-) -> dict[str, Trained]:
-    """The named methods, adapted."""
-    return fit_methods([load_method(name) for name in names], bench.problem(adapt=True), trained)
-
-
-def measure(
-    bench: Workbench, models: Mapping[str, Trained], test: TestSet
-) -> dict[str, dict[str, float]]:
-    """Macro accuracy and mean NLL of every model, and of its best single heads, on the test set."""
-    config = replace(bench.config.evaluate, bootstrap=1)
-    report = build_report("", test, score_models(bench, models, test), config, seed=0)
-    return {
-        name: {"accuracy": entry["macro"]["accuracy"], "nll": entry["nll"]}
-        for name, entry in report["methods"].items()
-    }

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ... import UserError
+from ...configs.sweep import SEED
 from ..evaluation.protocol import TestSet
 from ..evaluation.report import ORACLE, VALIDATED
+from ..sweeps.engine import run_members
+from ..sweeps.plan import make_member
 from ..workbench import Workbench
-from .measure import (
-    STAGE1,
-    Members,
-    StudyError,
-    adapt_all,
-    measure,
-    train_stage1,
-    with_section,
-    with_seed,
-)
+from .measure import STAGE1, Members, StudyError
 from .points import best_point, curves
 
 ACCURACY, NLL = "macro accuracy", "NLL in nats"
@@ -30,13 +24,7 @@ Numbers = dict[str, dict[float, dict[str, list[float]]]]
 def num_heads(bench: Workbench, test: TestSet, _members: Members) -> dict[str, Any]:
     """Both stages for every K: too few heads cannot serve everybody, too many should not hurt."""
     study = bench.config.study
-    found = _numbers()
-    for step in range(study.seeds):
-        for count in study.num_heads:
-            member = with_section(with_seed(bench, step), "train", num_heads=count)
-            trained = train_stage1(member, study.methods)
-            adapted = adapt_all(member, study.methods, trained)
-            _note(found, count, measure(member, {**trained, **adapted}, test))
+    found = _vary(bench, test, study.num_heads, lambda count: {"train.num_heads": count})
     result = _result(bench, found, "K, reward heads", log=False)
     points = result["metrics"][ACCURACY][study.methods[0]]
     best, last = best_point(points), points[-1]
@@ -48,7 +36,7 @@ def num_heads(bench: Workbench, test: TestSet, _members: Members) -> dict[str, A
     return result
 
 
-def budget(bench: Workbench, test: TestSet, members: Members) -> dict[str, Any]:
+def budget(bench: Workbench, test: TestSet, _members: Members) -> dict[str, Any]:
     """Adaptation with more and more labelled rows per group; stage 1 stays as it is."""
     study = bench.config.study
     budgets = [count for count in study.budgets if count <= bench.config.adapt.pool]
@@ -58,13 +46,11 @@ def budget(bench: Workbench, test: TestSet, members: Members) -> dict[str, Any]:
             f"found {study.budgets}; lower them or raise adapt.pool"
         )
 
-    def with_budget(seeded: Workbench, count: float) -> Workbench:
+    def with_budget(count: float) -> dict[str, Any]:
         # As many rows for reweighting as for routing: the comparison is about their use.
-        hyre = replace(seeded.config.baselines.hyre, rows=int(count))
-        member = with_section(seeded, "adapt", budget=int(count))
-        return with_section(member, "baselines", hyre=hyre)
+        return {"adapt.budget": int(count), "baselines.hyre.rows": int(count)}
 
-    found = _vary_adaptation(bench, test, members, budgets, with_budget)
+    found = _vary(bench, test, budgets, with_budget)
     result = _result(bench, found, f"labelled rows per {bench.config.adapt.group}", log=False)
     points = result["metrics"][ACCURACY][study.methods[0]]
     gain = points[-1]["mean"] - points[0]["mean"]
@@ -77,12 +63,10 @@ def budget(bench: Workbench, test: TestSet, members: Members) -> dict[str, Any]:
     return result
 
 
-def tau(bench: Workbench, test: TestSet, members: Members) -> dict[str, Any]:
+def tau(bench: Workbench, test: TestSet, _members: Members) -> dict[str, Any]:
     """Stage 2 at every temperature of its targets: near 0 they are one head, high is no change."""
     study = bench.config.study
-    found = _vary_adaptation(
-        bench, test, members, study.taus, lambda one, value: with_section(one, "adapt", tau=value)
-    )
+    found = _vary(bench, test, study.taus, lambda value: {"adapt.tau": value})
     result = _result(bench, found, "tau of the Hedge targets, in nats", log=True)
     points = result["metrics"][ACCURACY][study.methods[0]]
     best = best_point(points)
@@ -93,21 +77,28 @@ def tau(bench: Workbench, test: TestSet, members: Members) -> dict[str, Any]:
     return result
 
 
-def _vary_adaptation(
+def _vary(
     bench: Workbench,
     test: TestSet,
-    members: Members,
     values: Sequence[float],
-    change: Callable[[Workbench, float], Workbench],
+    settings: Callable[[float], dict[str, Any]],
 ) -> Numbers:
-    """Every value under every seed, on stage 1 as it was trained once per seed."""
-    methods = bench.config.study.methods
+    """Every value under every seed, as one sweep. Raises the error of a member that failed."""
+    study, first = bench.config.study, bench.config.run.seed
+    places = [(value, step) for value in values for step in range(study.seeds)]
+    members = [
+        make_member(bench.config, number, {**settings(value), SEED: first + step})
+        for number, (value, step) in enumerate(places)
+    ]
+    measured: dict[int, Mapping[str, Any]] = {}
+    for group, results in run_members(bench, members, [STAGE1, *study.methods], test):
+        for member, numbers in zip(group, results, strict=True):
+            if isinstance(numbers, UserError):
+                raise numbers
+            measured[member.number] = numbers
     found = _numbers()
-    for seeded, trained in members():
-        for value in values:
-            member = change(seeded, value)
-            adapted = adapt_all(member, methods, trained)
-            _note(found, value, measure(member, {**trained, **adapted}, test))
+    for number, (value, _) in enumerate(places):
+        _note(found, value, measured[number])
     return found
 
 
@@ -115,7 +106,7 @@ def _numbers() -> Numbers:
     return {metric: defaultdict(lambda: defaultdict(list)) for metric in (ACCURACY, NLL)}
 
 
-def _note(found: Numbers, x: float, measured: dict[str, dict[str, float]]) -> None:
+def _note(found: Numbers, x: float, measured: Mapping[str, Any]) -> None:
     """Add one seed's numbers; the best heads of stage 1 have an accuracy and no NLL to compare."""
     best_heads = {
         STAGE1 + VALIDATED: "best head, validated",

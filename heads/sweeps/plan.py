@@ -63,9 +63,14 @@ class Member:
 def make_members(config: Config) -> list[Member]:
     """The members of a configuration's sweep; raises ``ConfigError`` for impossible settings."""
     return [
-        Member(number, settings, with_settings(config, settings))
+        make_member(config, number, settings)
         for number, settings in enumerate(config.sweep.members())
     ]
+
+
+def make_member(config: Config, number: int, settings: Mapping[str, Any]) -> Member:
+    """A member of a configuration; raises ``ConfigError`` for impossible settings."""
+    return Member(number, settings, with_settings(config, settings))
 
 
 def largest_heads(members: Sequence[Member]) -> int:
