@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -280,6 +281,7 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     """Embed what is missing, then fit and score every member of the sweep."""
     from micro_rm.heads.sweeps.display import progress_line, sweep_tables
     from micro_rm.heads.sweeps.plan import make_members
+    from micro_rm.heads.sweeps.processes import join
     from micro_rm.heads.sweeps.run import FILE, PAGE, run_sweep
 
     members = make_members(config)
@@ -292,14 +294,23 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         return found | {"embedded": embedded, "members": len(members)}
     for caveat in config.caveats():
         say(f"note     {caveat}")
+    require(
+        embedded or not config.sweep.distributed,
+        "sweep.distributed",
+        "a store that is complete; run micro-rm embed first",
+        "one that lacks vectors",
+    )
     record = RunRecord(Path(config.run.dir), config)
     if not embedded:
         with record.stage("embed", request) as notes:
             notes |= embed(config, say)
-    say(f"sweep    {plan}")
-    with record.stage("sweep", fingerprint(request, config.sweep)) as notes:
+    share = join(distributed=config.sweep.distributed)
+    say(f"sweep    {plan}" + (f", part {share.part} of {share.parts}" if share.parts > 1 else ""))
+    # One process of a job keeps the record.
+    stage = record.stage("sweep", fingerprint(request, config.sweep))
+    with stage if share.part == 0 else nullcontext({}) as notes:
         outcome = run_sweep(
-            config, _table_request(config), lambda *counts: say(progress_line(*counts))
+            config, _table_request(config), share, lambda *counts: say(progress_line(*counts))
         )
         notes |= {"fitted": outcome.fitted, "before": outcome.before, "failed": outcome.failed}
     if outcome.before:

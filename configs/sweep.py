@@ -21,17 +21,21 @@ class SweepConfig:
     """Many settings at once: members are every point of the grid, or of the grid per list entry.
 
     Attributes:
-        grid: "Values by key, such as {train.num_heads: [2, 5, 10], run.seed: [0, 1, 2]}."
-        points: "Settings by name, such as [{train.learning_rate: 1.0e-3, train.epochs: 5}, ...]."
+        grid: Lists of values by key, such as train.num_heads or run.seed; every combination is a
+            member.
+        points: Settings by key, each entry a member; with a grid, its combinations for each.
         methods: Methods to fit, and those that they are built on.
         memory_gb: GiB for parameters, optimiser states and labelled rows of the members that are
             fitted together; by default half of what is free.
+        distributed: Share the members with the other processes of a cluster job, which
+            jax.distributed finds.
     """
 
     grid: dict[str, list[Any]] = field(default_factory=dict)
     points: list[dict[str, Any]] = field(default_factory=list)
     methods: list[str] = field(default_factory=lambda: ["micro_stage1", "micro"])
     memory_gb: float | None = None
+    distributed: bool = False
 
     def __post_init__(self) -> None:
         require(bool(self.methods), "sweep.methods", "one or more", self.methods)

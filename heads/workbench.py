@@ -165,15 +165,16 @@ class Workbench:
     def _examples(self, rows_N: np.ndarray, head: str, router: str) -> Examples:
         adapt, memory = self.config.adapt, self.config.train.memory_gb
         key = (rows_N.tobytes(), head, router, memory, *self._scaling, adapt.group, self.groups)
-        return self._once(key, lambda: self._read_examples(rows_N, head, router))
+        limit = self.config.train.memory_bytes
+        return self._once(key, lambda: self._read_examples(rows_N, head, router, limit))
 
-    def _read_examples(self, rows_N: np.ndarray, head: str, router: str) -> Examples:
+    def _read_examples(
+        self, rows_N: np.ndarray, head: str, router: str, memory: float | None
+    ) -> Examples:
         table = self.features.table
         text = {name: np.asarray(table.text[name]) for name in ("attribute", "user")}
         return Examples(
-            data=RowSource(
-                self.features, rows_N, head, router, self.scaler, self.config.train.memory_bytes
-            ),
+            data=RowSource(self.features, rows_N, head, router, self.scaler, memory),
             attribute_N=_numbers(text["attribute"], rows_N),
             user_N=_numbers(text["user"], rows_N),
             group_N=_places(text[self.config.adapt.group][rows_N], self.groups),
@@ -197,9 +198,8 @@ class Workbench:
         # A place that a group cannot fill repeats some labelled row and counts nothing.
         filling = rows_SxB[real_SxB][0] if real_SxB.any() else 0
         flat_N = np.where(real_SxB, rows_SxB, filling).reshape(-1)
-        examples = self._read_examples(
-            flat_N, self.config.views.adapt_head, self.config.views.adapt_router
-        )
+        views = self.config.views
+        examples = self._read_examples(flat_N, views.adapt_head, views.adapt_router, None)
         wording_N = _numbers(np.asarray(self.features.table.text["context"]), flat_N)
 
         def shaped(array: np.ndarray) -> np.ndarray:

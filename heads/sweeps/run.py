@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from ...configs.record import code_fingerprint, fingerprint
 from ...configs.schema import Config
 from ..ensemble import by_key
@@ -19,8 +17,18 @@ from ..stages import open_workbench, write_text
 from ..studies.measure import StudyError
 from .engine import run_members
 from .plan import describe, make_members
+from .processes import Share
 from .summary import summarise
-from .table import FILE, Sweep, clear_parts, read_parts, read_sweep, rows_of, write_part
+from .table import (
+    FILE,
+    Sweep,
+    clear_parts,
+    locked,
+    read_parts,
+    read_sweep,
+    rows_of,
+    write_part,
+)
 
 PAGE = "sweep.html"
 Tell = Callable[[int, int, int], None]
@@ -36,11 +44,11 @@ class Outcome:
     summary: dict[str, Any]
 
 
-def run_sweep(config: Config, request: str | None, tell: Tell) -> Outcome:
+def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> Outcome:
     """Fit and score every member that the table lacks; writes sweep.parquet and sweep.html.
 
-    ``request`` identifies the pair table. ``tell`` hears the members done, those of this process,
-    and those that failed. Of several processes of one job each takes its share.
+    ``request`` identifies the pair table. Of several processes of one job each takes its
+    ``share``. ``tell`` hears the members done, those of this process, and those that failed.
 
     Raises ``StudyError`` if the data cannot serve a method.
     """
@@ -57,9 +65,10 @@ def run_sweep(config: Config, request: str | None, tell: Tell) -> Outcome:
     )
     keys = tuple(dict.fromkeys(key for member in members for key in member.settings))
     mine = Sweep(inputs, keys, test.attributes, [])
-    clear_parts(run, inputs, keys)
-    known = read_parts(run, mine)
-    part, parts = jax.process_index(), jax.process_count()
+    with locked(run):
+        clear_parts(run, inputs, keys)
+        known = read_parts(run, mine)
+    part, parts = share
     # Members that share their stage 1 stay in one process.
     shares = by_key([member.stage1 for member in members])
     todo = [

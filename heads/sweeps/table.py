@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,17 @@ def write_part(run: Path, part: str, sweep: Sweep) -> None:
     """Write one process's rows and join all parts of the same inputs into ``sweep.parquet``."""
     (run / PARTS).mkdir(parents=True, exist_ok=True)
     _write(run / PARTS / f"{part}.parquet", sweep)
+    with locked(run):
+        _write(run / FILE, read_parts(run, sweep))
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """The right to write what the processes of a sweep have in common."""
     with FileLock(run / LOCK) as lock:
         while not lock.take():
             time.sleep(LOCK_SECONDS)
-        _write(run / FILE, read_parts(run, sweep))
+        yield
 
 
 def read_parts(run: Path, like: Sweep) -> Sweep:
