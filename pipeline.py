@@ -181,8 +181,14 @@ def evaluate(config: Config, say: Say) -> Result:
 
 
 def report(config: Config, say: Say) -> Result:
-    """Put the record into report.json, write report.html and print the table."""
+    """Put the record into report.json, write report.html and print the table; likewise a sweep."""
     from micro_rm.heads import stages
+    from micro_rm.heads.sweeps.table import read_sweep
+
+    run = Path(config.run.dir)
+    swept = {} if read_sweep(run) is None else {"sweep": _report_sweep(config, say)}
+    if swept and not (run / "report.json").is_file():
+        return swept
     from micro_rm.heads.evaluation.display import (
         attribute_table,
         headline_methods,
@@ -190,7 +196,6 @@ def report(config: Config, say: Say) -> Result:
     )
 
     content = stages.report(config)
-    run = Path(config.run.dir)
     say("")
     say(method_table(content))
     say("")
@@ -202,7 +207,21 @@ def report(config: Config, say: Say) -> Result:
         say(f"{name} was left out: {reason}")
     say(f"\nreport   {run / 'report.html'}\nnumbers  {run / 'report.json'}")
     say(f"per row  {run / 'predictions.parquet'}\nrecord   {run / 'record.json'}")
-    return {"report": content}
+    return {"report": content} | swept
+
+
+def _report_sweep(config: Config, say: Say) -> Result:
+    """Write sweep.html from sweep.parquet and print what it shows."""
+    from micro_rm.heads.sweeps.display import sweep_tables
+    from micro_rm.heads.sweeps.run import FILE, PAGE, write_page
+
+    summary = write_page(config)
+    say("")
+    for part in sweep_tables(summary):
+        say(part)
+    place = Path(config.run.dir)
+    say(f"page     {place / PAGE}\ntable    {place / FILE}")
+    return summary
 
 
 LEARNING_STAGES = {"train": train, "adapt": adapt, "evaluate": evaluate}
@@ -279,10 +298,10 @@ def study(config: Config, say: Say) -> Result:
 
 def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     """Embed what is missing, then fit and score every member of the sweep."""
-    from micro_rm.heads.sweeps.display import progress_line, sweep_tables
+    from micro_rm.heads.sweeps.display import progress_line
     from micro_rm.heads.sweeps.plan import make_members
     from micro_rm.heads.sweeps.processes import join
-    from micro_rm.heads.sweeps.run import FILE, PAGE, run_sweep
+    from micro_rm.heads.sweeps.run import run_sweep
 
     members = make_members(config)
     request = _request(config)
@@ -313,13 +332,11 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
             config, _table_request(config), share, lambda *counts: say(progress_line(*counts))
         )
         notes |= {"fitted": outcome.fitted, "before": outcome.before, "failed": outcome.failed}
+    if outcome.replaced:
+        say(f"sweep    took the place of another sweep of {outcome.replaced} members")
     if outcome.before:
         say(f"sweep    {outcome.before} members were done before for the same inputs")
-    say("")
-    for part in sweep_tables(outcome.summary):
-        say(part)
-    place = Path(config.run.dir)
-    say(f"page     {place / PAGE}\ntable    {place / FILE}")
+    _report_sweep(config, say)
     return asdict(outcome)
 
 

@@ -100,7 +100,7 @@ def together(
     return found
 
 
-def describe(config: Config, members: Sequence[Member]) -> dict[str, Any]:
+def describe(config: Config) -> dict[str, Any]:
     """What the results depend on beside the members' own settings, for a fingerprint."""
     return {
         "methods": config.sweep.methods,
@@ -110,5 +110,4 @@ def describe(config: Config, members: Sequence[Member]) -> dict[str, Any]:
         "baselines": asdict(config.baselines),
         "evaluate": asdict(config.evaluate),
         "seed": config.run.seed,
-        "room": largest_heads(members),
     }

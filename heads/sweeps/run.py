@@ -20,7 +20,6 @@ from .plan import describe, make_members
 from .processes import Share
 from .summary import summarise
 from .table import (
-    FILE,
     Sweep,
     clear_parts,
     locked,
@@ -36,16 +35,16 @@ Tell = Callable[[int, int, int], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a sweep did: members fitted now and before, and the summary of all of them."""
+    """Members fitted now, before and in vain; those of another sweep that was replaced."""
 
     fitted: int
     before: int
     failed: int
-    summary: dict[str, Any]
+    replaced: int
 
 
 def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> Outcome:
-    """Fit and score every member that the table lacks; writes sweep.parquet and sweep.html.
+    """Fit and score every member that the table lacks; writes sweep.parquet.
 
     ``request`` identifies the pair table. Of several processes of one job each takes its
     ``share``. ``tell`` hears the members done, those of this process, and those that failed.
@@ -60,13 +59,11 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
     members = make_members(config)
     run = Path(config.run.dir)
     test = make_test_set(bench.features.table, bench.parts.test)
-    inputs = fingerprint(
-        request, code_fingerprint("heads"), config.data.name, describe(config, members)
-    )
+    inputs = fingerprint(request, code_fingerprint("heads"), config.data.name, describe(config))
     keys = tuple(dict.fromkeys(key for member in members for key in member.settings))
     mine = Sweep(inputs, keys, test.attributes, [])
     with locked(run):
-        clear_parts(run, inputs, keys)
+        replaced = clear_parts(run, inputs, keys)
         known = read_parts(run, mine)
     part, parts = share
     # Members that share their stage 1 stay in one process.
@@ -90,10 +87,9 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
             done += len(group)
             write_part(run, f"{part}-of-{parts}", mine)
             tell(done, len(todo), failed)
-    elif not (run / FILE).is_file() or mine.rows:
+    else:
         write_part(run, f"{part}-of-{parts}", mine)
-    summary = write_page(config)
-    return Outcome(done, len(wanted & known.labels), failed, summary)
+    return Outcome(done, len(wanted & known.labels), failed, replaced)
 
 
 def write_page(config: Config) -> dict[str, Any]:
@@ -105,5 +101,6 @@ def write_page(config: Config) -> dict[str, Any]:
     page = render_sweep_page(
         summary, config.data.name, config.caveats(), config.evaluate.confidence
     )
-    write_text(run / PAGE, page)
+    with locked(run):
+        write_text(run / PAGE, page)
     return summary

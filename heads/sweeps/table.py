@@ -96,12 +96,15 @@ def read_parts(run: Path, like: Sweep) -> Sweep:
     return Sweep(like.inputs, like.keys, like.attributes, rows)
 
 
-def clear_parts(run: Path, inputs: str, keys: Iterable[str]) -> None:
-    """Remove the parts of sweeps with other inputs or keys."""
+def clear_parts(run: Path, inputs: str, keys: Iterable[str]) -> int:
+    """Remove the parts of sweeps with other inputs or keys; returns how many members they had."""
+    members = 0
     for path in (run / PARTS).glob("*.parquet"):
         part = _read(path)
         if part.inputs != inputs or set(part.keys) != set(keys):
+            members += len(part.labels)
             path.unlink()
+    return members
 
 
 def read_sweep(run: Path) -> Sweep | None:
