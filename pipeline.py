@@ -213,7 +213,8 @@ def report(config: Config, say: Say) -> Result:
 def _report_sweep(config: Config, say: Say) -> Result:
     """Write sweep.html from sweep.parquet and print what it shows."""
     from micro_rm.heads.sweeps.display import sweep_tables
-    from micro_rm.heads.sweeps.run import FILE, PAGE, write_page
+    from micro_rm.heads.sweeps.run import PAGE, write_page
+    from micro_rm.heads.sweeps.table import FILE
 
     summary = write_page(config)
     say("")

@@ -81,9 +81,12 @@ def with_settings(config: Settings, settings: Mapping[str, Any]) -> Settings:
 
 
 def _with_value(config: Any, key: str, path: list[str], value: Any) -> Any:
+    """A section with the value at the end of a path of its fields."""
     name, *rest = path
-    known = [item.name for item in fields(config)] if is_dataclass(config) else []
-    if name not in known:
+    known: list[str] = []
+    if is_dataclass(config) and not isinstance(config, type):
+        known = [item.name for item in fields(config)]
+    if name not in known or isinstance(config, type):
         raise ConfigError(
             f"sweep: unknown key {key!r}; {'.'.join(key.split('.')[: -len(path)]) or 'it'} has "
             f"{', '.join(known) or 'no keys'}"
@@ -101,11 +104,16 @@ def _fitting(key: str, value: Any, hint: Any) -> Any:
     if value is None and type(None) in plain:
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if float in plain and number and math.isfinite(value):
-        return float(value)
+    if float in plain and number:
+        return _finite(key, float(value))
     if value in [option for option in options if isinstance(option, str)]:
         return value
     if any(type(value) is option for option in plain):
         return value
     names = [option.__name__ if isinstance(option, type) else repr(option) for option in options]
     raise ConfigError(f"sweep {key}: expected {' or '.join(names)}, found {value!r}")
+
+
+def _finite(key: str, value: float) -> float:
+    require(math.isfinite(value), f"sweep {key}", "a finite number", value)
+    return value

@@ -213,7 +213,9 @@ def _configure_jax() -> None:
     compiled programs kept on disk for the next run."""
     jax.config.update("jax_default_matmul_precision", "float32")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR says otherwise
+    if (
+        jax.config.values["jax_compilation_cache_dir"] is None
+    ):  # JAX_COMPILATION_CACHE_DIR says otherwise
         place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(place / "micro_rm" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
