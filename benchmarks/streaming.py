@@ -112,9 +112,7 @@ def in_process(store: Path, name: str, memory: float | None) -> dict[str, Any]:
 
 def main() -> None:
     """Write, train three times, compare."""
-    parser = argparse.ArgumentParser(
-        description="Training from a cache larger than the memory allowed."
-    )
+    parser = argparse.ArgumentParser(description="Training from a cache that does not fit.")
     parser.add_argument("--pairs", type=int, default=40_000)
     parser.add_argument("--width", type=int, default=3072)
     parser.add_argument("--share", type=float, default=0.5)

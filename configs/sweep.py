@@ -103,17 +103,12 @@ def _fitting(key: str, value: Any, hint: Any) -> Any:
     plain = [option for option in options if isinstance(option, type)]
     if value is None and type(None) in plain:
         return value
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if float in plain and number:
-        return _finite(key, float(value))
+    if float in plain and type(value) in (int, float):
+        require(math.isfinite(value), f"sweep {key}", "a finite number", value)
+        return float(value)
     if value in [option for option in options if isinstance(option, str)]:
         return value
     if any(type(value) is option for option in plain):
         return value
     names = [option.__name__ if isinstance(option, type) else repr(option) for option in options]
     raise ConfigError(f"sweep {key}: expected {' or '.join(names)}, found {value!r}")
-
-
-def _finite(key: str, value: float) -> float:
-    require(math.isfinite(value), f"sweep {key}", "a finite number", value)
-    return value

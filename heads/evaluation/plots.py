@@ -89,7 +89,15 @@ def dress(axis: Any, title: str, x_label: str) -> None:
     axis.set_xlabel(x_label, color=INK)
     axis.tick_params(colors=INK, which="both")
     axis.grid(alpha=0.2)
-    axis.legend(frameon=False, fontsize=8, labelcolor=INK)
+    # Below the panel: bands leave no free corner inside.
+    axis.legend(
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+        ncol=2,
+        loc="upper left",
+        bbox_to_anchor=(0, -0.2),
+    )
     for spine in axis.spines.values():
         spine.set_color(INK)
 
@@ -99,7 +107,9 @@ def svg(figure: Figure) -> str:
     from matplotlib import pyplot as plt
 
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    figure.savefig(
+        stream, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
+    )
     plt.close(figure)
     text = stream.getvalue()
     return text[text.index("<svg") :]
