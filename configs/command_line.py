@@ -7,7 +7,7 @@ import difflib
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -130,7 +130,7 @@ def _known_keys(config: type = Config, prefix: str = "") -> list[str]:
     for item in fields(config):
         keys.append(prefix + item.name)
         inner = item.default_factory
-        if isinstance(inner, type):
+        if isinstance(inner, type) and is_dataclass(inner):
             keys += _known_keys(inner, f"{prefix}{item.name}.")
     return keys
 

@@ -50,7 +50,7 @@ class SweepConfig:
                 key,
             )
         for key, values in self.grid.items():
-            distinct = len({json.dumps(value) for value in values})
+            distinct = len({_written(value) for value in values})
             require(
                 0 < distinct == len(values),
                 f"sweep.grid {key}",
@@ -68,33 +68,47 @@ class SweepConfig:
             for point in self.points or [{}]
             for choice in itertools.product(*lists)
         ]
-        distinct = {json.dumps(member, sort_keys=True) for member in found}
+        distinct = {_written(member) for member in found}
         require(len(distinct) == len(found), "sweep.points", "no two equal", self.points)
         return found
 
 
+def _written(value: Any) -> str:
+    """A value as text; a number is the same with and without a decimal point."""
+    if isinstance(value, dict):
+        return json.dumps({key: _written(inner) for key, inner in value.items()}, sort_keys=True)
+    return json.dumps(float(value) if type(value) is int else value)
+
+
 def with_settings(config: Settings, settings: Mapping[str, Any]) -> Settings:
     """A configuration with dotted keys set. Raises ``ConfigError`` for what it cannot take."""
-    for key, value in settings.items():
-        config = _with_value(config, key, key.split("."), value)
-    return config
+    return _with_values(config, "", {tuple(key.split(".")): v for key, v in settings.items()})
 
 
-def _with_value(config: Any, key: str, path: list[str], value: Any) -> Any:
-    """A section with the value at the end of a path of its fields."""
-    name, *rest = path
-    known: list[str] = []
-    if is_dataclass(config) and not isinstance(config, type):
-        known = [item.name for item in fields(config)]
-    if name not in known or isinstance(config, type):
-        raise ConfigError(
-            f"sweep: unknown key {key!r}; {'.'.join(key.split('.')[: -len(path)]) or 'it'} has "
-            f"{', '.join(known) or 'no keys'}"
-        )
-    if rest:
-        return replace(config, **{name: _with_value(getattr(config, name), key, rest, value)})
-    hint = get_type_hints(type(config))[name]
-    return replace(config, **{name: _fitting(key, value, hint)})
+def _with_values(config: Any, prefix: str, values: Mapping[tuple[str, ...], Any]) -> Any:
+    """A section with the values at some paths of fields, all at once: they may need each other."""
+    known = [item.name for item in fields(config)]
+    hints = get_type_hints(type(config))
+    inner: dict[str, dict[tuple[str, ...], Any]] = {}
+    changes: dict[str, Any] = {}
+    for (name, *rest), value in values.items():
+        key = ".".join((prefix + name, *rest))
+        if name not in known:
+            place = prefix.rstrip(".") or "the configuration"
+            raise ConfigError(f"sweep: unknown key {key!r}; {place} has {', '.join(known)}")
+        section = is_dataclass(getattr(config, name))
+        if rest and not section:
+            raise ConfigError(f"sweep: unknown key {key!r}; {prefix}{name} has no keys")
+        if rest:
+            inner.setdefault(name, {})[tuple(rest)] = value
+        elif section:
+            kind = type(getattr(config, name)).__name__
+            raise ConfigError(f"sweep {key}: expected {kind} by its keys, found {value!r}")
+        else:
+            changes[name] = _fitting(key, value, hints[name])
+    for name, found in inner.items():
+        changes[name] = _with_values(getattr(config, name), f"{prefix}{name}.", found)
+    return replace(config, **changes)
 
 
 def _fitting(key: str, value: Any, hint: Any) -> Any:
@@ -103,7 +117,7 @@ def _fitting(key: str, value: Any, hint: Any) -> Any:
     plain = [option for option in options if isinstance(option, type)]
     if value is None and type(None) in plain:
         return value
-    if float in plain and type(value) in (int, float):
+    if float in plain and isinstance(value, int | float) and not isinstance(value, bool):
         require(math.isfinite(value), f"sweep {key}", "a finite number", value)
         return float(value)
     if value in [option for option in options if isinstance(option, str)]:

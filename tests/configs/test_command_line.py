@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import docstring_parser
@@ -91,7 +91,8 @@ def test_settings_of_a_baseline_are_one_level_deeper() -> None:
 def sections(config: type = Config) -> list[type]:
     """Every dataclass of the configuration."""
     inner = [item.default_factory for item in fields(config)]
-    return [config, *(part for kind in inner if isinstance(kind, type) for part in sections(kind))]
+    kinds = [kind for kind in inner if isinstance(kind, type) and is_dataclass(kind)]
+    return [config, *(part for kind in kinds for part in sections(kind))]
 
 
 @pytest.mark.parametrize("section", sections())
