@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -85,21 +85,36 @@ def _fit(
     done: Sequence[Mapping[str, Trained]],
     room: int,
 ) -> list[Trained | UserError]:
-    problems = [bench.problem(adapt=method.stage == "adapt") for bench in benches]
-    if method.fit_many is not None:
-        return method.fit_many(problems, done, room)
-    found: list[Trained | UserError] = []
-    for problem, before in zip(problems, done, strict=True):
-        try:
-            found.append(method.fit(problem, before))
-        except UserError as error:
-            found.append(error)
+    """The method's model of every member, or why it has none."""
+    problems = [
+        _attempt(lambda b=bench: b.problem(adapt=method.stage == "adapt")) for bench in benches
+    ]
+    possible = [place for place, one in enumerate(problems) if not isinstance(one, UserError)]
+    found: list[Any] = list(problems)
+    if method.fit_many is not None and possible:
+        fitted = method.fit_many([found[p] for p in possible], [done[p] for p in possible], room)
+    else:
+        fitted = [_attempt(lambda p=place: method.fit(found[p], done[p])) for place in possible]
+    for place, one in zip(possible, fitted, strict=True):
+        found[place] = one
     return found
+
+
+def _attempt(make: Callable[[], Any]) -> Any:
+    """What is made, or the error that says why not."""
+    try:
+        return make()
+    except UserError as error:
+        return error
 
 
 def _score(bench: Workbench, models: dict[str, Trained] | UserError, test: TestSet) -> Results:
     if isinstance(models, UserError):
         return models
+    return _attempt(lambda: _scores(bench, models, test))
+
+
+def _scores(bench: Workbench, models: dict[str, Trained], test: TestSet) -> dict[str, Numbers]:
     scored = score_models(bench, models, test)
     found = {name: _numbers(result, test) for name, result in scored.items()}
     for name, trained in models.items():

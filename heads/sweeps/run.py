@@ -62,9 +62,10 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
     inputs = fingerprint(request, code_fingerprint("heads"), config.data.name, describe(config))
     keys = tuple(dict.fromkeys(key for member in members for key in member.settings))
     mine = Sweep(inputs, keys, test.attributes, [])
+    numbers = {member.label: member.number for member in members}
     with locked(run):
         replaced = clear_parts(run, inputs, keys)
-        known = read_parts(run, mine)
+        known = read_parts(run, mine, numbers)
     part, parts = share
     # Members that share their stage 1 stay in one process.
     shares = by_key([member.stage1 for member in members])
@@ -74,8 +75,7 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
         for place in places
         if number % parts == part and members[place].label not in known.labels
     ]
-    wanted = {member.label for member in members}
-    mine.rows.extend(row for row in known.rows if row["label"] in wanted)
+    mine.rows.extend(known.rows)
     done = failed = 0
     if todo:
         memory = config.sweep.memory_gb
@@ -85,11 +85,11 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
                 mine.rows.extend(rows_of(member, found))
                 failed += not isinstance(found, dict)
             done += len(group)
-            write_part(run, f"{part}-of-{parts}", mine)
+            write_part(run, f"{part}-of-{parts}", mine, numbers)
             tell(done, len(todo), failed)
     else:
-        write_part(run, f"{part}-of-{parts}", mine)
-    return Outcome(done, len(wanted & known.labels), failed, replaced)
+        write_part(run, f"{part}-of-{parts}", mine, numbers)
+    return Outcome(done, len(known.labels), failed, replaced)
 
 
 def write_page(config: Config) -> dict[str, Any]:

@@ -65,12 +65,15 @@ def rows_of(member: Member, results: Mapping[str, Mapping[str, Any]] | UserError
     return found
 
 
-def write_part(run: Path, part: str, sweep: Sweep) -> None:
-    """Write one process's rows and join all parts of the same inputs into ``sweep.parquet``."""
+def write_part(run: Path, part: str, sweep: Sweep, numbers: Mapping[str, int]) -> None:
+    """Write one process's rows and join all parts of the same inputs into ``sweep.parquet``.
+
+    ``numbers`` are those of the wanted members by label.
+    """
     (run / PARTS).mkdir(parents=True, exist_ok=True)
     _write(run / PARTS / f"{part}.parquet", sweep)
     with locked(run):
-        _write(run / FILE, read_parts(run, sweep))
+        _write(run / FILE, read_parts(run, sweep, numbers))
 
 
 @contextmanager
@@ -82,15 +85,17 @@ def locked(run: Path) -> Iterator[None]:
         yield
 
 
-def read_parts(run: Path, like: Sweep) -> Sweep:
-    """Rows of all parts with the inputs of ``like``, in order of members, each member once."""
+def read_parts(run: Path, like: Sweep, numbers: Mapping[str, int]) -> Sweep:
+    """Rows of the wanted members in all parts with the inputs of ``like``, in order of members."""
     found: dict[str, list[Row]] = {}
     for path in sorted((run / PARTS).glob("*.parquet")):
         part = _read(path)
         if part.inputs == like.inputs and set(part.keys) == set(like.keys):
             by_label: dict[str, list[Row]] = {}
             for row in part.rows:
-                by_label.setdefault(row["label"], []).append(row)
+                if row["label"] in numbers:
+                    row["member"] = numbers[row["label"]]
+                    by_label.setdefault(row["label"], []).append(row)
             found |= by_label
     rows = sorted((row for rows in found.values() for row in rows), key=lambda row: row["member"])
     return Sweep(like.inputs, like.keys, like.attributes, rows)

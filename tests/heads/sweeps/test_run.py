@@ -1,0 +1,341 @@
+"""A sweep as a stage: what is fitted, what was done before, and the command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from micro_rm import UserError
+from micro_rm.cache.schema import StoreError
+from micro_rm.configs.schema import (
+    AdaptConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    RunConfig,
+    StoreConfig,
+    TrainConfig,
+)
+from micro_rm.configs.sweep import SweepConfig
+from micro_rm.heads.studies.measure import StudyError
+from micro_rm.heads.sweeps import run as stage
+from micro_rm.heads.sweeps.processes import Share
+from micro_rm.heads.sweeps.run import PAGE, Outcome, run_sweep, write_page
+from micro_rm.heads.sweeps.table import FILE, PARTS, Sweep, read_sweep
+from micro_rm.pipeline import main
+
+RATES = [0.1, 0.2, 0.3, 0.4]
+ALONE = Share(0, 1)
+
+
+class Fake:
+    """``run_members`` that fits nothing: two by two, a fixed number for every rate."""
+
+    def __init__(self) -> None:
+        self.fitted: list[float] = []
+        self.memory: list[float | None] = []
+        self.failing: set[float] = set()
+        self.stop_at: float | None = None
+
+    def __call__(
+        self, _bench: Any, members: Any, methods: Any, test: Any, memory: float | None
+    ) -> Any:
+        self.memory.append(memory)
+        for start in range(0, len(members), 2):
+            group = members[start : start + 2]
+            rates = [member.config.train.learning_rate for member in group]
+            if self.stop_at in rates:
+                raise KeyboardInterrupt
+            self.fitted += rates
+            yield group, [self.results(rate, methods, test) for rate in rates]
+
+    def results(self, rate: float, methods: Any, test: Any) -> Any:
+        if rate in self.failing:
+            return UserError(f"{rate} is too much")
+        numbers = {
+            "accuracy": 1 - rate,
+            "nll": rate,
+            "ece": 0.1,
+            "attributes": dict.fromkeys(test.attributes, 1 - rate),
+            "validation_nll": rate,
+            "validation_accuracy": 1 - rate,
+            "validation_rows": 4,
+        }
+        return dict.fromkeys(methods, numbers)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    found = Fake()
+    monkeypatch.setattr(stage, "run_members", found)
+    return found
+
+
+@pytest.fixture
+def config(tiny: Any, tmp_path: Path) -> Config:
+    return Config(
+        data=DataConfig(name="tiny"),
+        store=StoreConfig(str(tiny.store)),
+        train=TrainConfig(validation_fraction=0.2),
+        adapt=AdaptConfig(budget=8, pool=32, draws=2),
+        sweep=SweepConfig(grid={"train.learning_rate": RATES}),
+        run=RunConfig(str(tmp_path / "run")),
+    )
+
+
+def swept(config: Config, **changes: Any) -> Config:
+    return replace(config, sweep=replace(config.sweep, **changes))
+
+
+def run(
+    config: Config,
+    request: str | None = "table",
+    tell: Any = lambda *_: None,
+    share: Share = ALONE,
+) -> Outcome:
+    Path(config.run.dir).mkdir(exist_ok=True)
+    return run_sweep(config, request, share, tell)
+
+
+def table(config: Config) -> Sweep:
+    found = read_sweep(Path(config.run.dir))
+    assert found is not None
+    return found
+
+
+def rates(config: Config) -> list[float]:
+    """Rates in the table, once per method."""
+    return [row["train.learning_rate"] for row in table(config).rows]
+
+
+def test_every_member_is_fitted_written_and_told(config: Config, fake: Fake) -> None:
+    told: list[tuple[int, ...]] = []
+    outcome = run(config, tell=lambda *counts: told.append(counts))
+    assert told == [(2, 4, 0), (4, 4, 0)]
+    assert (outcome.fitted, outcome.before, outcome.failed) == (4, 0, 0)
+    assert fake.fitted == RATES and fake.memory == [None]
+    assert rates(config) == [rate for rate in RATES for _ in range(2)]
+    assert {row["method"] for row in table(config).rows} == {"micro_stage1", "micro"}
+    assert table(config).attributes == ("brief", "polite")
+    best = write_page(config)["best"]["micro"][0]
+    assert best["settings"] == {"train.learning_rate": 0.1}
+    page = (Path(config.run.dir) / PAGE).read_text("utf-8")
+    assert "tiny: a sweep of 4 members" in page and "<svg" in page
+
+
+def test_a_second_run_fits_nothing_and_shows_the_same(config: Config, fake: Fake) -> None:
+    run(config)
+    first = write_page(config)
+    before = (Path(config.run.dir) / FILE).read_bytes()
+    again = run(config)
+    assert (again.fitted, again.before, again.failed, again.replaced) == (0, 4, 0, 0)
+    assert write_page(config) == first and len(fake.fitted) == 4
+    (Path(config.run.dir) / FILE).unlink()
+    run(config)
+    assert (Path(config.run.dir) / FILE).read_bytes() == before and len(fake.fitted) == 4
+
+
+def test_a_sweep_that_was_stopped_goes_on_behind_what_is_done(config: Config, fake: Fake) -> None:
+    fake.stop_at = 0.3
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    assert sorted(set(rates(config))) == [0.1, 0.2]
+    fake.stop_at, fake.fitted = None, []
+    outcome = run(config)
+    assert (outcome.fitted, outcome.before) == (2, 2) and fake.fitted == [0.3, 0.4]
+    assert rates(config) == [rate for rate in RATES for _ in range(2)]
+
+
+def test_more_values_are_fitted_and_the_old_ones_kept(config: Config, fake: Fake) -> None:
+    run(config)
+    fake.fitted = []
+    more = swept(config, grid={"train.learning_rate": [0.05, *RATES]})
+    outcome = run(more)
+    assert fake.fitted == [0.05] and (outcome.fitted, outcome.before) == (1, 4)
+    summary = write_page(more)
+    assert summary["members"] == 5
+    points = summary["studies"]["train.learning_rate"]["metrics"]["macro accuracy"]
+    assert [point["x"] for point in points["micro"]] == [0.05, *RATES]
+
+
+def test_numbers_of_members_are_those_of_the_grid(config: Config, fake: Fake) -> None:
+    run(config)
+    more = swept(config, grid={"train.learning_rate": [0.05, *RATES]})
+    run(more)
+    numbers = {row["train.learning_rate"]: row["member"] for row in table(more).rows}
+    assert sorted(numbers.values()) == [0, 1, 2, 3, 4]
+
+
+def test_fewer_values_are_shown_without_the_others(config: Config, fake: Fake) -> None:
+    run(config)
+    fewer = swept(config, grid={"train.learning_rate": [0.2, 0.3]})
+    outcome = run(fewer)
+    assert (outcome.fitted, outcome.before) == (0, 2) and len(fake.fitted) == 4
+    assert write_page(fewer)["members"] == 2 and sorted(set(rates(fewer))) == [0.2, 0.3]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train": TrainConfig(validation_fraction=0.2, epochs=9)},
+        {"adapt": AdaptConfig(budget=8, pool=32, draws=3)},
+        {"evaluate": EvaluateConfig(confidence=0.5)},
+        {"run": 7},
+        {"request": "another table"},
+        {"methods": ["micro_stage1"]},
+        {"grid": {"train.learning_rate": RATES, "train.clip": [1.0]}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_inputs_start_over(config: Config, fake: Fake, change: dict[str, Any]) -> None:
+    run(config)
+    (name, value), request, other = *change.items(), "table", config
+    if name == "request":
+        request = value
+    elif name in ("methods", "grid"):
+        other = swept(config, **change)
+    elif name == "run":
+        other = replace(config, run=replace(config.run, seed=value))
+    else:
+        other = replace(config, **change)
+    outcome = run(other, request)
+    assert (outcome.fitted, outcome.before, outcome.replaced) == (4, 0, 4)
+    assert len(fake.fitted) == 8
+    assert len(table(other).labels) == 4
+    assert len(list((Path(config.run.dir) / PARTS).glob("*.parquet"))) == 1
+
+
+def test_members_that_failed_are_recorded_and_not_tried_again(config: Config, fake: Fake) -> None:
+    fake.failing = {0.2}
+    told: list[tuple[int, ...]] = []
+    outcome = run(config, tell=lambda *counts: told.append(counts))
+    assert told == [(2, 4, 1), (4, 4, 1)] and outcome.failed == 1
+    errors = [row["error"] for row in table(config).rows if row["error"]]
+    assert errors == ["0.2 is too much"]
+    failed = [{"settings": {"train.learning_rate": 0.2}, "error": "0.2 is too much"}]
+    assert write_page(config)["failed"] == failed
+    assert "0.2 is too much" in (Path(config.run.dir) / PAGE).read_text("utf-8")
+    again = run(config)
+    assert (again.fitted, again.before) == (0, 4)
+    assert write_page(config)["failed"] == failed
+
+
+def test_memory_is_given_in_gib(config: Config, fake: Fake) -> None:
+    run(swept(config, memory_gb=0.5))
+    assert fake.memory == [2**29]
+
+
+def test_processes_share_the_members_by_stage_1(config: Config, fake: Fake) -> None:
+    grid = {"adapt.tau": [0.1, 0.2], "train.learning_rate": RATES[:3]}
+    config = swept(config, grid=grid)
+    seen = []
+    for part in (1, 0):
+        fake.fitted = []
+        run(config, share=Share(part, 2))
+        seen.append(fake.fitted)
+    assert seen == [[0.2, 0.2], [0.1, 0.1, 0.3, 0.3]]
+    assert len(table(config).labels) == 6
+    parts = sorted(path.stem for path in (Path(config.run.dir) / PARTS).glob("*.parquet"))
+    assert parts == ["0-of-2", "1-of-2"]
+    # One process goes on with what two have done.
+    fake.fitted = []
+    assert run(config).before == 6 and not fake.fitted
+
+
+def test_fewer_values_after_several_processes(config: Config, fake: Fake) -> None:
+    for part in (0, 1):
+        run(config, share=Share(part, 2))
+    fewer = swept(config, grid={"train.learning_rate": RATES[:2]})
+    assert run(fewer).fitted == 0
+    assert write_page(fewer)["members"] == 2
+
+
+def test_a_damaged_part_stops_the_sweep_with_a_remedy(config: Config, fake: Fake) -> None:
+    run(config)
+    part = Path(config.run.dir) / PARTS / "0-of-1.parquet"
+    part.write_text("no", "utf-8")
+    with pytest.raises(StoreError, match=r"0-of-1\.parquet: damaged .* delete it"):
+        run(config)
+    part.unlink()
+    assert run(config).fitted == 4
+
+
+def test_a_method_that_the_data_cannot_serve_is_named(config: Config, fake: Fake) -> None:
+    with pytest.raises(StudyError, match=r"sweep\.methods: native_head is impossible here: the b"):
+        run(swept(config, methods=["native_head"]))
+    assert not fake.fitted
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+FLAGS = [
+    "--data.source=simulator",
+    "--data.name=sim",
+    "--data.simulator.pairs=200",
+    "--data.simulator.test_pairs=80",
+    "--data.simulator.width=8",
+    "--views.adapt_head=plain",
+    "--views.adapt_router=context",
+    "--train.epochs=1",
+    "--train.router=linear",
+    "--train.validation_fraction=0.2",
+    "--adapt.budget=6",
+    "--adapt.pool=20",
+    "--adapt.draws=2",
+    "--adapt.epochs=2",
+    "--sweep.grid={train.num_heads: [2, 3], run.seed: [0, 1]}",
+]
+
+
+def printed(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
+    assert main(argv) == 0
+    return capsys.readouterr().out
+
+
+def test_the_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan, a sweep, the same again as JSON."""
+    argv = ["sweep", *FLAGS, f"--run.dir={tmp_path / 'run'}"]
+    plan = printed(capsys, [*argv, "--dry_run"])
+    assert "embed: done; 4 members of micro_stage1, micro" in plan
+    assert not (tmp_path / "run").exists(), "a plan writes nothing"
+    plan = json.loads(printed(capsys, [*argv, "--dry_run", "--json"]))
+    assert plan == {"embedded": True, "members": 4}
+
+    text = printed(capsys, argv)
+    assert "sweep    4 of 4 members" in text and "done before" not in text
+    assert "What does train.num_heads do?" in text and "a simulator drew vectors" in text
+    found = read_sweep(tmp_path / "run")
+    assert found is not None and len(found.labels) == 4
+    assert {row["method"] for row in found.rows} >= {"micro_stage1", "micro"}
+    assert all(row["error"] is None and 0 <= row["accuracy"] <= 1 for row in found.rows)
+    adapted = [row for row in found.rows if row["method"] == "micro"]
+    assert len(adapted) == 4 and all(row["validation_rows"] for row in adapted)
+    page = (tmp_path / "run" / PAGE).read_text("utf-8")
+    assert "sim: a sweep of 4 members" in page and "a simulator drew vectors" in page
+
+    again = json.loads(printed(capsys, [*argv, "--json"]))
+    assert (again["fitted"], again["before"], again["failed"]) == (0, 4, 0)
+    report = json.loads(printed(capsys, ["report", *FLAGS, argv[-1], "--json"]))
+    assert [entry["seeds"] for entry in report["sweep"]["best"]["micro"]] == [2, 2]
+    record = json.loads((tmp_path / "run" / "record.json").read_text("utf-8"))
+    assert record["stages"]["sweep"]["before"] == 4 and "inputs" in record["stages"]["sweep"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--sweep.grid={train.num_head: [2]}", "unknown key 'train.num_head'"),
+        ("--sweep.grid={train.num_heads: [0]}", "train.num_heads: expected 1 or more, found 0"),
+        ("--sweep.methods=[nonsense]", "methods: expected all or some of"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, message: str
+) -> None:
+    assert main(["sweep", *FLAGS, flag, f"--run.dir={tmp_path / 'run'}"]) == 2
+    assert message in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("sweep*"))
