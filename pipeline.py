@@ -299,11 +299,13 @@ def study(config: Config, say: Say) -> Result:
 
 def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     """Embed what is missing, then fit and score every member of the sweep."""
+    from micro_rm.heads.methods import check_names
     from micro_rm.heads.sweeps.display import progress_line
     from micro_rm.heads.sweeps.plan import make_members
     from micro_rm.heads.sweeps.processes import join
     from micro_rm.heads.sweeps.run import run_sweep
 
+    check_names(config.sweep.methods)
     members = make_members(config)
     request = _request(config)
     embedded = _is_embedded(config, request)

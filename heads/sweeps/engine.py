@@ -38,17 +38,19 @@ def run_members(
     methods: Sequence[str],
     test: TestSet,
     memory: float | None = None,
+    room: int | None = None,
 ) -> Iterator[tuple[list[Member], list[Results]]]:
     """Fit and score members group by group; yields each group with its members' numbers.
 
     Numbers are by method: accuracies, losses, and the same on validation rows where there are any.
-    A member that cannot be fitted (training diverged) has the error in their place.
+    A member that cannot be fitted (training diverged) has the error in their place. All have
+    ``room`` for so many heads, by default the largest number of them.
     """
     chosen = choose_methods(methods)
     width, groups = bench.features.store.width, max(len(bench.groups), 1)
     limit = free_memory() if memory is None else memory
-    room = largest_heads(members)
-    for group in together(members, width, groups, limit):
+    room = largest_heads(members) if room is None else room
+    for group in together(members, width, groups, limit, room):
         benches = [bench.member(member.config) for member in group]
         fitted = fit_members_of(benches, [member.stage1 for member in group], chosen, room)
         yield (

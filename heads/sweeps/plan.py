@@ -79,13 +79,17 @@ def largest_heads(members: Sequence[Member]) -> int:
 
 
 def together(
-    members: Sequence[Member], width: int, groups: int, memory: float | None
+    members: Sequence[Member],
+    width: int,
+    groups: int,
+    memory: float | None,
+    room: int | None = None,
 ) -> list[list[Member]]:
     """Groups of members that one program fits within ``memory`` bytes, of equal size.
 
     Members that share their stage 1 stand next to each other.
     """
-    room = largest_heads(members)
+    room = largest_heads(members) if room is None else room
     found = []
     for places in by_key([member.program for member in members]):
         ordered = [

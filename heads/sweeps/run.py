@@ -16,7 +16,7 @@ from ..methods import choose_methods
 from ..stages import open_workbench, write_text
 from ..studies.measure import StudyError
 from .engine import run_members
-from .plan import describe, make_members
+from .plan import describe, largest_heads, make_members
 from .processes import Share
 from .summary import summarise
 from .table import (
@@ -80,7 +80,11 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
     if todo:
         memory = config.sweep.memory_gb
         limit = None if memory is None else memory * 2**30
-        for group, results in run_members(bench, todo, config.sweep.methods, test, limit):
+        # Room as for all members: one that is fitted later has the bits that it would have had.
+        fitting = run_members(
+            bench, todo, config.sweep.methods, test, limit, largest_heads(members)
+        )
+        for group, results in fitting:
             for member, found in zip(group, results, strict=True):
                 mine.rows.extend(rows_of(member, found))
                 failed += not isinstance(found, dict)

@@ -38,13 +38,15 @@ class Fake:
     def __init__(self) -> None:
         self.fitted: list[float] = []
         self.memory: list[float | None] = []
+        self.room: list[int] = []
         self.failing: set[float] = set()
         self.stop_at: float | None = None
 
     def __call__(
-        self, _bench: Any, members: Any, methods: Any, test: Any, memory: float | None
+        self, _bench: Any, members: Any, methods: Any, test: Any, memory: float | None, room: int
     ) -> Any:
         self.memory.append(memory)
+        self.room.append(room)
         for start in range(0, len(members), 2):
             group = members[start : start + 2]
             rates = [member.config.train.learning_rate for member in group]
@@ -222,6 +224,12 @@ def test_members_that_failed_are_recorded_and_not_tried_again(config: Config, fa
     again = run(config)
     assert (again.fitted, again.before) == (0, 4)
     assert write_page(config)["failed"] == failed
+
+
+def test_members_fitted_later_have_the_room_of_all(config: Config, fake: Fake) -> None:
+    run(swept(config, grid={"train.num_heads": [2, 7]}))
+    run(swept(config, grid={"train.num_heads": [2, 7, 3]}))
+    assert fake.room == [7, 7]
 
 
 def test_memory_is_given_in_gib(config: Config, fake: Fake) -> None:
