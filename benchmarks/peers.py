@@ -425,7 +425,7 @@ def begin(made: argparse.ArgumentParser) -> argparse.Namespace:
 
 def finish(name: str, options: argparse.Namespace, facts: Any, results: list[Any]) -> None:
     """The last line, and the file of it."""
-    settings = {key: str(value) for key, value in vars(options).items()}
+    settings = {key: str(value) for key, value in vars(options).items() if key != "out"}
     line = json.dumps({"name": name, "results": results, "settings": settings, "machine": facts})
     if options.out:
         options.out.write_text(line + "\n")

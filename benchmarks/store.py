@@ -301,7 +301,7 @@ def main() -> None:
         "equal": all(found["equal"] for found in parts),
         "parts": parts,
         "rows": rows,
-        "settings": vars(options) | {"out": str(options.out)},
+        "settings": {key: value for key, value in vars(options).items() if key != "out"},
         "machine": {"cores": os.cpu_count(), "numpy": np.__version__, "h5py": h5py.__version__},
     }
     line = json.dumps(result)
