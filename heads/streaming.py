@@ -17,8 +17,7 @@ import numpy as np
 from jax import Array
 
 from .features import RowSource
-from .losses import mixture_nll
-from .model import ModelSpec, log_weights, margins
+from .model import ModelSpec
 from .training import (
     Batches,
     Curves,
@@ -30,6 +29,7 @@ from .training import (
     end_epoch,
     flip,
     going,
+    mean_nll,
     shuffled_batches,
     step,
 )
@@ -139,9 +139,7 @@ def _validation_nll(
 @partial(jax.jit, static_argnames=("spec",))
 def _nll_sum(spec: ModelSpec, member_S: Member, flipped_S: Any, rows: Rows) -> Array:
     def total(member: Member, flipped: Any) -> Array:
-        params = flip(flipped)
-        delta_NxK = margins(params["heads"], rows.delta_NxD)
-        weights_NxK = log_weights(spec, params["router"], rows.router_input_NxD, member.num_heads)
-        return jnp.sum(mixture_nll(delta_NxK, weights_NxK))
+        nll = mean_nll(spec, flip(flipped), rows, member.num_heads)
+        return nll * rows.delta_NxD.shape[0]
 
     return jax.vmap(total)(member_S, flipped_S)

@@ -8,7 +8,7 @@ sweep are one program too: ``fit`` under ``vmap``, whose batches all members sha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -73,6 +73,18 @@ class Member(NamedTuple):
             config.clip,
             num_heads,
         )
+
+
+def alike(config: TrainConfig) -> TrainConfig:
+    """What members of one program have in common: everything but the scalars of ``Member``."""
+    return replace(
+        config,
+        num_heads=1,
+        learning_rate=1.0,
+        entropy_weight=0.0,
+        weight_decay=0.0,
+        clip=1.0,
+    )
 
 
 @dataclass(frozen=True)

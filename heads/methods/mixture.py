@@ -17,7 +17,7 @@ from ..ensemble import by_key, cut_heads, draw, make_mesh, pad_heads, spread, st
 from ..features import RowSource
 from ..model import ModelSpec, RouterKind, log_weights, margins
 from ..streaming import fit_streamed
-from ..training import NOT_RUN, Curves, Member, Plan, Rows, fit_members
+from ..training import NOT_RUN, Curves, Member, Plan, Rows, alike, fit_members
 from .interface import Examples, FitMany, Method, Prediction, Problem, Trained, predict_heads
 
 PARAMS_STREAM, SHUFFLE_STREAM = 0, 2
@@ -61,16 +61,8 @@ def fit_mixtures(
 
 
 def _shared(problem: Problem, router: RouterKind) -> tuple[Any, ...]:
-    """What members of one program have in common; scalars of ``Member`` and the seed may differ."""
-    alike = replace(
-        problem.train_config,
-        num_heads=1,
-        learning_rate=1.0,
-        entropy_weight=0.0,
-        weight_decay=0.0,
-        clip=1.0,
-    )
-    return id(problem.train), id(problem.validation), router, alike
+    """What members of one program have in common; the seed may differ."""
+    return id(problem.train), id(problem.validation), router, alike(problem.train_config)
 
 
 def _fit_group(
