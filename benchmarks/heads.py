@@ -35,6 +35,7 @@ from threadpoolctl import threadpool_info
 
 from micro_rm.benchmarks.peers import (
     PRECISIONS,
+    TOLERANCE,
     Case,
     Data,
     Run,
@@ -63,7 +64,6 @@ from micro_rm.heads.model import ModelSpec, log_weights, margins
 from micro_rm.heads.training import Rows, make_optimiser
 
 GATE_EPOCHS = 2
-TOLERANCE = {"float32": 1e-5, "bfloat16_split": 1e-4, "bfloat16": 1e-4}
 EXCESS = 1e-6  # loss above the optimum, relative, at which K = 1 counts as solved
 MOST_STEPS = 2000
 

@@ -37,6 +37,8 @@ from micro_rm.heads.training import Rows, fit, shuffled_batches
 SIZES = {"rows": 23482, "width": 3072, "heads": 10, "batch": 256, "rounds": 5}
 SMALL = {"rows": 2000, "width": 256, "heads": 10, "batch": 256, "rounds": 3}
 PRECISIONS = ("float32", "bfloat16_split", "bfloat16")
+# Largest difference between loss curves that count as equal.
+TOLERANCE = {"float32": 1e-5, "bfloat16_split": 1e-4, "bfloat16": 1e-4}
 TASTES = 3  # planted reward vectors, which the prompt decides between
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_tile")
 PACKAGES = ("jax", "jaxlib", "optax", "torch", "scikit-learn", "numpy")

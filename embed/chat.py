@@ -44,17 +44,23 @@ class Conversation(NamedTuple):
     rival: str | None = None
 
 
+# How a wish {0} enters a turn {1} (``views.form``).
+FORMS = {
+    "header": "[criteria] {0}\n[context] {1}",
+    "bare": "{0}\n\n{1}",
+    "behind": "{1} {0}",
+}
+
+
 def with_context(
     prompt: tuple[Message, ...], context: str | None, form: str
 ) -> tuple[Message, ...]:
-    """The prompt with the wish in front of its first user turn; an empty wish changes nothing."""
+    """The prompt with the wish in its first user turn; an empty wish changes nothing."""
     if not context:
         return prompt
     first = next(place for place, turn in enumerate(prompt) if turn.role == "user")
     words = prompt[first].content
-    text = (
-        f"[criteria] {context}\n[context] {words}" if form == "header" else f"{context}\n\n{words}"
-    )
+    text = FORMS[form].format(context, words)
     return (*prompt[:first], Message("user", text), *prompt[first + 1 :])
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-from ...configs.schema import SIMULATOR_SOURCE, ConfigError, DataConfig
-from . import jsonl, synthetic
+from ...configs.data import SIMULATOR_SOURCE, UNION_SOURCE, DataConfig
+from ...configs.schema import ConfigError
+from . import jsonl, published, synthetic, union
 from .account import Account
-from .contexts import Wishes, read_contexts, with_wish
+from .contexts import NO_WISHES, Wishes, read_contexts, with_wish
 from .pair import DataError, PreferencePair
+from .sets import helpsteer2
+from .upstream import Published
 
 # A reader streams the pairs and fills everything in the account but the number of pairs.
 Reader = Callable[[DataConfig, Account], Iterator[PreferencePair]]
 
+PUBLISHED: dict[str, Published] = {source.name: source for source in (helpsteer2.SOURCE,)}
 SOURCES: dict[str, Reader] = {
     "jsonl": jsonl.read,
     "synthetic": synthetic.read,
+    **{name: partial(published.read, source) for name, source in PUBLISHED.items()},
 }
 
 
@@ -30,8 +36,6 @@ class PairSource:
     """
 
     config: DataConfig
-    reader: Reader
-    wishes: Wishes | None = None
     account: Account = field(default_factory=Account)
 
     def __iter__(self) -> Iterator[PreferencePair]:
@@ -41,17 +45,11 @@ class PairSource:
         the reason, or if the wishes are for none of its attributes.
         """
         account = Account()
-        attributes: set[str | None] = set()
-        for pair in self.reader(self.config, account):
-            if self.wishes is not None:
-                pair = with_wish(pair, self.wishes)
-            attributes.add(pair.attribute)
+        for pair in _open(self.config, account):
             account.pairs += 1
             yield pair
         self.account = account
         _require_pairs(self.config, account)
-        if self.wishes is not None:
-            _require_common_names(self.config, attributes, self.wishes)
 
 
 def open_pairs(config: DataConfig) -> PairSource:
@@ -61,19 +59,42 @@ def open_pairs(config: DataConfig) -> PairSource:
     missing or unreadable file of contexts and for data files that do not exist. The data are not
     read yet.
     """
+    _open(config, Account())  # its checks; reading would begin with the first pair
+    return PairSource(config)
+
+
+def _open(config: DataConfig, account: Account) -> Iterator[PreferencePair]:
+    """The pairs of a data set with their wishes; whatever is wrong with its settings is raised."""
+    if config.source == UNION_SOURCE:
+        return union.read(config, account, _open)
     if config.source == SIMULATOR_SOURCE:
         raise ConfigError(
             "data.source: the simulator draws vectors, there is no text to check or embed; use "
             "micro-rm run, train, study"
         )
     if config.source not in SOURCES:
-        raise ConfigError(
-            f"data.source: expected one of {', '.join(sorted(SOURCES))}, found {config.source!r}"
+        names = ", ".join(sorted([*SOURCES, UNION_SOURCE]))
+        raise ConfigError(f"data.source: expected one of {names}, found {config.source!r}")
+    pairs = SOURCES[config.source](config, account)
+    if config.contexts == NO_WISHES:
+        return (replace(pair, context=None) for pair in pairs)
+    known = PUBLISHED.get(config.source)
+    name = config.contexts or (known.contexts if known else None)
+    return pairs if name is None else _wished(pairs, read_contexts(name), config)
+
+
+def _wished(
+    pairs: Iterator[PreferencePair], wishes: Wishes, config: DataConfig
+) -> Iterator[PreferencePair]:
+    attributes: set[str | None] = set()
+    for pair in pairs:
+        attributes.add(pair.attribute)
+        yield with_wish(pair, wishes)
+    if attributes and not attributes & wishes.keys():
+        raise DataError(
+            f"{config.contexts or config.source}: it has wishes for {', '.join(wishes)}, the data "
+            f"have the attributes {', '.join(sorted(map(str, attributes)))}; make the names agree"
         )
-    reader = SOURCES[config.source]
-    reader(config, Account())  # its checks; reading would begin with the first pair
-    wishes = None if config.contexts is None else read_contexts(config.contexts)
-    return PairSource(config, reader, wishes)
 
 
 def _require_pairs(config: DataConfig, account: Account) -> None:
@@ -82,18 +103,12 @@ def _require_pairs(config: DataConfig, account: Account) -> None:
     first = "; ".join(
         f"row {item.row}: {item.field} {item.reason}" for item in account.refusals[:3]
     )
+    left_out = ", ".join(f"{number} {reason}" for reason, number in account.left_out.items())
     raise DataError(
         f"{config.train or config.source}: no usable pair in {account.rows} rows"
         + (f" ({first})" if first else "")
         + (f"; {account.ties.total()} ratings are ties" if account.ties else "")
+        + (f"; left out: {left_out}" if left_out else "")
         + ("" if account.rows else "; the file is empty")
         + "; see the accepted shapes in the README, section 'Your own data'"
     )
-
-
-def _require_common_names(config: DataConfig, attributes: set[str | None], wishes: Wishes) -> None:
-    if not attributes & wishes.keys():
-        raise DataError(
-            f"{config.contexts}: it has wishes for {', '.join(wishes)}, the data have the "
-            f"attributes {', '.join(sorted(map(str, attributes)))}; make the names agree"
-        )

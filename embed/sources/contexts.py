@@ -10,13 +10,23 @@ from .conversation import RowError, clean_text
 from .pair import DataError, PreferencePair, hash_fraction
 
 Wishes = dict[str, dict[str, list[str]]]
+# table6: the paper's wordings for HelpSteer2 and safety. reward_bench: one per subset, written for
+# this project, because the paper does not print its own.
+BUILT_IN = ("table6", "reward_bench")
+NO_WISHES = "none"
 
 
 def read_contexts(path: str) -> Wishes:
-    """``{attribute: {"train": [...], "test": [...]}}``; a list or one text serves both splits."""
-    file = Path(path)
+    """``{attribute: {"train": [...], "test": [...]}}``; a list or one text serves both splits.
+
+    ``path`` is a JSON file or the name of wishes that come with the package.
+    """
+    file = Path(__file__).parent / "wishes" / f"{path}.json" if path in BUILT_IN else Path(path)
     if not file.is_file():
-        raise DataError(f"{path}: no such file; give an existing one with --data.contexts")
+        raise DataError(
+            f"{path}: no such file; give an existing one with --data.contexts, or one of "
+            f"{', '.join((*BUILT_IN, NO_WISHES))}"
+        )
     try:
         raw = json.loads(file.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

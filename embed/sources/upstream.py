@@ -1,0 +1,68 @@
+"""What is known of a published data set: where it is, whose it is, what its files look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...configs.data import DataConfig
+from .account import Account
+from .pair import PreferencePair
+
+if TYPE_CHECKING:
+    from .published import Files
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table of a data set: a split of the hub, or a file in a directory of local copies.
+
+    ``name`` is the local file's name without ending. ``subset`` is a configuration on the hub,
+    ``folder`` a directory there. ``rows`` is None where the number is not known.
+    """
+
+    name: str
+    split: str
+    rows: int | None
+    subset: str | None = None
+    folder: str | None = None
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Where a data set comes from, and its schema when this version was made.
+
+    ``columns`` must all be there, ``optional`` ones may be; anything else means that upstream has
+    changed. ``streaming`` is for sets that one would rather not keep on disk. ``terms`` says what
+    else one should know before using it.
+    """
+
+    repo: str
+    revision: str
+    licence: str
+    parts: tuple[Part, ...]
+    columns: frozenset[str]
+    optional: frozenset[str] = frozenset()
+    streaming: bool = False
+    terms: str = ""
+
+    def part(self, name: str) -> Part:
+        """The part of a name."""
+        return next(part for part in self.parts if part.name == name)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A source that reads a published data set.
+
+    ``convert`` turns rows into pairs. ``variants`` are the values of ``data.variant``, the default
+    first, with the parts that each reads. ``contexts`` names the wishes that come with it.
+    """
+
+    name: str
+    summary: str
+    upstream: Upstream
+    variants: dict[str, tuple[str, ...]]
+    convert: Callable[[Files, DataConfig, Account], Iterator[PreferencePair]]
+    contexts: str | None = None
