@@ -47,7 +47,7 @@ def texts_of(file: str | None) -> list[Texts]:
 
         # About the 498, 209 and 201 characters of HH-RLHF.
         return [(text(90), text(38), text(37)) for _ in range(4000)]
-    from micro_rm.configs.schema import ColumnsConfig, DataConfig
+    from micro_rm.configs.data import ColumnsConfig, DataConfig
     from micro_rm.embed.sources import open_pairs
 
     pairs = open_pairs(DataConfig(train=file, columns=ColumnsConfig(attribute="objective")))

@@ -15,6 +15,7 @@ import numpy as np
 from ..cache.pairs import NO_ROW
 from ..cache.reader import FeatureStore, KeyIndex
 from ..cache.writer import next_shard_number
+from ..configs.data import UNION_SOURCE
 from ..configs.schema import Config
 from .encoder import Encoder
 from .plan import TOKENS, Plan, PlanFacts, write_plan
@@ -45,7 +46,7 @@ def make_plan(
     Raises ``DataError`` if the data lack a split or no pair can be embedded.
     """
     pool, tally = _survey(source, config)
-    tally.require_both_splits()
+    tally.require_both_splits(transfer=config.data.source == UNION_SOURCE)
     columns, tokens = _tokenize(encoder, source, config, pool, directory / TOKENS)
     keep = _embeddable(columns, tokens.refusals, len(pool))
     sequence_of, representative = _distinct(columns, keep, tokens.keys)

@@ -17,7 +17,7 @@ from .sources.pair import Message, PreferencePair, hash_fraction
 
 
 class PoolChooser:
-    """The training rows that stage 2 may draw from: ``size`` per attribute or user.
+    """The rows that stage 2 may draw from: ``size`` per attribute or user, never test rows.
 
     The choice depends on each pair's content only, so new rows do not reshuffle it. Rows that
     belong to no group are never in the pool, and where a group states any wish, rows without one
@@ -33,7 +33,7 @@ class PoolChooser:
     def add(self, place: int, pair: PreferencePair) -> None:
         """Consider the pair of a row."""
         label = getattr(pair, self.group)
-        if pair.split != "train" or label is None or not self.size:
+        if pair.split == "test" or label is None or not self.size:
             return
         rank = (bool(pair.context), -hash_fraction("pool", pair.pair_id), -place)
         best = self._best[label]

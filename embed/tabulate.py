@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +17,9 @@ from ..cache.reader import FeatureStore, KeyIndex
 from ..cache.schema import StoreError, commit_file
 from .plan import Plan
 from .sources import PairSource
-from .sources.check import Tally
+from .sources.check import Tally, per_source
 from .sources.pair import DataError, PreferencePair, Refusal
+from .tokenize import OVERLONG
 
 BLOCK = 4096
 
@@ -73,9 +74,9 @@ def tabulate(
 
     Returns the account of the data set. Raises ``DataError`` if the data changed since the plan.
     """
-    facts, refused = PairFacts(), list[Refusal]()
+    facts, refused, overlong = PairFacts(), list[Refusal](), list[str]()
     with PairWriter(store, plan.facts.name) as writer:
-        for block in _blocks(source, plan, refused):
+        for block in _blocks(source, plan, refused, overlong):
             for pair in block:
                 facts.add(pair)
             writer.add_text(_text_columns(block))
@@ -88,6 +89,10 @@ def tabulate(
             "ties": dict(source.account.ties),
             "pairs_per_split": dict(facts.tally.pairs_per_split),
             "prompt_overlap": facts.tally.prompt_overlap,
+            "left_out": dict(source.account.left_out),
+            "unanimous": source.account.unanimous,
+            "sources": per_source(source.account, facts.tally, Counter(overlong)),
+            "upstream": [asdict(table) for table in source.account.upstream],
         }
         places = {name: column[plan.keep] for name, column in plan.columns.items()}
         table = PairTable(
@@ -120,9 +125,12 @@ def write_quarantine(store: Path, name: str, refusals: Sequence[Refusal]) -> Pat
 
 
 def _blocks(
-    source: PairSource, plan: Plan, refused: list[Refusal]
+    source: PairSource, plan: Plan, refused: list[Refusal], overlong: list[str]
 ) -> Iterator[list[PreferencePair]]:
-    """The pairs that the plan keeps, in blocks; the others become refusals."""
+    """The pairs that the plan keeps, in blocks; the others become refusals.
+
+    ``overlong`` gets the source of each that is too long.
+    """
     block: list[PreferencePair] = []
     seen = 0
     for place, pair in enumerate(source):
@@ -131,6 +139,7 @@ def _blocks(
             break
         if not plan.keep[place]:
             refused.append(_refusal(plan, place, pair))
+            overlong += [pair.source] * refused[-1].reason.startswith(OVERLONG)
             continue
         block.append(pair)
         if len(block) == BLOCK:

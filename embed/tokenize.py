@@ -17,6 +17,9 @@ from .sources.pair import DataError
 BATCH = 2048
 TOKEN_DTYPE = np.dtype("<i4")
 
+# How the reason of a refusal begins where a conversation is too long.
+OVERLONG = "overlong"
+
 
 class TokenFile:
     """Token ids of numbered conversations, one after the other in a file of int32.
@@ -99,7 +102,7 @@ class TokenFile:
                     f"a sequence is too long: {error}; raise backbone.max_length or set "
                     "backbone.overlong to drop or truncate_prompt"
                 ) from error
-            self.refusals[len(self._lengths)] = f"overlong: {error}"
+            self.refusals[len(self._lengths)] = f"{OVERLONG}: {error}"
             return None
         self.shortened += len(fitted) < len(ids)
         return fitted

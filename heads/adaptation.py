@@ -50,7 +50,8 @@ def drawable_rows(table: PairTable, parts: Partition, config: AdaptConfig) -> np
     """
     drawable_N = np.zeros(len(table), bool)
     if config.source == "train":
-        drawable_N[parts.train] = table.pool[parts.train]
+        learnt_from = np.concatenate([parts.train, parts.adapt])
+        drawable_N[learnt_from] = table.pool[learnt_from]
     else:
         drawable_N[parts.test] = True
     drawable_N &= group_labels(table, config) != ""

@@ -11,11 +11,15 @@ from ..cache.pairs import PairTable
 
 @dataclass(frozen=True)
 class Partition:
-    """Row numbers of a pair table by purpose; no row serves two."""
+    """Row numbers of a pair table by purpose; no row serves two.
+
+    ``adapt`` are rows for labels alone, which stage 1 does not see.
+    """
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    adapt: np.ndarray
 
 
 def partition(table: PairTable, validation_fraction: float) -> Partition:
@@ -28,4 +32,5 @@ def partition(table: PairTable, validation_fraction: float) -> Partition:
         train=np.flatnonzero(is_train_N & ~held_out_N),
         validation=np.flatnonzero(is_train_N & held_out_N),
         test=np.flatnonzero(split_N == "test"),
+        adapt=np.flatnonzero(split_N == "adapt"),
     )

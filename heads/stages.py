@@ -22,7 +22,6 @@ from .checkpoint import load_models, save_models
 from .evaluation.diagnostics import flags
 from .evaluation.page import render_page
 from .evaluation.predictions import write_predictions
-from .evaluation.protocol import make_test_set
 from .evaluation.report import best_head_summary, build_report
 from .evaluation.verdict import verdict, warnings
 from .features import Features
@@ -103,7 +102,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     models, scaler = load_models(run)
     bench = replace(bench, saved_scaler=scaler)
     table = bench.features.table
-    test = make_test_set(table, bench.parts.test)
+    test = bench.test_set
     scored = score_models(bench, models, test)
     write_predictions(run / "predictions.parquet", table, test, scored)
     methods = {name: load_method(name) for name in models}

@@ -11,8 +11,10 @@ import jax
 import numpy as np
 
 from ..cache.pairs import NO_ROW
+from ..configs.data import UNION_SOURCE
 from ..configs.schema import Config
 from .adaptation import BudgetError, Draws, adaptable_groups, draw_budget, drawable_rows
+from .evaluation.protocol import TestSet, make_test_set
 from .features import Features, RowSource, Scaler
 from .methods.interface import NO_LABEL, Budget, Examples, Method, Need, Problem, Ratings, Sides
 from .moments import BLOCK_ROWS
@@ -62,6 +64,12 @@ class Workbench:
                 "train.validation_fraction or add rows"
             )
         return parts
+
+    @cached_property
+    def test_set(self) -> TestSet:
+        """The rows that are scored. Raises ``EvaluationError`` if an attribute has none."""
+        transfer = self.config.data.source == UNION_SOURCE
+        return make_test_set(self.features.table, self.parts.test, transfer=transfer)
 
     @cached_property
     def scaler(self) -> Scaler:

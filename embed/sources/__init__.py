@@ -8,11 +8,12 @@ from functools import partial
 
 from ...configs.data import SIMULATOR_SOURCE, UNION_SOURCE, DataConfig
 from ...configs.schema import ConfigError
-from . import jsonl, published, synthetic, union
+from . import jsonl, published, synthetic
 from .account import Account
 from .contexts import NO_WISHES, Wishes, read_contexts, with_wish
 from .pair import DataError, PreferencePair
 from .sets import helpsteer2
+from .union import Stream, joined, settings_of
 from .upstream import Published
 
 # A reader streams the pairs and fills everything in the account but the number of pairs.
@@ -36,16 +37,17 @@ class PairSource:
     """
 
     config: DataConfig
+    reader: Reader
     account: Account = field(default_factory=Account)
 
     def __iter__(self) -> Iterator[PreferencePair]:
         """Stream the pairs in the order of the data, each with its context.
 
         Raises ``DataError`` at the end of the pass if it gave no pair, with the first refusals as
-        the reason, or if the wishes are for none of its attributes.
+        the reason.
         """
         account = Account()
-        for pair in _open(self.config, account):
+        for pair in self.reader(self.config, account):
             account.pairs += 1
             yield pair
         self.account = account
@@ -59,14 +61,15 @@ def open_pairs(config: DataConfig) -> PairSource:
     missing or unreadable file of contexts and for data files that do not exist. The data are not
     read yet.
     """
-    _open(config, Account())  # its checks; reading would begin with the first pair
-    return PairSource(config)
+    stream = _stream_of(config)
+    return PairSource(config, lambda _config, account: stream(account))
 
 
-def _open(config: DataConfig, account: Account) -> Iterator[PreferencePair]:
+def _stream_of(config: DataConfig) -> Stream:
     """The pairs of a data set with their wishes; whatever is wrong with its settings is raised."""
     if config.source == UNION_SOURCE:
-        return union.read(config, account, _open)
+        parts = [(part, _stream_of(settings_of(part, config))) for part in config.parts]
+        return partial(joined, parts)
     if config.source == SIMULATOR_SOURCE:
         raise ConfigError(
             "data.source: the simulator draws vectors, there is no text to check or embed; use "
@@ -75,12 +78,16 @@ def _open(config: DataConfig, account: Account) -> Iterator[PreferencePair]:
     if config.source not in SOURCES:
         names = ", ".join(sorted([*SOURCES, UNION_SOURCE]))
         raise ConfigError(f"data.source: expected one of {names}, found {config.source!r}")
-    pairs = SOURCES[config.source](config, account)
+    reader = SOURCES[config.source]
+    reader(config, Account())  # its checks; reading would begin with the first pair
     if config.contexts == NO_WISHES:
-        return (replace(pair, context=None) for pair in pairs)
+        return lambda account: (replace(pair, context=None) for pair in reader(config, account))
     known = PUBLISHED.get(config.source)
     name = config.contexts or (known.contexts if known else None)
-    return pairs if name is None else _wished(pairs, read_contexts(name), config)
+    if name is None:
+        return partial(reader, config)
+    wishes = read_contexts(name)
+    return lambda account: _wished(reader(config, account), wishes, config)
 
 
 def _wished(

@@ -40,8 +40,11 @@ class Account:
     sources: dict[str, Account] = field(default_factory=dict)
 
     def include(self, name: str, part: Account) -> None:
-        """Add the account of a part of a union."""
-        self.sources[name] = part
+        """Add the account of a part of a union; parts of one name are added up."""
+        self.sources.setdefault(name, Account())._add(part)
+        self._add(part)
+
+    def _add(self, part: Account) -> None:
         self.rows += part.rows
         self.refusals += part.refusals
         self.ties += part.ties

@@ -3,44 +3,74 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from . import PairSource
-from .facts import Repetitions, WordCounts
+from .account import Account
+from .facts import Contradictions, WordCounts
 from .pair import SAME_TEXT, DataError, PreferencePair
 
 
 class Tally:
-    """What the embedding needs to know of the pairs of a pass: counts and prompts per split.
+    """What the embedding needs to know of the pairs of a pass: counts, prompts, repetitions.
 
-    ``counts`` is keyed by (attribute, split), in the order of the data. Of a prompt 16 bytes are
-    kept, so the tally does not grow with the texts.
+    ``counts`` is keyed by (attribute, split), in the order of the data; ``pairs_per_source`` and
+    ``duplicates``, the exact repetitions of earlier pairs, by the name of the source. Of a prompt
+    and of a pair 16 bytes are kept, so the tally does not grow with the texts.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str | None, str]] = Counter()
         self.pairs_per_split: Counter[str] = Counter()
-        self._prompts: defaultdict[str, set[bytes]] = defaultdict(set)
+        self.pairs_per_source: Counter[str] = Counter()
+        self.duplicates: Counter[str] = Counter()
+        self._ids: set[bytes] = set()
+        self._prompts: defaultdict[str, Counter[tuple[str, bytes]]] = defaultdict(Counter)
 
     def add(self, pair: PreferencePair) -> None:
         """Count one more pair."""
         self.counts[(pair.attribute, pair.split)] += 1
         self.pairs_per_split[pair.split] += 1
-        self._prompts[pair.split].add(bytes.fromhex(pair.prompt_id))
+        self.pairs_per_source[pair.source] += 1
+        pair_id = bytes.fromhex(pair.pair_id)
+        if pair_id in self._ids:
+            self.duplicates[pair.source] += 1
+        self._ids.add(pair_id)
+        self._prompts[pair.split][pair.source, bytes.fromhex(pair.prompt_id)] += 1
 
     @property
     def prompts_per_split(self) -> Counter[str]:
         """Number of distinct prompts in each split."""
-        return Counter({split: len(prompts) for split, prompts in self._prompts.items()})
+        return Counter({split: len(self._distinct(split)) for split in self._prompts})
 
     @property
     def prompt_overlap(self) -> int:
-        """Number of prompts that occur in both splits."""
-        return len(self._prompts["train"] & self._prompts["test"])
+        """Number of prompts that occur among training and test rows."""
+        return len(self._learnt_from & self._distinct("test"))
 
-    def require_both_splits(self) -> None:
-        """Raise ``DataError`` if there is nothing to train on, or an attribute nothing scores."""
+    @property
+    def leaked(self) -> Counter[str]:
+        """Test pairs per source whose prompt is also one of the training rows."""
+        leaked: Counter[str] = Counter()
+        learnt_from = self._learnt_from
+        for (source, prompt), number in self._prompts["test"].items():
+            leaked[source] += number * (prompt in learnt_from)
+        return leaked
+
+    @property
+    def _learnt_from(self) -> set[bytes]:
+        return self._distinct("train") | self._distinct("adapt")
+
+    def _distinct(self, split: str) -> set[bytes]:
+        return {prompt for _, prompt in self._prompts[split]}
+
+    def require_both_splits(self, *, transfer: bool = False) -> None:
+        """Raise ``DataError`` if there is nothing to train on, or an attribute nothing scores.
+
+        With ``transfer`` the attributes of the test rows may be others.
+        """
         if not self.pairs_per_split["train"]:
             raise DataError(
                 f"all {self.pairs_per_split.total()} pairs are test rows; give training rows "
@@ -51,6 +81,8 @@ class Tally:
             for (attribute, split), number in self.counts.items()
             if split == "train" and not self.counts[(attribute, "test")]
         ]
+        if transfer and self.pairs_per_split["test"]:
+            return
         if lacking:
             raise DataError(
                 f"no test rows for attribute {', '.join(lacking)}; add test rows (--data.test), "
@@ -63,13 +95,13 @@ def summarise(source: PairSource) -> dict[str, Any]:
 
     Takes one pass over the source and keeps no text of it; raises what the pass raises.
     """
-    tally, repetitions, words = Tally(), Repetitions(), WordCounts()
+    tally, contradictions, words = Tally(), Contradictions(), WordCounts()
     contexts: Counter[str | None] = Counter()
     with_context = 0
     users: set[str] = set()
     for pair in source:
         tally.add(pair)
-        repetitions.add(pair)
+        contradictions.add(pair)
         words.add(pair)
         contexts[pair.attribute] += bool(pair.context)
         with_context += pair.context is not None
@@ -88,9 +120,12 @@ def summarise(source: PairSource) -> dict[str, Any]:
         "attributes": _per_attribute(tally, account.ties, contexts),
         "ties": dict(account.ties),
         "unanimous": account.unanimous,
+        "left_out": dict(account.left_out),
+        "sources": per_source(account, tally),
+        "upstream": [asdict(table) for table in account.upstream],
         "chosen_equals_rejected": sum(SAME_TEXT in item.reason for item in account.refusals),
-        "duplicates": repetitions.duplicates,
-        "contradictions": repetitions.contradictions,
+        "duplicates": tally.duplicates.total(),
+        "contradictions": contradictions.count,
         "prompt_overlap": tally.prompt_overlap,
         "with_context": with_context,
         "users": len(users),
@@ -99,6 +134,30 @@ def summarise(source: PairSource) -> dict[str, Any]:
     }
     summary["warnings"] = _warnings(summary)
     return summary
+
+
+def per_source(
+    account: Account, tally: Tally, overlong: Mapping[str, int] | None = None
+) -> dict[str, dict[str, int]]:
+    """What was read of every source, what became of it, and what is wrong with it.
+
+    ``overlong`` counts pairs that the tokenizer found too long, where it has seen them.
+    """
+    accounts = account.sources or dict.fromkeys(tally.pairs_per_source, account)
+    leaked = tally.leaked
+    return {
+        name: {
+            "rows": part.rows,
+            "pairs": tally.pairs_per_source[name],
+            "refused": len(part.refusals),
+            "tied": part.ties.total(),
+            "left_out": part.left_out.total() + part.unanimous,
+            "duplicated": tally.duplicates[name],
+            "leaked": leaked[name],
+        }
+        | ({} if overlong is None else {"overlong": overlong.get(name, 0)})
+        for name, part in accounts.items()
+    }
 
 
 def _per_attribute(
@@ -123,6 +182,12 @@ def _warnings(summary: dict[str, Any]) -> list[str]:
             f"{summary['prompt_overlap']} prompts occur in both train and test: test scores will "
             "be too good; split by prompt"
         )
+    for table in summary["upstream"]:
+        if table["expected"] is not None and table["found"] != table["expected"]:
+            warnings.append(
+                f"{table['where']}: {table['found']:,} rows, expected {table['expected']:,}: "
+                "a part of the data, or upstream has changed"
+            )
     if summary["duplicates"]:
         warnings.append(f"{summary['duplicates']} pairs repeat an earlier one exactly")
     for name, counts in summary["attributes"].items():

@@ -10,32 +10,26 @@ from .pair import PreferencePair, content_id
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 
-class Repetitions:
-    """Pairs that occur again, and pairs that occur with the opposite label.
+class Contradictions:
+    """Pairs that also occur with the opposite label, whatever their attribute.
 
-    ``duplicates`` counts the pairs that repeat an earlier one exactly, ``contradictions`` those
-    that also occur with the opposite label, whatever their attribute. About 300 bytes a pair.
+    About 200 bytes a pair.
     """
 
     def __init__(self) -> None:
-        self.duplicates = 0
-        self.contradictions = 0
-        self._ids: set[bytes] = set()
+        self.count = 0
         # Comparisons by their texts in sorted order: how many chose the first, how many the second.
         self._labels: tuple[Counter[bytes], Counter[bytes]] = (Counter(), Counter())
 
     def add(self, pair: PreferencePair) -> None:
         """Count one more pair."""
-        pair_id = bytes.fromhex(pair.pair_id)
-        self.duplicates += pair_id in self._ids
-        self._ids.add(pair_id)
         texts = sorted((pair.chosen, pair.rejected))
         comparison = bytes.fromhex(content_id([list(turn) for turn in pair.prompt], *texts))
         label = texts.index(pair.chosen)
         same, opposite = self._labels[label], self._labels[1 - label]
         if comparison in opposite:
             # The first pair with this label turns all those with the other into contradictions.
-            self.contradictions += 1 if comparison in same else 1 + opposite[comparison]
+            self.count += 1 if comparison in same else 1 + opposite[comparison]
         same[comparison] += 1
 
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ...configs.data import DataConfig, PartConfig
 from .account import Account
 from .pair import PreferencePair
 
-# Opens one data set; given by the registry, which this file cannot import.
-Open = Callable[[DataConfig, Account], Iterator[PreferencePair]]
-
-
-def read(config: DataConfig, account: Account, opened: Open) -> Iterator[PreferencePair]:
-    """The pairs of every part that are used, in order; raises what the parts raise."""
-    parts = [(part, Account()) for part in config.parts]
-    streams = [(part, found, opened(settings_of(part, config), found)) for part, found in parts]
-    return _joined(streams, account)
+# The pairs of one data set, read anew; what is not a pair goes to the account.
+Stream = Callable[[Account], Iterator[PreferencePair]]
 
 
 def settings_of(part: PartConfig, config: DataConfig) -> DataConfig:
@@ -38,16 +31,17 @@ def settings_of(part: PartConfig, config: DataConfig) -> DataConfig:
     )
 
 
-def _joined(
-    streams: list[tuple[PartConfig, Account, Iterator[PreferencePair]]], account: Account
+def joined(
+    parts: Sequence[tuple[PartConfig, Stream]], account: Account
 ) -> Iterator[PreferencePair]:
-    for part, found, pairs in streams:
-        for pair in pairs:
+    """The pairs of every part that are used, in order; the account of each goes into the whole."""
+    for part, stream in parts:
+        found = Account()
+        for pair in stream(found):
             if part.use == "adapt" and pair.split == "train":
-                pair = replace(pair, split="adapt")
-            elif part.use not in (pair.split, "both"):
+                yield replace(pair, split="adapt")
+            elif part.use in (pair.split, "both"):
+                yield pair
+            else:
                 found.left_out[f"{pair.split} rows, not used of {part.source}"] += 1
-                continue
-            found.pairs += 1
-            yield pair
-        account.include(f"{part.source} ({part.use})", found)
+        account.include(part.source, found)

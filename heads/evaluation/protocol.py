@@ -53,10 +53,11 @@ class Scored:
         return np.divide(sums_N, draws_N, out=np.full(draws_N.shape, np.nan), where=draws_N > 0)
 
 
-def make_test_set(table: PairTable, test_rows: np.ndarray) -> TestSet:
+def make_test_set(table: PairTable, test_rows: np.ndarray, *, transfer: bool = False) -> TestSet:
     """The test rows of a pair table.
 
-    Raises ``EvaluationError`` if there are none, or if an attribute that is trained on has none.
+    Raises ``EvaluationError`` if there are none, or if an attribute that is trained on has none;
+    with ``transfer`` the attributes of the test rows may be others.
     """
     if test_rows.size == 0:
         raise EvaluationError(
@@ -66,7 +67,7 @@ def make_test_set(table: PairTable, test_rows: np.ndarray) -> TestSet:
     attribute = np.asarray(table.text["attribute"])
     names = list(dict.fromkeys(attribute[test_rows].tolist()))
     missing = sorted(set(attribute.tolist()) - set(names))
-    if missing:
+    if missing and not transfer:
         counts = ", ".join(f"{name!r} ({int((attribute == name).sum())} rows)" for name in missing)
         raise EvaluationError(
             f"no test rows for attribute {counts}; add test rows, or leave the attribute out "

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.schema import StoreError, write_json
-from ..evaluation.protocol import make_test_set
 from ..methods import load_method
 from ..workbench import Workbench
 from .measure import STAGE1, StudyError, train_members
@@ -31,7 +30,7 @@ def run_studies(
         reason = bench.lacks(load_method(name))
         if reason is not None:
             raise StudyError(f"study.methods: {name} is impossible here: {reason}")
-    test = make_test_set(bench.features.table, bench.parts.test)
+    test = bench.test_set
     members = cache(lambda: train_members(bench))
     done = {}
     for name in names:

@@ -11,7 +11,6 @@ from ...configs.record import code_fingerprint, fingerprint
 from ...configs.schema import Config
 from ..ensemble import by_key
 from ..evaluation.page import render_sweep_page
-from ..evaluation.protocol import make_test_set
 from ..methods import choose_methods
 from ..stages import open_workbench, write_text
 from ..studies.measure import StudyError
@@ -58,7 +57,7 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
             raise StudyError(f"sweep.methods: {method.name} is impossible here: {reason}")
     members = make_members(config)
     run = Path(config.run.dir)
-    test = make_test_set(bench.features.table, bench.parts.test)
+    test = bench.test_set
     inputs = fingerprint(request, code_fingerprint("heads"), config.data.name, describe(config))
     keys = tuple(dict.fromkeys(key for member in members for key in member.settings))
     mine = Sweep(inputs, keys, test.attributes, [])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from micro_rm.embed.sources import PairSource
 from micro_rm.embed.sources.check import Tally, summarise
-from micro_rm.embed.sources.facts import Repetitions, WordCounts
+from micro_rm.embed.sources.facts import Contradictions, WordCounts
 from micro_rm.embed.sources.pair import (
     SAME_TEXT,
     DataError,
@@ -120,17 +120,17 @@ def test_the_percentiles_of_nothing_are_empty() -> None:
         max_size=12,
     )
 )
-def test_duplicates_and_contradictions_are_those_that_comparing_all_pairs_finds(
+def test_contradictions_are_those_that_comparing_all_pairs_finds(
     make_pair: MakePair, content: list[tuple[str, str, bool]]
 ) -> None:
     """Counted one by one and from digests, in any order."""
     pairs = [make_pair(prompt, *texts, attribute=str(late)) for prompt, texts, late in content]
-    found = Repetitions()
+    found, repeated = Contradictions(), tally(pairs).duplicates.total()
     for pair in pairs:
         found.add(pair)
     seen = {(pair.prompt, pair.chosen, pair.rejected) for pair in pairs}
-    assert found.contradictions == sum((p.prompt, p.rejected, p.chosen) in seen for p in pairs)
-    assert found.duplicates == len(pairs) - len({pair.pair_id for pair in pairs})
+    assert found.count == sum((p.prompt, p.rejected, p.chosen) in seen for p in pairs)
+    assert repeated == len(pairs) - len({pair.pair_id for pair in pairs})
 
 
 def test_overlap_is_about_whole_prompts(make_pair: MakePair) -> None:

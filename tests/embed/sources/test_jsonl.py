@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from micro_rm.configs.schema import ColumnsConfig, ConfigError, DataConfig
+from micro_rm.configs.data import ColumnsConfig
+from micro_rm.configs.schema import ConfigError, DataConfig
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.account import Account
 from micro_rm.embed.sources.check import summarise
@@ -381,7 +382,7 @@ def test_a_missing_file_is_named(side: str, tmp_path: Path, write_rows: WriteRow
 
 
 def test_an_unknown_source_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"data\.source: expected one of jsonl.*found 'csv'"):
+    with pytest.raises(ConfigError, match=r"data\.source: expected one of .*jsonl.*found 'csv'"):
         open_pairs(DataConfig(source="csv"))
 
 

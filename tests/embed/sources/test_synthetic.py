@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from micro_rm.configs.schema import DataConfig, SyntheticConfig
+from micro_rm.configs.data import DataConfig, SyntheticConfig
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import PreferencePair
 from micro_rm.embed.sources.synthetic import RATERS, WISHES, generate
