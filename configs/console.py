@@ -12,7 +12,7 @@ def make_printer(*, quiet: bool) -> Say:
     """Print text and tables to standard output, nothing at all if ``quiet``."""
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False, quiet=quiet)
+    console = Console(highlight=False, markup=False, emoji=False, quiet=quiet)
 
     def say(shown: object) -> None:
         # Paths and sentences are left to the terminal to wrap, so that they can be copied whole.

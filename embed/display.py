@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
         ("rating ties dropped", sum(summary["ties"].values())),
         ("chosen equal to rejected", summary["chosen_equals_rejected"]),
         ("unanimous responses dropped", summary["unanimous"]),
+        *((f"left out: {reason}", number) for reason, number in summary["left_out"].items()),
         ("exact duplicates", summary["duplicates"]),
         ("pairs also judged the other way", summary["contradictions"]),
         (
@@ -41,7 +42,7 @@ def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
         ("pairs with a context", summary["with_context"]),
         ("users", summary["users"]),
     ):
-        counts.add_row(label, str(value))
+        counts.add_row(Text(label), str(value))
     attributes = Table("attribute", "train", "test", "ties", box=None, pad_edge=False)
     for attribute, numbers in summary["attributes"].items():
         attributes.add_row(
@@ -55,11 +56,33 @@ def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
         for column in table.columns[1:]:
             column.justify = "right"
     parts: list[RenderableType] = [name, counts, "", attributes, "", words, ""]
+    if len(summary["sources"]) > 1:
+        parts += [source_table(summary["sources"]), ""]
+    parts += [_upstream_line(table) for table in summary["upstream"]]
     parts += [f"warning  {warning}" for warning in summary["warnings"]]
     for item in summary["refusals"]:
         place = ": ".join(filter(None, (f"{item['file']} row {item['row']}", item["field"])))
         parts.append(f"refused  {place}: {item['reason']}")
     return parts
+
+
+def source_table(sources: Mapping[str, Mapping[str, int]]) -> Table:
+    """What was read of each source and what became of it."""
+    table = Table("source", *next(iter(sources.values())), box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, counts in sources.items():
+        table.add_row(Text(name), *(f"{value:,}" for value in counts.values()))
+    return table
+
+
+def _upstream_line(table: Mapping[str, Any]) -> str:
+    """A table of a published data set, and whether it has the rows that it had."""
+    line = f"upstream {table['where']}: {table['found']:,} rows"
+    if table["expected"] is None:
+        return line
+    same = table["found"] == table["expected"]
+    return line + (", as expected" if same else f", expected {table['expected']:,}")
 
 
 @contextmanager

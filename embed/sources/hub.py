@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .files import Row
 from .pair import DataError
 from .upstream import Part
 
-# The name of this package's adapters is what is asked for; code of a repository is never run.
-HELP = "or give local copies of its files with --data.dir"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+REMEDY = "or give local copies of its files with --data.dir"
 
 
 @dataclass(frozen=True)
@@ -36,62 +38,95 @@ class HubTable:
         Raises ``DataError`` if the hub cannot be reached or refuses, or has no such table.
         """
         with self._explained():
-            yield from enumerate(self._load(), start=1)
+            builder = self._builder()
+            # Without the hub there is only what was downloaded before.
+            if self.streaming and not _offline():
+                table = builder.as_streaming_dataset(self.part.split)
+            else:
+                builder.download_and_prepare()
+                table = builder.as_dataset(self.part.split)
+            yield from enumerate(table, start=1)
 
-    def _load(self) -> Any:
+    def to_download(self) -> str | None:
+        """What reading the table would fetch, in words; None if it lies in the local cache.
+
+        Asks the hub for names and sizes, never for data.
+        """
+        with self._explained():
+            builder = self._builder()
+        if Path(builder.cache_dir).is_dir():
+            return None
+        size = builder.info.download_size
+        known = "" if size is None else f", {size / 1e6:,.0f} MB"
+        return f"{self.where}{known}" + (", streamed at every pass" if self.streaming else "")
+
+    def _builder(self) -> Any:
         import datasets
 
         datasets.disable_progress_bars()
-        return datasets.load_dataset(
+        datasets.logging.set_verbosity_error()
+        builder = datasets.load_dataset_builder(
             self.repo,
             name=self.part.subset,
             data_dir=self.part.folder,
-            split=self.part.split,
             revision=self.revision,
-            streaming=self.streaming,
         )
+        # Where the hub does not answer, ``datasets`` takes any revision that it finds on disk.
+        if COMMIT.fullmatch(self.revision) and builder.hash != self.revision:
+            raise DataError(
+                f"{self.where}: the hub does not answer, and the local cache has revision "
+                f"{builder.hash}; connect once, or take that one with --data.revision"
+            )
+        return builder
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        from datasets.exceptions import DatasetNotFoundError
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HfHubHTTPError,
-            OfflineModeIsEnabled,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-
         try:
             yield
         except Exception as error:
-            causes = _causes(error)
-            if any(isinstance(cause, GatedRepoError) for cause in causes):
-                reason = (
-                    "is gated: accept its terms on the hub, then log in with `hf auth login` or "
-                    "set HF_TOKEN"
-                )
-            elif any(isinstance(cause, RevisionNotFoundError) for cause in causes):
-                reason = (
-                    "has no such revision: give one that it has with --data.revision (main is the "
-                    "newest), and micro-rm check will say what is different"
-                )
-            elif any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-                reason = "is not on the hub, or private: check HF_ENDPOINT and HF_TOKEN"
-            elif any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
-                reason = (
-                    "is not in the local cache, and HF_HUB_OFFLINE forbids asking the hub: unset "
-                    "it once to download"
-                )
-            elif any(isinstance(cause, HfHubHTTPError) for cause in causes):
-                reason = "could not be fetched, the hub refused: try again later"
-            elif isinstance(error, ConnectionError | DatasetNotFoundError | OSError):
-                reason = "could not be fetched: check the network"
-            elif isinstance(error, ValueError):
-                reason = f"has no split {self.part.split!r} here: upstream has changed"
-            else:
+            reason = _reason(error, self.part)
+            if reason is None:
                 raise
-            raise DataError(f"{self.where}: the data set {reason}; {HELP} ({error})") from error
+            raise DataError(f"{self.where}: the data set {reason}; {REMEDY} ({error})") from error
+
+
+def _reason(error: Exception, part: Part) -> str | None:
+    """What an error of ``datasets`` means and what to do about it, None if it is not about that."""
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    causes = _causes(error)
+    if isinstance(error, DatasetNotFoundError) and "gated" in str(error):
+        return (
+            "is gated: accept its terms on the hub, then log in with hf auth login or set HF_TOKEN"
+        )
+    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
+        return (
+            "has no such revision: name one that it has with --data.revision (main is the newest), "
+            "and micro-rm check will say what is different"
+        )
+    if isinstance(error, DatasetNotFoundError):
+        return "is not on the hub, or it is private: check HF_ENDPOINT, log in or set HF_TOKEN"
+    if _offline() and isinstance(error, OSError):
+        return "is not in the local cache and HF_HUB_OFFLINE forbids to ask: unset it once"
+    if isinstance(error, ValueError) and re.search(r"split|config", str(error)):
+        wanted = f"split {part.split!r}" + (f" of {part.subset!r}" if part.subset else "")
+        return f"has no {wanted}: upstream has changed, leave data.revision out"
+    if any(isinstance(cause, HfHubHTTPError | LocalEntryNotFoundError) for cause in causes):
+        return "could not be fetched: the hub does not answer or refuses, try again later"
+    if isinstance(error, OSError):
+        return "could not be fetched: check the network and the disk"
+    return None
+
+
+def _offline() -> bool:
+    import datasets
+
+    return bool(datasets.config.HF_HUB_OFFLINE)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
