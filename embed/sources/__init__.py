@@ -12,14 +12,12 @@ from . import jsonl, published, synthetic
 from .account import Account
 from .contexts import NO_WISHES, Wishes, read_contexts, with_wish
 from .pair import DataError, PreferencePair
-from .sets import helpsteer2
+from .sets import PUBLISHED
 from .union import Stream, joined, settings_of
-from .upstream import Published
 
 # A reader streams the pairs and fills everything in the account but the number of pairs.
 Reader = Callable[[DataConfig, Account], Iterator[PreferencePair]]
 
-PUBLISHED: dict[str, Published] = {source.name: source for source in (helpsteer2.SOURCE,)}
 SOURCES: dict[str, Reader] = {
     "jsonl": jsonl.read,
     "synthetic": synthetic.read,

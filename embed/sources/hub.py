@@ -124,9 +124,9 @@ def _reason(error: Exception, part: Part) -> str | None:
 
 
 def _offline() -> bool:
-    import datasets
+    from datasets import config
 
-    return bool(datasets.config.HF_HUB_OFFLINE)
+    return bool(config.HF_HUB_OFFLINE)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

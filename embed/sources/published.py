@@ -56,18 +56,24 @@ class Files:
                 self.account.refusals.append(row)
             else:
                 if number == 1:
-                    self._require_columns(row, where)
+                    self._require_columns(row, part, where)
                 yield number, row
         self.account.upstream.append(UpstreamRows(where, part.name, part.rows, found))
 
     def pairs(self, name: str, parse: Parse) -> Iterator[PreferencePair]:
-        """What ``parse`` makes of every row of a part; a ``RowError`` becomes a refusal."""
+        """What ``parse`` makes of every row of a part.
+
+        A row that it raises ``RowError`` for, or that is not built as it expects, is refused.
+        """
         where = self.where(self.upstream.part(name))
         for number, row in self.rows(name):
             try:
                 made = list(parse(number, row))
             except RowError as error:
                 self.account.refusals.append(Refusal(number, error.field, error.reason, where))
+            except (KeyError, TypeError, AttributeError) as error:
+                reason = f"built otherwise than expected ({type(error).__name__}: {error})"
+                self.account.refusals.append(Refusal(number, "", reason, where))
             else:
                 yield from made
 
@@ -99,14 +105,15 @@ class Files:
         rng = np.random.default_rng(self.config.draw)
         return set((rng.permutation(count)[:limit] + 1).tolist())
 
-    def _require_columns(self, row: Row, where: str) -> None:
-        known = self.upstream.columns | self.upstream.optional
-        missing = sorted(self.upstream.columns - row.keys())
-        extra = sorted(row.keys() - known)
+    def _require_columns(self, row: Row, part: Part, where: str) -> None:
+        needed = self.upstream.columns if part.columns is None else part.columns
+        optional = self.upstream.optional
+        missing = sorted(needed - row.keys())
+        extra = [] if optional is None else sorted(row.keys() - needed - optional)
         remedy = (
             f"this version was made for {self.upstream.repo} at revision "
             f"{self.upstream.revision}: leave data.revision out, or give local copies with the "
-            "columns " + ", ".join(sorted(self.upstream.columns)) + " as data.dir"
+            "columns " + ", ".join(sorted(needed)) + " as data.dir"
         )
         if missing:
             others = f"; it has {', '.join(extra)}, which are not known" if extra else ""

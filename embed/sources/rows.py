@@ -7,8 +7,9 @@ from typing import Any
 from ...configs.schema import DataConfig
 from .conversation import RowError, clean_text, parse_prompt, parse_response, split_conversations
 from .files import Row
-from .pair import SAME_TEXT, PreferencePair, hash_fraction
+from .pair import SAME_TEXT, Message, PreferencePair
 from .ratings import RatedResponse, finite_number, parse_ratings
+from .splitting import split_of
 
 SPLITS = ("train", "test")
 
@@ -86,11 +87,10 @@ def _label(row: Row, name: str) -> str | None:
     raise RowError(name, f"expected text, found {type(value).__name__}")
 
 
-def _split(row: Row, prompt: tuple[Any, ...], config: DataConfig) -> str:
+def _split(row: Row, prompt: tuple[Message, ...], config: DataConfig) -> str:
     value = row.get(config.columns.split)
     if value is None:
-        held_out = hash_fraction("split", [list(turn) for turn in prompt]) < config.test_fraction
-        return "test" if held_out else "train"
+        return split_of(prompt, config.test_fraction)
     if value not in SPLITS:
         raise RowError(config.columns.split, f"expected train or test, found {value!r}")
     return value

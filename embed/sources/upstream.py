@@ -19,7 +19,8 @@ class Part:
     """One table of a data set: a split of the hub, or a file in a directory of local copies.
 
     ``name`` is the local file's name without ending. ``subset`` is a configuration on the hub,
-    ``folder`` a directory there. ``rows`` is None where the number is not known.
+    ``folder`` a directory there. ``rows`` is None where the number is not known. ``columns`` are
+    those that it must have, where they are not those of the data set.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Part:
     rows: int | None
     subset: str | None = None
     folder: str | None = None
+    columns: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Upstream:
     """Where a data set comes from, and its schema when this version was made.
 
     ``columns`` must all be there, ``optional`` ones may be; anything else means that upstream has
-    changed. ``streaming`` is for sets that one would rather not keep on disk. ``terms`` says what
+    changed, unless ``optional`` is None, for tables that hold much else. ``streaming`` is for sets that one would rather not keep on disk. ``terms`` says what
     else one should know before using it.
     """
 
@@ -43,7 +45,7 @@ class Upstream:
     licence: str
     parts: tuple[Part, ...]
     columns: frozenset[str]
-    optional: frozenset[str] = frozenset()
+    optional: frozenset[str] | None = frozenset()
     streaming: bool = False
     terms: str = ""
 

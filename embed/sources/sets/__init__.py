@@ -1,1 +1,41 @@
-"""Published data sets: one file each, registered in ``embed.sources`` by exact name."""
+"""Published data sets, one file each: exact name -> source. A new one is one file and one line."""
+
+from __future__ import annotations
+
+from ..upstream import Published
+from . import (
+    capybara,
+    helpsteer,
+    helpsteer2,
+    hh_rlhf,
+    orca_pairs,
+    pku_saferlhf,
+    preference_700k,
+    prism,
+    reward_bench,
+    reward_bench_2,
+    rpr,
+    shp,
+    ultrafeedback,
+    ultrainteract,
+)
+
+PUBLISHED: dict[str, Published] = {
+    module.SOURCE.name: module.SOURCE
+    for module in (
+        helpsteer2,
+        rpr,
+        preference_700k,
+        ultrafeedback,
+        pku_saferlhf,
+        hh_rlhf,
+        shp,
+        helpsteer,
+        capybara,
+        orca_pairs,
+        ultrainteract,
+        reward_bench,
+        reward_bench_2,
+        prism,
+    )
+}

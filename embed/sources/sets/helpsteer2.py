@@ -35,19 +35,20 @@ DRAWN_TEST = 800
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
     """The pairs of a variant; ratings stay with them."""
     if files.variant == "by_prompt":
-        yield from _compared(files, "train", "train", config, account)
-        yield from _compared(files, "validation", "test", config, account)
+        yield from compared(files, "train", "train", config, account)
+        yield from compared(files, "validation", "test", config, account)
         return
     pairs = [
-        *_official(list(_compared(files, "train", "train", config, account))),
-        *_compared(files, "validation", "test", config, account),
+        *_official(list(compared(files, "train", "train", config, account))),
+        *compared(files, "validation", "test", config, account),
     ]
     yield from pairs if files.variant == "official" else _drawn(pairs, config.draw, account)
 
 
-def _compared(
+def compared(
     files: Files, part: str, split: str, config: DataConfig, account: Account
 ) -> Iterator[PreferencePair]:
+    """Pairs of every two responses of a prompt and attribute whose ratings differ."""
     where = files.where(files.upstream.part(part))
     settings = replace(config, pairing="all")  # three prompts have more than two rows
     comparison = Comparison(ATTRIBUTES, settings, account)

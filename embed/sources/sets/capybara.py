@@ -1,0 +1,72 @@
+"""Capybara DPO (distilabel): conversations of several turns, two last answers rated by a model.
+
+The prompt is all of the chosen conversation but its last message. Equal ratings are ties. It brings
+no test split: prompts are held out by their content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ....configs.data import DataConfig
+from ..account import Account
+from ..conversation import RowError, split_conversations
+from ..files import Row
+from ..pair import SAME_TEXT, PreferencePair
+from ..published import Files
+from ..ratings import finite_number
+from ..splitting import split_of
+from ..upstream import Part, Published, Upstream
+
+RATINGS = ("rating_chosen", "rating_rejected")
+
+
+def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
+    """A pair per row whose ratings differ."""
+
+    def parse(number: int, row: Row) -> list[PreferencePair]:
+        margin = finite_number(row[RATINGS[0]], RATINGS[0]) - finite_number(
+            row[RATINGS[1]], RATINGS[1]
+        )
+        if not margin:
+            account.ties["rating"] += 1
+            return []
+        prompt, chosen, rejected = split_conversations(
+            row["chosen"], row["rejected"], ("chosen", "rejected")
+        )
+        if chosen == rejected:
+            raise RowError("rejected", SAME_TEXT)
+        if margin < 0:
+            raise RowError("rating_chosen", "lower than the rating of the rejected answer")
+        return [
+            PreferencePair(
+                prompt=prompt,
+                chosen=chosen,
+                rejected=rejected,
+                split=split_of(prompt, config.test_fraction),
+                source=config.source,
+                margin=margin,
+                row=number,
+            )
+        ]
+
+    yield from files.pairs("train", parse)
+
+
+SOURCE = Published(
+    name="capybara",
+    summary="conversations of several turns with two last answers",
+    upstream=Upstream(
+        repo="argilla/distilabel-capybara-dpo-7k-binarized",
+        revision="main",  # the commit of the count below is not known
+        licence="Apache-2.0",
+        parts=(Part("train", "train", 7_563),),
+        columns=frozenset({"chosen", "rejected", *RATINGS}),
+        optional=frozenset(
+            {"source", "conversation", "original_response", "generation_prompt", "prompt"}
+            | {"raw_generation_responses", "new_generations", "chosen_model", "rejected_model"}
+        ),
+    ),
+    variants={"all": ("train",)},
+    convert=convert,
+)

@@ -1,0 +1,69 @@
+"""preference_700K (arXiv:2405.07863): eight sets of plain comparisons brought to one form.
+
+Both columns are whole conversations that differ in their last message. It names no attribute and
+no wish, and it brings no test split: prompts are held out by their content.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ....configs.data import DataConfig
+from ..account import Account
+from ..conversation import RowError, split_conversations
+from ..files import Row
+from ..pair import SAME_TEXT, PreferencePair
+from ..published import Files
+from ..splitting import split_of
+from ..upstream import Part, Published, Upstream
+
+
+def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
+    """A pair per row."""
+
+    def parse(number: int, row: Row) -> Iterator[PreferencePair]:
+        prompt, chosen, rejected = split_conversations(
+            row["chosen"], row["rejected"], ("chosen", "rejected")
+        )
+        if chosen == rejected:
+            raise RowError("rejected", SAME_TEXT)
+        yield PreferencePair(
+            prompt=prompt,
+            chosen=chosen,
+            rejected=rejected,
+            split=split_of(prompt, config.test_fraction),
+            source=config.source,
+            margin=_margin(row),
+            row=number,
+        )
+
+    yield from files.pairs("train", parse)
+
+
+def _margin(row: Row) -> float | None:
+    """Difference of the scores; many rows have none."""
+    scores = (row.get("chosen_score"), row.get("rejected_score"))
+    if any(not isinstance(score, int | float) or not math.isfinite(score) for score in scores):
+        return None
+    return float(scores[0]) - float(scores[1])  # type: ignore[arg-type]
+
+
+SOURCE = Published(
+    name="preference_700k",
+    summary="plain comparisons of eight sets, without attribute or wish",
+    upstream=Upstream(
+        repo="hendrydong/preference_700K",
+        revision="008cf51c01c025a303b6f27a005c2b7e31e28615",
+        licence="not stated",
+        parts=(Part("train", "train", None),),
+        columns=frozenset({"chosen", "rejected"}),
+        optional=frozenset({"chosen_score", "rejected_score"}),
+        streaming=True,
+        terms="a mixture: HH-RLHF (MIT), SHP (terms of the Reddit API), HelpSteer (CC-BY-4.0), "
+        "PKU-SafeRLHF (CC-BY-NC-4.0), UltraFeedback and UltraInteract (MIT), Capybara and Orca "
+        "(Apache-2.0)",
+    ),
+    variants={"all": ("train",)},
+    convert=convert,
+)

@@ -1,0 +1,54 @@
+"""RewardBench (arXiv:2403.13787): 2,985 pairs of a good and a bad answer in 23 subsets, for tests.
+
+The subset is the attribute; every row is a test row. ``heads.evaluation.reward_bench`` makes
+sections of the subsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ....configs.data import DataConfig
+from ..account import Account
+from ..conversation import RowError, clean_text, parse_prompt
+from ..files import Row
+from ..pair import SAME_TEXT, PreferencePair
+from ..published import Files
+from ..upstream import Part, Published, Upstream
+
+
+def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
+    """A pair per row."""
+
+    def parse(number: int, row: Row) -> Iterator[PreferencePair]:
+        chosen, rejected = (clean_text(row[name], name) for name in ("chosen", "rejected"))
+        if chosen == rejected:
+            raise RowError("rejected", SAME_TEXT)
+        yield PreferencePair(
+            prompt=parse_prompt(row["prompt"], "prompt"),
+            chosen=chosen,
+            rejected=rejected,
+            split="test",
+            source=config.source,
+            attribute=clean_text(row["subset"], "subset"),
+            row=number,
+        )
+
+    yield from files.pairs("filtered", parse)
+
+
+SOURCE = Published(
+    name="reward_bench",
+    summary="good and bad answers in 23 subsets, for tests only",
+    upstream=Upstream(
+        repo="allenai/reward-bench",
+        revision="01272f0c04adcbe7de26ea6250e03d5a90a6925b",
+        licence="ODC-BY",
+        parts=(Part("filtered", "filtered", 2_985),),
+        columns=frozenset({"prompt", "chosen", "rejected", "subset"}),
+        optional=frozenset({"id", "chosen_model", "rejected_model"}),
+    ),
+    variants={"filtered": ("filtered",)},
+    convert=convert,
+    contexts="reward_bench",
+)

@@ -1,0 +1,67 @@
+"""RewardBench 2 (arXiv:2506.01937): one right answer among four, or several right ones among many.
+
+A row makes a pair of every right and every wrong answer; they share its row number, from which
+``heads.evaluation.reward_bench`` finds them again. The subset is the attribute; every row is a
+test row.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from ....configs.data import DataConfig
+from ..account import Account
+from ..conversation import RowError, clean_text, parse_prompt
+from ..files import Row
+from ..pair import PreferencePair
+from ..published import Files
+from ..upstream import Part, Published, Upstream
+
+
+def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
+    """The pairs of every row; one answer that cannot be used refuses its row."""
+
+    def parse(number: int, row: Row) -> Iterator[PreferencePair]:
+        prompt = parse_prompt(row["prompt"], "prompt")
+        attribute = clean_text(row["subset"], "subset")
+        chosen, rejected = _answers(row, "chosen"), _answers(row, "rejected")
+        if set(chosen) & set(rejected):
+            raise RowError("rejected", "an answer is both right and wrong")
+        for right, wrong in itertools.product(chosen, rejected):
+            yield PreferencePair(
+                prompt=prompt,
+                chosen=right,
+                rejected=wrong,
+                split="test",
+                source=config.source,
+                attribute=attribute,
+                row=number,
+            )
+
+    yield from files.pairs("test", parse)
+
+
+def _answers(row: Row, field: str) -> list[str]:
+    if not isinstance(row[field], list) or not row[field]:
+        raise RowError(field, f"expected a list of texts, found {row[field]!r}")
+    return [clean_text(text, f"{field}[{place}]") for place, text in enumerate(row[field])]
+
+
+SOURCE = Published(
+    name="reward_bench_2",
+    summary="right answers among wrong ones in six subsets, for tests only",
+    upstream=Upstream(
+        repo="allenai/reward-bench-2",
+        revision="main",  # the commit of the count below is not known
+        licence="ODC-BY",
+        parts=(Part("test", "test", 1_865),),
+        columns=frozenset({"prompt", "chosen", "rejected", "subset"}),
+        optional=frozenset(
+            {"id", "num_correct", "num_incorrect", "total_completions", "models"}
+            | {"additional_metadata"}
+        ),
+    ),
+    variants={"test": ("test",)},
+    convert=convert,
+)

@@ -1,0 +1,94 @@
+"""RPR (arXiv:2407.14916): every pair of answers is judged under two criteria that disagree.
+
+A row makes two pairs: under ``criteria_x`` answer a is chosen, under ``criteria_y`` answer b. The
+criterion is the wish, its category the attribute. Both pairs of a row have its row number, so
+twins can be found again, and share their split.
+
+nine  the paper's categories; the default
+ten   those of its code, with cultural sensitivity
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from ....configs.data import DataConfig
+from ..account import Account
+from ..conversation import RowError, clean_text, parse_prompt
+from ..files import Row
+from ..pair import SAME_TEXT, PreferencePair
+from ..published import Files
+from ..upstream import Part, Published, Upstream
+
+NINE = (
+    "rpr-clarity-and-conciseness",
+    "rpr-creativity-and-originality",
+    "rpr-scientific-rigor",
+    "rpr-user-friendliness",
+    "rpr-narrative-and-storytelling-quality",
+    "rpr-pedagogical-effectiveness",
+    "rpr-linguistic-creativity",
+    "rpr-factual-accuracy",
+    "rpr-humor-and-entertainment-value",
+)
+CATEGORIES = {"nine": NINE, "ten": (*NINE, "rpr-cultural-sensitivity")}
+
+
+def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
+    """The pairs of both splits whose category is kept."""
+    kept = CATEGORIES[files.variant]
+    for split in ("train", "test"):
+
+        def parse(number: int, row: Row, split: str = split) -> Iterator[PreferencePair]:
+            prompt = parse_prompt(row["prompt"], "prompt")
+            answers = [clean_text(row[name], name) for name in ("response_a", "response_b")]
+            if answers[0] == answers[1]:
+                raise RowError("response_b", SAME_TEXT)
+            for side, (chosen, rejected) in (("x", answers), ("y", answers[::-1])):
+                attribute = attribute_of(clean_text(row[f"category_{side}"], f"category_{side}"))
+                if attribute not in kept:
+                    files.leave_out(f"category {attribute} is not one of the {files.variant}")
+                    continue
+                yield PreferencePair(
+                    prompt=prompt,
+                    chosen=chosen,
+                    rejected=rejected,
+                    split=split,
+                    source=config.source,
+                    attribute=attribute,
+                    context=clean_text(row[f"criteria_{side}"], f"criteria_{side}"),
+                    row=number,
+                )
+
+        yield from files.pairs(split, parse)
+
+
+def attribute_of(category: str) -> str:
+    """The attribute of a category, such as rpr-scientific-rigor of Scientific Rigor."""
+    return "rpr-" + category.strip().lower().replace("&", "and").replace(" ", "-")
+
+
+def twin_share(pairs: Iterable[PreferencePair]) -> float:
+    """Share of the pairs whose row gives another one: twins contradict each other without wish."""
+    counts = Counter((pair.split, pair.row) for pair in pairs)
+    return sum(n for n in counts.values() if n > 1) / max(counts.total(), 1)
+
+
+SOURCE = Published(
+    name="rpr",
+    summary="one pair of answers under two criteria that disagree",
+    upstream=Upstream(
+        repo="microsoft/rpr",
+        revision="ae256f4aecbce50694d13ec6b5a1726fe3c4972b",
+        licence="CDLA-Permissive-2.0",
+        parts=(Part("train", "train", 10_167), Part("test", "test", 1_000)),
+        columns=frozenset(
+            {"prompt", "response_a", "response_b", "criteria_x", "criteria_y"}
+            | {"category_x", "category_y"}
+        ),
+        optional=frozenset({"id", "scenario_x", "scenario_y", *(f"profile_{n}" for n in range(5))}),
+    ),
+    variants=dict.fromkeys(("nine", "ten"), ("train", "test")),
+    convert=convert,
+)

@@ -1,0 +1,79 @@
+"""SHP (arXiv:2110.08420): two comments under one post; the one with more votes is chosen.
+
+As in the paper's code both scores must exceed 3. The subreddit is the attribute.
+
+test        tests on the test split; the default
+validation  tests on the validation split
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ....configs.data import DataConfig
+from ..account import Account
+from ..conversation import RowError, clean_text, parse_prompt
+from ..files import Row
+from ..pair import SAME_TEXT, PreferencePair
+from ..published import Files
+from ..ratings import finite_number
+from ..upstream import Part, Published, Upstream
+
+LEAST_SCORE = 3
+
+
+def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
+    """A pair per row whose scores are high enough."""
+    for part, split in (("train", "train"), (files.variant, "test")):
+
+        def parse(number: int, row: Row, split: str = split) -> list[PreferencePair]:
+            scores = [finite_number(row[name], name) for name in ("score_A", "score_B")]
+            if min(scores) <= LEAST_SCORE:
+                return files.leave_out(f"a score is not above {LEAST_SCORE}")
+            if row["labels"] not in (0, 1):
+                raise RowError("labels", f"expected 0 or 1, found {row['labels']!r}")
+            answers = [clean_text(row[name], name) for name in ("human_ref_B", "human_ref_A")]
+            if answers[0] == answers[1]:
+                raise RowError("human_ref_B", SAME_TEXT)
+            better = int(row["labels"])  # 1 is A
+            return [
+                PreferencePair(
+                    prompt=parse_prompt(row["history"], "history"),
+                    chosen=answers[better],
+                    rejected=answers[1 - better],
+                    split=split,
+                    source=config.source,
+                    attribute=re.sub("_(train|validation|test)$", "", row["domain"]),
+                    margin=abs(scores[0] - scores[1]),
+                    row=number,
+                )
+            ]
+
+        yield from files.pairs(part, parse)
+
+
+SOURCE = Published(
+    name="shp",
+    summary="comments with more and fewer votes under one post",
+    upstream=Upstream(
+        repo="stanfordnlp/SHP",
+        revision="main",  # the commit of the counts below is not known
+        licence="terms of the Reddit API",
+        parts=(
+            Part("train", "train", 348_718),
+            Part("validation", "validation", 18_436),
+            Part("test", "test", 18_409),
+        ),
+        columns=frozenset(
+            {"domain", "history", "score_A", "score_B", "human_ref_A", "human_ref_B", "labels"}
+        ),
+        optional=frozenset(
+            {"post_id", "upvote_ratio", "c_root_id_A", "c_root_id_B", "seconds_difference"}
+            | {"created_at_utc_A", "created_at_utc_B", "score_ratio"}
+        ),
+        streaming=True,
+    ),
+    variants={"test": ("train", "test"), "validation": ("train", "validation")},
+    convert=convert,
+)
