@@ -12,10 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from .extract import Progress as ProgressCallback
-
 if TYPE_CHECKING:
     from .encoder import Encoder
+    from .extract import Progress as ProgressCallback
     from .stage import Outcome, Preview
 
 LINE_SECONDS = 10.0

@@ -35,9 +35,10 @@ class Part:
 class Upstream:
     """Where a data set comes from, and its schema when this version was made.
 
-    ``columns`` must all be there, ``optional`` ones may be; anything else means that upstream has
-    changed, unless ``optional`` is None, for tables that hold much else. ``streaming`` is for sets that one would rather not keep on disk. ``terms`` says what
-    else one should know before using it.
+    ``columns`` must all be there, ``optional`` ones may be. Anything else means that upstream has
+    changed, unless ``optional`` is None, for tables that hold much else. ``streaming`` is for sets
+    that one would rather not keep on disk. ``terms`` says what else one should know before using
+    it.
     """
 
     repo: str

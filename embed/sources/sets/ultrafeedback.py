@@ -59,14 +59,14 @@ def _ratings(annotations: Any, field: str, account: Account) -> dict[str, float]
     found = {}
     for name in ATTRIBUTES:
         value = annotations[name]["Rating"]
-        if value in RATINGS:
+        if str(value) in RATINGS:
             found[name] = float(value)
         elif value == "N/A":
             account.left_out[f"ratings of {name} that are N/A"] += 1
         else:
             raise RowError(
                 f"{field}.annotations.{name}.Rating",
-                f"expected one of {', '.join(RATINGS)} or N/A as text, found {value!r}",
+                f"expected one of {', '.join(RATINGS)} or N/A, found {value!r}",
             )
     return found
 

@@ -1,0 +1,180 @@
+"""Published data sets from a hub: what ``datasets`` makes of them, and every way to be refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from micro_rm.embed.sources.hub import _reason
+from micro_rm.embed.sources.sets import PUBLISHED
+
+from .fake_hub import FakeHub, serve
+
+Load = Callable[..., Any]
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+HELPSTEER2 = PUBLISHED["helpsteer2"].upstream
+READ_ALL = """
+import json
+from micro_rm.configs.data import DataConfig
+from micro_rm.embed.sources import open_pairs
+from micro_rm.embed.sources.hub import _reason
+from micro_rm.embed.sources.sets import PUBLISHED
+found = {}
+for name, source in PUBLISHED.items():
+    for streaming in (False, True):
+        pairs = open_pairs(DataConfig(source=name, streaming=streaming, revision="main"))
+        found[f"{name} {streaming}"] = [
+            [pair.pair_id, pair.split, pair.context, pair.margin] for pair in pairs
+        ] + [len(pairs.account.refusals)]
+print(json.dumps(found))
+"""
+
+
+def repository(name: str) -> dict[str, bytes]:
+    """The fixture of a data set as its repository, with a card that names the splits."""
+    upstream = PUBLISHED[name].upstream
+    files: dict[str, bytes] = {}
+    configs: dict[str, list[str]] = {}
+    for part in upstream.parts:
+        path = f"{part.folder or part.subset or 'data'}/{part.split}.jsonl"
+        files[path] = (FIXTURES / name / f"{part.name}.jsonl").read_bytes()
+        if part.folder is None:
+            listed = configs.setdefault(part.subset or "default", [])
+            listed.append(f"  - split: {part.split}\n    path: {path}\n")
+    card = "".join(
+        f"- config_name: {config}\n  data_files:\n{''.join(splits)}"
+        for config, splits in configs.items()
+    )
+    if card:
+        files["README.md"] = f"---\nconfigs:\n{card}---\n".encode()
+    return files
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[FakeHub]:
+    repos = {
+        f"datasets/{source.upstream.repo}": repository(name) for name, source in PUBLISHED.items()
+    }
+    with serve(FakeHub(repos, commit=HELPSTEER2.revision)) as running:
+        yield running
+
+
+@pytest.fixture
+def ask(hub: FakeHub, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Python with the hub of this test and an empty cache; ``settings`` are variables."""
+
+    def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        hub.requests.clear()
+        place = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub")}
+        return subprocess.run(
+            [sys.executable, *words],
+            env=os.environ | place | {"HF_HUB_DISABLE_TELEMETRY": "1"} | settings,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+def check(*flags: str) -> list[str]:
+    return ["-m", "micro_rm.pipeline", "check", "--data.source", "helpsteer2", *flags]
+
+
+def test_every_set_reads_the_same_from_a_hub_as_from_local_copies(
+    ask: Callable[..., Any], load: Load
+) -> None:
+    done = ask("-c", READ_ALL)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for name in PUBLISHED:
+        local = load(name)
+        expected = [[p.pair_id, p.split, p.context, p.margin] for p in local.pairs]
+        for streaming in (False, True):
+            assert found[f"{name} {streaming}"] == [*expected, len(local.account.refusals)], name
+
+
+def test_the_pinned_commit_is_read_once_and_then_from_the_cache(
+    ask: Callable[..., Any], hub: FakeHub
+) -> None:
+    first = ask(*check())
+    assert "39" in first.stdout and f"{HELPSTEER2.repo}@{HELPSTEER2.revision[:12]}" in first.stdout
+    assert "train: 13 rows, expected 20,324" in first.stdout
+    assert any(line.endswith("train.jsonl") for line in hub.requests)
+    again = ask(*check(), HF_HUB_OFFLINE="1")
+    assert again.stdout == first.stdout and not hub.requests
+
+
+def test_another_cached_revision_is_not_taken_for_the_pinned_one(
+    ask: Callable[..., Any], hub: FakeHub
+) -> None:
+    hub.commit, known = "d" * 40, hub.commit
+    try:
+        assert ask(*check("--data.revision", "main")).returncode == 1
+    finally:
+        hub.commit = known
+    refused = ask(*check(), HF_HUB_OFFLINE="1")
+    assert refused.returncode == 2
+    assert f"the local cache has revision {'d' * 40}" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "flags", "settings", "words"),
+    [
+        ((403, "GatedRepo"), [], {}, "is gated: accept its terms.*HF_TOKEN"),
+        ((401, "RepoNotFound"), [], {}, "is not on the hub, or it is private.*HF_ENDPOINT"),
+        (None, ["--data.revision", "v9"], {}, "no such revision.*--data.revision"),
+        (None, [], {"HF_HUB_OFFLINE": "1"}, "not in the local cache.*HF_HUB_OFFLINE"),
+    ],
+)
+def test_what_a_hub_refuses_is_an_error_with_a_remedy(
+    error: tuple[int, str] | None,
+    flags: list[str],
+    settings: dict[str, str],
+    words: str,
+    ask: Callable[..., Any],
+    hub: FakeHub,
+) -> None:
+    if error is not None:
+        hub.errors[f"datasets/{HELPSTEER2.repo}"] = error
+    try:
+        done = ask(*check(*flags), **settings)
+    finally:
+        hub.errors.clear()
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("micro-rm:")]
+    assert re.search(words, line), line
+    assert "or give local copies of its files with --data.dir" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_a_hub_that_does_not_answer_is_a_matter_of_the_network() -> None:
+    """In one step: the libraries try again for half a minute first."""
+    part = HELPSTEER2.parts[0]
+    reason = _reason(ConnectionError("Couldn't reach the Hub"), part)
+    assert reason is not None and "check the network" in reason
+    assert _reason(ArithmeticError(), part) is None
+
+
+def test_a_split_that_is_gone_is_an_error_that_names_it(
+    ask: Callable[..., Any], hub: FakeHub
+) -> None:
+    repo = f"datasets/{HELPSTEER2.repo}"
+    whole = hub.repos[repo]
+    hub.repos[repo] = {
+        "train.jsonl": (FIXTURES / "helpsteer2" / "train.jsonl").read_bytes(),
+    }
+    try:
+        done = ask(*check())
+    finally:
+        hub.repos[repo] = whole
+    assert done.returncode == 2
+    assert "has no split 'validation': upstream has changed" in done.stderr
