@@ -61,6 +61,12 @@ def _show_summary(config: Config, source: PairSource, say: Say) -> Result:
     summary = summarise(source)
     for part in summary_views(config.data.train or config.data.source, summary):
         say(part)
+    if config.report.compare == "paper":
+        from micro_rm.heads.evaluation.compare import COUNTS, compare
+        from micro_rm.heads.evaluation.compare_display import compare_views
+
+        summary["published"] = [compare({"account": summary}, COUNTS)]
+        _say_all(say, compare_views(summary["published"][0]))
     return summary
 
 
@@ -95,7 +101,7 @@ def embed(config: Config, say: Say, *, dry_run: bool = False, summary: bool = Fa
     return display.outcome_facts(outcome)
 
 
-def _say_all(say: Say, lines: Sequence[str]) -> None:
+def _say_all(say: Say, lines: Sequence[object]) -> None:
     for line in lines:
         say(line)
 
@@ -189,8 +195,10 @@ def report(config: Config, say: Say) -> Result:
     swept = {} if read_sweep(run) is None else {"sweep": _report_sweep(config, say)}
     if swept and not (run / "report.json").is_file():
         return swept
+    from micro_rm.heads.evaluation.compare_display import compare_views
     from micro_rm.heads.evaluation.display import (
         attribute_table,
+        benchmark_table,
         headline_methods,
         method_table,
     )
@@ -203,6 +211,12 @@ def report(config: Config, say: Say) -> Result:
     say("")
     for sentence in (*content["verdict"], *content["warnings"]):
         say(sentence)
+    if content["benchmark"] is not None:
+        say("")
+        say(benchmark_table(content["benchmark"]))
+    for comparison in content["published"]:
+        say("")
+        _say_all(say, compare_views(comparison))
     for name, reason in content["skipped"].items():
         say(f"{name} was left out: {reason}")
     say(f"\nreport   {run / 'report.html'}\nnumbers  {run / 'report.json'}")

@@ -37,8 +37,12 @@ PLACES = {
 }
 
 
-# Flags of schedulers and clusters, short because they are typed into job scripts.
-SHORT = {"--shards": "--embed.shards", "--engine": "--embed.engine"}
+# Flags that are typed often.
+SHORT = {
+    "--shards": "--embed.shards",
+    "--engine": "--embed.engine",
+    "--compare": "--report.compare",
+}
 
 
 @dataclass(frozen=True)

@@ -311,6 +311,20 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class ReportConfig:
+    """What a report sets beside its own numbers.
+
+    Attributes:
+        compare: paper for the published tables, with a verdict per cell, or nothing.
+        tables: Published tables to compare with, such as table2; by default all that share an
+            attribute with the test rows.
+    """
+
+    compare: Literal["none", "paper"] = "none"
+    tables: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run: its directory and its seed.
 
@@ -341,6 +355,7 @@ class Config:
         adapt: Labelled rows, and stage 2 that learns from them.
         baselines: The methods that MiCRo is compared to.
         evaluate: Scoring of held-out prompts.
+        report: What a report sets beside its own numbers.
         study: What the studies vary.
         sweep: What a sweep varies.
         theory: The numerical check of the paper's theorem.
@@ -357,6 +372,7 @@ class Config:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     theory: TheoryConfig = field(default_factory=TheoryConfig)

@@ -88,6 +88,7 @@ def tabulate(
             "shortened_sequences": plan.facts.shortened,
             "ties": dict(source.account.ties),
             "pairs_per_split": dict(facts.tally.pairs_per_split),
+            "attributes": facts.tally.per_attribute,
             "prompt_overlap": facts.tally.prompt_overlap,
             "left_out": dict(source.account.left_out),
             "unanimous": source.account.unanimous,

@@ -19,10 +19,12 @@ from ..cache.schema import StoreError, commit_file, write_json
 from ..configs.record import FILE as RECORD
 from ..configs.schema import SIMULATOR_SOURCE, Config
 from .checkpoint import load_models, save_models
+from .evaluation.compare import comparable, compare
 from .evaluation.diagnostics import flags
 from .evaluation.page import render_page
 from .evaluation.predictions import write_predictions
 from .evaluation.report import best_head_summary, build_report
+from .evaluation.reward_bench import benchmark
 from .evaluation.verdict import verdict, warnings
 from .features import Features
 from .fitting import fit_methods, score_models
@@ -115,6 +117,10 @@ def evaluate(config: Config) -> dict[str, Any]:
     report["budget"] = _budget(bench)
     report["skipped"] = _skipped(config, bench, models)
     report["caveats"] = config.caveats()
+    report["benchmark"] = benchmark(
+        test, table.source_row[test.table_rows], scored, config.evaluate, config.run.seed
+    )
+    report["account"] = dict(table.account)
     report["verdict"] = verdict(report)
     report["warnings"] = warnings(report, table.account) + flags(
         report["heads"],
@@ -135,6 +141,10 @@ def report(config: Config) -> dict[str, Any]:
     content["record"] = json.loads((run / RECORD).read_text("utf-8"))
     evaluated = content["record"].get("stages", {}).get("evaluate", {})
     content["studies"] = read_studies(run, evaluated.get("inputs"))
+    content["published"] = []
+    if config.report.compare == "paper":
+        tables = config.report.tables or comparable(content)
+        content["published"] = [compare(content, table) for table in tables]
     write_json(path, content)
     models, _ = load_models(run)
     page = render_page(

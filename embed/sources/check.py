@@ -41,6 +41,14 @@ class Tally:
         self._prompts[pair.split][pair.source, bytes.fromhex(pair.prompt_id)] += 1
 
     @property
+    def per_attribute(self) -> dict[str, dict[str, int]]:
+        """Number of training and test pairs of every attribute."""
+        return {
+            name or "(none)": {split: self.counts[name, split] for split in ("train", "test")}
+            for name in dict.fromkeys(attribute for attribute, _ in self.counts)
+        }
+
+    @property
     def prompts_per_split(self) -> Counter[str]:
         """Number of distinct prompts in each split."""
         return Counter({split: len(self._distinct(split)) for split in self._prompts})

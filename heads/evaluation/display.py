@@ -74,3 +74,22 @@ def headline_methods(report: Mapping[str, Any]) -> list[str]:
     wanted = {"single_bt", "static_mixture", "micro_stage1", "micro", best_method(report)}
     shown = [name for name in report["methods"] if name in wanted]
     return [name for name in shown if not name.endswith(VALIDATED)]
+
+
+def benchmark_table(found: Mapping[str, Any]) -> Table:
+    """The scores of a benchmark in its own units; official ones behind a slash."""
+    methods = found["methods"]
+    sections = list(next(iter(methods.values()))["attributes"])
+    table = Table(found["name"], "total", *sections, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, entry in methods.items():
+        values = [entry["macro"]["accuracy"]]
+        values += [cell["accuracy"] for cell in entry["attributes"].values()]
+        shown = [f"{value:.3f}" for value in values]
+        if "official" in found:
+            scores = found["official"][name]
+            official = [scores["total"], *(scores[section] for section in sections)]
+            shown = [f"{mine}/{score:.3f}" for mine, score in zip(shown, official, strict=True)]
+        table.add_row(Text(name), *shown)
+    return table

@@ -32,6 +32,7 @@ def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any
         .get_template(TEMPLATE)
         .render(
             report=report,
+            comparisons=report["published"],
             attributes=attributes,
             winners=winners,
             best=best_method(report),

@@ -117,6 +117,34 @@ def _method(
     return entry, (macro.value, macro_R)
 
 
+def accuracies(
+    correct_N: np.ndarray, test: TestSet, config: EvaluateConfig, seed: int
+) -> dict[str, Any]:
+    """Macro accuracy and accuracy per attribute of rows judged 0 to 1, with their intervals."""
+    counts_RxP = metrics.resample_prompts(test.prompts, config.bootstrap, seed)
+    sums, rows = _sums(correct_N, test)
+    accuracy_A, resampled_RxA = metrics.bootstrap_accuracies(sums, rows, counts_RxP)
+    spans = [
+        metrics.interval(accuracy_A[number], resampled_RxA[:, number], config.confidence)
+        for number in range(len(test.attributes))
+    ]
+    macro = metrics.interval(
+        float(accuracy_A.mean()), np.nanmean(resampled_RxA, axis=1), config.confidence
+    )
+    return {
+        "macro": {"accuracy": macro.value, "low": macro.low, "high": macro.high},
+        "attributes": {
+            name: {
+                "accuracy": span.value,
+                "n": int(rows[:, number].sum()),
+                "low": span.low,
+                "high": span.high,
+            }
+            for number, (name, span) in enumerate(zip(test.attributes, spans, strict=True))
+        },
+    }
+
+
 def _wordings(
     result: Scored, test: TestSet, config: EvaluateConfig, seed: int
 ) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -161,7 +162,8 @@ def validation_rows(bench: Workbench, method: Method) -> np.ndarray:
 def held_out_pool(bench: Workbench) -> np.ndarray:
     """(N,) mask of pool rows of validation prompts, as ``drawable_rows`` is of training prompts."""
     parts = bench.parts
-    swapped = type(parts)(train=parts.validation, validation=parts.train, test=parts.test)
+    nobody = parts.adapt[:0]
+    swapped = replace(parts, train=parts.validation, validation=parts.train, adapt=nobody)
     return drawable_rows(bench.features.table, swapped, bench.config.adapt)
 
 

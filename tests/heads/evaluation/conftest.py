@@ -110,6 +110,9 @@ def make_report(
         }
         report["skipped"] = {}
         report["studies"] = {}
+        report["benchmark"] = None
+        report["published"] = []
+        report["account"] = {}
         report["caveats"] = ["The text is synthetic."]
         report["verdict"] = verdict(report)
         nothing = {"refused": 0, "shortened_sequences": 0, "prompt_overlap": 0}

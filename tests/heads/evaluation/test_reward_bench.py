@@ -1,0 +1,105 @@
+"""RewardBench in its own units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from micro_rm.configs.schema import EvaluateConfig
+from micro_rm.heads.evaluation import protocol
+from micro_rm.heads.evaluation.protocol import Scored
+from micro_rm.heads.evaluation.reward_bench import (
+    OFFICIAL_WEIGHT,
+    SECTIONS,
+    SUBSETS_2,
+    benchmark,
+    best_of_n,
+    official_scores,
+)
+
+CONFIG = EvaluateConfig(bootstrap=50)
+SUBSETS = [name for section in SECTIONS.values() for name in section]
+
+
+def scored(correct_SxN: Any) -> Scored:
+    correct = np.atleast_2d(np.array(correct_SxN, float))
+    everywhere = np.ones(correct.shape, bool)
+    return Scored(
+        "R2", correct, correct == 0.5, np.log(np.full(correct.shape, 0.5)), everywhere, None
+    )
+
+
+def whole_benchmark() -> tuple[protocol.TestSet, np.ndarray]:
+    """All 2,985 rows, their subsets in order."""
+    sizes = [rows for section in SECTIONS.values() for rows in section.values()]
+    attribute_N = np.repeat(np.arange(len(SUBSETS)), sizes)
+    rows_N = np.arange(attribute_N.size)
+    return protocol.TestSet(rows_N, attribute_N, rows_N, tuple(SUBSETS), rows_N.size), rows_N
+
+
+def test_sections_weigh_what_the_leaderboard_says() -> None:
+    """G-E7."""
+    weights = [
+        sum(OFFICIAL_WEIGHT.get(name, rows) for name, rows in section.items())
+        for section in SECTIONS.values()
+    ]
+    assert weights == [358, 456, 740, 1968]
+    assert sum(SECTIONS["Reasoning"].values()) == 1431
+    assert len(SUBSETS) == 23 and sum(map(sum, (s.values() for s in SECTIONS.values()))) == 2985
+
+
+def test_pooled_sections_reproduce_the_papers_row() -> None:
+    """347/358, 316/456, 676/740 and 1315/1431 average 0.8737 (Table 9)."""
+    test, rows_N = whole_benchmark()
+    correct_N = np.zeros(rows_N.size)
+    start = 0
+    for right, section in zip((347, 316, 676, 1315), SECTIONS.values(), strict=True):
+        correct_N[start : start + right] = 1
+        start += sum(section.values())
+    found = benchmark(test, rows_N, {"m": scored(correct_N)}, CONFIG, 0)
+    assert found is not None
+    cells = found["methods"]["m"]["attributes"]
+    assert [round(cell["accuracy"], 4) for cell in cells.values()] == [
+        0.9693,
+        0.6930,
+        0.9135,
+        0.9189,
+    ]
+    assert [cell["n"] for cell in cells.values()] == [358, 456, 740, 1431]
+    assert found["methods"]["m"]["macro"]["accuracy"] == pytest.approx(0.8737, abs=5e-5)
+
+
+def test_the_official_score_counts_math_twice_and_a_bit() -> None:
+    accuracy = dict.fromkeys(SUBSETS, 1.0) | {"math-prm": 0.0}
+    scores = official_scores(accuracy)
+    assert scores["Reasoning"] == pytest.approx(984 / 1968)
+    assert scores["total"] == pytest.approx((3 + 0.5) / 4)
+
+
+def test_other_test_rows_are_no_benchmark() -> None:
+    test = protocol.TestSet(np.arange(2), np.zeros(2, int), np.arange(2), ("verbosity",), 2)
+    assert benchmark(test, np.arange(2), {"m": scored([1, 0])}, CONFIG, 0) is None
+
+
+def test_a_row_is_right_if_its_answer_beats_every_wrong_one() -> None:
+    """Draws are averaged; a shared best score is shared credit."""
+    rows_N = np.array([7, 7, 7, 2, 2, 2, 5, 5, 5])
+    draws = [[1, 1, 1, 1, 0, 1, 1, 0.5, 0.5], [1, 1, 0, 1, 1, 1, 0.5, 0.5, 0.5]]
+    assert best_of_n(scored(draws), rows_N) == pytest.approx([0.5, (1 / 3 + 1 / 4) / 2, 0.5])
+
+
+def test_the_second_benchmark_scores_rows_and_not_pairs() -> None:
+    subset_of_row = np.arange(12) % 6
+    source_row_N = np.repeat(np.arange(12), 3)
+    attribute_N = subset_of_row[source_row_N]
+    test = protocol.TestSet(np.arange(36), attribute_N, source_row_N, SUBSETS_2, 12)
+    correct_N = np.ones(36)
+    correct_N[0] = 0  # one pair of row 0, Factuality
+    found = benchmark(test, source_row_N, {"m": scored(correct_N)}, CONFIG, 0)
+    assert found is not None and found["name"] == "RewardBench 2"
+    cells = found["methods"]["m"]["attributes"]
+    assert cells["Factuality"]["accuracy"] == 0.5 and cells["Factuality"]["n"] == 2
+    assert cells["Math"]["accuracy"] == 1.0
+    assert found["methods"]["m"]["macro"]["accuracy"] == pytest.approx(5.5 / 6)
