@@ -75,12 +75,19 @@ def embed(config: Config, say: Say, *, dry_run: bool = False, summary: bool = Fa
     from rich.console import Console
 
     from micro_rm.embed import display
+    from micro_rm.embed.downloads import to_download
     from micro_rm.embed.request import input_fingerprint
     from micro_rm.embed.sources import open_pairs
     from micro_rm.embed.stage import preview_job, run_job
 
     request = input_fingerprint(config)
     source = open_pairs(config.data)
+    if dry_run:
+        downloads = to_download(config.data, config.backbone)
+        _say_all(say, [f"download {item}" for item in downloads])
+        if downloads:
+            say("embed    sequences, tokens and minutes are known once these are here")
+            return {"downloads": downloads}
     if summary:
         _show_summary(config, source, say)
     if dry_run:

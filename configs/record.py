@@ -39,7 +39,7 @@ def code_fingerprint(part: str) -> str:
     A stage is done only if the code that would run is the code that ran.
     """
     root = Path(__file__).resolve().parent.parent / part
-    sources = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".j2"))
+    sources = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".j2", ".json"))
     return fingerprint([[str(path.relative_to(root)), path.read_text("utf-8")] for path in sources])
 
 

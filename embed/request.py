@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ..configs.record import code_fingerprint, fingerprint
 from ..configs.schema import DEMO_ENCODER, Config
+from .sources.contexts import BUILT_IN, NO_WISHES
 from .sources.pair import DataError
 from .weights import file_sha256, find_model
 
@@ -14,13 +16,10 @@ from .weights import file_sha256, find_model
 def input_fingerprint(config: Config) -> str:
     """Fingerprint of code, data, contexts, backbone, views and pool; contents, not their paths."""
     data = asdict(config.data)
-    for key in ("name", "train", "test", "contexts"):
-        data.pop(key)
-    contents = [_content(path) for path in (config.data.train, config.data.test)]
+    data.pop("name")
     return fingerprint(
         code_fingerprint("embed"),
-        data,
-        [*contents, _content(config.data.contexts)],
+        [_with_contents(part) for part in (data, *data.pop("parts"))],
         config.backbone,
         _weights(config),
         config.views,
@@ -28,9 +27,25 @@ def input_fingerprint(config: Config) -> str:
     )
 
 
-def _content(path: str | None) -> str | None:
-    if path is None:
+def _with_contents(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a data set with what its files hold in the place of their names."""
+    files = {key: _content(data[key]) for key in ("train", "test", "contexts")}
+    return data | files | {"dir": _contents(data["dir"])}
+
+
+def _contents(directory: str | None) -> list[list[str]] | None:
+    """Names and contents of local copies; ``DataError`` if there is no such directory."""
+    if directory is None:
         return None
+    if not Path(directory).is_dir():
+        raise DataError(f"{directory}: no such directory; give an existing one with --data.dir")
+    files = sorted(path for path in Path(directory).iterdir() if path.is_file())
+    return [[path.name, file_sha256(path)] for path in files]
+
+
+def _content(path: str | None) -> str | None:
+    if path is None or path in (*BUILT_IN, NO_WISHES):
+        return path
     if not Path(path).is_file():
         raise DataError(
             f"{path}: no such file; give existing ones with --data.train, --data.test and "

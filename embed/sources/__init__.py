@@ -11,6 +11,7 @@ from ...configs.schema import ConfigError
 from . import jsonl, published, synthetic
 from .account import Account
 from .contexts import NO_WISHES, Wishes, read_contexts, with_wish
+from .hub import HubTable
 from .pair import DataError, PreferencePair
 from .sets import PUBLISHED
 from .union import Stream, joined, settings_of
@@ -61,6 +62,18 @@ def open_pairs(config: DataConfig) -> PairSource:
     """
     stream = _stream_of(config)
     return PairSource(config, lambda _config, account: stream(account))
+
+
+def published_tables(config: DataConfig) -> list[HubTable]:
+    """The tables that a data set reads from the hub; none where local copies are given."""
+    if config.source == UNION_SOURCE:
+        parts = [settings_of(part, config) for part in config.parts]
+        return [table for part in parts for table in published_tables(part)]
+    if config.source not in PUBLISHED or config.dir is not None:
+        return []
+    source = PUBLISHED[config.source]
+    files = published.open_files(source, config, Account())
+    return [files.table(source.upstream.part(name)) for name in source.variants[files.variant]]
 
 
 def _stream_of(config: DataConfig) -> Stream:

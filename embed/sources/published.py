@@ -36,7 +36,7 @@ class Files:
         """The table in words: a local file, or repository, revision and split."""
         if self.config.dir is not None:
             return str(_local_file(Path(self.config.dir), part))
-        return self._table(part).where
+        return self.table(part).where
 
     def rows(self, name: str) -> Iterator[tuple[int, Row]]:
         """Row numbers from 1 and rows of a part whose columns are as expected.
@@ -85,9 +85,10 @@ class Files:
     def _all(self, part: Part) -> Iterator[tuple[int, Row | Refusal]]:
         if self.config.dir is not None:
             return read_rows(str(_local_file(Path(self.config.dir), part)))
-        return self._table(part).rows()
+        return self.table(part).rows()
 
-    def _table(self, part: Part) -> HubTable:
+    def table(self, part: Part) -> HubTable:
+        """The table on the hub."""
         streaming = self.config.streaming
         return HubTable(
             self.upstream.repo,
@@ -131,14 +132,19 @@ def read(source: Published, config: DataConfig, account: Account) -> Iterator[Pr
     Raises ``ConfigError`` at once for a variant that it does not have and ``DataError`` for local
     copies that are not there; fetching begins with the first pair.
     """
+    files = open_files(source, config, account)
+    if config.dir is not None:
+        for name in source.variants[files.variant]:
+            _local_file(Path(config.dir), source.upstream.part(name))
+    return _named(source, files, config, account)
+
+
+def open_files(source: Published, config: DataConfig, account: Account) -> Files:
+    """The tables of a data set in the variant asked for; ``ConfigError`` if there is none such."""
     variant = config.variant or next(iter(source.variants))
     expected = f"one of {', '.join(source.variants)} for {source.name}"
     require(variant in source.variants, "data.variant", expected, variant)
-    files = Files(source.upstream, config, account, variant)
-    if config.dir is not None:
-        for name in source.variants[variant]:
-            _local_file(Path(config.dir), source.upstream.part(name))
-    return _named(source, files, config, account)
+    return Files(source.upstream, config, account, variant)
 
 
 def _named(

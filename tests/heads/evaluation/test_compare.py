@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ TABLES = {name: table for name, table in published().items() if "rows" in table}
 HALF = 1.959964  # standard errors on each side of 95 %
 
 
-def report_of(table: str, ours: dict[str, float | None], error: float = 0.01) -> dict[str, Any]:
+def report_of(table: str, ours: Mapping[str, float | None], error: float = 0.01) -> dict[str, Any]:
     """A report whose methods have the published values plus an offset, or nothing at all."""
     found = TABLES[table]
     methods = {}
