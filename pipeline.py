@@ -65,6 +65,8 @@ def _show_summary(config: Config, source: PairSource, say: Say) -> Result:
         from micro_rm.heads.evaluation.compare import COUNTS, compare
         from micro_rm.heads.evaluation.compare_display import compare_views
 
+        if config.report.tables and COUNTS not in config.report.tables:
+            return summary
         summary["published"] = [compare({"account": summary}, COUNTS)]
         _say_all(say, compare_views(summary["published"][0]))
     return summary

@@ -57,7 +57,12 @@ def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
     parts: list[RenderableType] = [name, counts, "", attributes, "", words, ""]
     if len(summary["sources"]) > 1:
         parts += [source_table(summary["sources"]), ""]
-    parts += [_upstream_line(table) for table in summary["upstream"]]
+    parts += [
+        f"upstream {table['where']}: {table['found']:,} rows"
+        + ("" if table["expected"] is None else ", as expected")
+        for table in summary["upstream"]
+        if table["expected"] in (None, table["found"])
+    ]
     parts += [f"warning  {warning}" for warning in summary["warnings"]]
     for item in summary["refusals"]:
         place = ": ".join(filter(None, (f"{item['file']} row {item['row']}", item["field"])))
@@ -73,15 +78,6 @@ def source_table(sources: Mapping[str, Mapping[str, int]]) -> Table:
     for name, counts in sources.items():
         table.add_row(Text(name), *(f"{value:,}" for value in counts.values()))
     return table
-
-
-def _upstream_line(table: Mapping[str, Any]) -> str:
-    """A table of a published data set, and whether it has the rows that it had."""
-    line = f"upstream {table['where']}: {table['found']:,} rows"
-    if table["expected"] is None:
-        return line
-    same = table["found"] == table["expected"]
-    return line + (", as expected" if same else f", expected {table['expected']:,}")
 
 
 @contextmanager

@@ -13,14 +13,20 @@ from .weights import HUB_PATTERNS
 
 def to_download(data: DataConfig, backbone: BackboneConfig) -> list[str]:
     """Data sets and weights that are not in the local cache, with their sizes where known."""
-    found = []
+    found: list[str] = []
+    unanswered: str | None = None
     for table in published_tables(data):
-        try:
-            wanted = table.to_download()
-        except DataError as error:
-            wanted = str(error)
+        if unanswered is None:
+            try:
+                wanted = table.to_download()
+            except DataError as error:
+                unanswered = str(error)
+        if unanswered is not None:
+            wanted = f"{table.where}, size not known"
         if wanted is not None:
             found.append(wanted)
+    if unanswered is not None:
+        found.append(f"is not certain: {unanswered}")
     model = _model(backbone)
     return found if model is None else [*found, model]
 

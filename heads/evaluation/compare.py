@@ -93,28 +93,48 @@ def _row(
     cells = {}
     for attribute, value, size in zip(table["attributes"], values, sizes, strict=True):
         cell = method["attributes"].get(attribute) if method else None
-        cells[attribute] = _cell(value, value * (1 - value) / size, cell, confidence)
-    variance = sum(v * (1 - v) / n for v, n in zip(values, sizes, strict=True)) / len(values) ** 2
+        floor = _variance(cell["accuracy"], cell["n"]) if cell else 0.0
+        cells[attribute] = _cell(value, _variance(value, size), cell, floor, confidence)
+    number = len(values)
+    variance = sum(map(_variance, values, sizes)) / number**2
     # A macro average over other attributes is another quantity.
     whole = method is not None and set(method["attributes"]) == set(table["attributes"])
     macro = method["macro"] if method is not None and whole else None
+    mine = method["attributes"].values() if method is not None and whole else ()
+    floor = sum(_variance(cell["accuracy"], cell["n"]) for cell in mine) / number**2
     return {
         "name": row["name"],
         "ours": row["ours"],
         "cells": cells,
-        "average": _cell(_mean(values), variance, macro, confidence) | {"printed": row["average"]},
+        "average": _cell(_mean(values), variance, macro, floor, confidence)
+        | {"printed": row["average"]},
     }
 
 
+def _variance(accuracy: float, rows: int) -> float:
+    """Variance of an accuracy over so many rows, two right and two wrong ones added (Agresti and
+    Coull): where all rows are right, the accuracy is not certain."""
+    adjusted = (accuracy * rows + 2) / (rows + 4)
+    return adjusted * (1 - adjusted) / (rows + 4)
+
+
 def _cell(
-    value: float, variance: float, ours: Mapping[str, float] | None, confidence: float
+    value: float,
+    variance: float,
+    ours: Mapping[str, float] | None,
+    floor: float,
+    confidence: float,
 ) -> dict[str, Any]:
-    """A published value and ours; ``noise`` is what their difference must exceed to be one."""
+    """A published value and ours; ``noise`` is what their difference must exceed to be one.
+
+    ``variance`` is that of the published value. Ours is that of its bootstrap interval, which is
+    nothing where all rows are right, but at least ``floor``.
+    """
     if ours is None:
         return {"published": value, "ours": None, "verdict": ALONE}
     width = 2 * NormalDist().inv_cdf((1 + confidence) / 2)
-    error = (ours["high"] - ours["low"]) / width
-    noise = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(error**2 + variance)
+    mine = max(((ours["high"] - ours["low"]) / width) ** 2, floor)
+    noise = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(mine + variance)
     difference = ours["accuracy"] - value
     verdict = WITHIN if abs(difference) <= noise else (ABOVE if difference > 0 else BELOW)
     return {

@@ -23,8 +23,15 @@ def compare_views(comparison: Mapping[str, Any]) -> list[RenderableType]:
         return [title, _count_table(comparison), "", *notes]
     tables: list[RenderableType] = []
     for row in comparison["rows"]:
-        tables += [_row_table(row, comparison["attributes"]), ""]
+        alone = all(cell["verdict"] == ALONE for cell in row["cells"].values())
+        shown = _alone(row) if alone else _row_table(row, comparison["attributes"])
+        tables += [shown, ""]
     return [title, "", *tables, LEGEND, *notes]
+
+
+def _alone(row: Mapping[str, Any]) -> Text:
+    why = "nothing here is that" if row["ours"] is None else f"{row['ours']} is not in this run"
+    return Text(f"{row['name']}: average {row['average']['published']:.3f}; {why}")
 
 
 def _row_table(row: Mapping[str, Any], attributes: list[str]) -> Table:

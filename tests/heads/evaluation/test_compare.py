@@ -102,26 +102,46 @@ def test_the_best_heads_average_as_the_text_says() -> None:
         assert found["average"]["published"] == pytest.approx(found["average"]["printed"], abs=5e-4)
 
 
+def variance(right: float, rows: int) -> float:
+    """Of an accuracy after two more right and two more wrong rows."""
+    share = (right + 2) / (rows + 4)
+    return share * (1 - share) / (rows + 4)
+
+
 @pytest.mark.parametrize(
-    ("offset", "verdict"), [(0.0, WITHIN), (0.05, WITHIN), (0.1, ABOVE), (-0.1, BELOW)]
+    ("offset", "verdict"), [(0.0, WITHIN), (0.11, WITHIN), (0.13, ABOVE), (-0.13, BELOW)]
 )
 def test_a_difference_counts_only_beyond_the_noise_of_both_sides(
     offset: float, verdict: str
 ) -> None:
-    """185 rows at 0.7838 have a standard error of 0.0303, ours one of 0.01."""
-    cell = row_of(compare(report_of("table2", {"single_bt": offset}), "table2"), "Single Reward")
-    helpfulness = cell["cells"]["helpfulness"]
-    assert helpfulness["verdict"] == verdict
-    expected = HALF * math.sqrt(0.01**2 + 0.7838 * 0.2162 / 185)
-    assert helpfulness["noise"] == pytest.approx(expected, rel=1e-5)
-    assert helpfulness["difference"] == pytest.approx(offset)
+    """145 of 185 rows are right; our interval is one of a standard error of 0.05."""
+    report = report_of("table2", {"single_bt": offset}, error=0.05)
+    cell = row_of(compare(report, "table2"), "Single Reward")["cells"]["helpfulness"]
+    assert cell["verdict"] == verdict
+    expected = HALF * math.sqrt(0.05**2 + variance(145, 185))
+    assert cell["noise"] == pytest.approx(expected, rel=1e-4)
+    assert cell["difference"] == pytest.approx(offset)
+
+
+def test_an_interval_without_width_is_not_taken_for_certainty() -> None:
+    """Four right rows of four: every resample is right, but the next row may not be."""
+    report = report_of("table2", {"single_bt": 0.0})
+    sure = {"accuracy": 1.0, "low": 1.0, "high": 1.0, "n": 4}
+    report["methods"]["single_bt"]["attributes"]["verbosity"] = sure
+    cell = row_of(compare(report, "table2"), "Single Reward")["cells"]["verbosity"]
+    assert cell["verdict"] == WITHIN
+    assert cell["noise"] == pytest.approx(
+        HALF * math.sqrt(variance(4, 4) + variance(134, 152)), rel=1e-4
+    )
 
 
 def test_an_average_is_less_noisy_than_its_cells() -> None:
-    found = row_of(compare(report_of("table2", {"single_bt": 0.05}), "table2"), "Single Reward")
-    values, sizes = [0.7838, 0.6686, 0.6914, 0.7907, 0.8816], [185, 172, 162, 129, 152]
-    variance = sum(v * (1 - v) / n for v, n in zip(values, sizes, strict=True)) / 25
-    assert found["average"]["noise"] == pytest.approx(HALF * math.sqrt(1e-4 + variance), rel=1e-5)
+    report = report_of("table2", {"single_bt": 0.06}, error=0.02)
+    found = row_of(compare(report, "table2"), "Single Reward")
+    right, sizes = [145, 115, 112, 102, 134], [185, 172, 162, 129, 152]
+    published = sum(map(variance, right, sizes)) / 25
+    expected = HALF * math.sqrt(0.02**2 + published)
+    assert found["average"]["noise"] == pytest.approx(expected, rel=1e-4)
     assert found["average"]["verdict"] == ABOVE
     assert found["cells"]["coherence"]["verdict"] == WITHIN
 
@@ -194,7 +214,8 @@ def test_a_terminal_of_80_columns_shows_every_number_and_note(name: str) -> None
     text = stream.getvalue()
     assert "…" not in text
     for row in comparison["rows"]:
-        for cell in (*row["cells"].values(), row["average"]):
+        cells = row["cells"].values() if row["ours"] in methods else ()
+        for cell in (*cells, row["average"]):
             assert f"{cell['published']:.3f}" in text
     assert " = " in re.sub(r"\s+", " ", text) + " "
     for note in comparison["notes"]:
