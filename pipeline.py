@@ -160,6 +160,24 @@ def verify(config: Config, say: Say) -> Result:
     return result
 
 
+def push(config: Config, say: Say) -> Result:
+    """Verify the store and upload it to the hub."""
+    from micro_rm.embed.share import push_store
+
+    address = push_store(Path(config.store.dir), config.share)
+    say(f"push     {config.store.dir} verified and uploaded: {address}")
+    return {"commit": address}
+
+
+def pull(config: Config, say: Say) -> Result:
+    """Download a store from the hub and verify it."""
+    from micro_rm.embed.share import pull_store
+
+    commit = pull_store(Path(config.store.dir), config.share)
+    say(f"pull     {config.share.repo} at {commit} verified: {config.store.dir}")
+    return {"commit": commit}
+
+
 def train(config: Config, say: Say) -> Result:
     """Stage 1: fit every chosen method that needs no labelled rows."""
     from micro_rm.heads import stages
@@ -473,6 +491,8 @@ def execute(options: Options, config: Config, say: Say) -> Result:
         "check": check,
         "inspect": inspect,
         "verify": verify,
+        "push": push,
+        "pull": pull,
         "report": report,
         "study": study,
         "theory": theory,

@@ -39,7 +39,7 @@ def verify_store(store: Path) -> Verdict:
     _verify_keys(np.concatenate(keys) if keys else np.empty(0, KEY_DTYPE), store, verdict)
     listed = {shard.name for shard in manifest.shards}
     # What a running or stopped job has sealed is listed when the job is finished.
-    stray = [] if plan_path(store).exists() else sorted((store / "shards").iterdir())
+    stray = [] if plan_path(store).exists() else sorted((store / "shards").glob("*"))
     for path in stray:
         if path.name not in listed:
             verdict.problems.append(

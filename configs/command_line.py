@@ -21,6 +21,8 @@ COMMANDS = {
     "check": "validate a preference file and print what is in it",
     "embed": "embed every distinct sequence once into the store",
     "inspect": "show what a store holds",
+    "push": "verify a store and upload it to the hub",
+    "pull": "download a store from the hub and verify it",
     "verify": "read a store back in full and embed a sample again",
     "train": "stage 1: reward heads and routers from plain pairs",
     "adapt": "stage 2: routers from a few pairs with stated wishes",
@@ -34,6 +36,8 @@ PLACES = {
     "check": "preference file, instead of data.train",
     "inspect": "store directory, instead of store.dir",
     "verify": "store directory, instead of store.dir",
+    "push": "store directory, instead of store.dir",
+    "pull": "directory of the new store, instead of store.dir",
 }
 
 

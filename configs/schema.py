@@ -12,6 +12,7 @@ from typing import Literal
 from .baselines import BaselinesConfig
 from .checks import ConfigError, require
 from .data import SIMULATOR_SOURCE, SYNTHETIC_SOURCE, DataConfig
+from .share import ShareConfig
 from .study import StudyConfig
 from .sweep import SweepConfig
 from .theory import TheoryConfig
@@ -355,6 +356,7 @@ class Config:
         adapt: Labelled rows, and stage 2 that learns from them.
         baselines: The methods that MiCRo is compared to.
         evaluate: Scoring of held-out prompts.
+        share: Where a store is shared on the hub.
         report: What a report sets beside its own numbers.
         study: What the studies vary.
         sweep: What a sweep varies.
@@ -372,6 +374,7 @@ class Config:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    share: ShareConfig = field(default_factory=ShareConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -25,10 +26,18 @@ class FakeHub:
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of a request."""
+        recursive = "recursive=true" in path.lower()
         path = unquote(urlsplit(path).path).strip("/")
         self.requests.append(f"{method} {path}")
+        if path == "api/repos/create":
+            wanted = json.loads(body)
+            name = f"datasets/{wanted['organization']}/{wanted['name']}"
+            self.repos.setdefault(name, {})
+            return _json({"url": f"{self.url}/{name}"})
         kind = "api" if path.startswith("api/") else "files"
         inner = path.removeprefix("api/")
+        if not inner.startswith(("datasets/", "models/")):
+            inner = f"models/{inner}"
         name = next((name for name in self.repos if (inner + "/").startswith(name + "/")), None)
         refused = next((name for name in self.errors if (inner + "/").startswith(name + "/")), None)
         if refused is not None:
@@ -38,15 +47,27 @@ class FakeHub:
             return 401, {"X-Error-Code": "RepoNotFound"}, b"{}"
         files, rest = self.repos[name], inner.removeprefix(name).strip("/").split("/")
         if kind == "api":
-            return self._api(name, files, rest, body)
+            return self._api(name, files, rest, body, recursive=recursive)
         if rest[1] not in ("main", self.commit):
             return 404, {"X-Error-Code": "RevisionNotFound"}, b""
         return self._file(files, "/".join(rest[2:]))
 
     def _api(
-        self, name: str, files: Mapping[str, bytes], rest: list[str], body: bytes
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        rest: list[str],
+        body: bytes,
+        *,
+        recursive: bool,
     ) -> tuple[int, dict[str, str], bytes]:
         action, revision = [*rest, "", ""][:2]
+        if action == "preupload":
+            wanted = [entry["path"] for entry in json.loads(body)["files"]]
+            modes = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
+            return _json({"files": [modes | {"path": path} for path in wanted]})
+        if action == "commit":
+            return self._commit(name, body)
         if revision not in ("", "main", self.commit):
             return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
         entries = [
@@ -54,7 +75,7 @@ class FakeHub:
             for path, data in files.items()
         ]
         if action == "tree":
-            return _tree(entries, "/".join(rest[2:]))
+            return _json(entries) if recursive else _tree(entries, "/".join(rest[2:]))
         if action == "paths-info":
             wanted = json.loads(body)["paths"]
             return _json([e for e in entries if e["path"] in wanted])
@@ -76,6 +97,17 @@ class FakeHub:
                 "siblings": siblings,
                 "lastModified": "2024-01-01T00:00:00.000Z",
             }
+        )
+
+    def _commit(self, name: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Add the files of a commit to its repository."""
+        lines = [json.loads(line) for line in body.splitlines()]
+        added = [line["value"] for line in lines if line["key"] == "file"]
+        files = {item["path"]: base64.b64decode(item["content"]) for item in added}
+        self.repos[name] = {**self.repos[name], **files}
+        url = f"{self.url}/{name}/commit/{self.commit}"
+        return _json(
+            {"success": True, "commitOid": self.commit, "commitUrl": url, "hookOutput": ""}
         )
 
     def _file(self, files: Mapping[str, bytes], path: str) -> tuple[int, dict[str, str], bytes]:
