@@ -100,5 +100,11 @@ def test_training_loads_no_torch_and_embedding_no_jax() -> None:
     assert "jax" not in loaded_modules("import micro_rm.embed.stage, micro_rm.embed.recheck")
 
 
+def test_reading_data_needs_no_model() -> None:
+    """micro-rm check takes seconds otherwise."""
+    code = "import micro_rm.embed.display, micro_rm.embed.sources.check"
+    assert not loaded_modules(code) & {"torch", "transformers", "datasets", "jax"}
+
+
 def test_importing_the_package_loads_only_itself() -> None:
     assert not loaded_modules("import micro_rm") & HEAVY

@@ -323,15 +323,19 @@ def test_an_encoder_gets_its_own_special_tokens(renderer: Callable[..., Renderer
 
 @pytest.mark.parametrize(
     ("form", "expected"),
-    [("header", "[criteria] be brief\n[context] a"), ("bare", "be brief\n\na")],
+    [
+        ("header", "[criteria] be brief\n[context] a"),
+        ("bare", "be brief\n\na"),
+        ("behind", "a be brief"),
+    ],
 )
-def test_the_context_stands_in_front_of_the_first_user_turn(form: str, expected: str) -> None:
+def test_the_context_stands_in_the_first_user_turn(form: str, expected: str) -> None:
     system = Message("system", "s")
     found = with_context((system, *talk("a", "b", "c")), WISH, form)
     assert found == (system, Message("user", expected), *talk("a", "b", "c")[1:])
 
 
-@pytest.mark.parametrize("form", ["header", "bare"])
+@pytest.mark.parametrize("form", ["header", "bare", "behind"])
 @pytest.mark.parametrize("context", [None, ""])
 def test_an_empty_context_is_the_plain_view(form: str, context: str | None) -> None:
     """G-F7."""
@@ -420,7 +424,7 @@ def test_truncate_prompt_shortens_the_longest_turn(renderer: Callable[..., Rende
     assert "first<|eot_id|>" in text and "end<|eot_id|>" in text and "fine.<|eot_id|>" in text
 
 
-@pytest.mark.parametrize("form", ["header", "bare"])
+@pytest.mark.parametrize("form", ["header", "bare", "behind"])
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
 def test_truncate_prompt_keeps_the_wish(
     name: str, form: str, renderer: Callable[..., Renderer]
