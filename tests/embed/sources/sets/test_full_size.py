@@ -1,0 +1,72 @@
+"""Counts of the real data sets, where they are (G-D1): MICRO_RM_HUB_DATA names a directory with
+``<source>/<part>.jsonl.gz`` or the like, as ``data.dir`` takes them; without it they are skipped."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from micro_rm.embed.sources.sets import PUBLISHED, rpr
+from micro_rm.heads.evaluation.compare import published
+from micro_rm.heads.evaluation.reward_bench import SECTIONS
+
+Load = Callable[..., Any]
+
+
+@pytest.fixture
+def real(load: Load) -> Load:
+    """``real(name, **settings)``: the real data set, or a skipped test."""
+
+    def read(name: str, **settings: Any) -> Any:
+        place = Path(os.environ.get("MICRO_RM_HUB_DATA", "")) / name
+        if "MICRO_RM_HUB_DATA" not in os.environ or not place.is_dir():
+            pytest.skip(f"the real {name} is not here: MICRO_RM_HUB_DATA/{name} is no directory")
+        return load(name, place, **settings)
+
+    return read
+
+
+def counted(pairs: Any, split: str) -> Counter[str]:
+    return Counter(pair.attribute for pair in pairs if pair.split == split)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_table_has_the_rows_that_are_documented(name: str, real: Load) -> None:
+    for table in real(name).account.upstream:
+        assert table.expected in (None, table.found), table
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(("name", "variant"), [("helpsteer2", "official"), ("rpr", "nine")])
+def test_pairs_per_attribute_are_those_of_table_5(
+    name: str, variant: str, split: str, real: Load
+) -> None:
+    counts = published()["table5"]["counts"][name]
+    found = counted(real(name, variant=variant).pairs, split)
+    assert [found[attribute] for attribute in counts["attributes"]] == counts[split]
+
+
+def test_by_prompt_tests_on_the_validation_split_alone(real: Load) -> None:
+    found = counted(real("helpsteer2").pairs, "test")
+    assert found == {
+        "helpfulness": 373, "correctness": 354, "coherence": 196, "complexity": 143, "verbosity": 254
+    }  # fmt: skip
+
+
+def test_every_row_of_rpr_makes_two_pairs_before_categories_are_left_out(real: Load) -> None:
+    found = real("rpr", variant="ten")
+    assert len(found.pairs) + found.account.left_out.total() == 20_334 + 2_000
+    assert not found.account.refusals
+    assert 0 < rpr.twin_share(found.pairs) < 1
+
+
+def test_subsets_of_reward_bench_have_the_rows_that_they_are_weighted_by(real: Load) -> None:
+    found = real("reward_bench")
+    expected = {name: rows for section in SECTIONS.values() for name, rows in section.items()}
+    refused = len(found.account.refusals)
+    assert sum((Counter(expected) - counted(found.pairs, "test")).values()) == refused
