@@ -1,5 +1,8 @@
-"""Counts of the real data sets, where they are (G-D1): MICRO_RM_HUB_DATA names a directory with
-``<source>/<part>.jsonl.gz`` or the like, as ``data.dir`` takes them; without it they are skipped."""
+"""Counts of the real data sets, where they are (G-D1).
+
+MICRO_RM_HUB_DATA names a directory with ``<source>/<part>.jsonl.gz`` or the like, as ``data.dir``
+takes them. Without it these tests are skipped.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +57,12 @@ def test_pairs_per_attribute_are_those_of_table_5(
 def test_by_prompt_tests_on_the_validation_split_alone(real: Load) -> None:
     found = counted(real("helpsteer2").pairs, "test")
     assert found == {
-        "helpfulness": 373, "correctness": 354, "coherence": 196, "complexity": 143, "verbosity": 254
-    }  # fmt: skip
+        "helpfulness": 373,
+        "correctness": 354,
+        "coherence": 196,
+        "complexity": 143,
+        "verbosity": 254,
+    }
 
 
 def test_every_row_of_rpr_makes_two_pairs_before_categories_are_left_out(real: Load) -> None:
