@@ -441,7 +441,8 @@ class TestErrorsTellWhatToDo:
         assert not (tmp_path / "store").exists()
 
     def test_unknown_source(self, fails: Callable[..., str], arguments: list[str]) -> None:
-        assert "jsonl, synthetic" in fails(["check", *arguments, "--data.source=json"])
+        said = fails(["check", *arguments, "--data.source=json"])
+        assert "expected one of capybara, " in said and "jsonl, orca_pairs" in said
 
     def test_unknown_backbone(
         self, fails: Callable[..., str], arguments: list[str], monkeypatch: pytest.MonkeyPatch

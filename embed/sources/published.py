@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +154,7 @@ def _named(
         if config.attributes and pair.attribute not in config.attributes:
             account.left_out[f"attribute {pair.attribute} is not in data.attributes"] += 1
         else:
-            yield replace(pair, source=source.name)
+            yield pair
 
 
 def _local_file(directory: Path, part: Part) -> Path:
