@@ -198,3 +198,48 @@ def test_a_report_without_curves_has_no_figure(make_report: Any) -> None:
 )
 def test_a_cell_is_blue_above_the_middle_and_red_below(value: float, colour: str) -> None:
     assert shade(value, 0.0, 1.0) == colour
+
+
+def test_published_tables_stand_beside_ours_with_a_verdict_in_words(make_report: Any) -> None:
+    cell = {"published": 0.71, "ours": 0.64, "low": 0.6, "high": 0.68, "verdict": "below"}
+    alone = {"published": 0.5, "ours": None, "verdict": "no counterpart"}
+    report = make_report()
+    report["published"] = [
+        {
+            "table": "table2",
+            "title": "Somewhere <b>",
+            "attributes": ["brief"],
+            "rows": [
+                {"name": "Single", "ours": "single_bt", "cells": {"brief": alone}, "average": cell}
+            ],
+            "notes": [{"about": "rows", "text": "Not the same test set."}],
+        },
+        {
+            "table": "table5",
+            "title": "Counts",
+            "counts": [{"name": "brief train", "published": 10, "ours": 7}],
+            "notes": [],
+        },
+    ]
+    page = render_page(report, {})
+    for words in ("0.710<br><strong>0.640</strong>", "<small>below</small>", "0.500<br>–"):
+        assert words in page
+    assert "Somewhere &lt;b&gt;" in page and "Not the same test set." in page
+    assert "<td>10</td><td>7<small>-3</small></td>" in page
+
+
+def test_sources_and_benchmark_sections_are_shown_where_there_are_any(make_report: Any) -> None:
+    report = make_report()
+    plain = render_page(report, {})
+    assert "What was read of every source" not in plain and "RewardBench" not in plain
+    report["account"] = {"sources": {"rpr": {"rows": 44, "left_out": 16, "leaked": 3}}}
+    span = {"accuracy": 0.9, "low": 0.8, "high": 1.0}
+    sections = {"macro": span, "attributes": {"Chat": span | {"n": 5}}}
+    report["benchmark"] = {
+        "name": "RewardBench",
+        "methods": {name: sections for name in report["methods"]},
+        "official": {name: {"Chat": 0.875, "total": 0.75} for name in report["methods"]},
+    }
+    page = render_page(report, {})
+    assert '<th scope="row">rpr</th><td>44</td><td>16</td><td>3</td>' in page
+    assert "official 0.875" in page and "official 0.750" in page
