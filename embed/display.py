@@ -57,6 +57,7 @@ def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
     parts: list[RenderableType] = [name, counts, "", attributes, "", words, ""]
     if len(summary["sources"]) > 1:
         parts += [source_table(summary["sources"]), ""]
+    parts += [f"licence  {name}: {terms}" for name, terms in summary["licences"].items()]
     parts += [
         f"upstream {table['where']}: {table['found']:,} rows"
         + ("" if table["expected"] is None else ", as expected")

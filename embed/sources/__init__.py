@@ -64,6 +64,16 @@ def open_pairs(config: DataConfig) -> PairSource:
     return PairSource(config, lambda _config, account: stream(account))
 
 
+def licences(config: DataConfig) -> dict[str, str]:
+    """Licence and terms of every published data set that a configuration reads."""
+    names = [part.source for part in config.parts] or [config.source]
+    known = [PUBLISHED[name] for name in dict.fromkeys(names) if name in PUBLISHED]
+    return {
+        source.name: "; ".join(filter(None, (source.upstream.licence, source.upstream.terms)))
+        for source in known
+    }
+
+
 def published_tables(config: DataConfig) -> list[HubTable]:
     """The tables that a data set reads from the hub; none where local copies are given."""
     if config.source == UNION_SOURCE:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from . import PairSource
+from . import PairSource, licences
 from .account import Account
 from .facts import Contradictions, WordCounts
 from .pair import SAME_TEXT, DataError, PreferencePair
@@ -130,6 +130,7 @@ def summarise(source: PairSource) -> dict[str, Any]:
         "unanimous": account.unanimous,
         "left_out": dict(account.left_out),
         "sources": per_source(account, tally),
+        "licences": licences(source.config),
         "upstream": [asdict(table) for table in account.upstream],
         "chosen_equals_rejected": sum(SAME_TEXT in item.reason for item in account.refusals),
         "duplicates": tally.duplicates.total(),

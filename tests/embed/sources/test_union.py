@@ -59,6 +59,14 @@ def test_every_part_has_its_own_wishes_and_account() -> None:
     assert sum(counts["rows"] for counts in summary["sources"].values()) == summary["rows"]
 
 
+def test_licences_are_those_of_every_part() -> None:
+    found = summarise(open_pairs(union(part("pku_saferlhf", "train"), part("rpr", "test"))))
+    assert found["licences"] == {
+        "pku_saferlhf": "CC-BY-NC-4.0; not for commercial use; contains harmful text",
+        "rpr": "CDLA-Permissive-2.0",
+    }
+
+
 def test_a_part_that_comes_twice_is_added_up() -> None:
     source = open_pairs(union(part("rpr", "train"), part("rpr", "test")))
     counts = summarise(source)["sources"]["rpr"]
