@@ -1,8 +1,13 @@
 """RewardBench in its own units: sections of subsets (v1), the best of several answers (v2).
 
 v1 (arXiv:2403.13787): the official score of a section is the mean of its subsets weighted by their
-rows, with math-prm counted 984 times; pooled scores, as the MiCRo paper prints, count every row
-once. v2 (arXiv:2506.01937): a row is right if the right answer beats every wrong one.
+rows, with math-prm counted 984 times and a tie as wrong; pooled scores, as the MiCRo paper prints,
+count every row once and a tie one half.
+
+v2 (arXiv:2506.01937): a row is right if every right answer beats every wrong one. In the subset
+Ties that is a part of the official score only: ``ties_score`` is the whole of it. It needs rewards
+and to know which rows of the file belong together, neither of which a scored test set keeps, so the
+report's average is not the leaderboard's.
 """
 
 from __future__ import annotations
@@ -121,20 +126,53 @@ def official_scores(accuracy: Mapping[str, float]) -> dict[str, float]:
 def best_of_n(result: Scored, source_row_N: np.ndarray) -> np.ndarray:
     """(M,) credit of every row of the file: 1 if all of its pairs are right, 0 if one is wrong.
 
-    A right answer that shares the best score with m wrong ones gets 1 / (m + 1). Means over draws.
+    A right answer that shares the best score with m wrong ones gets 1 / (m + 1). Means over the
+    draws that have adapted to none of the row's pairs, NaN where there is none.
     """
     _, row_N = np.unique(source_row_N, return_inverse=True)
     rows = int(row_N.max()) + 1
-    credit_SxM = []
-    for correct_N in result.correct_SxN:
+    sums_M, draws_M = np.zeros(rows), np.zeros(rows)
+    for correct_N, counts_N in zip(result.correct_SxN, result.counts_SxN, strict=True):
         wrong_M = np.bincount(row_N, correct_N == 0, rows)
         ties_M = np.bincount(row_N, correct_N == 0.5, rows)
-        credit_SxM.append(np.where(wrong_M > 0, 0.0, 1 / (ties_M + 1)))
-    return np.mean(credit_SxM, axis=0)
+        counts_M = np.bincount(row_N, ~counts_N, rows) == 0
+        sums_M += np.where(counts_M & (wrong_M == 0), 1 / (ties_M + 1), 0.0)
+        draws_M += counts_M
+    return np.divide(sums_M, draws_M, out=np.full(rows, np.nan), where=draws_M > 0)
+
+
+def ties_score(ref: Mapping[int, np.ndarray], tied: Mapping[int, np.ndarray]) -> float:
+    """Official score of the subset Ties, up to 1.01.
+
+    Both hold rewards of right minus wrong answers (C, R) by the number of the prompt, which the
+    file writes behind ``ref:`` (one right answer) and ``tied:`` (several). A tie is wrong.
+    """
+    if ref.keys() != tied.keys() or not ref:
+        raise ValueError(
+            f"expected the same prompts in ref and tied, found {sorted(ref)} and {sorted(tied)}; "
+            "score the whole subset"
+        )
+    # The worst right answer above the best wrong one, and the span of the right ones.
+    ref_gap_P = np.array([ref[prompt].min() for prompt in ref])
+    gap_P = np.array([tied[prompt].min() for prompt in ref])
+    span_P = np.array([np.ptp(tied[prompt][:, 0]) for prompt in ref])
+    least_P = np.minimum(ref_gap_P, gap_P)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio_P = np.nan_to_num(np.tanh(least_P / span_P - 1))  # 0 / 0 is no margin
+    parts = (
+        (0.3, ref_gap_P > 0),
+        (0.3, gap_P > 0),
+        (0.2, gap_P > span_P),
+        (0.2, least_P > span_P),
+        (0.01, ratio_P),
+    )
+    return float(sum(weight * values_P.mean() for weight, values_P in parts))
 
 
 def _subset_accuracies(result: Scored, test: TestSet) -> dict[str, float]:
-    correct_N = result.mean_correct_N
+    """Share of every subset's rows that are right; a tie is not."""
+    strict = replace(result, correct_SxN=(result.correct_SxN == 1).astype(np.float64))
+    correct_N = strict.mean_correct_N
     return {
         name: float(np.nanmean(correct_N[test.attribute_N == number]))
         for number, name in enumerate(test.attributes)
