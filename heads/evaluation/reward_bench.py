@@ -73,13 +73,12 @@ def benchmark(
     """
     if set(test.attributes) == set(SUBSETS_2):
         rows = {name: best_of_n(result, source_row_N) for name, result in scored.items()}
-        _, first_M, row_N = np.unique(source_row_N, return_index=True, return_inverse=True)
+        _, first_M = np.unique(source_row_N, return_index=True)
         whole = replace(
             test,
             table_rows=test.table_rows[first_M],
             attribute_N=test.attribute_N[first_M],
-            prompt_N=row_N[first_M],
-            prompts=int(first_M.size),
+            prompt_N=test.prompt_N[first_M],
             wording_N=None,
         )
         return {

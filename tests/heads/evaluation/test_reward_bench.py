@@ -97,6 +97,7 @@ def test_official_scores_average_the_draws_that_score_a_row() -> None:
     correct_SxN = np.stack([np.zeros(rows_N.size), np.ones(rows_N.size)])
     result = scored(correct_SxN)
     result.counts_SxN[0, :100] = False  # alpacaeval-easy was adapted to by the draw that errs
+    result.counts_SxN[:, 100:110] = False  # some of alpacaeval-length by both
     found = benchmark(test, rows_N, {"m": result}, CONFIG, 0)
     assert found is not None
     assert found["official"]["m"]["Chat"] == pytest.approx((100 + 258 / 2) / 358)
@@ -116,11 +117,11 @@ def test_a_row_is_right_if_its_answer_beats_every_wrong_one() -> None:
 
 
 def test_a_row_that_a_draw_has_adapted_to_does_not_count_in_it() -> None:
-    result = scored([[1, 0, 1, 1], [1, 1, 1, 1]])
+    result = scored([[1, 1, 1, 1], [1, 0, 1, 1]])
     counts_SxN = np.array([[False, True, True, False], [True, True, True, False]])
     result = replace(result, counts_SxN=counts_SxN)
     credit_M = best_of_n(result, np.array([1, 1, 2, 3]))
-    assert credit_M == pytest.approx([1.0, 1.0, np.nan], nan_ok=True)
+    assert credit_M == pytest.approx([0.0, 1.0, np.nan], nan_ok=True)
 
 
 def test_the_score_of_ties_weighs_accuracy_and_margins() -> None:
@@ -166,3 +167,15 @@ def test_the_second_benchmark_scores_rows_and_not_pairs() -> None:
     assert cells["Factuality"]["accuracy"] == 0.5 and cells["Factuality"]["n"] == 2
     assert cells["Math"]["accuracy"] == 1.0
     assert found["methods"]["m"]["macro"]["accuracy"] == pytest.approx(5.5 / 6)
+
+
+def test_rows_of_one_prompt_are_resampled_together() -> None:
+    """Rows 0 to 3 share a prompt and are right, the others share one and are wrong."""
+    source_row_N = np.repeat(np.arange(12), 3)
+    right_N = source_row_N < 4
+    prompt_N = np.where(right_N, 0, 1)
+    test = protocol.TestSet(np.arange(36), source_row_N % 6, prompt_N, SUBSETS_2, 2)
+    found = benchmark(test, source_row_N, {"m": scored(right_N)}, CONFIG, 0)
+    assert found is not None
+    macro = found["methods"]["m"]["macro"]
+    assert (macro["low"], macro["high"]) == (0.0, 1.0)
