@@ -5,9 +5,8 @@ rows, with math-prm counted 984 times and a tie as wrong; pooled scores, as the 
 count every row once and a tie one half.
 
 v2 (arXiv:2506.01937): a row is right if every right answer beats every wrong one. In the subset
-Ties that is a part of the official score only: ``ties_score`` is the whole of it. It needs rewards
-and to know which rows of the file belong together, neither of which a scored test set keeps, so the
-report's average is not the leaderboard's.
+Ties that is a part of the official score only; the rest needs to know which rows of the file belong
+together, which a scored test set does not keep. So the report's average is not the leaderboard's.
 """
 
 from __future__ import annotations
@@ -138,34 +137,6 @@ def best_of_n(result: Scored, source_row_N: np.ndarray) -> np.ndarray:
         sums_M += np.where(counts_M & (wrong_M == 0), 1 / (ties_M + 1), 0.0)
         draws_M += counts_M
     return np.divide(sums_M, draws_M, out=np.full(rows, np.nan), where=draws_M > 0)
-
-
-def ties_score(ref: Mapping[int, np.ndarray], tied: Mapping[int, np.ndarray]) -> float:
-    """Official score of the subset Ties, up to 1.01.
-
-    Both hold rewards of right minus wrong answers (C, R) by the number of the prompt, which the
-    file writes behind ``ref:`` (one right answer) and ``tied:`` (several). A tie is wrong.
-    """
-    if ref.keys() != tied.keys() or not ref:
-        raise ValueError(
-            f"expected the same prompts in ref and tied, found {sorted(ref)} and {sorted(tied)}; "
-            "score the whole subset"
-        )
-    # The worst right answer above the best wrong one, and the span of the right ones.
-    ref_gap_P = np.array([ref[prompt].min() for prompt in ref])
-    gap_P = np.array([tied[prompt].min() for prompt in ref])
-    span_P = np.array([np.ptp(tied[prompt][:, 0]) for prompt in ref])
-    least_P = np.minimum(ref_gap_P, gap_P)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio_P = np.nan_to_num(np.tanh(least_P / span_P - 1))  # 0 / 0 is no margin
-    parts = (
-        (0.3, ref_gap_P > 0),
-        (0.3, gap_P > 0),
-        (0.2, gap_P > span_P),
-        (0.2, least_P > span_P),
-        (0.01, ratio_P),
-    )
-    return float(sum(weight * values_P.mean() for weight, values_P in parts))
 
 
 def _subset_accuracies(result: Scored, test: TestSet) -> dict[str, float]:

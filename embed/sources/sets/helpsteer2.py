@@ -28,6 +28,7 @@ from ..ratings import Comparison, RatedResponse, parse_ratings
 from ..upstream import Part, Published, Upstream
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+RATINGS = range(5)
 OFFICIAL_TEST = 500
 DRAWN_TEST = 800
 
@@ -38,10 +39,12 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
         yield from compared(files, "train", "train", config, account)
         yield from compared(files, "validation", "test", config, account)
         return
-    pairs = [
-        *_official(list(compared(files, "train", "train", config, account))),
-        *compared(files, "validation", "test", config, account),
-    ]
+    # Unanimous responses leave the training rows after the cut, so that the test rows stay.
+    every = replace(config, drop_unanimous=False)
+    cut = _official(list(compared(files, "train", "train", every, account)))
+    if config.drop_unanimous:
+        cut = _disputed(cut, account)
+    pairs = [*cut, *compared(files, "validation", "test", config, account)]
     yield from pairs if files.variant == "official" else _drawn(pairs, config.draw, account)
 
 
@@ -55,8 +58,8 @@ def compared(
 
     def rated(number: int, row: Row) -> Iterator[PreferencePair]:
         for name in ATTRIBUTES:
-            if row[name] is None:
-                raise RowError(name, "expected a rating from 0 to 4, found none")
+            if row[name] not in RATINGS:
+                raise RowError(name, f"expected a rating from 0 to 4, found {row[name]!r}")
         response = RatedResponse(
             row=number,
             file=where,
@@ -82,6 +85,18 @@ def _official(pairs: list[PreferencePair]) -> list[PreferencePair]:
         taken[pair.attribute] += is_test
         split.append(replace(pair, split="test") if is_test else pair)
     return split
+
+
+def _disputed(pairs: list[PreferencePair], account: Account) -> list[PreferencePair]:
+    """All but the training rows of responses that every attribute ranks the same way."""
+    kept, unanimous = [], set()
+    for pair in pairs:
+        if pair.split == "train" and all(chosen > other for _, chosen, other in pair.ratings):
+            unanimous.add((pair.prompt, pair.chosen, pair.rejected))
+        else:
+            kept.append(pair)
+    account.unanimous += len(unanimous)
+    return kept
 
 
 def _drawn(pairs: list[PreferencePair], draw: int, account: Account) -> Iterator[PreferencePair]:

@@ -32,7 +32,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
             if answers[0] == answers[1]:
                 raise RowError("response_1", SAME_TEXT)
             for attribute, column in LABELS[files.variant].items():
-                if attribute == "safety" and all(_safe(row, number) for number in (0, 1)):
+                if attribute == "safety" and all([_safe(row, 0), _safe(row, 1)]):
                     files.leave_out("both responses are safe")
                     continue
                 better = _label(row, column)

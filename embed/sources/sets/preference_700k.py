@@ -6,7 +6,6 @@ no wish, and it brings no test split: prompts are held out by their content.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from ....configs.data import DataConfig
@@ -15,6 +14,7 @@ from ..conversation import RowError, split_conversations
 from ..files import Row
 from ..pair import SAME_TEXT, PreferencePair
 from ..published import Files
+from ..ratings import finite_number
 from ..splitting import split_of
 from ..upstream import Part, Published, Upstream
 
@@ -43,10 +43,12 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
 
 def _margin(row: Row) -> float | None:
     """Difference of the scores; many rows have none."""
-    scores = (row.get("chosen_score"), row.get("rejected_score"))
-    if any(not isinstance(score, int | float) or not math.isfinite(score) for score in scores):
+    names = ("chosen_score", "rejected_score")
+    try:
+        chosen, rejected = (finite_number(row.get(name), name) for name in names)
+    except RowError:
         return None
-    return float(scores[0]) - float(scores[1])  # type: ignore[arg-type]
+    return chosen - rejected
 
 
 SOURCE = Published(

@@ -45,8 +45,10 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
             answers = [clean_text(row[name], name) for name in ("response_a", "response_b")]
             if answers[0] == answers[1]:
                 raise RowError("response_b", SAME_TEXT)
-            for side, (chosen, rejected) in (("x", answers), ("y", answers[::-1])):
-                attribute = attribute_of(clean_text(row[f"category_{side}"], f"category_{side}"))
+            sides = [_side(row, "x"), _side(row, "y")]
+            for (attribute, criterion), (chosen, rejected) in zip(
+                sides, (answers, answers[::-1]), strict=True
+            ):
                 if attribute not in kept:
                     files.leave_out(f"category {attribute} is not one of the {files.variant}")
                     continue
@@ -57,11 +59,19 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
                     split=split,
                     source=config.source,
                     attribute=attribute,
-                    context=clean_text(row[f"criteria_{side}"], f"criteria_{side}"),
+                    context=criterion,
                     row=number,
                 )
 
         yield from files.pairs(split, parse)
+
+
+def _side(row: Row, side: str) -> tuple[str, str]:
+    """Attribute and criterion."""
+    category, criterion = (
+        clean_text(row[name], name) for name in (f"category_{side}", f"criteria_{side}")
+    )
+    return attribute_of(category), criterion
 
 
 def attribute_of(category: str) -> str:

@@ -36,6 +36,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
             answers = [clean_text(row[name], name) for name in ("human_ref_B", "human_ref_A")]
             if answers[0] == answers[1]:
                 raise RowError("human_ref_B", SAME_TEXT)
+            domain = clean_text(row["domain"], "domain")
             better = int(row["labels"])  # 1 is A
             return [
                 PreferencePair(
@@ -44,7 +45,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
                     rejected=answers[1 - better],
                     split=split,
                     source=config.source,
-                    attribute=re.sub("_(train|validation|test)$", "", row["domain"]),
+                    attribute=re.sub("_(train|validation|test)$", "", domain),
                     margin=abs(scores[0] - scores[1]),
                     row=number,
                 )

@@ -43,27 +43,28 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
                 split=split,
                 user=None,
                 context=None,
-                ratings=_ratings(item["annotations"], f"completions[{place}]", account),
+                ratings=_ratings(item["annotations"], f"completions[{place}]"),
             )
             for place, item in enumerate(row["completions"])
         ]
         comparison = Comparison(ATTRIBUTES, replace(config, pairing="all"), account)
         for answer in answers:
+            for name in ATTRIBUTES:
+                account.left_out[f"ratings of {name} that are N/A"] += name not in answer.ratings
             list(comparison.add(answer))
         return list(comparison.finish())
 
     yield from files.pairs("train", parse)
 
 
-def _ratings(annotations: Any, field: str, account: Account) -> dict[str, float]:
+def _ratings(annotations: Any, field: str) -> dict[str, float]:
+    """The ratings that there are; N/A is none."""
     found = {}
     for name in ATTRIBUTES:
         value = annotations[name]["Rating"]
         if str(value) in RATINGS:
             found[name] = float(value)
-        elif value == "N/A":
-            account.left_out[f"ratings of {name} that are N/A"] += 1
-        else:
+        elif value != "N/A":
             raise RowError(
                 f"{field}.annotations.{name}.Rating",
                 f"expected one of {', '.join(RATINGS)} or N/A, found {value!r}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import tanh
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from micro_rm.heads.evaluation.reward_bench import (
     benchmark,
     best_of_n,
     official_scores,
-    ties_score,
 )
 
 CONFIG = EvaluateConfig(bootstrap=50)
@@ -122,36 +120,6 @@ def test_a_row_that_a_draw_has_adapted_to_does_not_count_in_it() -> None:
     result = replace(result, counts_SxN=counts_SxN)
     credit_M = best_of_n(result, np.array([1, 1, 2, 3]))
     assert credit_M == pytest.approx([0.0, 1.0, np.nan], nan_ok=True)
-
-
-def test_the_score_of_ties_weighs_accuracy_and_margins() -> None:
-    """Algorithms 14.5, by hand: the worst right answer above the best wrong one, and their span."""
-    ref = {4: np.array([[2.0, 3.0]]), 7: np.array([[-1.0, 2.0]]), 5: np.array([[0.5, 4.0]])}
-    right, wrong = np.array([5.0, 4.0, 4.5]), np.array([1.0, 2.0])
-    tied = {
-        5: np.subtract.outer(right, wrong),  # gap 2, span 1; but the gap of its ref is 0.5
-        4: np.subtract.outer(right, wrong),
-        7: np.array([[3.0], [1.0]]),  # gap 1, span 2
-    }
-    margins = (tanh(2 / 1 - 1) + tanh(-1 / 2 - 1) + tanh(0.5 / 1 - 1)) / 3
-    accuracies = 0.3 * 2 / 3 + 0.3 * 3 / 3
-    expected = accuracies + 0.2 * 2 / 3 + 0.2 * 1 / 3 + 0.01 * margins
-    assert ties_score(ref, tied) == pytest.approx(expected, abs=1e-12)
-
-
-def test_right_answers_of_one_reward_leave_the_tie_break_at_its_bounds() -> None:
-    even = {1: np.array([[1.0], [1.0]])}
-    assert ties_score({1: np.array([[2.0]])}, even) == pytest.approx(1.01)
-    assert ties_score({1: np.array([[0.0]])}, even) == pytest.approx(0.3 + 0.2)
-    assert ties_score({1: np.array([[-1.0]])}, {1: np.array([[0.0], [0.0]])}) == -0.01
-
-
-def test_ties_are_scored_whole() -> None:
-    margins = np.array([[1.0]])
-    with pytest.raises(ValueError, match=r"found \[1, 2\] and \[2\]; score the whole subset"):
-        ties_score({1: margins, 2: margins}, {2: margins})
-    with pytest.raises(ValueError, match="score the whole subset"):
-        ties_score({}, {})
 
 
 def test_the_second_benchmark_scores_rows_and_not_pairs() -> None:

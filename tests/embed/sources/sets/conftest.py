@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 
 from micro_rm.configs.data import DataConfig
-from micro_rm.embed.sources import PairSource, open_pairs
+from micro_rm.embed.sources import PairSource, open_pairs, published
 from micro_rm.embed.sources.account import Account
 from micro_rm.embed.sources.pair import PreferencePair
+from micro_rm.embed.sources.upstream import Published
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -38,5 +40,20 @@ def load() -> Callable[..., Loaded]:
         config = DataConfig(source=name, dir=str(directory or FIXTURES / name), **settings)
         source: PairSource = open_pairs(config)
         return Loaded(list(source), source.account)
+
+    return read
+
+
+@pytest.fixture
+def read_rows(tmp_path: Path) -> Callable[..., Loaded]:
+    """``read_rows(source, {part: rows}, **settings of data)``: parts without rows are empty."""
+
+    def read(source: Published, rows: dict[str, list[Any]], **settings: Any) -> Loaded:
+        for part in source.upstream.parts:
+            lines = "".join(json.dumps(row) + "\n" for row in rows.get(part.name, []))
+            (tmp_path / f"{part.name}.jsonl").write_text(lines, "utf-8")
+        account = Account()
+        config = DataConfig(source=source.name, dir=str(tmp_path), **settings)
+        return Loaded(list(published.read(source, config, account)), account)
 
     return read
