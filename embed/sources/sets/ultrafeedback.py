@@ -49,8 +49,8 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
         ]
         comparison = Comparison(ATTRIBUTES, replace(config, pairing="all"), account)
         for answer in answers:
-            for name in ATTRIBUTES:
-                account.left_out[f"ratings of {name} that are N/A"] += name not in answer.ratings
+            missing = [name for name in ATTRIBUTES if name not in answer.ratings]
+            account.left_out.update(f"ratings of {name} that are N/A" for name in missing)
             list(comparison.add(answer))
         return list(comparison.finish())
 
