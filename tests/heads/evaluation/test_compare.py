@@ -220,3 +220,20 @@ def test_a_terminal_of_80_columns_shows_every_number_and_note(name: str) -> None
     assert " = " in re.sub(r"\s+", " ", text) + " "
     for note in comparison["notes"]:
         assert note["text"][:30] in re.sub(r"\s+", " ", text)
+
+
+def test_a_sign_stands_for_every_verdict_and_a_name_for_every_method() -> None:
+    report = report_of("table2", {"single_bt": 0.0, "micro": 0.2, "hyre": -0.2})
+    stream = io.StringIO()
+    console = Console(file=stream, width=80, markup=False, highlight=False)
+    for part in compare_views(compare(report, "table2")):
+        console.print(part)
+    lines = stream.getvalue().splitlines()
+
+    def sign_below(heading: str) -> str:
+        start = next(place for place, line in enumerate(lines) if line.startswith(heading))
+        return next(line for line in lines[start:] if line.startswith("average")).split()[-1]
+
+    assert sign_below("Single Reward (single_bt)") == "="
+    assert sign_below("MiCRo (micro)") == "+"
+    assert sign_below("HyRe (hyre)") == "-"
