@@ -53,7 +53,12 @@ def compare(report: Mapping[str, Any], name: str) -> dict[str, Any]:
         "title": table["title"],
         "attributes": table["attributes"],
         "rows": rows,
-        "notes": [*table["notes"], *_averages(table), *_differences(table, ours)],
+        "notes": [
+            *_other_data(report["record"]["config"]["data"], table),
+            *_other_sizes(table, ours),
+            *table["notes"],
+            *_averages(table),
+        ],
     }
 
 
@@ -89,7 +94,9 @@ def _row(
     row: Mapping[str, Any], table: Mapping[str, Any], ours: Mapping[str, Any], confidence: float
 ) -> dict[str, Any]:
     method = ours.get(row["ours"]) if row["ours"] else None
-    sizes, values = table["n"], row["values"]
+    values = row["values"]
+    # Rows that a method has adapted to are not scored.
+    sizes = [size - row.get("left_out", 0) for size in table["n"]]
     cells = {}
     for attribute, value, size in zip(table["attributes"], values, sizes, strict=True):
         cell = method["attributes"].get(attribute) if method else None
@@ -151,29 +158,63 @@ def _cell(
 def _averages(table: Mapping[str, Any]) -> list[dict[str, str]]:
     """Printed averages that are not those of their entries; ours stand beside the recomputed."""
     return [
-        {
-            "about": f"average of {row['name']}",
-            "text": f"Printed as {row['average']:.4f}, but its entries average "
-            f"{_mean(row['values']):.4f}.",
-        }
+        _note(
+            f"average of {row['name']}",
+            f"Printed as {row['average']:.4f}, but its entries average {_mean(row['values']):.4f}.",
+        )
         for row in table["rows"]
         if row["average"] is not None and abs(_mean(row["values"]) - row["average"]) > ROUNDING
     ]
 
 
-def _differences(table: Mapping[str, Any], ours: Mapping[str, Any]) -> list[dict[str, str]]:
+def _other_data(data: Mapping[str, Any], table: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Where our models or our test rows come from other data than the published ones.
+
+    ``data`` is the data configuration of the run record.
+    """
+    parts = data["parts"] if data["source"] == "union" else [{**data, "use": "both"}]
+    trained = {part["source"] for part in parts if part["use"] in ("train", "both")}
+    variants = {p["source"]: p["variant"] for p in parts if p["use"] in ("test", "both")}
+    notes = []
+    if trained != set(table["trained"]):
+        notes.append(
+            _note(
+                "training data",
+                f"Not the same models: ours are trained on {', '.join(sorted(trained))}, theirs "
+                f"on {', '.join(table['trained'])}.",
+            )
+        )
+    if set(variants) != {table["data"]}:
+        notes.append(
+            _note(
+                "test data",
+                f"Not the same test set: ours is of {', '.join(sorted(variants))}, theirs of "
+                f"{table['data']}.",
+            )
+        )
+    elif "variants" in table and variants[table["data"]] not in table["variants"]:
+        notes.append(
+            _note(
+                "variant",
+                f"Not the same test set: our split is {variants[table['data']] or 'the default'}, "
+                f"theirs is drawn from {table['variants'][0]}.",
+            )
+        )
+    return notes
+
+
+def _other_sizes(table: Mapping[str, Any], ours: Mapping[str, Any]) -> list[dict[str, str]]:
     """Where our test rows are not as many as the published ones."""
     cells = next(iter(ours.values()))["attributes"]
     mine = [cells[name]["n"] if name in cells else 0 for name in table["attributes"]]
     if mine == table["n"]:
         return []
-    return [
-        {
-            "about": "test rows",
-            "text": f"Not the same test set: ours has {_listed(mine)} rows, theirs "
-            f"{_listed(table['n'])}.",
-        }
-    ]
+    text = f"Not the same test set: ours has {_listed(mine)} rows, theirs {_listed(table['n'])}."
+    return [_note("test rows", text)]
+
+
+def _note(about: str, text: str) -> dict[str, str]:
+    return {"about": about, "text": text}
 
 
 def _compare_counts(

@@ -26,6 +26,13 @@ from micro_rm.heads.evaluation.compare_display import compare_views
 
 TABLES = {name: table for name, table in published().items() if "rows" in table}
 HALF = 1.959964  # standard errors on each side of 95 %
+DRAWS = 5  # MiCRo is a mean of so many
+# What no run can have scored: table, row, attribute. The notes name each of them.
+IMPOSSIBLE = {
+    ("table3", "ARMO (8B)", "rpr-humor-and-entertainment-value"),
+    ("table3", "MiCRo", "rpr-creativity-and-originality"),
+    ("table3", "MiCRo", "rpr-humor-and-entertainment-value"),
+}
 
 
 def report_of(table: str, ours: Mapping[str, float | None], error: float = 0.01) -> dict[str, Any]:
@@ -43,7 +50,20 @@ def report_of(table: str, ours: Mapping[str, float | None], error: float = 0.01)
             }
             mean = sum(row["values"]) / len(row["values"])
             methods[row["ours"]] = {"macro": span(mean + offset, error), "attributes": cells}
-    return {"methods": methods, "benchmark": None, "confidence": 0.95, "account": {}}
+    return {
+        "methods": methods,
+        "benchmark": None,
+        "confidence": 0.95,
+        "record": {"config": {"data": data_of(found)}},
+    }
+
+
+def data_of(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The data configuration of a run on the published data."""
+    variant = table["variants"][0] if "variants" in table else None
+    parts = [{"source": name, "variant": None, "use": "train"} for name in table["trained"]]
+    parts.append({"source": table["data"], "variant": variant, "use": "test"})
+    return {"source": "union", "variant": None, "parts": parts}
 
 
 def span(value: float, error: float) -> dict[str, float]:
@@ -81,17 +101,49 @@ def test_known_misprints_are_found(table: str, row: str, printed: str, recompute
     assert printed in text and recomputed in text
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if name != "table9"])
-def test_values_are_multiples_of_one_over_the_rows_that_were_scored(name: str) -> None:
-    """Of single runs; HyRe leaves rows out, MiCRo is a mean of draws."""
-    table = TABLES[name]
-    for row in table["rows"]:
-        if "HyRe" in row["name"] or row["name"] == "MiCRo":
-            continue
-        for value, size in zip(row["values"], table["n"], strict=True):
-            right = round(value * size)
-            # Two cells of Table 4 and one of Table 3 are no multiples; all are near one.
-            assert abs(right / size - value) < 0.008, (row["name"], value, size)
+def is_printed_share(value: float, rows: int) -> bool:
+    """Whether some number of right rows gives this value, rounded or cut to four digits."""
+    return any(
+        abs(right / rows - value) < 1e-4 for right in (int(value * rows), int(value * rows) + 1)
+    )
+
+
+def test_values_are_multiples_of_one_over_the_rows_that_were_scored() -> None:
+    """Finds typing errors and test sets of another size; Table 7 repeats rows of Table 3."""
+    found = set()
+    for name, table in TABLES.items():
+        if name != "table7":
+            for row in table["rows"]:
+                draws = DRAWS if row["name"] == "MiCRo" else 1
+                for place, value in enumerate(row["values"]):
+                    rows = (table["n"][place] - row.get("left_out", 0)) * draws
+                    if not is_printed_share(value, rows):
+                        found.add((name, row["name"], table["attributes"][place]))
+    assert found == IMPOSSIBLE
+    for name, row, attribute in found:
+        about = f"{row} on {attribute.split('-')[1]}"
+        assert about in {note["about"] for note in TABLES[name]["notes"]}
+
+
+def test_tables_repeat_rows_as_they_are_and_a_copy_is_noted() -> None:
+    rows = {name: {row["name"]: row["values"] for row in TABLES[name]["rows"]} for name in TABLES}
+    assert rows["table7"]["Single Reward"] == rows["table3"]["Single Reward"]
+    assert rows["table7"]["MiCRo"] == rows["table3"]["MiCRo"]
+    assert rows["table8"]["Single Reward"] == rows["table2"]["Single Reward"]
+    assert rows["table3"]["Static Mixture"] == rows["table4_helpsteer2"]["Static Mixture"]
+    for name in ("table3", "table4_helpsteer2"):
+        (text,) = [n["text"] for n in TABLES[name]["notes"] if n["about"] == "Static Mixture"]
+        assert text.startswith("Digit for digit")
+
+
+def test_one_draw_and_single_heads_explain_what_is_no_mean_and_no_mixture() -> None:
+    single = TABLES["table4_helpsteer2"]
+    (micro,) = [row for row in single["rows"] if row["name"] == "MiCRo"]
+    assert all(map(is_printed_share, micro["values"], single["n"]))
+    (mixed,) = [row for row in TABLES["table2"]["rows"] if row["name"] == "MiCRo-HyRe"]
+    heads = [row["values"] for row in TABLES["table8"]["rows"] if " Head " in row["name"]]
+    for place, value in enumerate(mixed["values"]):
+        assert value in [values[place] for values in heads]
 
 
 def test_the_best_heads_average_as_the_text_says() -> None:
@@ -135,6 +187,21 @@ def test_an_interval_without_width_is_not_taken_for_certainty() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("table", "row", "right", "rows"),
+    [("table2", "HyRe", 130, 185 - 16), ("table3", "MiCRo-HyRe", 43, 53 - 8)],
+)
+def test_rows_that_a_published_method_has_adapted_to_make_no_test_rows(
+    table: str, row: str, right: int, rows: int
+) -> None:
+    report = report_of(table, {"hyre": 0.0, "micro_hyre": 0.0}, error=0.05)
+    found = row_of(compare(report, table), row)
+    cell = found["cells"][TABLES[table]["attributes"][0]]
+    assert cell["noise"] == pytest.approx(
+        HALF * math.sqrt(0.05**2 + variance(right, rows)), rel=1e-4
+    )
+
+
 def test_an_average_is_less_noisy_than_its_cells() -> None:
     report = report_of("table2", {"single_bt": 0.06}, error=0.02)
     found = row_of(compare(report, "table2"), "Single Reward")
@@ -168,6 +235,48 @@ def test_test_sets_of_other_sizes_are_said_to_be_others() -> None:
     notes = compare(report, "table2")["notes"]
     (text,) = [note["text"] for note in notes if "Not the same" in note["text"]]
     assert "185/172/696/129/152" in text and "185/172/162/129/152" in text
+
+
+def notes_about(table: str, data: Mapping[str, Any], about: str) -> list[str]:
+    report = report_of(table, {"single_bt": 0.0})
+    report["record"]["config"]["data"] = data
+    return [note["text"] for note in compare(report, table)["notes"] if note["about"] == about]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_same_data_are_not_said_to_be_others(name: str) -> None:
+    data = data_of(TABLES[name])
+    data["parts"].append({"source": "helpsteer", "variant": None, "use": "adapt"})
+    for about in ("training data", "test data", "variant"):
+        assert notes_about(name, data, about) == []
+
+
+def test_other_training_data_are_said_to_be_others() -> None:
+    data = {"source": "rpr", "variant": None, "parts": []}
+    assert notes_about("table3", data, "training data") == []
+    assert notes_about("table4_helpsteer2", data, "training data") == [
+        "Not the same models: ours are trained on rpr, theirs on helpsteer2."
+    ]
+    assert notes_about("table4_helpsteer2", data, "test data") == []
+
+
+def test_other_test_data_with_the_same_attributes_are_said_to_be_others() -> None:
+    data = {"source": "helpsteer", "variant": "official", "parts": []}
+    assert notes_about("table2", data, "test data") == [
+        "Not the same test set: ours is of helpsteer, theirs of helpsteer2."
+    ]
+    assert notes_about("table2", data, "variant") == []
+
+
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [("official", None), ("official_800", None), (None, "the default"), ("by_prompt", "by_prompt")],
+)
+def test_another_split_is_said_to_be_another(variant: str | None, words: str | None) -> None:
+    data = {"source": "helpsteer2", "variant": variant, "parts": []}
+    found = notes_about("table2", data, "variant")
+    expected = f"Not the same test set: our split is {words}, theirs is drawn from official."
+    assert found == ([] if words is None else [expected])
 
 
 def test_a_benchmark_is_compared_in_its_sections() -> None:
