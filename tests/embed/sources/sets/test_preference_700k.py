@@ -49,13 +49,22 @@ def test_a_score_that_is_no_finite_number_gives_no_margin(
     assert [pair.margin for pair in found.pairs] == [None]
 
 
+def test_a_margin_keeps_its_sign_and_a_pair_its_row(read_rows: Read) -> None:
+    """Upstream's scores need not agree with its choice."""
+    found = read_rows(preference_700k.SOURCE, {"train": [ROW, ROW | {"chosen_score": 0.5}]})
+    assert [(pair.row, pair.margin) for pair in found.pairs] == [(1, 2.5), (2, -0.5)]
+
+
 def test_scores_may_be_absent(read_rows: Read) -> None:
     row = {name: ROW[name] for name in ("chosen", "rejected")}
     assert [p.margin for p in read_rows(preference_700k.SOURCE, {"train": [row]}).pairs] == [None]
 
 
 def test_prompts_are_held_out_by_their_content(read_rows: Read) -> None:
-    prompts = [(Message("user", f"Question {number}"),) for number in range(60)]
+    last = Message("user", "And you?")
+    prompts = [
+        (Message("user", f"I am {n}"), Message("assistant", "I see"), last) for n in range(60)
+    ]
     rows = [{"chosen": said("Yes", prompt), "rejected": said("No", prompt)} for prompt in prompts]
     splits = {
         fraction: [

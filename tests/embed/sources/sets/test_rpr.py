@@ -58,6 +58,10 @@ def test_only_ten_keeps_cultural_sensitivity(read_rows: Read) -> None:
     assert [pair.attribute for pair in nine.pairs] == ["rpr-scientific-rigor"]
 
 
+def test_spaces_around_a_category_do_not_count() -> None:
+    assert rpr.attribute_of(" Factual Accuracy ") == "rpr-factual-accuracy"
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
