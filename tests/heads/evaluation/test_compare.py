@@ -109,16 +109,17 @@ def is_printed_share(value: float, rows: int) -> bool:
 
 
 def test_values_are_multiples_of_one_over_the_rows_that_were_scored() -> None:
-    """Finds typing errors and test sets of another size; Table 7 repeats rows of Table 3."""
+    """Finds typing errors and test sets of another size."""
     found = set()
     for name, table in TABLES.items():
-        if name != "table7":
-            for row in table["rows"]:
-                draws = DRAWS if row["name"] == "MiCRo" else 1
-                for place, value in enumerate(row["values"]):
-                    rows = (table["n"][place] - row.get("left_out", 0)) * draws
-                    if not is_printed_share(value, rows):
-                        found.add((name, row["name"], table["attributes"][place]))
+        for row in table["rows"]:
+            if (name, row["name"]) == ("table7", "MiCRo"):  # repeats Table 3
+                continue
+            draws = DRAWS if row["name"] == "MiCRo" else 1
+            for place, value in enumerate(row["values"]):
+                rows = (table["n"][place] - row.get("left_out", 0)) * draws
+                if not is_printed_share(value, rows):
+                    found.add((name, row["name"], table["attributes"][place]))
     assert found == IMPOSSIBLE
     for name, row, attribute in found:
         about = f"{row} on {attribute.split('-')[1]}"
@@ -144,6 +145,14 @@ def test_one_draw_and_single_heads_explain_what_is_no_mean_and_no_mixture() -> N
     heads = [row["values"] for row in TABLES["table8"]["rows"] if " Head " in row["name"]]
     for place, value in enumerate(mixed["values"]):
         assert value in [values[place] for values in heads]
+
+
+def test_published_counts_have_the_sums_of_the_text() -> None:
+    sums = {
+        name: (sum(counts["train"]), sum(counts["test"]))
+        for name, counts in published()["table5"]["counts"].items()
+    }
+    assert sums == {"helpsteer2": (23482, 3820), "rpr": (6750, 699)}
 
 
 def test_the_best_heads_average_as_the_text_says() -> None:
@@ -173,6 +182,10 @@ def test_a_difference_counts_only_beyond_the_noise_of_both_sides(
     expected = HALF * math.sqrt(0.05**2 + variance(145, 185))
     assert cell["noise"] == pytest.approx(expected, rel=1e-4)
     assert cell["difference"] == pytest.approx(offset)
+    assert cell["ours"] == pytest.approx(0.7838 + offset)
+    assert (cell["low"], cell["high"]) == pytest.approx(
+        (0.7838 + offset - 0.05 * HALF, 0.7838 + offset + 0.05 * HALF)
+    )
 
 
 def test_an_interval_without_width_is_not_taken_for_certainty() -> None:
@@ -225,6 +238,8 @@ def test_an_average_over_other_attributes_is_not_compared() -> None:
     found = row_of(compare(report, "table2"), "Single Reward")
     assert found["average"]["verdict"] == ALONE == found["cells"]["verbosity"]["verdict"]
     assert found["cells"]["coherence"]["verdict"] == WITHIN
+    sizes = [note["text"] for note in compare(report, "table2")["notes"]]
+    assert any("ours has 185/172/162/129/0 rows" in text for text in sizes)
 
 
 def test_test_sets_of_other_sizes_are_said_to_be_others() -> None:
@@ -233,6 +248,7 @@ def test_test_sets_of_other_sizes_are_said_to_be_others() -> None:
     assert not any("Not the same test set" in note["text"] for note in same)
     report["methods"]["single_bt"]["attributes"]["coherence"]["n"] = 696
     notes = compare(report, "table2")["notes"]
+    assert all(note in notes for note in TABLES["table2"]["notes"])
     (text,) = [note["text"] for note in notes if "Not the same" in note["text"]]
     assert "185/172/696/129/152" in text and "185/172/162/129/152" in text
 
@@ -252,7 +268,8 @@ def test_the_same_data_are_not_said_to_be_others(name: str) -> None:
 
 
 def test_other_training_data_are_said_to_be_others() -> None:
-    data = {"source": "rpr", "variant": None, "parts": []}
+    unused = {"source": "shp", "variant": None, "use": "both"}  # parts of no union
+    data = {"source": "rpr", "variant": None, "parts": [unused]}
     assert notes_about("table3", data, "training data") == []
     assert notes_about("table4_helpsteer2", data, "training data") == [
         "Not the same models: ours are trained on rpr, theirs on helpsteer2."
@@ -312,15 +329,20 @@ def test_tables_that_share_an_attribute_are_comparable() -> None:
     assert comparable(report_of("table3", {"single_bt": 0.0})) == rpr
 
 
+def shown(comparison: dict[str, Any]) -> list[str]:
+    """The lines of a terminal of 80 columns."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=80, markup=False, highlight=False)
+    for part in compare_views(comparison):
+        console.print(part)
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_terminal_of_80_columns_shows_every_number_and_note(name: str) -> None:
     methods = {row["ours"]: 0.0 for row in TABLES[name]["rows"] if row["ours"]}
-    stream = io.StringIO()
-    console = Console(file=stream, width=80, markup=False, highlight=False)
     comparison = compare(report_of(name, methods), name)
-    for part in compare_views(comparison):
-        console.print(part)
-    text = stream.getvalue()
+    text = "\n".join(shown(comparison))
     assert "…" not in text
     for row in comparison["rows"]:
         cells = row["cells"].values() if row["ours"] in methods else ()
@@ -333,11 +355,7 @@ def test_a_terminal_of_80_columns_shows_every_number_and_note(name: str) -> None
 
 def test_a_sign_stands_for_every_verdict_and_a_name_for_every_method() -> None:
     report = report_of("table2", {"single_bt": 0.0, "micro": 0.2, "hyre": -0.2})
-    stream = io.StringIO()
-    console = Console(file=stream, width=80, markup=False, highlight=False)
-    for part in compare_views(compare(report, "table2")):
-        console.print(part)
-    lines = stream.getvalue().splitlines()
+    lines = shown(compare(report, "table2"))
 
     def sign_below(heading: str) -> str:
         start = next(place for place, line in enumerate(lines) if line.startswith(heading))
@@ -346,3 +364,24 @@ def test_a_sign_stands_for_every_verdict_and_a_name_for_every_method() -> None:
     assert sign_below("Single Reward (single_bt)") == "="
     assert sign_below("MiCRo (micro)") == "+"
     assert sign_below("HyRe (hyre)") == "-"
+
+
+def test_a_terminal_shows_published_ours_and_interval_and_why_a_row_has_none() -> None:
+    report = report_of("table2", {"single_bt": 0.1})
+    del report["methods"]["single_bt"]["attributes"]["verbosity"]
+    lines = shown(compare(report, "table2"))
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line}
+    assert rows["Single"][-3:] == ["published", "ours", "interval"]
+    assert rows["helpfulness"] == ["0.784", "0.884", "0.864-0.903", "+"]
+    assert rows["verbosity"] == ["0.882", "-"]
+    assert "ARMO (8B): average 0.711; nothing here is that" in lines
+    assert "MiCRo: average 0.783; micro is not in this run" in lines
+    assert any(line.startswith("+ above, = within noise, - below") for line in lines)
+
+
+def test_a_terminal_shows_counts_and_by_how_much_they_differ() -> None:
+    counts = {"verbosity": {"train": 4584, "test": 750}}
+    comparison = compare({"account": {"attributes": counts}}, "table5")
+    lines = [line.split()[-3:] for line in shown(comparison) if line.startswith("helpsteer2")]
+    assert lines == [["4,584", "4,584", "="], ["754", "750", "-4"]]
+    assert any(line.startswith("unanimous agreement: ") for line in shown(comparison))
