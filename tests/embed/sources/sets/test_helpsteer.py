@@ -54,3 +54,8 @@ def test_two_responses_of_the_same_text_are_refused(read_rows: Read) -> None:
     found = read_rows(helpsteer.SOURCE, {"train": [FOUR[0], FOUR[3] | {"response": "Go"}]})
     (refusal,) = found.account.refusals
     assert not found.pairs and refusal.row == 2 and "same text" in refusal.reason
+
+
+def test_every_attribute_has_a_wish(load: Read) -> None:
+    wishes = {pair.attribute: pair.context for pair in load("helpsteer").pairs}
+    assert set(wishes) == set(helpsteer.ATTRIBUTES) and all(wishes.values())

@@ -26,7 +26,7 @@ BEST, WORST = (4,) * 5, (0,) * 5
 TRAIN = [
     *two("A", (4, 4, 4, 4, 1), (0, 0, 0, 0, 1)),
     *two("B", BEST, WORST),
-    *two("C", WORST, BEST),
+    *two("C", BEST, WORST),
     *two("D", (4, 4, 4, 4, 0), (0, 0, 0, 0, 4)),
     *two("E", (4, 4, 4, 4, 4), (0, 0, 0, 0, 4)),
 ]
