@@ -62,7 +62,7 @@ def _ratings(annotations: Any, field: str) -> dict[str, float]:
     found = {}
     for name in ATTRIBUTES:
         value = annotations[name]["Rating"]
-        if str(value) in RATINGS:
+        if value in RATINGS:
             found[name] = float(value)
         elif value != "N/A":
             raise RowError(

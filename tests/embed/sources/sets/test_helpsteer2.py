@@ -37,12 +37,13 @@ def kept(found: Any, split: str) -> set[tuple[str, str]]:
     return {(p.prompt[0].content, p.attribute) for p in found.pairs if p.split == split}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pair per attribute goes from the training rows to the test rows: A, B for verbosity."""
     monkeypatch.setattr(helpsteer2, "OFFICIAL_TEST", 1)
 
 
+@pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize("variant", ["official", "official_800"])
 def test_unanimous_responses_do_not_move_the_official_test_rows(
     variant: str, read_rows: Read
@@ -66,6 +67,7 @@ def test_test_rows_keep_unanimous_responses(read_rows: Read) -> None:
     assert {prompt for prompt, _ in kept(found, "train")} == {"A", "D", "E"}
 
 
+@pytest.mark.usefixtures("cut")
 def test_the_official_cut_is_by_prompt_and_per_attribute(read_rows: Read) -> None:
     found = read_rows(helpsteer2.SOURCE, ROWS | {"train": TRAIN[::-1]}, variant="official")
     moved = {item for item in kept(found, "test") if item[0] != "V"}
@@ -76,3 +78,15 @@ def test_the_official_cut_is_by_prompt_and_per_attribute(read_rows: Read) -> Non
         ("A", "complexity"),
         ("B", "verbosity"),
     }
+
+
+@pytest.mark.parametrize(("variant", "tested"), [("official", 801), ("official_800", 800)])
+def test_five_hundred_rows_are_cut_and_eight_hundred_drawn(
+    variant: str, tested: int, read_rows: Read
+) -> None:
+    wordy = {
+        part: [row for n in range(prompts) for row in two(f"{part} {n}", BEST, (4, 4, 4, 4, 0))]
+        for part, prompts in (("train", 501), ("validation", 301))
+    }
+    found = read_rows(helpsteer2.SOURCE, wordy, variant=variant)
+    assert (len(kept(found, "train")), len(kept(found, "test"))) == (1, tested)
