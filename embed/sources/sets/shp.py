@@ -59,7 +59,7 @@ SOURCE = Published(
     summary="comments with more and fewer votes under one post",
     upstream=Upstream(
         repo="stanfordnlp/SHP",
-        revision="main",  # the commit of the counts below is not known
+        revision="7d802b0fe8bc84bee9cda4b64a3aa288636795a1",
         licence="terms of the Reddit API",
         parts=(
             Part("train", "train", 348_718),

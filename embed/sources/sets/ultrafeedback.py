@@ -62,7 +62,8 @@ def _ratings(annotations: Any, field: str) -> dict[str, float]:
     found = {}
     for name in ATTRIBUTES:
         value = annotations[name]["Rating"]
-        if value in RATINGS:
+        # Where a file mixes types, datasets gives numbers for texts.
+        if str(value) in RATINGS:
             found[name] = float(value)
         elif value != "N/A":
             raise RowError(
