@@ -24,7 +24,7 @@ from .evaluation.diagnostics import flags
 from .evaluation.page import render_page
 from .evaluation.predictions import write_predictions
 from .evaluation.report import best_head_summary, build_report
-from .evaluation.reward_bench import benchmark
+from .evaluation.reward_bench import benchmark, incomplete
 from .evaluation.verdict import verdict, warnings
 from .features import Features
 from .fitting import fit_methods, score_models
@@ -122,11 +122,15 @@ def evaluate(config: Config) -> dict[str, Any]:
     )
     report["account"] = dict(table.account)
     report["verdict"] = verdict(report)
-    report["warnings"] = warnings(report, table.account) + flags(
-        report["heads"],
-        owners=[name for name, method in methods.items() if method.own_heads],
-        routers=[name for name, method in methods.items() if method.routes],
-    )
+    report["warnings"] = [
+        *warnings(report, table.account),
+        *incomplete(test.attributes),
+        *flags(
+            report["heads"],
+            owners=[name for name, method in methods.items() if method.own_heads],
+            routers=[name for name, method in methods.items() if method.routes],
+        ),
+    ]
     write_json(run / "report.json", report)
     return report
 

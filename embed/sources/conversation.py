@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from .pair import ROLES, Message
+from .pair import ROLES, SAME_TEXT, Message
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
 _ROLE_OF = {"Human": "user", "Assistant": "assistant"}
@@ -87,11 +88,16 @@ def split_conversations(
     if sides[0][:-1] != sides[1][:-1]:
         raise RowError(fields[1], "the two conversations differ before their last message")
     prompt = parse_prompt([turn._asdict() for turn in sides[0][:-1]], fields[0])
-    return (
-        prompt,
-        clean_text(sides[0][-1].content, fields[0]),
-        clean_text(sides[1][-1].content, fields[1]),
-    )
+    answers = {field: side[-1].content for field, side in zip(fields, sides, strict=True)}
+    return (prompt, *two_texts(answers, fields))
+
+
+def two_texts(row: Mapping[str, Any], fields: tuple[str, str]) -> tuple[str, str]:
+    """Two fields of a row that hold different texts, else a ``RowError``."""
+    first, second = (clean_text(row[field], field) for field in fields)
+    if first == second:
+        raise RowError(fields[1], SAME_TEXT)
+    return first, second
 
 
 def _message(item: Any, field: str) -> Message:

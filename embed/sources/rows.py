@@ -31,8 +31,8 @@ def parse_pair(number: int, row: Row, split: str | None, config: DataConfig) -> 
         prompt = parse_prompt(row[columns.prompt], columns.prompt)
         chosen = parse_response(row[columns.chosen], columns.chosen, prompt)
         rejected = parse_response(row[columns.rejected], columns.rejected, prompt)
-    if chosen == rejected:
-        raise RowError(columns.rejected, SAME_TEXT)
+        if chosen == rejected:
+            raise RowError(columns.rejected, SAME_TEXT)
     attribute = _label(row, columns.attribute)
     if config.attributes and attribute not in config.attributes:
         raise RowError(columns.attribute, f"{attribute!r} is not listed in data.attributes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from ...configs.data import DataConfig, PartConfig
 from .account import Account
@@ -15,20 +15,8 @@ Stream = Callable[[Account], Iterator[PreferencePair]]
 
 def settings_of(part: PartConfig, config: DataConfig) -> DataConfig:
     """A part as the configuration of a data set of its own."""
-    return replace(
-        config,
-        parts=[],
-        source=part.source,
-        train=part.train,
-        test=part.test,
-        dir=part.dir,
-        revision=part.revision,
-        variant=part.variant,
-        draw=part.draw,
-        limit=part.limit,
-        contexts=part.contexts,
-        attributes=part.attributes,
-    )
+    own = {item.name: getattr(part, item.name) for item in fields(part) if item.name != "use"}
+    return replace(config, parts=[], **own)
 
 
 def joined(

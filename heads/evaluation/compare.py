@@ -56,6 +56,7 @@ def compare(report: Mapping[str, Any], name: str) -> dict[str, Any]:
         "notes": [
             *_other_data(report["record"]["config"]["data"], table),
             *_other_sizes(table, ours),
+            *_other_labels(report["budget"]["source"], table),
             *table["notes"],
             *_averages(table),
         ],
@@ -211,6 +212,15 @@ def _other_sizes(table: Mapping[str, Any], ours: Mapping[str, Any]) -> list[dict
         return []
     text = f"Not the same test set: ours has {_listed(mine)} rows, theirs {_listed(table['n'])}."
     return [_note("test rows", text)]
+
+
+def _other_labels(source: str, table: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Whether published rows learnt from labelled test rows where ours have training rows."""
+    adapted = [row["name"] for row in table["rows"] if "HyRe" in row["name"]]
+    if source == "test" or not adapted:
+        return []
+    text = "Ours adapt to labelled training rows, theirs to test rows."
+    return [_note(", ".join(adapted), text)]
 
 
 def _note(about: str, text: str) -> dict[str, str]:

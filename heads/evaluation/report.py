@@ -80,27 +80,45 @@ def build_report(
     }
 
 
-def _method(
-    result: Scored, test: TestSet, counts_RxP: np.ndarray, confidence: float
-) -> tuple[dict[str, Any], tuple[float, np.ndarray]]:
-    shape = (test.prompts, len(test.attributes))
-    sums, rows = _sums(result.mean_correct_N, test)
+def accuracies(
+    correct_N: np.ndarray, test: TestSet, config: EvaluateConfig, seed: int
+) -> dict[str, Any]:
+    """Macro accuracy and accuracy per attribute of rows judged 0 to 1, with their intervals."""
+    counts_RxP = metrics.resample_prompts(test.prompts, config.bootstrap, seed)
+    return _accuracies(correct_N, test, counts_RxP, config.confidence)[0]
+
+
+def _accuracies(
+    correct_N: np.ndarray, test: TestSet, counts_RxP: np.ndarray, confidence: float
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The same from resampled prompts, and the (R,) macro accuracies of the resamples."""
+    sums, rows = _sums(correct_N, test)
     accuracy_A, resampled_RxA = metrics.bootstrap_accuracies(sums, rows, counts_RxP)
-    ties_A = np.bincount(
-        test.attribute_N, (result.tie_SxN & result.counts_SxN).any(axis=0), shape[1]
-    )
     attributes = {}
     for number, name in enumerate(test.attributes):
         bounds = metrics.interval(accuracy_A[number], resampled_RxA[:, number], confidence)
         attributes[name] = {
             "accuracy": bounds.value,
             "n": int(rows[:, number].sum()),
-            "ties": int(ties_A[number]),
             "low": bounds.low,
             "high": bounds.high,
         }
     macro_R = np.nanmean(resampled_RxA, axis=1)
     macro = metrics.interval(float(accuracy_A.mean()), macro_R, confidence)
+    return {
+        "macro": {"accuracy": macro.value, "low": macro.low, "high": macro.high},
+        "attributes": attributes,
+    }, macro_R
+
+
+def _method(
+    result: Scored, test: TestSet, counts_RxP: np.ndarray, confidence: float
+) -> tuple[dict[str, Any], tuple[float, np.ndarray]]:
+    found, macro_R = _accuracies(result.mean_correct_N, test, counts_RxP, confidence)
+    tied_N = (result.tie_SxN & result.counts_SxN).any(axis=0)
+    ties_A = np.bincount(test.attribute_N, tied_N, len(test.attributes))
+    for cell, ties in zip(found["attributes"].values(), ties_A, strict=True):
+        cell["ties"] = int(ties)
     draws_S = [
         _macro(np.where(counts_N, correct_N, np.nan), test)
         for correct_N, counts_N in zip(result.correct_SxN, result.counts_SxN, strict=True)
@@ -108,41 +126,12 @@ def _method(
     log_prob = result.log_prob_SxN[result.counts_SxN]
     entry = {
         "rule": result.rule,
-        "macro": {"accuracy": macro.value, "low": macro.low, "high": macro.high},
-        "attributes": attributes,
+        **found,
         "nll": float(-log_prob.mean()),
         "ece": metrics.expected_calibration_error(np.exp(log_prob)),
         "draws": {"count": len(draws_S), "std": float(np.std(draws_S)), "macro": draws_S},
     }
-    return entry, (macro.value, macro_R)
-
-
-def accuracies(
-    correct_N: np.ndarray, test: TestSet, config: EvaluateConfig, seed: int
-) -> dict[str, Any]:
-    """Macro accuracy and accuracy per attribute of rows judged 0 to 1, with their intervals."""
-    counts_RxP = metrics.resample_prompts(test.prompts, config.bootstrap, seed)
-    sums, rows = _sums(correct_N, test)
-    accuracy_A, resampled_RxA = metrics.bootstrap_accuracies(sums, rows, counts_RxP)
-    spans = [
-        metrics.interval(accuracy_A[number], resampled_RxA[:, number], config.confidence)
-        for number in range(len(test.attributes))
-    ]
-    macro = metrics.interval(
-        float(accuracy_A.mean()), np.nanmean(resampled_RxA, axis=1), config.confidence
-    )
-    return {
-        "macro": {"accuracy": macro.value, "low": macro.low, "high": macro.high},
-        "attributes": {
-            name: {
-                "accuracy": span.value,
-                "n": int(rows[:, number].sum()),
-                "low": span.low,
-                "high": span.high,
-            }
-            for number, (name, span) in enumerate(zip(test.attributes, spans, strict=True))
-        },
-    }
+    return entry, (found["macro"]["accuracy"], macro_R)
 
 
 def _wordings(

@@ -11,7 +11,7 @@ together, which a scored test set does not keep. So the report's average is not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -100,6 +100,15 @@ def benchmark(
             for name, result in scored.items()
         },
     }
+
+
+def incomplete(attributes: Sequence[str]) -> list[str]:
+    """A sentence if only a part of the benchmark's subsets has test rows: there are no sections."""
+    subsets = [name for section in SECTIONS.values() for name in section]
+    missing = [name for name in subsets if name not in attributes]
+    if not missing or len(missing) == len(subsets):
+        return []
+    return [f"RewardBench has no sections: {', '.join(missing)} have no test rows."]
 
 
 def section_set(test: TestSet) -> TestSet:

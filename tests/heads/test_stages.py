@@ -374,6 +374,18 @@ def test_a_budget_that_leaves_nothing_to_score_is_an_error_with_the_remedy(
         stages.evaluate(config)
 
 
+def test_a_part_of_a_benchmark_is_no_benchmark_and_is_warned_of(
+    done: Done, tiny: Any, tmp_path: Path
+) -> None:
+    subsets = {"brief": "hep-go", "polite": "math-prm"}
+    names = [subsets.get(name, name) for name in tiny.table.text["attribute"]]
+    store = store_beside(tiny, tmp_path / "store", text={**tiny.table.text, "attribute": names})
+    report = stages.evaluate(replace(done.config, store=store, run=copy_models(done, tmp_path)))
+    assert report["benchmark"] is None
+    (warning,) = [w for w in report["warnings"] if w.startswith("RewardBench has no sections")]
+    assert "alpacaeval-easy" in warning and "hep-go" not in warning
+
+
 def test_users_can_be_adapted_to(done: Done, tmp_path: Path) -> None:
     """In the tiny store a user is an attribute under another name."""
     adapt = replace(done.config.adapt, group="user")

@@ -12,7 +12,7 @@ from ....configs.data import DataConfig
 from ..account import Account
 from ..conversation import RowError, split_conversations
 from ..files import Row
-from ..pair import SAME_TEXT, PreferencePair
+from ..pair import PreferencePair
 from ..published import Files
 from ..ratings import finite_number
 from ..splitting import split_of
@@ -34,8 +34,6 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
         prompt, chosen, rejected = split_conversations(
             row["chosen"], row["rejected"], ("chosen", "rejected")
         )
-        if chosen == rejected:
-            raise RowError("rejected", SAME_TEXT)
         if margin < 0:
             raise RowError("rating_chosen", "lower than the rating of the rejected answer")
         return [

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 from ....configs.data import DataConfig
 from ..account import Account
-from ..conversation import RowError, split_conversations
+from ..conversation import split_conversations
 from ..files import Row
-from ..pair import SAME_TEXT, PreferencePair
+from ..pair import PreferencePair
 from ..published import Files
 from ..upstream import Part, Published, Upstream
 
@@ -43,8 +43,6 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
             prompt, chosen, rejected = split_conversations(
                 row["chosen"], row["rejected"], ("chosen", "rejected")
             )
-            if chosen == rejected:
-                raise RowError("rejected", SAME_TEXT)
             yield PreferencePair(
                 prompt=prompt,
                 chosen=chosen,

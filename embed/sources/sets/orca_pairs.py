@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 from ....configs.data import DataConfig
 from ..account import Account
-from ..conversation import RowError, clean_text, parse_prompt
+from ..conversation import clean_text, parse_prompt, two_texts
 from ..files import Row
-from ..pair import SAME_TEXT, Message, PreferencePair
+from ..pair import Message, PreferencePair
 from ..published import Files
 from ..ratings import finite_number
 from ..splitting import split_of
@@ -39,9 +39,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
         prompt = parse_prompt(row["input"], "input")
         if row["system"]:
             prompt = (Message("system", clean_text(row["system"], "system")), *prompt)
-        chosen, rejected = (clean_text(row[name], name) for name in ("chosen", "rejected"))
-        if chosen == rejected:
-            raise RowError("rejected", SAME_TEXT)
+        chosen, rejected = two_texts(row, ("chosen", "rejected"))
         return [
             PreferencePair(
                 prompt=prompt,

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from ....configs.data import DataConfig
 from ..account import Account
-from ..conversation import RowError, clean_text, parse_prompt
+from ..conversation import RowError, parse_prompt, two_texts
 from ..files import Row
-from ..pair import SAME_TEXT, PreferencePair
+from ..pair import PreferencePair
 from ..published import Files
 from ..upstream import Part, Published, Upstream
 
@@ -28,9 +28,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
 
         def parse(number: int, row: Row, split: str = split) -> Iterator[PreferencePair]:
             prompt = parse_prompt(row["prompt"], "prompt")
-            answers = [clean_text(row[name], name) for name in RESPONSES]
-            if answers[0] == answers[1]:
-                raise RowError("response_1", SAME_TEXT)
+            answers = two_texts(row, RESPONSES)
             for attribute, column in LABELS[files.variant].items():
                 if attribute == "safety" and all([_safe(row, 0), _safe(row, 1)]):
                     files.leave_out("both responses are safe")

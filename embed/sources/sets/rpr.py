@@ -10,14 +10,13 @@ ten   those of its code, with cultural sensitivity
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from ....configs.data import DataConfig
 from ..account import Account
-from ..conversation import RowError, clean_text, parse_prompt
+from ..conversation import clean_text, parse_prompt, two_texts
 from ..files import Row
-from ..pair import SAME_TEXT, PreferencePair
+from ..pair import PreferencePair
 from ..published import Files
 from ..upstream import Part, Published, Upstream
 
@@ -42,9 +41,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
 
         def parse(number: int, row: Row, split: str = split) -> Iterator[PreferencePair]:
             prompt = parse_prompt(row["prompt"], "prompt")
-            answers = [clean_text(row[name], name) for name in ("response_a", "response_b")]
-            if answers[0] == answers[1]:
-                raise RowError("response_b", SAME_TEXT)
+            answers = two_texts(row, ("response_a", "response_b"))
             sides = [_side(row, "x"), _side(row, "y")]
             for (attribute, criterion), (chosen, rejected) in zip(
                 sides, (answers, answers[::-1]), strict=True
@@ -77,12 +74,6 @@ def _side(row: Row, side: str) -> tuple[str, str]:
 def attribute_of(category: str) -> str:
     """The attribute of a category, such as rpr-scientific-rigor of Scientific Rigor."""
     return "rpr-" + category.strip().lower().replace("&", "and").replace(" ", "-")
-
-
-def twin_share(pairs: Iterable[PreferencePair]) -> float:
-    """Share of the pairs whose row gives another one: twins contradict each other without wish."""
-    counts = Counter((pair.split, pair.row) for pair in pairs)
-    return sum(n for n in counts.values() if n > 1) / max(counts.total(), 1)
 
 
 SOURCE = Published(

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 from ....configs.data import DataConfig
 from ..account import Account
-from ..conversation import RowError, clean_text, parse_prompt
+from ..conversation import RowError, clean_text, parse_prompt, two_texts
 from ..files import Row
-from ..pair import SAME_TEXT, PreferencePair
+from ..pair import PreferencePair
 from ..published import Files
 from ..ratings import finite_number
 from ..upstream import Part, Published, Upstream
@@ -33,9 +33,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
                 return files.leave_out(f"a score is not above {LEAST_SCORE}")
             if row["labels"] not in (0, 1):
                 raise RowError("labels", f"expected 0 or 1, found {row['labels']!r}")
-            answers = [clean_text(row[name], name) for name in ("human_ref_B", "human_ref_A")]
-            if answers[0] == answers[1]:
-                raise RowError("human_ref_B", SAME_TEXT)
+            answers = two_texts(row, ("human_ref_B", "human_ref_A"))
             domain = clean_text(row["domain"], "domain")
             better = int(row["labels"])  # 1 is A
             return [

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from ....configs.data import DataConfig
 from ..account import Account
-from ..conversation import RowError, clean_text, parse_prompt
+from ..conversation import parse_prompt, two_texts
 from ..files import Row
-from ..pair import SAME_TEXT, PreferencePair
+from ..pair import PreferencePair
 from ..published import Files
 from ..splitting import split_of
 from ..upstream import Part, Published, Upstream
@@ -24,9 +24,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
     def parse(number: int, row: Row) -> Iterator[PreferencePair]:
         turns = [{"role": turn["from"], "content": turn["value"]} for turn in row["trajectory"]]
         prompt = parse_prompt(turns, "trajectory")
-        chosen, rejected = (clean_text(row[name], name) for name in ("chosen", "rejected"))
-        if chosen == rejected:
-            raise RowError("rejected", SAME_TEXT)
+        chosen, rejected = two_texts(row, ("chosen", "rejected"))
         yield PreferencePair(
             prompt=prompt,
             chosen=chosen,

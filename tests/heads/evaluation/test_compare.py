@@ -54,6 +54,7 @@ def report_of(table: str, ours: Mapping[str, float | None], error: float = 0.01)
         "methods": methods,
         "benchmark": None,
         "confidence": 0.95,
+        "budget": {"source": "test"},
         "record": {"config": {"data": data_of(found)}},
     }
 
@@ -385,3 +386,14 @@ def test_a_terminal_shows_counts_and_by_how_much_they_differ() -> None:
     lines = [line.split()[-3:] for line in shown(comparison) if line.startswith("helpsteer2")]
     assert lines == [["4,584", "4,584", "="], ["754", "750", "-4"]]
     assert any(line.startswith("unanimous agreement: ") for line in shown(comparison))
+
+
+def test_it_is_said_whose_labels_hyre_learns_from_where_they_are_not_the_same() -> None:
+    words = "Ours adapt to labelled training rows, theirs to test rows."
+    report = report_of("table2", {"single_bt": 0.0})
+    assert words not in [note["text"] for note in compare(report, "table2")["notes"]]
+    report["budget"] = {"source": "train"}
+    (note,) = [note for note in compare(report, "table2")["notes"] if note["text"] == words]
+    assert note["about"] == "HyRe, MiCRo-HyRe"
+    other = report_of("table4_700k", {"single_bt": 0.0}) | {"budget": {"source": "train"}}
+    assert words not in [note["text"] for note in compare(other, "table4_700k")["notes"]]

@@ -17,6 +17,7 @@ from micro_rm.heads.evaluation.reward_bench import (
     SUBSETS_2,
     benchmark,
     best_of_n,
+    incomplete,
     official_scores,
 )
 
@@ -147,3 +148,9 @@ def test_rows_of_one_prompt_are_resampled_together() -> None:
     assert found is not None
     macro = found["methods"]["m"]["macro"]
     assert (macro["low"], macro["high"]) == (0.0, 1.0)
+
+
+def test_a_part_of_the_benchmark_has_no_sections_and_says_what_is_missing() -> None:
+    assert incomplete(SUBSETS) == [] == incomplete(["verbosity", "Safety"])
+    (sentence,) = incomplete([name for name in SUBSETS if name not in ("hep-go", "math-prm")])
+    assert sentence == "RewardBench has no sections: math-prm, hep-go have no test rows."

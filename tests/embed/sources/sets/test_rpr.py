@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,5 @@ def test_a_row_that_lacks_something_is_refused_and_not_left_out_too(
 def test_twins_are_pairs_of_one_row_of_one_split(read_rows: Read) -> None:
     lone, whole = ROW | OUTSIDE, ROW | {"prompt": "Why is the sky blue?"}
     pairs = read_rows(rpr.SOURCE, {"train": [lone, whole], "test": [lone]}).pairs
-    assert len(pairs) == 4
-    assert rpr.twin_share(pairs) == 0.5
-    assert rpr.twin_share([]) == 0
+    rows = Counter((pair.split, pair.row) for pair in pairs)
+    assert rows == {("train", 1): 1, ("train", 2): 2, ("test", 1): 1}

@@ -77,7 +77,7 @@ def test_a_variant_tests_on_its_own_split_alone(variant: str, row: str, read_row
         ({"labels": None}, "labels"),
         ({"score_B": None}, "score_B"),
         ({"human_ref_B": ""}, "human_ref_B"),
-        ({"human_ref_B": "It rose too long."}, "human_ref_B"),
+        ({"human_ref_B": "It rose too long."}, "human_ref_A"),
         ({"history": ""}, "history"),
         ({"domain": ""}, "domain"),
         ({"domain": None}, "domain"),

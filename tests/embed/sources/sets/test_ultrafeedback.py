@@ -37,6 +37,16 @@ def test_attributes_that_both_answers_are_rated_on_make_a_pair_each(read_rows: R
     assert found.account.left_out == {"ratings of helpfulness that are N/A": 1}
 
 
+def test_ratings_that_arrive_as_numbers_are_the_same_ratings(read_rows: Read) -> None:
+    """datasets decodes texts such as "5" where a column of a file mixes types."""
+    numbers = answer("Good", 5, 4, 2, "N/A"), answer("Bad", 1, 4, 3, 2)
+    texts, decoded = (
+        read_rows(ultrafeedback.SOURCE, {"train": [row(*answers)]})
+        for answers in ((GOOD, BAD), numbers)
+    )
+    assert decoded.pairs == texts.pairs and not decoded.account.refusals
+
+
 def test_every_two_answers_of_a_row_are_compared_and_no_others(read_rows: Read) -> None:
     four = [answer(str(n), str(n), "N/A", "N/A", "N/A") for n in range(1, 5)]
     again = [answer(f"{n}!", str(n), "N/A", "N/A", "N/A") for n in range(1, 3)]
