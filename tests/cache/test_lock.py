@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,15 +31,15 @@ time.sleep(60)
 
 
 @contextmanager
-def owner(store: Path, kind: str) -> Iterator[None]:
-    """Another process that holds the lock of a store, until it is killed."""
+def owner(store: Path, kind: str) -> Iterator[int]:
+    """Another process that holds the lock of a store, until it is killed; its id."""
     process = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(store), kind], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "True\n"
-        yield
+        yield process.pid
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -108,11 +111,67 @@ def test_the_announced_job_can_be_read_while_another_process_holds_the_lock(
             assert lock.announced() == "its job"
 
 
-def test_those_who_cannot_wait_are_told_what_to_do(tmp_path: Path) -> None:
-    with StoreLock(tmp_path) as lock:
+def test_those_who_cannot_wait_are_told_who_since_when_where_and_what_to_do(tmp_path: Path) -> None:
+    with StoreLock(tmp_path) as lock, owner(tmp_path, "alone") as pid:
         message = str(lock.busy())
+        named = lock.owner()
+    assert named is not None
+    assert (named.host, named.pid, named.job) == (socket.gethostname(), pid, "its job")
     assert message.startswith(f"{tmp_path}: another process is writing here; wait for it")
     assert "store.dir" in message
+    assert f"process {pid} on {named.host} began job its job at {named.started};" in message
+    assert str(tmp_path / "writer.lock") in message
+
+
+def test_an_owner_that_has_ended_and_one_elsewhere_are_explained(tmp_path: Path) -> None:
+    with owner(tmp_path, "shared"):
+        pass
+    with StoreLock(tmp_path) as lock:
+        assert "has ended, other processes of that job go on" in str(lock.busy())
+        elsewhere = {"host": "gone", "pid": 1, "job": "j", "started": "2026-01-02T03:04:05Z"}
+        lock.path.write_text(json.dumps(elsewhere))
+        assert "process 1 on gone began job j at 2026-01-02T03:04:05Z; if that machine is gone" in (
+            str(lock.busy())
+        )
+
+
+@pytest.mark.parametrize("text", ["", "an older job", "[]", '{"host": "h"}', "\x00", "[" * 5000])
+def test_a_lock_file_that_says_nothing_locks_all_the_same(text: str, tmp_path: Path) -> None:
+    (tmp_path / "writer.lock").write_text(text)
+    with StoreLock(tmp_path) as lock, StoreLock(tmp_path) as other:
+        assert lock.take()
+        assert not other.take()
+        assert (other.owner(), other.announced()) == (None, "")
+        assert "its name is not in the lock file" in str(other.busy())
+
+
+def test_what_a_dead_owner_announced_does_not_keep_the_next_one_out(tmp_path: Path) -> None:
+    with owner(tmp_path, "alone") as pid:
+        pass
+    with StoreLock(tmp_path) as lock:
+        assert (lock.owner().pid, lock.take()) == (pid, True)
+        lock.announce("the next")
+        assert (lock.owner().pid, lock.announced()) == (os.getpid(), "the next")
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_removed_lock_file_is_locked_anew(replaced: bool, tmp_path: Path) -> None:
+    """Else who opened the old file and who opens the new one would both have the store."""
+    with StoreLock(tmp_path) as early:
+        early.path.unlink()
+        if replaced:
+            early.path.write_text("")
+        with StoreLock(tmp_path) as late:
+            assert late.take()
+            assert not early.take()
+
+
+def test_locks_that_keep_nobody_out_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda _descriptor, _kind: None)
+    with StoreLock(tmp_path) as lock, pytest.raises(StoreError, match="keep nobody out; put store"):
+        lock.take()
 
 
 def test_a_lock_makes_the_directories_that_it_needs(tmp_path: Path) -> None:
