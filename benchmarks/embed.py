@@ -313,7 +313,7 @@ def measure(options: argparse.Namespace, shape: str) -> dict[str, Any]:
             "sorted3": lambda: peers.sorted(rows, 3),
             "sorted2": lambda: peers.sorted(rows, 2),
         }
-        expected = peers.loop(rows, 3)
+        expected = peers.loop(list({row.chosen.tobytes(): row for row in rows}.values()), 3)
         errors = {name: largest_error(way(), expected) for name, way in ways.items() if way}
         if few is not rows:
             part = {key: expected[key] for row in few for key in map(_key, row.sequences)}

@@ -43,6 +43,8 @@ TASTES = 3  # planted reward vectors, which the prompt decides between
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_tile")
 PACKAGES = ("jax", "jaxlib", "optax", "torch", "scikit-learn", "numpy")
 ORDER_KEY = 1
+# Where JAX computes, PyTorch does too.
+DEVICE = torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
 BUSY, QUIET = "used_by_others", 0.05
 
 Run = Callable[[], np.ndarray]
@@ -158,7 +160,9 @@ class TorchLoop:
 
     def __post_init__(self) -> None:
         dtype = torch.bfloat16 if self.autocast else torch.float32
-        self.tensors = [torch.from_numpy(array).to(dtype) for array in self.data]
+        # Workers read from host memory, the others from the device's.
+        place = DEVICE if self.workers is None else torch.device("cpu")
+        self.tensors = [torch.from_numpy(array).to(place, dtype) for array in self.data]
         orders = self.case.orders(len(self.data.delta))
         self.epochs: list[Iterable[Any]]
         if self.workers is None:
@@ -178,12 +182,13 @@ class TorchLoop:
             batch_size=self.size,
             sampler=order.tolist(),
             num_workers=self.workers or 0,
+            pin_memory=DEVICE.type == "cuda",
             persistent_workers=bool(self.workers),
         )
 
     def __call__(self) -> Run:
         """Fresh weights and optimiser, ready to run."""
-        config, model = self.case.config, TorchModel(self.case)
+        config, model = self.case.config, TorchModel(self.case).to(DEVICE)
         rate, decay = config.learning_rate, config.weight_decay
         optimiser = torch.optim.AdamW(
             model.parameters(), lr=rate, weight_decay=decay, fused=self.fused
@@ -198,8 +203,9 @@ class TorchLoop:
         for batches in self.epochs:
             losses = []
             for delta, prompt in batches:
-                with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-                    loss = objective(delta, prompt)
+                here = [part.to(DEVICE, non_blocking=True) for part in (delta, prompt)]
+                with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.autocast):
+                    loss = objective(*here)
                 optimiser.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, clip)
@@ -217,7 +223,8 @@ class _Gather:
     size: int
 
     def __iter__(self) -> Any:
-        for rows in torch.from_numpy(self.order).split(self.size):
+        order = torch.from_numpy(self.order).to(self.tensors[0].device)
+        for rows in order.split(self.size):
             yield [tensor.index_select(0, rows) for tensor in self.tensors]
 
 
@@ -309,10 +316,10 @@ def matrix_rate(precision: str) -> float:
 
 def bandwidth() -> float:
     """Bytes per second of summing 1 GiB, by whoever does it faster."""
-    here = torch.ones(2**28)
+    here = torch.ones(2**28, device=DEVICE)
     there = jnp.ones(2**28)
     add = jax.jit(jnp.sum)
-    return max(rate_of(2**30, here.sum), rate_of(2**30, lambda: add(there)))
+    return max(rate_of(2**30, lambda: here.sum().item()), rate_of(2**30, lambda: add(there)))
 
 
 def note_rates(rates: dict[str, float], precision: str) -> None:
@@ -364,6 +371,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cpu_flags": [flag for flag in CPU_FLAGS if flag in words],
+        "torch_device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu",
         "jax_device": jax.devices()[0].device_kind,
         "load_before": os.getloadavg()[0],
     }
