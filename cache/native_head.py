@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from .output import create_hdf5
 from .reader import open_shard
 from .schema import commit_file, dataset
 
@@ -17,7 +17,7 @@ def write_native_head(store: Path, head_D: np.ndarray) -> Path:
     """Write or replace the head: one weight per feature, float32, reward = vector . head."""
     path = store / FILE
     temporary = path.with_name(FILE + ".tmp")
-    with h5py.File(temporary, "w") as file:
+    with create_hdf5(temporary) as file:
         file.create_dataset("weight", data=head_D.astype(np.float32), track_times=False)
     commit_file(temporary, path)
     return path

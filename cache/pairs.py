@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from .output import OutputFile
 from .reader import open_shard
 from .schema import StoreError, commit_file, dataset
 
@@ -83,7 +84,8 @@ class PairWriter:
         self._path = pairs_path(store, name)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = self._path.with_name(self._path.name + ".tmp")
-        self._file = h5py.File(self._temporary, "w")
+        self._output = OutputFile(self._temporary)
+        self._file = h5py.File(self._output, "w")
         for column in TEXT_COLUMNS:
             self._file.create_dataset(
                 f"text/{column}",
@@ -99,6 +101,7 @@ class PairWriter:
 
     def __exit__(self, *_error: object) -> None:
         self._file.close()
+        self._output.close()
         self._temporary.unlink(missing_ok=True)
 
     def add_text(self, text: Mapping[str, list[str]]) -> None:
@@ -108,6 +111,7 @@ class PairWriter:
             start = len(grown)
             grown.resize((start + len(text[column]),))
             grown[start:] = text[column]
+        self._output.check()
 
     def finish(self, table: PairTable) -> Path:
         """Write everything else of the table (not its ``text``) and give the file its name."""
@@ -129,6 +133,7 @@ class PairWriter:
         file.create_dataset("pool", data=table.pool, track_times=False)
         file.create_dataset("margin", data=table.margin.astype(np.float32), track_times=False)
         file.close()
+        self._output.check()
         commit_file(self._temporary, self._path)
         return self._path
 

@@ -11,9 +11,9 @@ import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from .output import create_hdf5
 from .reader import open_shard
 from .schema import (
     KEY_BYTES,
@@ -68,7 +68,8 @@ def write_shard(
     # Two processes that claim the same work must not write into one file.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     spelled = np.frombuffer(keys.astype(KEY_DTYPE).tobytes(), np.uint8).reshape(-1, KEY_BYTES)
-    with h5py.File(temporary, "w", alignment_threshold=1, alignment_interval=ALIGNMENT) as file:
+    layout = {"alignment_threshold": 1, "alignment_interval": ALIGNMENT}
+    with create_hdf5(temporary, **layout) as file:
         physical = vectors.view(PHYSICAL[identity.dtype])
         file.create_dataset("vectors", data=physical, track_times=False)
         file.create_dataset("keys", data=spelled, track_times=False)
