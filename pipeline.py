@@ -35,9 +35,10 @@ if __name__ == "__main__":  # python pipeline.py: register this checkout as the 
     _run_checkout()
 
 from micro_rm import UserError
-from micro_rm.configs.console import Say, indented, make_printer
+from micro_rm.configs.console import Say, indented, make_printer, printable
 from micro_rm.configs.record import RunRecord, code_fingerprint, fingerprint
 from micro_rm.configs.schema import SIMULATOR_SOURCE, Config, require
+from micro_rm.configs.secrets import redact_all
 
 if TYPE_CHECKING:
     from micro_rm.configs.command_line import Options
@@ -514,10 +515,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; the same command goes on behind what is finished", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
-        print(f"micro-rm: {error}", file=sys.stderr)
+        print(f"micro-rm: {printable(error)}", file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps(result, indent=2, allow_nan=False))
+        print(json.dumps(redact_all(result), indent=2, allow_nan=False))
     return 1 if result.get("problems") or result.get("refused") else 0
 
 

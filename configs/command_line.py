@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_loader, set_parsing_settings
+from yaml import YAMLError
 
 from .schema import Config, ConfigError
+from .yaml_text import load_yaml
 
 PRESETS = Path(__file__).parent
 COMMANDS = {
@@ -41,6 +43,8 @@ PLACES = {
 }
 
 
+LONGEST = 500  # characters of the parser's message, which repeats what it was given
+
 # Flags that are typed often.
 SHORT = {
     "--shards": "--embed.shards",
@@ -66,6 +70,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
     type or range, or a missing file. ``--help`` and ``--print_config`` print and exit.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=False)
+    set_loader("yaml", load_yaml, exceptions=(YAMLError,))
     parser = _build_parser()
     try:
         parsed = parser.parse_args(_config_first([_spelled_out(word) for word in argv]))
@@ -146,6 +151,8 @@ def _known_keys(config: type = Config, prefix: str = "") -> list[str]:
 def _explain(message: str) -> str:
     """The parser's message in one line, with the nearest known key where one is unknown."""
     line = " ".join(message.split())
+    if len(line) > LONGEST:
+        line = f"{line[:LONGEST]} ..."
     keys = _known_keys()
     for word in line.replace("'", " ").replace('"', " ").split():
         word = word.lstrip("-").split("=")[0].strip(".,:;")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .schema import Config
+from .secrets import redact_all
 
 FILE = "record.json"
 PACKAGES = ("micro-rm", "jax", "flax", "optax", "numpy", "h5py", "torch", "transformers")
@@ -91,10 +92,10 @@ class RunRecord:
         self.write()
 
     def write(self) -> None:
-        """Replace the file."""
+        """Replace the file; tokens and passwords stay out of it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(FILE + ".tmp")
-        temporary.write_text(json.dumps(self.content, indent=2) + "\n", "utf-8")
+        temporary.write_text(json.dumps(redact_all(self.content), indent=2) + "\n", "utf-8")
         os.replace(temporary, self.path)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..configs.schema import DEMO_ENCODER, BackboneConfig, ConfigError
+from .untrusted import refuse_code
 
 DEMO_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -45,8 +46,8 @@ class ModelFiles:
 def find_model(config: BackboneConfig) -> ModelFiles:
     """Locate a backbone: the packaged demo encoder, a local directory or a hub id.
 
-    Raises ``ConfigError`` if it is nowhere, brings no safetensors weights, or is the demo encoder
-    with other bytes than expected.
+    Raises ``ConfigError`` if it is nowhere, brings no safetensors weights, asks for code of its
+    own, or is the demo encoder with other bytes than expected.
     """
     if config.name == DEMO_ENCODER:
         directory, revision = _demo_directory(), "0.1.0"
@@ -62,6 +63,7 @@ def find_model(config: BackboneConfig) -> ModelFiles:
             f"backbone.name: {directory} has no .safetensors file; only safetensors weights are "
             "loaded, convert the model or choose another"
         )
+    refuse_code(directory)
     return ModelFiles(
         directory=directory,
         revision=revision,

@@ -1,0 +1,60 @@
+"""What a terminal is given: the text, and no command, markup or secret in it."""
+
+from __future__ import annotations
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from micro_rm.configs.console import make_printer, printable
+from micro_rm.configs.secrets import MARK, visible
+
+ATTACKS = {
+    "title": "\x1b]0;owned\x07",
+    "clipboard": "\x1b]52;c;Y3VybCBldmls\x07",
+    "link": "\x1b]8;;https://evil.example\x1b\\click\x1b]8;;\x1b\\",
+    "clear": "\x9b2J\x1b[H",
+    "order": "\u202egnp.exe",
+    "return": "all well\rerror",
+    "surrogate": "\udcff",
+}
+
+
+@pytest.mark.parametrize("text", ATTACKS.values(), ids=list(ATTACKS))
+def test_control_characters_are_shown(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    say = make_printer(quiet=False)
+    table = Table("a " + text)
+    table.add_row(text)
+    table.add_row(Text(text))
+    for shown in (text, table):
+        say(shown)
+    printed = capsys.readouterr().out
+    assert not set(printed) & set("\x1b\x07\x9b\r\u202e\udcff")
+    assert printed.startswith(visible(text))
+    assert not set(printable(ValueError(text))) & set("\x1b\x07\x9b\r\u202e\udcff")
+
+
+def test_markup_and_emoji_codes_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    say = make_printer(quiet=False)
+    table = Table("[red]head[/red]", "[link=https://evil.example]x[/link]")
+    table.add_row("[bold]cell[/bold]", ":warning:")
+    for shown in ("[red]line[/red] :warning: [/nothing]", table):
+        say(shown)
+    printed = capsys.readouterr().out
+    for text in ("[red]line[/red] :warning: [/nothing]", "[red]head[/red]", "[bold]cell[/bold]"):
+        assert text in printed
+    assert printed.count(":warning:") == 2
+
+
+def test_lines_stay_whole_and_empty_ones_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    say = make_printer(quiet=False)
+    for line in ("x" * 500, "", "a\nb"):
+        say(line)
+    assert capsys.readouterr().out == "x" * 500 + "\n\na\nb\n"
+
+
+def test_a_token_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    token = "hf_" + "Ab1" * 9
+    make_printer(quiet=False)(f"upstream {token}")
+    assert token not in capsys.readouterr().out
+    assert printable(ValueError(token)) == MARK
