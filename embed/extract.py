@@ -23,6 +23,7 @@ from ..cache.schema import LOGICAL, Identity, plan_path
 from ..cache.writer import shard_path, write_shard
 from .backbone import Collect, TorchBackbone
 from .plan import Plan
+from .space import bytes_left, full_disk_explained
 from .speed import Work
 
 WAIT_SECONDS = 0.5
@@ -76,6 +77,8 @@ def embed_shards(
             rows = []
             try:
                 for tokens, vectors in embed_bins(backbone, plan, shard, limit):
+                    if sealing is not None and sealing.done():
+                        sealing.result()  # a full disk: what follows could not be sealed either
                     rows.append(vectors)
                     done += tokens
                     progress(done, total, time.monotonic() - start)
@@ -205,4 +208,5 @@ def _seal(
 def _write(plan: Plan, store: Path, shard: int, identity: Identity, vectors: np.ndarray) -> None:
     path = shard_path(store, plan.facts.first_shard + shard)
     keys = plan.keys[plan.members(shard)]
-    write_shard(path, identity, plan.facts.job, keys, vectors)
+    with full_disk_explained(store, lambda: bytes_left(plan, store, identity.dtype)):
+        write_shard(path, identity, plan.facts.job, keys, vectors)
