@@ -92,7 +92,13 @@ class Renderer:
 
     def probe_hash(self) -> str:
         """sha256 of the token ids of one fixed conversation: catches what no file hash shows."""
-        ids = self.token_ids([Conversation(PROBE), Conversation(PROBE, PROBE_RESPONSE)])
+        try:
+            ids = self.token_ids([Conversation(PROBE), Conversation(PROBE, PROBE_RESPONSE)])
+        except TemplateError as error:
+            raise ConfigError(
+                f"backbone.template: the chat template of {self.config.name} refuses even a plain "
+                f"conversation ({error}); set it to plain, or take another backbone"
+            ) from error
         digest = hashlib.sha256()
         for sequence in ids:
             digest.update(np.asarray(sequence, "<i4").tobytes() + b"|")
@@ -163,14 +169,18 @@ class Renderer:
         return texts
 
     def _render(self, conversations: list[tuple[Message, ...]], *, asks: bool) -> list[str]:
-        return self.tokenizer.apply_chat_template(
-            [[turn._asdict() for turn in turns] for turns in conversations],
-            tokenize=False,
-            add_generation_prompt=asks,
-            # Templates take today's date from either of these; both are pinned.
-            date_string=self.config.date,
-            strftime_now=lambda _format: self.config.date,
-        )
+        try:
+            return self.tokenizer.apply_chat_template(
+                [[turn._asdict() for turn in turns] for turns in conversations],
+                tokenize=False,
+                add_generation_prompt=asks,
+                # Templates take today's date from either of these; both are pinned.
+                date_string=self.config.date,
+                strftime_now=lambda _format: self.config.date,
+            )
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            # What a template computes with a text may fail in Python's ways as well.
+            raise TemplateError(f"{type(error).__name__}: {error}") from error
 
     def _with_bos(self, ids: np.ndarray) -> np.ndarray:
         bos = self.tokenizer.bos_token_id

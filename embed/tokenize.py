@@ -94,6 +94,9 @@ class TokenFile:
             np.concatenate(pieces).astype(TOKEN_DTYPE).tofile(self._file)
 
     def _fit(self, conversation: Conversation, ids: np.ndarray) -> np.ndarray | None:
+        if not len(ids):
+            self.refusals[len(self._lengths)] = "nothing is left of it as tokens"
+            return None
         try:
             fitted = self.renderer.fit(conversation, ids)
         except OverlongError as error:

@@ -103,13 +103,15 @@ def summarise(source: PairSource) -> dict[str, Any]:
 
     Takes one pass over the source and keeps no text of it; raises what the pass raises.
     """
-    tally, contradictions, words = Tally(), Contradictions(), WordCounts()
+    tally, words = Tally(), WordCounts()
+    contradictions, errors = Contradictions(), Contradictions(strict=True)
     contexts: Counter[str | None] = Counter()
     with_context = 0
     users: set[str] = set()
     for pair in source:
         tally.add(pair)
         contradictions.add(pair)
+        errors.add(pair)
         words.add(pair)
         contexts[pair.attribute] += bool(pair.context)
         with_context += pair.context is not None
@@ -135,6 +137,7 @@ def summarise(source: PairSource) -> dict[str, Any]:
         "chosen_equals_rejected": sum(SAME_TEXT in item.reason for item in account.refusals),
         "duplicates": tally.duplicates.total(),
         "contradictions": contradictions.count,
+        "self_contradictions": errors.count,
         "prompt_overlap": tally.prompt_overlap,
         "with_context": with_context,
         "users": len(users),
@@ -199,6 +202,11 @@ def _warnings(summary: dict[str, Any]) -> list[str]:
             )
     if summary["duplicates"]:
         warnings.append(f"{summary['duplicates']} pairs repeat an earlier one exactly")
+    if summary["self_contradictions"]:
+        warnings.append(
+            f"{summary['self_contradictions']} pairs are judged the other way as well with the "
+            "same attribute, wish and user: some of these labels are wrong; all are kept"
+        )
     for name, counts in summary["attributes"].items():
         if not counts["test"]:
             warnings.append(f"attribute {name} has no test rows and cannot be scored")

@@ -11,10 +11,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .pair import ROLES, SAME_TEXT, Message
+from .pair import ROLES, SAME_TEXT, SHOWN_NAMES, Message, shown
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
 _ROLE_OF = {"Human": "user", "Assistant": "assistant"}
+# About a million tokens: more than any backbone reads, and not yet more than a tokenizer can bear.
+TEXT_LIMIT = 1 << 22
 
 
 class RowError(Exception):
@@ -64,7 +66,9 @@ def parse_response(value: Any, field: str, prompt: tuple[Message, ...]) -> str:
         raise RowError(
             field,
             "expected one assistant message, alone or after the row's own prompt; "
-            f"found {len(turns)} messages with roles {', '.join(turn.role for turn in turns)}",
+            f"found {len(turns)} messages with roles "
+            + ", ".join(turn.role for turn in turns[:SHOWN_NAMES])
+            + ", ..." * (len(turns) > SHOWN_NAMES),
         )
     return clean_text(turns[0].content, field)
 
@@ -105,7 +109,7 @@ def _message(item: Any, field: str) -> Message:
         raise RowError(field, f"expected a message object, found {type(item).__name__}")
     role, content = item.get("role"), item.get("content")
     if role not in ROLES:
-        raise RowError(f"{field}.role", f"expected one of {', '.join(ROLES)}, found {role!r}")
+        raise RowError(f"{field}.role", f"expected one of {', '.join(ROLES)}, found {shown(role)}")
     return Message(role, clean_text(content, f"{field}.content"))
 
 
@@ -130,6 +134,8 @@ def clean_text(value: Any, field: str) -> str:
         raise RowError(field, f"expected text, found {type(value).__name__}")
     if not value.strip():
         raise RowError(field, "expected text, found an empty string")
+    if len(value) > TEXT_LIMIT:
+        raise RowError(field, f"text of {len(value):,} characters, at most {TEXT_LIMIT:,} are read")
     if "\x00" in value or not _encodable(value):
         raise RowError(field, "text contains NUL or a lone surrogate and cannot be encoded")
     return value

@@ -11,20 +11,24 @@ PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 
 class Contradictions:
-    """Pairs that also occur with the opposite label, whatever their attribute.
+    """Pairs that also occur with the opposite label.
 
-    About 200 bytes a pair.
+    Whatever their attribute, wish and user, which is what a mixture is for, or with the very same
+    ones (``strict``), of which one must be wrong. About 200 bytes a pair.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
         self.count = 0
+        self._strict = strict
         # Comparisons by their texts in sorted order: how many chose the first, how many the second.
         self._labels: tuple[Counter[bytes], Counter[bytes]] = (Counter(), Counter())
 
     def add(self, pair: PreferencePair) -> None:
         """Count one more pair."""
         texts = sorted((pair.chosen, pair.rejected))
-        comparison = bytes.fromhex(content_id([list(turn) for turn in pair.prompt], *texts))
+        whose = [pair.attribute, pair.context, pair.user] if self._strict else []
+        prompt = [list(turn) for turn in pair.prompt]
+        comparison = bytes.fromhex(content_id(prompt, *texts, *whose))
         label = texts.index(pair.chosen)
         same, opposite = self._labels[label], self._labels[1 - label]
         if comparison in opposite:

@@ -6,16 +6,19 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from .pair import DataError, Refusal
+from .pair import DataError, Refusal, listed, shown
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 # A row group may hold the whole file, so neither it nor more than these rows is held at once.
 PARQUET_BUFFER = 1 << 20
 PARQUET_ROWS = 256
+# A longer line is refused without holding it: not even a gzip bomb takes more memory.
+LINE_LIMIT = 1 << 26
 
 
 def require_data_file(path: str) -> None:
@@ -36,25 +39,66 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
     opener = gzip.open if file.suffix == ".gz" else open
     try:
         with opener(file, "rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield number, _parse_line(number, line, str(file))
+            for number, line in enumerate(_lines(stream), start=1):
+                if isinstance(line, int):
+                    reason = f"a line of {line:,} bytes, at most {LINE_LIMIT:,} are read"
+                    yield number, Refusal(number, "", reason, str(file))
+                elif line.strip():
+                    if number == 1:
+                        _require_utf8(line, file)
+                    yield number, parse_line(number, line, str(file))
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(
             f"{file}: damaged gzip file ({error}); copy or download it again"
         ) from error
 
 
-def _parse_line(number: int, line: bytes, name: str) -> Row | Refusal:
+def _lines(stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes | int]:
+    """The lines of a stream; of one that is too long the number of its bytes."""
+    while line := stream.readline(LINE_LIMIT + 1):
+        size = len(line)
+        if size <= LINE_LIMIT:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(LINE_LIMIT)
+            size += len(line)
+        yield size
+
+
+def _require_utf8(line: bytes, file: Path) -> None:
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\0" in line[:4]:
+        raise DataError(
+            f"{file}: expected UTF-8, found UTF-16 or UTF-32; convert it, such as with "
+            f"iconv -f UTF-16 -t UTF-8"
+        )
+
+
+def parse_line(number: int, line: bytes, name: str) -> Row | Refusal:
+    """The JSON object of a line, or why it is none."""
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         return Refusal(number, "", f"not UTF-8 at byte {error.start}", name)
+    except RepeatedKey as error:
+        return Refusal(number, str(error), "the key stands twice in one object", name)
     except (ValueError, RecursionError) as error:
         return Refusal(number, "", f"not JSON: {error}", name)
     if not isinstance(row, dict):
         return Refusal(number, "", f"expected a JSON object, found {type(row).__name__}", name)
     return row
+
+
+class RepeatedKey(Exception):
+    """Two values for one key: which of them is meant cannot be known."""
+
+
+def _object(items: list[tuple[str, Any]]) -> Row:
+    made = dict(items)
+    if len(made) < len(items):
+        names = [name for name, _ in items]
+        raise RepeatedKey(shown(next(name for name in names if names.count(name) > 1)).strip("'"))
+    return made
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
@@ -65,12 +109,28 @@ def _parquet_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
         table = parquet.ParquetFile(file, buffer_size=PARQUET_BUFFER, pre_buffer=False)
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{file}: not a Parquet file ({error})") from error
-    number = 0
+    number, names = 0, table.schema_arrow.names
     with table:
+        if len(set(names)) < len(names):
+            raise DataError(f"{file}: two columns have the same name ({listed(names)}); rename one")
         try:
             for batch in table.iter_batches(PARQUET_ROWS, use_threads=False):
-                for row in batch.to_pylist():
+                for row in _batch_rows(batch, number, str(file)):
                     number += 1
                     yield number, row
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{file}: damaged behind row {number} ({error})") from error
+
+
+def _batch_rows(batch: Any, before: int, name: str) -> Iterator[Row | Refusal]:
+    """Rows of a batch; one by one only if some of them cannot be turned into Python."""
+    with suppress(ValueError, OverflowError):
+        yield from batch.to_pylist()
+        return
+    for place in range(len(batch)):
+        try:
+            (row,) = batch.slice(place, 1).to_pylist()
+        except (ValueError, OverflowError) as error:
+            yield Refusal(before + place + 1, "", f"unreadable value: {shown(str(error))}", name)
+        else:
+            yield row

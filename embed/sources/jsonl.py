@@ -64,7 +64,7 @@ def _read_file(
                 names = comparison.attributes
                 pairs = comparison.add(parse_rated(number, path, row, split, names, config))
             else:
-                pairs = [parse_pair(number, row, split, config)]
+                pairs = [parse_pair(number, path, row, split, config)]
         except RowError as error:
             account.refusals.append(Refusal(number, error.field, error.reason, path))
         else:

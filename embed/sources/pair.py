@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import reprlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import xxhash
@@ -12,6 +14,8 @@ from ... import UserError
 
 SAME_TEXT = "chosen and rejected are the same text"
 ROLES = ("system", "user", "assistant")
+SHOWN_NAMES = 12
+SHOWN_LETTERS = 60
 
 
 class DataError(UserError):
@@ -33,7 +37,8 @@ class PreferencePair:
     that a router may read, ``user`` the rater. Any of them may be missing. ``margin`` is the
     rating difference where the data has one, ``ratings`` all ratings of both responses as
     (attribute, chosen, rejected), NaN where one is missing. ``row`` is the row of the file that the
-    pair comes from, for tracing. Neither of the three is part of the pair's identity.
+    pair comes from and ``file`` that file, for tracing. None of the four is part of the pair's
+    identity.
     """
 
     prompt: tuple[Message, ...]
@@ -47,6 +52,7 @@ class PreferencePair:
     margin: float | None = None
     ratings: tuple[tuple[str, float, float], ...] = ()
     row: int = 0
+    file: str = field(default="", compare=False)
 
     @property
     def pair_id(self) -> str:
@@ -74,6 +80,19 @@ class Refusal:
     field: str
     reason: str
     file: str = ""
+
+
+def shown(value: object) -> str:
+    """A value in a reason: however long, deep or unprintable it is, a short line of ASCII."""
+    return reprlib.repr(value).encode("ascii", "backslashreplace").decode("ascii")
+
+
+def listed(names: Iterable[object]) -> str:
+    """The first names of a row's columns, for a reason."""
+    found = list(names)
+    more = f" and {len(found) - SHOWN_NAMES} more" if len(found) > SHOWN_NAMES else ""
+    plain = (str(name) if str(name).isprintable() else ascii(name) for name in found)
+    return ", ".join(name[:SHOWN_LETTERS] for name in list(plain)[:SHOWN_NAMES]) + more
 
 
 def content_id(*parts: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from .account import Account, UpstreamRows
 from .conversation import RowError
 from .files import SUFFIXES, Row, read_rows
 from .hub import HubTable
-from .pair import DataError, PreferencePair, Refusal
+from .pair import DataError, PreferencePair, Refusal, shown
 from .upstream import Part, Published, Upstream
 
 Parse = Callable[[int, Row], Iterable[PreferencePair]]
@@ -71,11 +71,12 @@ class Files:
                 made = list(parse(number, row))
             except RowError as error:
                 self.account.refusals.append(Refusal(number, error.field, error.reason, where))
-            except (KeyError, TypeError, AttributeError) as error:
-                reason = f"built otherwise than expected ({type(error).__name__}: {error})"
+            except (LookupError, TypeError, AttributeError, ValueError) as error:
+                found = f"{type(error).__name__}: {shown(str(error))}"
+                reason = f"built otherwise than expected ({found})"
                 self.account.refusals.append(Refusal(number, "", reason, where))
             else:
-                yield from made
+                yield from (pair if pair.file else replace(pair, file=where) for pair in made)
 
     def leave_out(self, reason: str) -> list[PreferencePair]:
         """Count a row that a rule of the data set leaves out; the empty list, to be returned."""

@@ -16,6 +16,9 @@ from .account import Account
 from .conversation import RowError
 from .pair import SAME_TEXT, Message, PreferencePair, Refusal
 
+# Differences of numbers below it are finite in the 32 bits of a pair table.
+LARGEST = 1e30
+
 
 @dataclass(frozen=True)
 class RatedResponse:
@@ -41,6 +44,8 @@ def finite_number(value: Any, field: str) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise RowError(field, f"expected a finite number, found {number}")
+    if abs(number) > LARGEST:
+        raise RowError(field, f"expected a number up to {LARGEST:g}, found {number:g}")
     return number
 
 
@@ -130,4 +135,5 @@ def _pair(
             for name in attributes
         ),
         row=first.row,
+        file=first.file,
     )
