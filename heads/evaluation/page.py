@@ -1,4 +1,4 @@
-"""``report.html`` from ``report.json``: one self-contained file, every text escaped."""
+"""``report.html`` from ``report.json``: one self-contained file, every text escaped and shown."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from ...configs.secrets import redact, visible
 from .display import best_method
 from .plots import study_curves, training_curves
 from .report import ORACLE
@@ -73,6 +74,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=harmless,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -80,6 +82,16 @@ def _environment() -> jinja2.Environment:
     environment.globals["xs"] = _xs
     environment.globals["at"] = _at
     return environment
+
+
+def harmless(value: Any) -> Any:
+    """What a template shows: control characters spelled out, secrets left out.
+
+    Markup is escaping apart, which Jinja does after this.
+    """
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return visible(redact(value))
+    return value
 
 
 def _figures(studies: Mapping[str, Any]) -> dict[str, Markup]:

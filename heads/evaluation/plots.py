@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+
+from ...configs.secrets import redact, visible
 
 # The page's own colours: readable on light and on dark paper.
 COLOURS = ("#3b6fd4", "#d4633b", "#2f9e6e", "#9a5bd0", "#b8860b", "#5f7d8c")
@@ -29,7 +32,9 @@ def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
                     values = np.asarray(group[kind], float)
                     epochs = np.arange(1, values.size + 1)
                     marker = "o" if values.size < 15 else None
-                    axis.plot(epochs, values, line, color=colour, label=method, marker=marker, ms=3)
+                    axis.plot(
+                        epochs, values, line, color=colour, label=label(method), marker=marker, ms=3
+                    )
             dress(axis, kind.replace("_", " ").replace("nll", "NLL"), "epoch")
         figure.tight_layout()
         return svg(figure)
@@ -45,7 +50,7 @@ def study_curves(study: Mapping[str, Any]) -> str:
             for name, points in series.items():
                 colour, line = style_of[name]
                 x, mean = ([point[key] for point in points] for key in ("x", "mean"))
-                axis.plot(x, mean, line, color=colour, label=name, marker="o", ms=3)
+                axis.plot(x, mean, line, color=colour, label=label(name), marker="o", ms=3)
                 for point in points:  # every seed, faintly
                     values = point["values"]
                     axis.plot(
@@ -78,15 +83,24 @@ def panels(count: int) -> Iterator[tuple[Figure, Sequence[Any]]]:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "micro-rm", "font.size": 9}):
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "micro-rm", "font.size": 9}
+    with plt.rc_context(settings), warnings.catch_warnings():
+        # The reader's own fonts draw a name; only its width is guessed here.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure, axes = plt.subplots(1, count, figsize=(4.4 * count, 3.1), squeeze=False)
         yield figure, axes[0]
 
 
+def label(name: str) -> str:
+    """A name as matplotlib is to show it: no formula between dollars, no control characters."""
+    text = visible(redact(name)).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text  # which would keep it out of the legend
+
+
 def dress(axis: Any, title: str, x_label: str) -> None:
     """Title, labels, grid and legend in the page's own ink."""
-    axis.set_title(title, color=INK, fontsize=10)
-    axis.set_xlabel(x_label, color=INK)
+    axis.set_title(label(title), color=INK, fontsize=10)
+    axis.set_xlabel(label(x_label), color=INK)
     axis.tick_params(colors=INK, which="both")
     axis.grid(alpha=0.2)
     # Below the panel: bands leave no free corner inside.

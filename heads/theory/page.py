@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup
 
+from ..evaluation.page import harmless
 from ..evaluation.plots import COLOURS, INK, svg
 
 TEMPLATE = "theory.html.j2"
@@ -50,7 +51,11 @@ CASES = {
 def render_theory_page(result: Mapping[str, Any]) -> str:
     """The whole page; ``result`` is what ``run_theory`` returns, or its JSON read back."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=harmless,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     source = resources.files(__name__.rpartition(".")[0]).joinpath(TEMPLATE).read_text("utf-8")
     return environment.from_string(source).render(
