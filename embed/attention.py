@@ -164,17 +164,26 @@ def varlen_serves(device: torch.device, dtype: torch.dtype, how: Scores) -> bool
     )
 
 
-def by_flex(
-    query: Tensor, key: Tensor, value: Tensor, ends: Tensor, positions: Tensor, how: Scores
-) -> Tensor:
-    """One call with a block mask; queries and keys must be the same T tokens."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+def block_mask(ends: Tensor, positions: Tensor, window: int | None) -> Any:
+    """What ``by_flex`` needs to know of a bin: which tokens see which, for a window.
+
+    While it is made, it holds (T, T) booleans.
+    """
+    from torch.nn.attention.flex_attention import create_block_mask
 
     def visible(_batch: Tensor, _head: Tensor, row: Tensor, column: Tensor) -> Tensor:
         on_branch = (column <= row) & (row < ends[column])
-        if how.window is None:
+        if window is None:
             return on_branch
-        return on_branch & (positions[row] - positions[column] < how.window)
+        return on_branch & (positions[row] - positions[column] < window)
+
+    size = len(ends)
+    return create_block_mask(visible, None, None, size, size, device=str(ends.device))
+
+
+def by_flex(query: Tensor, key: Tensor, value: Tensor, blocks: Any, how: Scores) -> Tensor:
+    """One call with a block mask; queries and keys must be the same T tokens."""
+    from torch.nn.attention.flex_attention import flex_attention
 
     def capped(
         score: Tensor, _batch: Tensor, _head: Tensor, _row: Tensor, _column: Tensor
@@ -182,16 +191,14 @@ def by_flex(
         assert how.softcap is not None
         return torch.tanh(score / how.softcap) * how.softcap
 
-    size = query.shape[2]
     compiled = query.device.type == "cuda"
     call: Any = _compiled_flex() if compiled else flex_attention
-    mask = create_block_mask(visible, None, None, size, size, device=str(query.device))
     out = call(
         query,
         key,
         value,
         score_mod=None if how.softcap is None else capped,
-        block_mask=mask,
+        block_mask=blocks,
         scale=how.scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )

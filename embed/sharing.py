@@ -34,13 +34,15 @@ def choose_pass(
 
     Tried in this order: compiled and pruned, pruned, neither. The model must be causal.
     """
-    problem = ""
+    problem = uncompiled = ""
     for prunes, backend in dict.fromkeys([(True, compiler), (True, None), (False, None)]):
         candidate = TreePass(model, prunes=prunes, fixed=fixed, compiler=backend)
         problem = _try(candidate, max_length)
         if not problem:
             note = "" if prunes else "; its last layer is computed at every token"
-            return Choice(candidate, f"prefixes are shared{note}")
+            return Choice(candidate, f"prefixes are shared{note}{uncompiled}")
+        if backend is not None:
+            uncompiled = f"; its layers are not compiled: {problem}"
         _restore(candidate)
     return Choice(None, f"prefixes are not shared, every sequence has a row of its own: {problem}")
 

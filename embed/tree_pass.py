@@ -38,8 +38,7 @@ class _State:
     stop_at_keys: bool = False
     gathers: dict[bool, attention.Gather] = field(default_factory=dict)
     masks: attention.Masks = field(default_factory=attention.Masks)
-    ends: Tensor | None = None
-    positions: Tensor | None = None
+    blocks: dict[int | None, Any] = field(default_factory=dict)
 
 
 class TreePass:
@@ -155,10 +154,10 @@ class TreePass:
                 state.gathers[branches] = attention.gather(runs, query.device)
             return attention.by_varlen(query, key, value, state.gathers[branches], how)
         if query.device.type == "cuda" and not branches:
-            if state.ends is None or state.positions is None:
-                state.ends = self._to_device(state.layout.ends)
-                state.positions = self._to_device(state.layout.positions)
-            return attention.by_flex(query, key, value, state.ends, state.positions, how)
+            if how.window not in state.blocks:  # one for all layers
+                ends, positions = map(self._to_device, (state.layout.ends, state.layout.positions))
+                state.blocks[how.window] = attention.block_mask(ends, positions, how.window)
+            return attention.by_flex(query, key, value, state.blocks[how.window], how)
         return attention.by_run(query, key, value, runs, how, state.masks)
 
     def _pruned(self, forward: Any) -> Any:

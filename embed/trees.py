@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+FILLING = 128  # tokens
+
 
 @dataclass(frozen=True)
 class Run:
@@ -109,18 +111,27 @@ def lay_out(sequences: Sequence[np.ndarray]) -> Layout:
 
 
 def filled(layout: Layout, size: int) -> Layout:
-    """The layout with a branch of its own behind it that nobody reads, up to ``size`` tokens."""
+    """The layout with short branches behind it that nobody reads, up to ``size`` tokens.
+
+    Short, because attention over a branch costs the square of its length.
+    """
     used = len(layout.token_ids)
     missing = size - used
     if missing <= 0:
         return layout
     nothing = np.zeros(missing, np.int64)
+    places = np.arange(used, size)
+    ends = np.minimum(places - (places - used) % FILLING + FILLING, size)
+    runs = (
+        Run(start, min(start + FILLING, size), ((start, min(start + FILLING, size)),))
+        for start in range(used, size, FILLING)
+    )
     return replace(
         layout,
         token_ids=np.concatenate([layout.token_ids, nothing.astype(layout.token_ids.dtype)]),
         positions=np.concatenate([layout.positions, nothing]),
-        ends=np.concatenate([layout.ends, nothing + size]),
-        runs=(*layout.runs, Run(used, size, ((used, size),))),
+        ends=np.concatenate([layout.ends, ends]),
+        runs=(*layout.runs, *runs),
     )
 
 

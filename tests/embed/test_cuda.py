@@ -18,10 +18,16 @@ from micro_rm.embed.attention import Scores
 from micro_rm.embed.backbone import TorchBackbone
 from micro_rm.embed.extract import BinLimit, embed_bins
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    # PyTorch 2.11 warns of itself when it compiles.
+    pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
+]
 FAMILIES = ("Llama", "Qwen3", "Mistral", "Gemma2", "Gemma3Text", "GPTNeoX", "GPT2", "OPT", "Bloom")
 # Kernels on the device sum in another order; a wrong mask or position is off by 0.1 and more.
-TOLERANCE = {"float32": 2e-5, "bfloat16": 3e-2}
+TOLERANCE = {"float32": 2e-5, "bfloat16": 8e-2}
+# Rounded to 16 bits, a shared pass is about as far from the truth as a separate one.
+NO_WORSE = {"float32": 8.0, "bfloat16": 2.0}
 BIN = 512
 
 
@@ -71,12 +77,15 @@ def test_the_gpu_gives_the_vectors_of_the_cpu(
     gpu, cpu = pair_of(family, dtype)
     ids = sequences(0)
     expected = np.array([cpu.alone(one) for one in ids])
-    assert gpu.sharing == cpu.sharing, gpu.note
-    assert relative_error(np.array([gpu.alone(one) for one in ids]), expected) < TOLERANCE[dtype]
-    for packed in gpu.pack(ids, BIN):
-        members = list(packed.members)
-        found = gpu.vectors([ids[place] for place in members])
-        assert relative_error(found, expected[members]) < TOLERANCE[dtype], gpu.note
+    assert gpu.note == cpu.note  # which would say that its layers are not compiled
+    alone = relative_error(np.array([gpu.alone(one) for one in ids]), expected)
+    bins = gpu.pack(ids, BIN)
+    order = [place for packed in bins for place in packed.members]
+    found = [gpu.vectors([ids[place] for place in packed.members]) for packed in bins]
+    shared = relative_error(np.concatenate(found), expected[order])
+    print(f"{family} {dtype}: alone {alone:.1e}, shared {shared:.1e}; {gpu.note}")
+    assert alone < TOLERANCE[dtype]
+    assert shared < min(TOLERANCE[dtype], NO_WORSE[dtype] * alone)
 
 
 def test_sixteen_bits_take_the_variable_length_kernel(
@@ -88,7 +97,7 @@ def test_sixteen_bits_take_the_variable_length_kernel(
     monkeypatch.setattr(attention, "by_varlen", lambda *rest: calls.append(1) or honest(*rest))
     gpu.vectors(sequences(1))
     assert attention.varlen_serves(gpu.device, torch.bfloat16, Scores(None, None, None))
-    assert len(calls) == 4  # three layers, the last one twice but for the values of its first run
+    assert len(calls) == 3  # one per layer: the first run of the last one stops at its keys
 
 
 def test_memory_that_runs_out_halves_the_bins_and_loses_nothing(
@@ -131,7 +140,7 @@ def test_a_run_uses_torch_and_jax_on_one_device(tmp_path: Path, save_backbone: A
     backbone = save_backbone(tmp_path / "llama", "llama")
     command = [
         *(sys.executable, "-m", "micro_rm.pipeline", "run"),
-        *("--data.source=synthetic", f"--backbone.name={backbone}", "--backbone.max_length=256"),
+        *("--data.source=synthetic", f"--backbone.name={backbone}", "--backbone.max_length=1024"),
         *("--data.synthetic.prompts=40", "--methods=single_bt,micro"),
         *(f"--store.dir={tmp_path / 'store'}", f"--run.dir={tmp_path / 'run'}", "--train.epochs=2"),
     ]

@@ -196,7 +196,7 @@ def test_a_compiler_that_fails_leaves_the_pruned_pass(
 ) -> None:
     expected = separately(decoder("Llama"), sequences())
     choice = choose_pass(decoder("Llama"), 256, fixed=256, compiler="no_such_compiler")
-    assert choice.note == SHARED
+    assert choice.note.startswith(SHARED + "; its layers are not compiled: LlamaModel failed with")
     assert choice.tree_pass is not None
     assert choice.tree_pass.prunes
     found = choice.tree_pass.states(lay_out(sequences())).numpy()

@@ -9,7 +9,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micro_rm.embed.trees import Layout, Run, filled, lay_out, lexicographic, shared_length
+from micro_rm.embed.trees import (
+    FILLING,
+    Layout,
+    Run,
+    filled,
+    lay_out,
+    lexicographic,
+    shared_length,
+)
 
 Ids = tuple[int, ...]
 # Few distinct ids make prefixes frequent; large ones span several bytes.
@@ -130,8 +138,8 @@ def test_a_layout_does_not_depend_on_the_order_of_its_input(
 
 
 @settings(max_examples=150, deadline=None)
-@given(distinct_sequences(), st.integers(0, 80))
-def test_filling_adds_a_branch_that_nobody_reads(sequences: list[Ids], size: int) -> None:
+@given(distinct_sequences(), st.integers(0, 3 * FILLING))
+def test_filling_adds_short_branches_that_nobody_reads(sequences: list[Ids], size: int) -> None:
     layout = lay_out(arrays(sequences))
     used = len(layout.token_ids)
     full = filled(layout, size)
@@ -144,9 +152,14 @@ def test_filling_adds_a_branch_that_nobody_reads(sequences: list[Ids], size: int
         assert np.array_equal(after[:used], before)
     added = full.runs[len(layout.runs) :]
     assert full.runs[: len(layout.runs)] == layout.runs
-    assert added == ((Run(used, size, ((used, size),)),) if size > used else ())
-    for token in range(used, len(full.token_ids)):
-        assert visible(full, token) == list(range(used, token + 1))
+    assert [token for run in added for token in range(run.start, run.stop)] == list(
+        range(used, len(full.token_ids))
+    )
+    for run in added:
+        assert 0 < run.queries <= FILLING
+        assert run.pieces == ((run.start, run.stop),)
+        for token in (run.start, run.stop - 1):
+            assert visible(full, token) == list(range(run.start, token + 1))
 
 
 def test_a_small_tree_is_laid_out_as_drawn() -> None:
