@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .manifest import read_manifest
 from .pairs import NO_ROW, read_pairs, table_names
-from .schema import plan_path, read_manifest
+from .schema import plan_path
 
 
 def describe_store(store: Path) -> dict[str, Any]:

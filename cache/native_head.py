@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .files import replace_file
+from .hdf5 import dataset, open_hdf5
 from .output import create_hdf5
-from .reader import open_shard
-from .schema import commit_file, dataset
 
 FILE = "native_head.h5"
 
@@ -19,7 +19,7 @@ def write_native_head(store: Path, head_D: np.ndarray) -> Path:
     temporary = path.with_name(FILE + ".tmp")
     with create_hdf5(temporary) as file:
         file.create_dataset("weight", data=head_D.astype(np.float32), track_times=False)
-    commit_file(temporary, path)
+    replace_file(store, FILE, temporary)
     return path
 
 
@@ -28,5 +28,5 @@ def read_native_head(store: Path) -> np.ndarray | None:
     path = store / FILE
     if not path.is_file():
         return None
-    with open_shard(path) as file:
+    with open_hdf5(path) as file:
         return dataset(file, "weight")[:]

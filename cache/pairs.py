@@ -11,9 +11,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from .files import replace_file
+from .hdf5 import dataset, open_hdf5
 from .output import OutputFile
-from .reader import open_shard
-from .schema import StoreError, commit_file, dataset
+from .schema import StoreError
 
 VIEWS = ("plain", "ctx", "context")
 ROLES = ("prompt", "chosen", "rejected")
@@ -43,7 +44,8 @@ class PairTable:
     tokens of both responses with their prompt. ``ratings`` maps a rated attribute to (N, 2), the
     ratings of chosen and rejected, NaN where missing. ``text["prompt"]`` is JSON, a list of
     ``[role, content]``. ``request`` identifies the inputs, ``settings`` says how texts became
-    sequences (so that ``verify`` can repeat it), ``account`` counts what was left out.
+    sequences (so that ``verify`` can repeat it), ``account`` counts what was left out. ``layout``
+    is that of the shards which the row numbers rest on.
     """
 
     name: str
@@ -57,6 +59,7 @@ class PairTable:
     tokens: Mapping[str, np.ndarray]
     account: Mapping[str, Any]
     ratings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    layout: str = ""
 
     def __len__(self) -> int:
         return len(self.text["pair_id"])
@@ -81,13 +84,14 @@ class PairWriter:
     """
 
     def __init__(self, store: Path, name: str) -> None:
-        self._path = pairs_path(store, name)
+        self._store, self._path = store, pairs_path(store, name)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = self._path.with_name(self._path.name + ".tmp")
         self._output = OutputFile(self._temporary)
         self._file = h5py.File(self._output, "w")
+        self._text: dict[str, h5py.Dataset] = {}
         for column in TEXT_COLUMNS:
-            self._file.create_dataset(
+            self._text[column] = self._file.create_dataset(
                 f"text/{column}",
                 shape=(0,),
                 maxshape=(None,),
@@ -107,7 +111,7 @@ class PairWriter:
     def add_text(self, text: Mapping[str, list[str]]) -> None:
         """Append the next pairs' strings, equally many per name of ``TEXT_COLUMNS``."""
         for column in TEXT_COLUMNS:
-            grown = dataset(self._file, f"text/{column}")
+            grown = self._text[column]
             start = len(grown)
             grown.resize((start + len(text[column]),))
             grown[start:] = text[column]
@@ -117,6 +121,7 @@ class PairWriter:
         """Write everything else of the table (not its ``text``) and give the file its name."""
         file = self._file
         file.attrs["request"] = table.request
+        file.attrs["layout"] = table.layout
         file.attrs["settings"] = json.dumps(table.settings)
         file.attrs["account"] = json.dumps(table.account)
         for key, rows in table.rows.items():
@@ -134,7 +139,7 @@ class PairWriter:
         file.create_dataset("margin", data=table.margin.astype(np.float32), track_times=False)
         file.close()
         self._output.check()
-        commit_file(self._temporary, self._path)
+        replace_file(self._store, f"pairs/{self._path.name}", self._temporary)
         return self._path
 
 
@@ -147,11 +152,12 @@ def read_pairs(store: Path, name: str) -> PairTable:
             f"{path}: no pair table {name!r} (found: {known}); run micro-rm embed with this "
             "data set, or set data.name to one of those"
         )
-    with open_shard(path) as file:
+    with open_hdf5(path) as file:
         try:
             return PairTable(
                 name=name,
                 request=str(file.attrs["request"]),
+                layout=str(file.attrs.get("layout", "")),  # format 1 had none
                 settings=json.loads(str(file.attrs["settings"])),
                 rows={
                     f"{view}/{role}": dataset(file, f"rows/{view}/{role}")[:]
@@ -187,13 +193,13 @@ def read_request(store: Path, name: str) -> str | None:
     path = pairs_path(store, name)
     if not path.is_file():
         return None
-    with open_shard(path) as file:
+    with open_hdf5(path) as file:
         return str(file.attrs.get("request"))
 
 
 def read_account(store: Path, name: str) -> dict[str, Any]:
     """The counts of a table's data set, without reading the table."""
-    with open_shard(pairs_path(store, name)) as file:
+    with open_hdf5(pairs_path(store, name)) as file:
         return json.loads(str(file.attrs["account"]))
 
 

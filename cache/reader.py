@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from .bulk import SLICE_BYTES, ShardFile, in_slices, read_rows
+from .bulk import SLICE_BYTES, THREADS, ShardFile, in_slices, read_rows
+from .hdf5 import dataset, open_hdf5
+from .manifest import parse_identity, read_manifest
 from .schema import (
     KEY_BYTES,
     KEY_DTYPE,
     LOGICAL,
     PHYSICAL,
+    Identity,
     Manifest,
     Shard,
     StoreError,
-    dataset,
-    read_manifest,
+    file_checksum,
 )
 
 # Mean bytes per run of adjacent rows from which reading them beats copying them out of the map.
@@ -56,6 +60,32 @@ class FeatureStore:
     def dtype(self) -> np.dtype:
         """Logical type of the vectors."""
         return LOGICAL[self.manifest.identity.dtype]
+
+    def require_sound(self, rows: np.ndarray) -> None:
+        """Read the shards of some global rows once and compare their checksums.
+
+        Raises ``StoreError`` for the first one whose bytes are not those that were sealed.
+        """
+        used = np.unique(self._shards_of(self._checked(rows)))
+
+        def check(place: int) -> None:
+            shard, path = self.manifest.shards[place], self._files[place].path
+            if path.stat().st_size != shard.bytes or file_checksum(path) != shard.checksum:
+                raise StoreError(
+                    f"{path}: its bytes are not those that were sealed; micro-rm verify "
+                    f"{self.path} says what to do"
+                )
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(check, used.tolist()))
+
+    def require_layout(self, layout: str, table: str) -> None:
+        """Refuse a pair table whose row numbers rest on other shards than this store has."""
+        if not self.manifest.fits(layout):
+            raise StoreError(
+                f"{self.path}: the row numbers of pair table {table!r} are those of other shards "
+                "(some were removed, rebuilt or exchanged); run micro-rm embed for it again"
+            )
 
     def keys(self) -> np.ndarray:
         """Keys in global row order."""
@@ -188,7 +218,7 @@ class KeyIndex:
 
 def read_keys(path: Path) -> np.ndarray:
     """The keys of one shard as 16-byte strings, in row order."""
-    with open_shard(path) as file:
+    with open_hdf5(path) as file:
         return dataset(file, "keys")[:].reshape(-1).view(KEY_DTYPE)
 
 
@@ -207,7 +237,7 @@ def locate_vectors(path: Path, manifest: Manifest, shard: Shard) -> ShardFile:
     Raises ``StoreError`` if the file is missing or does not hold what the manifest says.
     """
     logical = manifest.identity.dtype
-    with open_shard(path) as file:
+    with open_hdf5(path) as file:
         vectors, keys = dataset(file, "vectors"), dataset(file, "keys")
         stored = file.attrs.get("logical_dtype")
         expected = (shard.rows, manifest.width)
@@ -216,12 +246,27 @@ def locate_vectors(path: Path, manifest: Manifest, shard: Shard) -> ShardFile:
                 f"{path}: expected vectors {expected} of {logical}, found {vectors.shape} of "
                 f"{stored}; run micro-rm verify"
             )
+        differences = manifest.identity.differences(shard_identity(file)[0])
+        if differences:
+            raise StoreError(
+                f"{path}: of another store ({'; '.join(differences)}); run micro-rm verify"
+            )
         if keys.shape != (shard.rows, KEY_BYTES):
             raise StoreError(f"{path}: {keys.shape[0]} keys for {shard.rows} vectors")
-        offset = vectors.id.get_offset()
+        # A shard whose every sequence failed has no bytes of vectors.
+        offset = vectors.id.get_offset() if shard.rows else 0
     if offset is None:
         raise StoreError(f"{path}: expected vectors in one piece, found chunks; embed again")
     return ShardFile(path, offset)
+
+
+def shard_identity(file: h5py.File) -> tuple[Identity, str]:
+    """Identity and job of an open shard; ``StoreError`` if it names none."""
+    try:
+        identity = parse_identity(json.loads(str(file.attrs["identity"])))
+        return identity, str(file.attrs["job"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise StoreError(f"{file.filename}: not a shard ({error}); move it away") from error
 
 
 def map_vectors(file: ShardFile, shape: tuple[int, int], logical: str) -> np.ndarray:
@@ -229,18 +274,10 @@ def map_vectors(file: ShardFile, shape: tuple[int, int], logical: str) -> np.nda
 
     Raises ``StoreError`` if the file cannot be mapped.
     """
+    if not shape[0]:
+        return np.empty(shape, LOGICAL[logical])
     try:
         flat = np.memmap(file.path, PHYSICAL[logical], mode="r", offset=file.offset, shape=shape)
     except (OSError, ValueError) as error:
         raise StoreError(f"{file.path}: cannot be mapped ({error}); run micro-rm verify") from error
     return flat.view(np.ndarray).view(LOGICAL[logical])
-
-
-def open_shard(path: Path) -> h5py.File:
-    """An HDF5 file of the store, or a ``StoreError`` that says what is wrong with it."""
-    if not path.is_file():
-        raise StoreError(f"{path}: missing, though the manifest lists it; run micro-rm verify")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise StoreError(f"{path}: not readable as HDF5 ({error}); run micro-rm verify") from error

@@ -1,6 +1,6 @@
 """Names, types and identity of a store: what writer, reader and verifier agree on.
 
-``<store>/manifest.json``          format version, identity, sealed shards with checksums
+``<store>/manifest.json``          identity, and every file below with size and checksum
 ``<store>/shards/000000.h5``       ``vectors`` (n, d) and ``keys`` (n, 16); never rewritten
 ``<store>/pairs/<name>.h5``        one pair table: a row index per view and role, and labels
 ``<store>/quarantine/<name>.jsonl`` every refused row: row number, field, reason
@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import ml_dtypes
 import numpy as np
 import xxhash
 
 from .. import UserError
 
-FORMAT_VERSION = 1
 KEY_BYTES = 16
 KEY_DTYPE = np.dtype(f"S{KEY_BYTES}")
 # Physical type on disk per logical type: h5py would store bfloat16 as opaque bytes.
@@ -41,6 +39,11 @@ LOGICAL = {
 def plan_path(store: Path) -> Path:
     """Where the plan of a store's running job lies."""
     return store / "plan"
+
+
+def change_path(store: Path) -> Path:
+    """Where a change of several files lies between its commit and its end (cache/change.py)."""
+    return store / "change"
 
 
 # Fields of an identity that name the same bytes in other words: a path, a tag.
@@ -92,17 +95,43 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class FileSum:
+    """Size and XXH3-128 of a file."""
+
+    bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """The table of contents of a store. Global row numbers run through the shards in order."""
+    """The table of contents of a store. Global row numbers run through the shards in order.
+
+    ``files`` are the others (pair tables, quarantine, reward head), each with what it may be: while
+    it is replaced, the old and the new. ``next_shard`` is a number that no shard ever had.
+    """
 
     identity: Identity
     width: int
     shards: tuple[Shard, ...] = ()
+    files: Mapping[str, tuple[FileSum, ...]] = field(default_factory=dict)
+    next_shard: int = 0
+    format: int = 2
 
     @property
     def rows(self) -> int:
         """Number of vectors in sealed shards."""
         return sum(shard.rows for shard in self.shards)
+
+    def layout(self, shards: int | None = None) -> str:
+        """What global row numbers rest on: the first shards' names and rows, all by default."""
+        first = self.shards[:shards]
+        text = json.dumps([[shard.name, shard.rows] for shard in first])
+        return f"{len(first)}:{xxhash.xxh3_128_hexdigest(text.encode())}"
+
+    def fits(self, layout: str) -> bool:
+        """Whether row numbers that rest on a layout are still right; format 1 recorded none."""
+        count = layout.partition(":")[0]
+        return not layout or (count.isdecimal() and self.layout(int(count)) == layout)
 
 
 def sequence_key(token_ids: Sequence[int] | np.ndarray) -> bytes:
@@ -110,12 +139,16 @@ def sequence_key(token_ids: Sequence[int] | np.ndarray) -> bytes:
     return xxhash.xxh3_128_digest(np.asarray(token_ids, dtype="<i4").tobytes())
 
 
-def dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """A data set of an HDF5 file; ``StoreError`` if there is none of that name."""
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
-        raise StoreError(f"{file.filename}: no data set {name!r}; run micro-rm verify")
-    return found
+def first_not_finite(vectors: np.ndarray) -> int | None:
+    """The first row of (n, D) vectors with NaN or infinity, None if there is none."""
+    if vectors.dtype == LOGICAL["bfloat16"]:  # by its bits: ml_dtypes would convert every number
+        exponent = np.uint16(0x7F80)
+        bad = (vectors.view(np.uint16) & exponent) == exponent
+    else:
+        bad = ~np.isfinite(vectors)
+    if not bad.any():
+        return None
+    return int(np.flatnonzero(bad.any(axis=1))[0])
 
 
 def file_checksum(path: Path) -> str:
@@ -125,39 +158,6 @@ def file_checksum(path: Path) -> str:
         while block := stream.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
-
-
-def read_manifest(store: Path) -> Manifest:
-    """The manifest of a store; raises ``StoreError`` if there is none or it cannot be used."""
-    path = store / "manifest.json"
-    if not path.is_file():
-        raise StoreError(f"{store}: no store here (manifest.json is missing); run micro-rm embed")
-    try:
-        raw = json.loads(path.read_text("utf-8"))
-        version = raw["format"]
-        if version != FORMAT_VERSION:
-            raise StoreError(
-                f"{path}: format {version}, this version of micro-rm reads {FORMAT_VERSION}; "
-                "use the version that wrote it, or embed into a new store.dir"
-            )
-        return Manifest(
-            identity=Identity(**raw["identity"]),
-            width=int(raw["width"]),
-            shards=tuple(Shard(**shard) for shard in raw["shards"]),
-        )
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path}: damaged manifest ({error}); restore it from a copy") from error
-
-
-def write_manifest(store: Path, manifest: Manifest) -> None:
-    """Replace the manifest atomically."""
-    raw = {
-        "format": FORMAT_VERSION,
-        "identity": asdict(manifest.identity),
-        "width": manifest.width,
-        "shards": [asdict(shard) for shard in manifest.shards],
-    }
-    write_json(store / "manifest.json", raw)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -176,8 +176,13 @@ def commit_file(temporary: Path, final: Path) -> None:
     finally:
         os.close(descriptor)
     os.replace(temporary, final)
-    directory = os.open(final.parent, os.O_RDONLY)
+    sync_directory(final.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names that were given or taken in a directory survive a loss of power."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)

@@ -1,4 +1,7 @@
-"""Reading a store back in full: counts, checksums, keys, finiteness, row indices."""
+"""Reading a store back in full: every file's checksum, and what a checksum cannot see.
+
+A file that differs from the manifest is named with the rows that it holds and what to do.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,39 @@ from pathlib import Path
 
 import numpy as np
 
+from .files import file_problem, files_of
+from .manifest import read_manifest
 from .native_head import FILE, read_native_head
-from .pairs import NO_ROW, read_pairs, table_names
+from .pairs import NO_ROW, read_pairs
 from .reader import open_vectors, read_keys
-from .schema import KEY_DTYPE, Manifest, Shard, StoreError, file_checksum, plan_path, read_manifest
+from .schema import (
+    KEY_DTYPE,
+    Manifest,
+    Shard,
+    StoreError,
+    file_checksum,
+    first_not_finite,
+    plan_path,
+)
 
 BLOCK_ROWS = 16384
 
 
 @dataclass
 class Verdict:
-    """What was checked, in counts, and every problem found, as sentences."""
+    """What was checked, in counts, and every problem found, as sentences.
+
+    ``notes`` say what could not be checked, and what is in order but unusual.
+    """
 
     shards: int = 0
     vectors: int = 0
     bytes: int = 0
+    files: int = 0
     pair_tables: int = 0
     pairs: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def verify_store(store: Path) -> Verdict:
@@ -35,45 +53,69 @@ def verify_store(store: Path) -> Verdict:
     """
     manifest = read_manifest(store)
     verdict = Verdict()
-    keys = [_verify_shard(store, manifest, shard, verdict) for shard in manifest.shards]
+    keys, start = [], 0
+    for shard in manifest.shards:
+        keys.append(_verify_shard(store, manifest, shard, start, verdict))
+        start += shard.rows
     _verify_keys(np.concatenate(keys) if keys else np.empty(0, KEY_DTYPE), store, verdict)
-    listed = {shard.name for shard in manifest.shards}
-    # What a running or stopped job has sealed is listed when the job is finished.
-    stray = [] if plan_path(store).exists() else sorted((store / "shards").glob("*"))
-    for path in stray:
-        if path.name not in listed:
-            verdict.problems.append(
-                f"{path}: not in the manifest; the next micro-rm embed adopts or removes it"
-            )
-    for name in table_names(store):
-        _verify_table(store, name, manifest.rows, verdict)
-    _verify_native_head(store, manifest.width, verdict)
+    _report_strays(store, manifest, verdict)
+    if manifest.format == 1:
+        verdict.notes.append(
+            f"{store}: format 1 has no checksums of pair tables and quarantine; their bytes were "
+            f"not checked. micro-rm verify {store} --rebuild, or the next embed, records them"
+        )
+    for name in sorted({*manifest.files, *files_of(store)}):
+        problem = file_problem(store, manifest, name) if manifest.format > 1 else ""
+        verdict.files += 1
+        if problem:
+            verdict.problems.append(problem)
+        elif name.startswith("pairs/"):
+            _verify_table(store, Path(name).stem, manifest, verdict)
+        elif name == FILE:
+            _verify_native_head(store, manifest.width, verdict)
     return verdict
 
 
-def _verify_shard(store: Path, manifest: Manifest, shard: Shard, verdict: Verdict) -> np.ndarray:
+def shard_problem(store: Path, manifest: Manifest, shard: Shard) -> str:
+    """What is wrong with the bytes of a listed shard; empty if they are those that were sealed."""
+    path = store / "shards" / shard.name
+    if not path.is_file():
+        return f"{path}: missing"
+    found = path.stat().st_size
+    if found != shard.bytes:
+        return f"{path}: bytes differ from the manifest (expected {shard.bytes:,}, found {found:,})"
+    if file_checksum(path) != shard.checksum:
+        return f"{path}: bytes differ from the manifest (checksum {shard.checksum} expected)"
+    return ""
+
+
+def _verify_shard(
+    store: Path, manifest: Manifest, shard: Shard, start: int, verdict: Verdict
+) -> np.ndarray:
     path = store / "shards" / shard.name
     verdict.shards += 1
-    if not path.is_file():
-        verdict.problems.append(f"{path}: missing; restore it, or embed into a new store.dir")
-        return np.empty(0, KEY_DTYPE)
-    if path.stat().st_size != shard.bytes or file_checksum(path) != shard.checksum:
+    held = f"it holds rows {start} to {start + shard.rows - 1} of the store"
+    problem = shard_problem(store, manifest, shard)
+    if problem:
         verdict.problems.append(
-            f"{path}: bytes differ from the manifest (expected {shard.bytes} bytes, checksum "
-            f"{shard.checksum}); restore it, or embed into a new store.dir"
+            f"{problem}; {held}. Restore it from a copy, or micro-rm verify {store} --rebuild sets "
+            "it aside and micro-rm embed embeds what is lost"
         )
         return np.empty(0, KEY_DTYPE)
     try:
         vectors = open_vectors(path, manifest, shard)
         keys = read_keys(path)
     except StoreError as error:
-        verdict.problems.append(str(error))
+        verdict.problems.append(f"{error}; {held}")
         return np.empty(0, KEY_DTYPE)
-    for start in range(0, shard.rows, BLOCK_ROWS):
-        block = np.asarray(vectors[start : start + BLOCK_ROWS], np.float32)
-        bad = start + np.flatnonzero(~np.isfinite(block).all(axis=1))
-        if bad.size:
-            verdict.problems.append(f"{path}: NaN or infinity in rows {bad[:10].tolist()}")
+    for first in range(0, shard.rows, BLOCK_ROWS):
+        bad = first_not_finite(vectors[first : first + BLOCK_ROWS])
+        if bad is not None:
+            verdict.problems.append(
+                f"{path}: NaN or infinity in row {first + bad}; {held}. micro-rm verify {store} "
+                "--rebuild sets the shard aside and micro-rm embed embeds it again"
+            )
+            break
     verdict.vectors += shard.rows
     verdict.bytes += shard.bytes
     return keys
@@ -87,7 +129,23 @@ def _verify_keys(keys: np.ndarray, store: Path, verdict: Verdict) -> None:
         )
 
 
-def _verify_table(store: Path, name: str, stored: int, verdict: Verdict) -> None:
+def _report_strays(store: Path, manifest: Manifest, verdict: Verdict) -> None:
+    """Files that no manifest lists. What a running or stopped job has sealed is no problem."""
+    listed = {shard.name for shard in manifest.shards}
+    if plan_path(store).exists():
+        verdict.notes.append(
+            f"{store}: a job is unfinished; its sealed shards are checked when it is finished, by "
+            "the same micro-rm embed"
+        )
+        return
+    for path in sorted((store / "shards").glob("*")):
+        if path.name not in listed:
+            verdict.problems.append(
+                f"{path}: not in the manifest; the next micro-rm embed adopts or removes it"
+            )
+
+
+def _verify_table(store: Path, name: str, manifest: Manifest, verdict: Verdict) -> None:
     try:
         table = read_pairs(store, name)
     except StoreError as error:
@@ -95,13 +153,18 @@ def _verify_table(store: Path, name: str, stored: int, verdict: Verdict) -> None
         return
     verdict.pair_tables += 1
     verdict.pairs += len(table)
+    again = "run micro-rm embed again"
+    if not manifest.fits(table.layout):
+        verdict.problems.append(f"{name}: its row numbers are those of other shards; {again}")
     for key, rows in table.rows.items():
         if rows.size != len(table):
-            verdict.problems.append(f"{name}: {rows.size} rows in {key} for {len(table)} pairs")
-        elif rows.size and (rows.min() < NO_ROW or rows.max() >= stored):
             verdict.problems.append(
-                f"{name}: {key} points to rows {rows.min()}..{rows.max()} of {stored}; "
-                "run micro-rm embed again"
+                f"{name}: {rows.size} rows in {key} for {len(table)} pairs; {again}"
+            )
+        elif rows.size and (rows.min() < NO_ROW or rows.max() >= manifest.rows):
+            verdict.problems.append(
+                f"{name}: {key} points to rows {rows.min()}..{rows.max()} of {manifest.rows}; "
+                f"{again}"
             )
 
 

@@ -12,9 +12,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
+from .change import finish_change
+from .failed import put_failed
+from .hdf5 import dataset, open_hdf5
+from .manifest import FILE, read_manifest, write_manifest
 from .output import create_hdf5
-from .reader import open_shard
+from .reader import shard_identity
 from .schema import (
     KEY_BYTES,
     KEY_DTYPE,
@@ -25,10 +30,8 @@ from .schema import (
     Shard,
     StoreError,
     commit_file,
-    dataset,
     file_checksum,
-    read_manifest,
-    write_manifest,
+    first_not_finite,
 )
 
 ALIGNMENT = 4096
@@ -40,17 +43,24 @@ def shard_path(store: Path, number: int) -> Path:
 
 
 def next_shard_number(store: Path) -> int:
-    """The number behind the last sealed shard."""
+    """A number behind all sealed shards that no removed one had either."""
     names = [path.stem for path in (store / "shards").glob("*.h5")]
-    return max((int(name) for name in names if name.isdecimal()), default=-1) + 1
+    behind = max((int(name) for name in names if name.isdecimal()), default=-1) + 1
+    return max(behind, read_manifest(store).next_shard) if (store / FILE).is_file() else behind
 
 
 def write_shard(
-    path: Path, identity: Identity, job: str, keys: np.ndarray, vectors: np.ndarray
+    path: Path,
+    identity: Identity,
+    job: str,
+    keys: np.ndarray,
+    vectors: np.ndarray,
+    failed: np.ndarray | None = None,
 ) -> None:
     """Seal (n,) keys and (n, D) vectors of the identity's type as one shard.
 
-    ``job`` names the work that it belongs to. Raises ``StoreError`` for a wrong type and for a
+    ``job`` names the work that it belongs to, ``failed`` are (m,) keys that the backbone has no
+    finite vector for. Raises ``StoreError`` for a wrong type and for a
     vector that is not finite.
     """
     if vectors.ndim != 2 or vectors.dtype != LOGICAL[identity.dtype] or len(keys) != len(vectors):
@@ -58,8 +68,8 @@ def write_shard(
             f"{path}: expected {len(keys)} vectors of {identity.dtype}, found {vectors.shape} of "
             f"{vectors.dtype}"
         )
-    bad = np.flatnonzero(~np.isfinite(vectors.astype(np.float32)).all(axis=1))
-    if bad.size:
+    if first_not_finite(vectors) is not None:
+        bad = np.flatnonzero(~np.isfinite(vectors.astype(np.float32)).all(axis=1))
         raise StoreError(
             f"{path}: the backbone {identity.backbone} returned NaN or infinity for "
             f"{bad.size} of {len(keys)} sequences; try backbone.dtype=float32"
@@ -73,18 +83,31 @@ def write_shard(
         physical = vectors.view(PHYSICAL[identity.dtype])
         file.create_dataset("vectors", data=physical, track_times=False)
         file.create_dataset("keys", data=spelled, track_times=False)
+        if failed is not None:
+            put_failed(file, failed)
         file.attrs["logical_dtype"] = identity.dtype
         file.attrs["identity"] = json.dumps(asdict(identity))
         file.attrs["job"] = job
+        file.attrs["checksum"] = content_checksum(spelled, physical)
     commit_file(temporary, path)
+
+
+def content_checksum(keys: np.ndarray, vectors: np.ndarray) -> str:
+    """XXH3-128 of a shard's keys and vectors: what vouches for it when the manifest is lost."""
+    digest = xxhash.xxh3_128()
+    for array in (keys, vectors):
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def recover_store(store: Path) -> None:
     """Bring a store that a killed process left behind in order; the caller holds it alone.
 
-    Finished shards that the manifest does not list are adopted, unfinished files removed.
+    Finished shards that the manifest does not list are adopted, unfinished files removed, and a
+    change that was committed is carried out.
     """
-    if (store / "manifest.json").is_file():
+    finish_change(store)
+    if (store / FILE).is_file():
         adopt_shards(store, read_manifest(store))
 
 
@@ -98,24 +121,35 @@ def adopt_shards(store: Path, manifest: Manifest) -> Manifest:
     listed = {shard.name for shard in manifest.shards}
     found = [path for path in sorted((store / "shards").glob("*.h5")) if path.name not in listed]
     if found:
-        sealed = [_describe_shard(path, manifest) for path in found]
-        manifest = replace(manifest, shards=(*manifest.shards, *sealed))
+        sealed = [describe_shard(path, manifest.identity, manifest.width) for path in found]
+        shards = (*manifest.shards, *sealed)
+        # The manifest keeps the order of the numbers, whoever finishes first.
+        shards = tuple(sorted(shards, key=lambda shard: int(shard.name.removesuffix(".h5"))))
+        manifest = replace(manifest, shards=shards, next_shard=next_shard_number(store))
         write_manifest(store, manifest)
     return manifest
 
 
-def _describe_shard(path: Path, manifest: Manifest) -> Shard:
-    with open_shard(path) as file:
-        rows, width = dataset(file, "vectors").shape
-        if width != manifest.width or dataset(file, "keys").shape != (rows, KEY_BYTES):
+def describe_shard(path: Path, identity: Identity, width: int) -> Shard:
+    """A sealed shard as a manifest lists it.
+
+    Raises ``StoreError`` for a file that is no shard of such a store, or damaged.
+    """
+    with open_hdf5(path) as file:
+        vectors, keys = dataset(file, "vectors"), dataset(file, "keys")
+        if (
+            vectors.ndim != 2
+            or vectors.shape[1] != width
+            or keys.shape != (len(vectors), KEY_BYTES)
+        ):
             raise StoreError(f"{path}: not a shard of this store; move it away")
-        try:
-            identity = Identity(**json.loads(str(file.attrs["identity"])))
-            job = str(file.attrs["job"])
-        except (KeyError, ValueError, TypeError) as error:
-            raise StoreError(f"{path}: not a shard ({error}); move it away") from error
-        if manifest.identity.differences(identity):
+        found, job = shard_identity(file)
+        if identity.differences(found):
             raise StoreError(f"{path}: written under another identity; move it away")
+        expected = file.attrs.get("checksum")  # format 1 had none
+        if expected is not None and content_checksum(keys[:], vectors[:]) != expected:
+            raise StoreError(f"{path}: its content is not what was sealed; move it away")
+        rows = len(vectors)
     return Shard(path.name, rows, path.stat().st_size, file_checksum(path), job)
 
 
@@ -124,7 +158,8 @@ def open_manifest(store: Path, identity: Identity, width: int) -> Manifest:
 
     Raises ``StoreError`` if the store was written under another identity.
     """
-    if not (store / "manifest.json").is_file():
+    finish_change(store)
+    if not (store / FILE).is_file():
         (store / "shards").mkdir(parents=True, exist_ok=True)
         manifest = Manifest(identity=identity, width=width)
         write_manifest(store, manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from micro_rm.cache.manifest import checksum_of
 from micro_rm.cache.pairs import TEXT_COLUMNS, PairTable
 from micro_rm.cache.schema import KEY_DTYPE, LOGICAL, Identity, Manifest
 from micro_rm.cache.writer import (
@@ -43,6 +45,19 @@ def _make_identity(dtype: str = "float32", **changes: Any) -> Identity:
 def make_identity() -> Callable[..., Identity]:
     """``make_identity(dtype="float32", **fields)``."""
     return _make_identity
+
+
+@pytest.fixture(scope="session")
+def edit_manifest() -> Callable[..., None]:
+    """``edit_manifest(store, edit)``: its JSON changed in place, under a checksum that is right."""
+
+    def change(store: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+        path = store / "manifest.json"
+        raw = json.loads(path.read_text("utf-8"))
+        edit(raw)
+        path.write_text(json.dumps(raw | {"checksum": checksum_of(raw)}), "utf-8")
+
+    return change
 
 
 @pytest.fixture(scope="session")

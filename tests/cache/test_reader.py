@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from micro_rm.cache.manifest import read_manifest
 from micro_rm.cache.reader import FeatureStore, KeyIndex, open_vectors
-from micro_rm.cache.schema import KEY_DTYPE, Manifest, StoreError, read_manifest
+from micro_rm.cache.schema import KEY_DTYPE, Manifest, StoreError
 
 MakeStore = Callable[..., tuple[list[bytes], np.ndarray]]
 # Zero bytes at the end are what NumPy strips from its byte strings.
@@ -126,6 +128,7 @@ def test_a_store_opened_before_a_new_shard_stays_as_it_was(
         ("another shape", r"expected vectors \(5, 6\) of float32, found \(4, 6\)"),
         ("another type", r"expected vectors \(5, 6\) of float32, found \(5, 6\) of bfloat16"),
         ("fewer keys", "4 keys for 5 vectors"),
+        ("another store", "of another store .weights: the store has 'w+', this run has 'other'"),
         ("no vectors", "no data set 'vectors'"),
         ("no keys", "no data set 'keys'"),
     ],
@@ -151,17 +154,19 @@ def test_a_shard_that_is_not_what_the_manifest_says_is_refused(
                 count = 4 if what == "fewer keys" else rows
                 file.create_dataset("keys", data=np.zeros((count, 16), np.uint8))
             file.attrs["logical_dtype"] = "bfloat16" if what == "another type" else "float32"
+            identity = read_manifest(tmp_path).identity
+            if what == "another store":
+                identity = replace(identity, weights="other")
+            file.attrs["identity"] = json.dumps(asdict(identity))
+            file.attrs["job"] = "job"
     with pytest.raises(StoreError, match=words):
         FeatureStore(tmp_path)
 
 
 def test_a_manifest_of_another_type_than_its_shards_is_refused(
-    tmp_path: Path, make_store: MakeStore
+    tmp_path: Path, make_store: MakeStore, edit_manifest: Callable[..., None]
 ) -> None:
     make_store(tmp_path, (5,), "bfloat16")
-    path = tmp_path / "manifest.json"
-    raw = json.loads(path.read_text())
-    raw["identity"]["dtype"] = "float32"
-    path.write_text(json.dumps(raw))
+    edit_manifest(tmp_path, lambda raw: raw["identity"].update(dtype="float32"))
     with pytest.raises(StoreError, match=r"expected vectors \(5, 6\) of float32.* of bfloat16"):
         FeatureStore(tmp_path)

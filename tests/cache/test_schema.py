@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micro_rm import UserError
+from micro_rm.cache.hdf5 import dataset
+from micro_rm.cache.manifest import read_manifest, write_manifest
 from micro_rm.cache.schema import (
     DESCRIPTIVE,
     LOGICAL,
     PHYSICAL,
+    FileSum,
     Identity,
     Manifest,
     Shard,
     StoreError,
     commit_file,
-    dataset,
     file_checksum,
-    read_manifest,
     sequence_key,
     write_json,
-    write_manifest,
 )
 
 MakeIdentity = Callable[..., Identity]
@@ -38,8 +38,12 @@ MakeIdentity = Callable[..., Identity]
 
 @pytest.fixture
 def manifest(make_identity: MakeIdentity) -> Manifest:
-    shards = (Shard("000000.h5", 5, 900, "a" * 32, "job"), Shard("000001.h5", 2, 800, "b", "job"))
-    return Manifest(make_identity("bfloat16"), 3072, shards)
+    shards = (
+        Shard("000000.h5", 5, 900, "a" * 32, "job"),
+        Shard("000001.h5", 2, 800, "b" * 32, "job"),
+    )
+    files = {"pairs/a.h5": (FileSum(7, "c" * 32), FileSum(8, "d" * 32))}
+    return Manifest(make_identity("bfloat16"), 3072, shards, files, next_shard=4)
 
 
 def test_a_key_is_the_hash_of_little_endian_token_ids() -> None:
@@ -99,16 +103,100 @@ def test_a_path_without_a_store_is_an_error_with_a_remedy(tmp_path: Path) -> Non
     assert issubclass(StoreError, UserError)
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, "1"])
+@pytest.mark.parametrize(
+    ("version", "needs", "words"),
+    [
+        (3, "0.9.1", r"format 3 needs micro-rm 0\.9\.1 or newer; this is .* up to 2; upgrade"),
+        (99, None, "format 99 needs a newer micro-rm or newer"),
+        (0, None, r"damaged manifest \(format: expected one of \(1, 2\), found '0'\)"),
+        ("1", None, "damaged manifest"),
+        (True, None, "damaged manifest"),
+    ],
+)
 def test_a_manifest_of_another_format_is_refused(
-    version: Any, tmp_path: Path, manifest: Manifest
+    version: Any, needs: str | None, words: str, tmp_path: Path, manifest: Manifest
 ) -> None:
     write_manifest(tmp_path, manifest)
     path = tmp_path / "manifest.json"
-    raw = json.loads(path.read_text()) | {"format": version, "unheard-of": 1}
+    raw = json.loads(path.read_text()) | {"format": version, "needs": needs, "unheard-of": 1}
     path.write_text(json.dumps(raw))
-    with pytest.raises(StoreError, match=f"format {version}, this version of micro-rm reads 1"):
+    with pytest.raises(StoreError, match=words):
         read_manifest(tmp_path)
+
+
+def test_a_manifest_of_format_1_is_read_and_written_as_format_2(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    old = {
+        "format": 1,
+        "identity": asdict(manifest.identity),
+        "width": 3072,
+        "shards": [asdict(shard) for shard in manifest.shards],
+    }
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(old, indent=2) + "\n")
+    found = read_manifest(tmp_path)
+    assert found == replace(manifest, files={}, next_shard=2, format=1)
+    write_manifest(tmp_path, found)
+    assert json.loads(path.read_text())["format"] == 2
+    assert read_manifest(tmp_path) == replace(found, format=2)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("shards", 0, "name"), "../000000.h5", "a shard's name"),
+        (("shards", 0, "name"), "/etc/passwd", "a shard's name"),
+        (("shards", 0, "name"), "000001.h5", "each listed once"),
+        (("shards", 0, "name"), "000003.h5", "in the order of their numbers"),
+        (("shards", 0, "rows"), -1, "the rows of 000000.h5"),
+        (("shards", 0, "rows"), 1.0, "the rows of 000000.h5"),
+        (("shards", 0, "rows"), 1 << 60, "the rows of 000000.h5"),
+        (("shards", 0, "checksum"), "A" * 32, "the checksum of 000000.h5"),
+        (("shards", 0, "job"), None, "the job of 000000.h5"),
+        (("files", "pairs/../../x.h5"), [], "a file's name"),
+        (("files", "shards/000000.h5"), [], "a file's name"),
+        (("files", "pairs/a.h5"), {}, "expected a list"),
+        (("files", "pairs/a.h5"), [{"bytes": 1}], "checksum"),
+        (("identity", "dtype"), "float16", "identity.dtype"),
+        (("identity", "max_length"), "4096", "identity.max_length"),
+        (("width",), 0, "width: expected 1 or more"),
+        (("width",), True, "width"),
+        (("next_shard",), None, "next_shard"),
+    ],
+)
+def test_what_a_manifest_may_not_say_is_refused_even_under_a_right_checksum(
+    path: tuple[Any, ...],
+    value: Any,
+    words: str,
+    tmp_path: Path,
+    manifest: Manifest,
+    edit_manifest: Callable[..., None],
+) -> None:
+    write_manifest(tmp_path, manifest)
+
+    def edit(raw: dict[str, Any]) -> None:
+        place: Any = raw
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] = value
+
+    edit_manifest(tmp_path, edit)
+    with pytest.raises(StoreError, match=f"damaged manifest .*{words}.*--rebuild"):
+        read_manifest(tmp_path)
+
+
+def test_any_change_of_a_manifest_breaks_its_checksum(tmp_path: Path, manifest: Manifest) -> None:
+    """But white space, which changes nothing."""
+    write_manifest(tmp_path, manifest)
+    path = tmp_path / "manifest.json"
+    honest = path.read_bytes()
+    for place in range(0, len(honest), 3):
+        path.write_bytes(honest[:place] + bytes([honest[place] ^ 1]) + honest[place + 1 :])
+        try:
+            assert read_manifest(tmp_path) == manifest and honest[place : place + 1].isspace()
+        except StoreError as error:
+            assert "manifest.json" in str(error)
 
 
 def damage(raw: dict[str, Any], name: str) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import h5py
 import numpy as np
 import pytest
 
+from micro_rm.cache.files import sum_of
 from micro_rm.cache.native_head import FILE, write_native_head
 from micro_rm.cache.pairs import NO_ROW, PairTable, write_pairs
-from micro_rm.cache.schema import StoreError, file_checksum, plan_path
+from micro_rm.cache.schema import StoreError, plan_path
 from micro_rm.cache.verify import verify_store
 
 MakeStore = Callable[..., tuple[list[bytes], np.ndarray]]
 MakeTable = Callable[..., PairTable]
+Edit = Callable[[Path, Callable[[dict[str, Any]], None]], None]
 
 
 @pytest.fixture
@@ -32,13 +34,15 @@ def shard(store: Path, number: int = 0) -> Path:
     return store / "shards" / f"{number:06d}.h5"
 
 
-def relist(store: Path, number: int = 0) -> None:
+@pytest.fixture
+def relist(edit_manifest: Edit) -> Callable[..., None]:
     """Make the manifest agree with a changed file: now only its content can betray it."""
-    path = store / "manifest.json"
-    raw = json.loads(path.read_text())
-    file = shard(store, number)
-    raw["shards"][number] |= {"bytes": file.stat().st_size, "checksum": file_checksum(file)}
-    path.write_text(json.dumps(raw))
+
+    def listed_as_it_is(store: Path, number: int = 0) -> None:
+        found = asdict(sum_of(shard(store, number)))
+        edit_manifest(store, lambda raw: raw["shards"][number].update(found))
+
+    return listed_as_it_is
 
 
 def change(store: Path, name: str, at: tuple[int, int], value: Any, number: int = 0) -> None:
@@ -94,7 +98,8 @@ def test_a_truncated_shard_is_found(size: int, store: Path) -> None:
 def test_a_missing_shard_is_found(store: Path) -> None:
     shard(store, 1).unlink()
     (problem,) = verify_store(store).problems
-    assert "000001.h5: missing; restore it" in problem
+    assert "000001.h5: missing; it holds rows 5 to 7 of the store. Restore it" in problem
+    assert "--rebuild" in problem
 
 
 def test_one_damaged_shard_does_not_hide_another(store: Path) -> None:
@@ -107,7 +112,7 @@ def test_one_damaged_shard_does_not_hide_another(store: Path) -> None:
 
 @pytest.mark.parametrize("source", [1, 6])
 def test_a_sequence_that_is_stored_twice_is_found(
-    source: int, store: Path, make_keys: Callable[..., list[bytes]]
+    source: int, store: Path, make_keys: Callable[..., list[bytes]], relist: Callable[..., None]
 ) -> None:
     twice = np.frombuffer(make_keys(8)[source], np.uint8)
     with h5py.File(shard(store, 0), "r+") as file:
@@ -120,28 +125,28 @@ def test_a_sequence_that_is_stored_twice_is_found(
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_vector_that_is_not_finite_is_found(value: float, store: Path) -> None:
+def test_a_vector_that_is_not_finite_is_found(
+    value: float, store: Path, relist: Callable[..., None]
+) -> None:
     change(store, "vectors", (2, 1), value, number=1)
     relist(store, 1)
     (problem,) = verify_store(store).problems
-    assert "000001.h5: NaN or infinity in rows [2]" in problem
+    assert "000001.h5: NaN or infinity in row 2; it holds rows 5 to 7 of the store" in problem
+    assert "embeds it again" in problem
 
 
 def test_a_bfloat16_vector_that_is_not_finite_is_found(
-    tmp_path: Path, make_store: MakeStore
+    tmp_path: Path, make_store: MakeStore, relist: Callable[..., None]
 ) -> None:
     make_store(tmp_path, (5,), "bfloat16")
     change(tmp_path, "vectors", (3, 0), 0x7FC0)
     relist(tmp_path)
     (problem,) = verify_store(tmp_path).problems
-    assert "NaN or infinity in rows [3]" in problem
+    assert "NaN or infinity in row 3" in problem
 
 
-def test_a_shard_of_another_shape_than_listed_is_found(store: Path) -> None:
-    path = store / "manifest.json"
-    raw = json.loads(path.read_text())
-    raw["shards"][0]["rows"] = 4
-    path.write_text(json.dumps(raw))
+def test_a_shard_of_another_shape_than_listed_is_found(store: Path, edit_manifest: Edit) -> None:
+    edit_manifest(store, lambda raw: raw["shards"][0].update(rows=4))
     problems = verify_store(store).problems
     assert any("expected vectors (4, 6)" in problem for problem in problems)
 
@@ -159,7 +164,7 @@ def test_a_pair_table_that_points_beyond_the_store_is_found(
 def test_a_pair_table_of_uneven_length_is_found(store: Path, make_table: MakeTable) -> None:
     write_pairs(store, make_table([0, 1, 2], name="uneven", rows={"plain/prompt": np.arange(2)}))
     (problem,) = verify_store(store).problems
-    assert problem == "uneven: 2 rows in plain/prompt for 3 pairs"
+    assert problem == "uneven: 2 rows in plain/prompt for 3 pairs; run micro-rm embed again"
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", None])
@@ -167,7 +172,7 @@ def test_a_pair_table_that_cannot_be_opened_is_found(content: bytes | None, stor
     path = store / "pairs" / "rows.h5"
     path.write_bytes(path.read_bytes()[:-50] if content is None else content)
     (problem,) = verify_store(store).problems
-    assert "rows.h5: not readable as HDF5" in problem
+    assert "rows.h5: bytes differ from the manifest" in problem and "micro-rm embed" in problem
 
 
 def test_a_sound_reward_head_is_no_problem(store: Path) -> None:
@@ -192,7 +197,7 @@ def test_a_reward_head_that_cannot_be_opened_is_found(store: Path) -> None:
     path = write_native_head(store, np.ones(6))
     path.write_bytes(path.read_bytes()[:-20])
     (problem,) = verify_store(store).problems
-    assert f"{FILE}: not readable as HDF5" in problem
+    assert f"{FILE}: bytes differ from the manifest" in problem
 
 
 @pytest.mark.parametrize("name", ["000009.h5", "000002.h5.tmp", "notes.txt"])

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
+from micro_rm.cache.manifest import read_manifest, write_manifest
 from micro_rm.cache.reader import FeatureStore, KeyIndex
 from micro_rm.cache.schema import (
     KEY_DTYPE,
@@ -20,7 +22,6 @@ from micro_rm.cache.schema import (
     Manifest,
     StoreError,
     file_checksum,
-    read_manifest,
 )
 from micro_rm.cache.verify import verify_store
 from micro_rm.cache.writer import (
@@ -46,10 +47,8 @@ def shards(path: Path) -> list[Path]:
 
 def unlist_last_shard(path: Path) -> None:
     """The state after a death between the rename of a shard and the new manifest."""
-    manifest = path / "manifest.json"
-    raw = json.loads(manifest.read_text())
-    raw["shards"].pop()
-    manifest.write_text(json.dumps(raw))
+    manifest = read_manifest(path)
+    write_manifest(path, replace(manifest, shards=manifest.shards[:-1], next_shard=0))
 
 
 # Content

@@ -1,0 +1,152 @@
+"""A manifest made anew from the files of a store, when it is lost or disagrees with them.
+
+Shards carry their identity and a checksum of their content; what does not stand the test is set
+aside into ``damaged/``, never deleted. Embedding the data again then computes only what is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from .change import finish_change
+from .files import file_problem, files_of, sum_of
+from .hdf5 import open_hdf5
+from .lock import StoreLock
+from .manifest import SHARD_NAME, read_manifest, write_manifest
+from .native_head import FILE as HEAD
+from .native_head import read_native_head
+from .pairs import read_pairs
+from .reader import open_vectors, shard_identity
+from .schema import FileSum, Identity, Manifest, Shard, StoreError, first_not_finite
+from .verify import shard_problem
+from .writer import describe_shard
+
+DAMAGED = "damaged"
+T = TypeVar("T")
+
+
+@dataclass
+class Rebuilt:
+    """What a rebuilt manifest lists, what was set aside and why, and the tables to embed again."""
+
+    shards: int = 0
+    vectors: int = 0
+    files: int = 0
+    set_aside: list[str] = field(default_factory=list)
+    outdated_tables: list[str] = field(default_factory=list)
+
+
+def rebuild_manifest(store: Path) -> Rebuilt:
+    """Write a manifest of everything in a store that can be vouched for.
+
+    Raises ``StoreError`` if another process is writing, if there is no sound shard, or if a newer
+    version of micro-rm made the store.
+    """
+    if not (store / "shards").is_dir():
+        raise StoreError(f"{store}: no shards here, nothing to rebuild from; run micro-rm embed")
+    with StoreLock(store) as lock:
+        if not lock.take():
+            raise lock.busy()
+        lock.announce("rebuild")
+        finish_change(store)
+        before = _manifest_or_none(store)
+        done = Rebuilt()
+        identity, width = (before.identity, before.width) if before else _identity_of(store)
+        sound_shard = partial(_sound_shard, before=before, identity=identity, width=width)
+        sound_file = partial(_sound_file, store=store, before=before)
+        shards: list[Shard] = []
+        numbers = [-1]
+        for path in sorted((store / "shards").iterdir()):
+            if not SHARD_NAME.fullmatch(path.name):
+                continue  # unfinished work, which the next embed removes
+            numbers.append(int(path.stem))
+            shard = _keep(done, store, path, sound_shard)
+            if shard is not None:
+                shards.append(shard)
+        shards.sort(key=lambda shard: int(shard.name.removesuffix(".h5")))
+        behind = max(max(numbers) + 1, before.next_shard if before else 0)
+        manifest = Manifest(identity, width, tuple(shards), next_shard=behind)
+        files: dict[str, tuple[FileSum, ...]] = {}
+        for name in files_of(store):
+            known = _keep(done, store, store / name, sound_file)
+            if known is not None:
+                files[name] = (known,)
+        write_manifest(store, Manifest(identity, width, tuple(shards), files, behind))
+        for name in files:
+            if name.startswith("pairs/"):
+                table = read_pairs(store, Path(name).stem)
+                complete = len(shards) == behind  # format 1 tables do not say what they rest on
+                if not (manifest.fits(table.layout) if table.layout else complete):
+                    done.outdated_tables.append(table.name)
+        done.shards, done.vectors, done.files = len(shards), manifest.rows, len(files)
+        return done
+
+
+def _manifest_or_none(store: Path) -> Manifest | None:
+    try:
+        return read_manifest(store)
+    except StoreError as error:
+        if "newer" in str(error):
+            raise
+        return None
+
+
+def _identity_of(store: Path) -> tuple[Identity, int]:
+    """Identity and width by the first shard that can be read."""
+    for path in sorted((store / "shards").glob("*.h5")):
+        try:
+            with open_hdf5(path) as file:
+                identity, _ = shard_identity(file)
+                return identity, int(file["vectors"].shape[1])  # type: ignore[union-attr]
+        except StoreError:
+            continue
+    raise StoreError(f"{store}: no shard can be read; restore the store from a copy")
+
+
+def _keep(done: Rebuilt, store: Path, path: Path, check: Callable[[Path], T]) -> T | None:
+    """What a check makes of a file; None after setting it aside."""
+    try:
+        return check(path)
+    except (StoreError, ValueError) as error:
+        target = store / DAMAGED / path.name
+        target.parent.mkdir(exist_ok=True)
+        while target.exists():
+            target = target.with_name(f"{target.name}.again")
+        os.replace(path, target)
+        done.set_aside.append(f"{error} (now {target})")
+        return None
+
+
+def _sound_shard(path: Path, before: Manifest | None, identity: Identity, width: int) -> Shard:
+    listed = {shard.name: shard for shard in before.shards} if before else {}
+    if before is not None and path.name in listed:
+        problem = shard_problem(path.parent.parent, before, listed[path.name])
+        if problem:
+            raise StoreError(problem)
+    shard = describe_shard(path, identity, width)
+    bad = first_not_finite(open_vectors(path, Manifest(identity, width), shard))
+    if bad is not None:
+        raise StoreError(f"{path}: NaN or infinity in row {bad}")
+    return shard
+
+
+def _sound_file(path: Path, store: Path, before: Manifest | None) -> FileSum:
+    name = str(path.relative_to(store))
+    if before is not None and name in before.files:
+        problem = file_problem(store, before, name)
+        if problem:
+            raise StoreError(problem)
+    elif name.startswith("pairs/"):
+        read_pairs(store, path.stem)
+    elif name == HEAD:
+        read_native_head(store)
+    else:
+        for line in path.read_text("utf-8").splitlines():
+            json.loads(line)
+    return sum_of(path)
