@@ -22,6 +22,7 @@ COMMANDS = {
     "run": "check, embed, train, adapt, evaluate and report; done stages are skipped",
     "check": "validate a preference file and print what is in it",
     "embed": "embed every distinct sequence once into the store",
+    "retry": "embed rows that were corrected in a copy of the quarantine, and what failed before",
     "inspect": "show what a store holds",
     "push": "verify a store and upload it to the hub",
     "pull": "download a store from the hub and verify it",
@@ -35,6 +36,7 @@ COMMANDS = {
     "report": "write report.html from report.json",
 }
 PLACES = {
+    "retry": "corrected copy of the quarantine file, instead of data.corrections",
     "check": "preference file, instead of data.train",
     "inspect": "store directory, instead of store.dir",
     "verify": "store directory, instead of store.dir",
@@ -69,16 +71,19 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
     Raises ``ConfigError`` for an unknown key (with the nearest known one), a value of the wrong
     type or range, or a missing file. ``--help`` and ``--print_config`` print and exit.
     """
-    set_parsing_settings(docstring_parse_attribute_docstrings=False)
-    set_loader("yaml", load_yaml, exceptions=(YAMLError,))
-    parser = _build_parser()
+    _limit_parser()
+    for word in argv:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise ConfigError(f"{word!a}: expected an argument in UTF-8, found other bytes")
+    words = _config_first([_spelled_out(word) for word in argv])
+    parser = _build_parser(next(iter(words), None))
     try:
-        parsed = parser.parse_args(_config_first([_spelled_out(word) for word in argv]))
+        parsed = parser.parse_args(words)
         command = parsed.command
         chosen: Namespace = parser.instantiate(parsed)[command]
     except argparse.ArgumentError as error:
         raise ConfigError(_explain(str(error))) from error
-    except (TypeError, AttributeError, UnicodeDecodeError) as error:
+    except (TypeError, AttributeError, ImportError, ValueError) as error:
         raise ConfigError(
             f"the configuration cannot be read ({error}); every section is a mapping of keys to "
             "values, see configs/demo.yaml"
@@ -92,7 +97,19 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
     return options, Config(**{field.name: chosen[field.name] for field in fields(Config)})
 
 
-def _build_parser() -> ArgumentParser:
+def _limit_parser() -> None:
+    """Values are data: jsonargparse imports and makes classes that a value names, unless told."""
+    set_parsing_settings(
+        docstring_parse_attribute_docstrings=False,
+        instantiate_subclass_spec_in_any=False,
+        import_path_denylist=["*"],
+        import_path_allowlist=["micro_rm.configs"],
+    )
+    set_loader("yaml", load_yaml, exceptions=(YAMLError,))
+
+
+def _build_parser(wanted: str | None) -> ArgumentParser:
+    """The parser of all commands; only the wanted one knows its keys, which takes its time."""
     parser = ArgumentParser(
         prog="micro-rm",
         description="Mixture reward heads and context-aware routing from cached features.",
@@ -101,6 +118,9 @@ def _build_parser() -> ArgumentParser:
     )
     commands = parser.add_subcommands(dest="command", required=True)
     for name, summary in COMMANDS.items():
+        if name != wanted:
+            commands.add_subcommand(name, ArgumentParser(exit_on_error=False), help=summary)
+            continue
         preset: list[str | os.PathLike[str]] = [PRESETS / "demo.yaml"] if name == "demo" else []
         command = ArgumentParser(
             description=f"{summary[0].upper()}{summary[1:]}.",

@@ -18,6 +18,7 @@ from ...configs.secrets import redact, visible
 # The page's own colours: readable on light and on dark paper.
 COLOURS = ("#3b6fd4", "#d4633b", "#2f9e6e", "#9a5bd0", "#b8860b", "#5f7d8c")
 INK = "#808890"
+LONGEST = 80  # characters of a label; a longer one would push the panels out of the figure
 
 
 def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -93,7 +94,10 @@ def panels(count: int) -> Iterator[tuple[Figure, Sequence[Any]]]:
 
 def label(name: str) -> str:
     """A name as matplotlib is to show it: no formula between dollars, no control characters."""
-    text = visible(redact(name)).replace("$", r"\$")
+    text = visible(redact(name))
+    if len(text) > LONGEST:
+        text = text[: LONGEST - 1] + "…"
+    text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text  # which would keep it out of the legend
 
 
