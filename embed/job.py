@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..cache.lock import StoreLock
+from ..cache.manifest import read_manifest
 from ..cache.schema import Identity, plan_path
 from ..cache.writer import adopt_shards, open_manifest, recover_store
 from .plan import Plan, find_plan, move_plan, remove_plan
+from .space import bytes_left, full_disk_explained, require_space
 
 POLL_SECONDS = 0.1
 # Whoever has just taken the lock has announced its job after this many polls.
@@ -31,15 +33,18 @@ def open_job(
     """The plan of a job, with the store shared among its workers.
 
     ``make`` plans into an empty directory if nobody has done so. Shards of an older job that was
-    abandoned are kept, its plan is dropped. Raises ``StoreError`` if another job is at work.
+    abandoned are kept, its plan is dropped. Raises ``StoreError`` if another job is at work, and
+    ``SpaceError`` if what the plan writes does not fit on the disk.
     """
     strange = 0
     while True:
         if lock.take():
-            _prepare(lock, identity, job, width, make)
+            with full_disk_explained(lock.store, lambda: None):
+                _prepare(lock, identity, job, width, make)
         if lock.take(shared=True):
             plan = find_plan(lock.store, job)
             if plan is not None:
+                require_space(plan, lock.store, identity.dtype)
                 return plan
             if plan_path(lock.store).exists():
                 raise lock.busy()
@@ -64,8 +69,10 @@ def close_job(lock: StoreLock, job: str, finish: Callable[[Plan], None]) -> bool
     plan = find_plan(lock.store, job)
     if plan is None:
         return False
-    recover_store(lock.store)
-    finish(plan)
+    dtype = read_manifest(lock.store).identity.dtype
+    with full_disk_explained(lock.store, lambda: bytes_left(plan, lock.store, dtype)):
+        recover_store(lock.store)
+        finish(plan)
     remove_plan(lock.store)
     return True
 
