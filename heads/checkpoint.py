@@ -1,7 +1,11 @@
-"""Trained methods on disk: ``model.safetensors`` for arrays, ``model.json`` for what they mean."""
+"""Trained methods on disk: ``model.safetensors`` for arrays, ``model.json`` for what they mean.
+
+The index holds a checksum of the arrays and one of itself: a changed byte is found when it is read.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,7 +22,7 @@ from .features import Scaler
 from .methods.interface import Trained
 
 ARRAYS, INDEX = "model.safetensors", "model.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def save_models(run: Path, models: Mapping[str, Trained], scaler: Scaler) -> None:
@@ -38,18 +42,24 @@ def save_models(run: Path, models: Mapping[str, Trained], scaler: Scaler) -> Non
     # ascontiguousarray would give a scalar an axis.
     contiguous = {name: np.asarray(leaf, order="C") for name, leaf in arrays.items()}
     save_file(contiguous, temporary)
+    content = {"format": FORMAT_VERSION, "arrays_sha256": _sha256(temporary.read_bytes())}
+    content["methods"] = json.loads(json.dumps(index))  # as it will be read: keys are texts
     commit_file(temporary, run / ARRAYS)
-    write_json(run / INDEX, {"format": FORMAT_VERSION, "methods": index})
+    write_json(run / INDEX, content | {"index_sha256": _index_sha256(content)})
 
 
 def load_models(run: Path) -> tuple[dict[str, Trained], Scaler]:
-    """Trained methods and their scaler; ``StoreError`` names a missing or misshapen array."""
+    """Trained methods and their scaler.
+
+    Raises ``StoreError`` for a missing or misshapen array and for any other changed byte.
+    """
     path = run / ARRAYS
     try:
         index = json.loads((run / INDEX).read_text("utf-8"))
-        if index["format"] != FORMAT_VERSION:
+        if not isinstance(index, dict) or index.get("format") != FORMAT_VERSION:
+            found = index.get("format") if isinstance(index, dict) else type(index).__name__
             raise StoreError(
-                f"{run / INDEX}: format {index['format']}, expected {FORMAT_VERSION}; "
+                f"{run / INDEX}: format {found}, expected {FORMAT_VERSION}; "
                 "run micro-rm train again"
             )
         arrays = load_file(path)
@@ -57,13 +67,37 @@ def load_models(run: Path) -> tuple[dict[str, Trained], Scaler]:
         models = {
             name: _trained(name, item, arrays, path) for name, item in index["methods"].items()
         }
+        _check_bytes(index, run)
     except FileNotFoundError as error:
         raise StoreError(f"{run}: no trained model here; run micro-rm train") from error
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+        *(SafetensorError, MemoryError),
+    ) as error:
         raise StoreError(
             f"{path}: damaged model or {INDEX} beside it ({error}); run micro-rm train again"
         ) from error
     return models, scaler
+
+
+def _check_bytes(index: dict[str, Any], run: Path) -> None:
+    expected = {ARRAYS: index["arrays_sha256"], INDEX: index.pop("index_sha256")}
+    found = {ARRAYS: _sha256((run / ARRAYS).read_bytes()), INDEX: _index_sha256(index)}
+    for name in (INDEX, ARRAYS):
+        if found[name] != expected[name]:
+            raise StoreError(
+                f"{run / name}: sha256 {found[name]}, expected {expected[name]}; it was changed "
+                "after it was written, run micro-rm train again"
+            )
+
+
+def _index_sha256(content: Mapping[str, Any]) -> str:
+    """Of everything in the index but this number itself, however it is spaced."""
+    return _sha256(json.dumps(content, sort_keys=True).encode())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _trained(

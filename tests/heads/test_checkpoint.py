@@ -224,7 +224,7 @@ def test_arrays_that_are_no_safetensors_are_an_error_with_a_remedy(run: Path) ->
         load_models(run)
 
 
-@pytest.mark.parametrize("text", ['{"format": 2, "meth', "[1, 2]", "{}"])
+@pytest.mark.parametrize("text", ['{"format": 3, "meth', '{"format": 3}'])
 def test_an_index_that_cannot_be_read_is_an_error_with_a_remedy(run: Path, text: str) -> None:
     (run / INDEX).write_text(text, "utf-8")
     with pytest.raises(StoreError, match=r"damaged model .*run micro-rm train again"):
@@ -257,3 +257,67 @@ def test_the_index_says_what_every_array_is(run: Path) -> None:
     }
     assert named == {name: a.shape for name, a in arrays.items() if "/params/" in name}
     assert index["methods"]["micro"]["settings"]["spec"]["router"] == "linear"
+
+
+@pytest.mark.parametrize("name", [ARRAYS, INDEX])
+def test_no_changed_byte_is_taken_for_a_model(name: str, run: Path) -> None:
+    """Space between the values of the index says nothing and may change."""
+    content = (run / name).read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(content), size=150):
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(rng.integers(8))
+        (run / name).write_bytes(changed)
+        try:
+            load_models(run)
+        except StoreError as error:
+            assert "run micro-rm train" in str(error)
+        else:
+            assert name == INDEX and json.loads(changed) == json.loads(content)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff" * 8 + b"{}",  # a header of 2**64 - 1 bytes
+        (200_000_000).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"{]",
+        (100_000).to_bytes(8, "little") + b"[" * 100_000,
+    ],
+)
+def test_a_header_that_lies_about_its_size_is_refused(data: bytes, run: Path) -> None:
+    (run / ARRAYS).write_bytes(data)
+    with pytest.raises(StoreError, match=rf"{ARRAYS}: damaged model .*run micro-rm train"):
+        load_models(run)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, "\ud800".encode("utf-8", "surrogatepass")]
+)
+def test_an_index_that_is_a_trap_is_refused(text: str | bytes, run: Path) -> None:
+    (run / INDEX).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(StoreError, match="run micro-rm train again"):
+        load_models(run)
+
+
+@pytest.mark.parametrize("path", ["../../evil", "/etc/passwd", "a/../../b", "__class__/x"])
+def test_names_are_never_paths(path: str, scaler: Scaler, tmp_path: Path) -> None:
+    """Whatever an array is called, two files are written and two are read."""
+    leaf = np.ones(2, np.float32)
+    inner: Any = leaf
+    for part in reversed(path.split("/")):
+        inner = {part: inner}
+    save_models(tmp_path, {path: Trained(inner)}, scaler)
+    found = load_models(tmp_path)[0][path].params
+    jax.tree.map(np.testing.assert_array_equal, found, inner)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [INDEX, ARRAYS]
+
+
+def test_an_array_of_another_type_is_refused(run: Path) -> None:
+    def halve(arrays: dict[str, np.ndarray]) -> None:
+        arrays["micro/params/heads/kernel"] = arrays["micro/params/heads/kernel"].astype("float16")
+
+    edit_arrays(run, halve)
+    with pytest.raises(StoreError, match="was changed after it was written, run micro-rm train"):
+        load_models(run)
