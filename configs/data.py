@@ -120,6 +120,8 @@ class DataConfig:
         pairing: Which rated responses of a prompt are compared: adjacent rows two by two, as in
             HelpSteer2, or all of them with each other.
         drop_unanimous: Leave out rated training responses that every attribute ranks the same way.
+        corrections: Edited copy of a quarantine file: rows corrected there are read in place of
+            those in the data; see micro-rm retry.
         test_fraction: Share of prompts held out when the data bring no split of their own.
         columns: Column names.
         synthetic: Settings of the synthetic source.
@@ -142,6 +144,7 @@ class DataConfig:
     attributes: list[str] | None = None
     pairing: Literal["adjacent", "all"] = "adjacent"
     drop_unanimous: bool = False
+    corrections: str | None = None
     test_fraction: float = 0.2
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)

@@ -132,6 +132,13 @@ def preview_lines(preview: Preview, encoder: Encoder) -> list[str]:
             f"embed    {preview.bins:,} forward passes of up to {backbone.bin_tokens:,} tokens, "
             f"{preview.fill:.1%} full, in {preview.shards:,} shards",
         ]
+    if preview.failed_sequences:
+        lines.append(
+            f"embed    {preview.failed_sequences:,} sequences are left out: the backbone gave NaN "
+            "or infinity for them before; micro-rm retry tries them again"
+        )
+    if preview.shortage:
+        lines.append(f"embed    not enough room: {preview.shortage}")
     return lines
 
 
@@ -148,6 +155,12 @@ def outcome_lines(outcome: Outcome) -> list[str]:
         lines.append(
             f"embed    {speed.flops_per_second / 1e12:.3g} TFLOP/s useful, {speed.share:.0%} of a "
             f"matrix product's {speed.peak_flops_per_second / 1e12:.3g} measured here"
+        )
+    if outcome.account is not None and outcome.account["failed_pairs"]:
+        lines.append(
+            f"embed    {outcome.account['failed_pairs']:,} pairs are left out: the backbone gives "
+            f"NaN or infinity for {outcome.account['failed_sequences']:,} of their sequences; the "
+            "quarantine names them, micro-rm retry tries them again"
         )
     if outcome.account is None:
         lines.append(

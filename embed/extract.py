@@ -22,6 +22,7 @@ from ..cache.lock import FileLock
 from ..cache.schema import LOGICAL, Identity, plan_path
 from ..cache.writer import shard_path, write_shard
 from .backbone import Collect, TorchBackbone
+from .failures import FailureGuard
 from .plan import Plan
 from .space import bytes_left, full_disk_explained
 from .speed import Work
@@ -69,6 +70,7 @@ def embed_shards(
     """
     mine = [n for n in range(plan.facts.shards) if n % part[1] == part[0]]
     limit = BinLimit(plan.facts.bin_tokens, notice)
+    guard = FailureGuard.of(backbone, identity.backbone, store)
     total = sum(plan.shard_tokens(n) for n in mine if not plan.is_sealed(store, n))
     done, start = 0, time.monotonic()
     with ThreadPoolExecutor(1) as sealer:
@@ -76,7 +78,7 @@ def embed_shards(
         for shard, claim in _claims(plan, store, mine, notice):
             rows = []
             try:
-                for tokens, vectors in embed_bins(backbone, plan, shard, limit):
+                for tokens, vectors in embed_bins(backbone, plan, shard, limit, guard):
                     if sealing is not None and sealing.done():
                         sealing.result()  # a full disk: what follows could not be sealed either
                     rows.append(vectors)
@@ -84,12 +86,11 @@ def embed_shards(
                     progress(done, total, time.monotonic() - start)
                 if sealing is not None:
                     sealing.result()
+                found = Sealable.of(plan, shard, np.concatenate(rows), guard, notice)
             except BaseException:
                 claim.release()
                 raise
-            sealing = sealer.submit(
-                _seal, plan, store, shard, identity, np.concatenate(rows), claim
-            )
+            sealing = sealer.submit(_seal, plan, store, shard, identity, found, claim)
         if sealing is not None:
             sealing.result()
     return backbone.work
@@ -102,32 +103,65 @@ def embed_shard(
     store: Path,
     shard: int,
     limit: BinLimit,
+    guard: FailureGuard,
 ) -> None:
     """Embed and seal one shard, for somebody who knows that nobody else does."""
-    rows = [vectors for _, vectors in embed_bins(backbone, plan, shard, limit)]
-    _write(plan, store, shard, identity, np.concatenate(rows))
+    rows = [vectors for _, vectors in embed_bins(backbone, plan, shard, limit, guard)]
+    found = Sealable.of(plan, shard, np.concatenate(rows), guard, limit.notice)
+    _write(plan, store, shard, identity, found)
+
+
+@dataclass(frozen=True)
+class Sealable:
+    """What becomes of a shard: keys and finite vectors, and the keys that have none."""
+
+    keys: np.ndarray
+    vectors: np.ndarray
+    failed: np.ndarray
+
+    @classmethod
+    def of(
+        cls, plan: Plan, shard: int, vectors: np.ndarray, guard: FailureGuard, notice: Notice
+    ) -> Sealable:
+        """Leave out what is not finite; ``StoreError`` if that is too much."""
+        keys = plan.keys[plan.members(shard)]
+        failed = guard.failed(keys, vectors)
+        if not failed.any():
+            return cls(keys, vectors, keys[:0])
+        notice(
+            f"{int(failed.sum())} of {len(keys)} sequences of a shard are left out: the backbone "
+            "gives NaN or infinity for them"
+        )
+        return cls(keys[~failed], vectors[~failed], keys[failed])
 
 
 def embed_bins(
-    backbone: TorchBackbone, plan: Plan, shard: int, limit: BinLimit
+    backbone: TorchBackbone, plan: Plan, shard: int, limit: BinLimit, guard: FailureGuard
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Per bin of a shard its tokens and its vectors (n, D), in the order of the plan."""
-    waiting: deque[tuple[int, Parts]] = deque()
+    waiting: deque[tuple[int, list[np.ndarray], Parts]] = deque()
+
+    def finished() -> tuple[int, np.ndarray]:
+        tokens, sequences, parts = waiting.popleft()
+        vectors = _collected(backbone, parts)
+        guard.settle(sequences, vectors)
+        return tokens, vectors
+
     for tokens, members in plan.bins(shard):
         sequences = [plan.sequence(number) for number in members]
-        waiting.append((tokens, _submit(backbone, sequences, limit)))
+        waiting.append((tokens, sequences, _submit(backbone, sequences, limit)))
         if len(waiting) > 1:
-            yield _collected(backbone, *waiting.popleft())
+            yield finished()
     while waiting:
-        yield _collected(backbone, *waiting.popleft())
+        yield finished()
 
 
-def _collected(backbone: TorchBackbone, tokens: int, parts: Parts) -> tuple[int, np.ndarray]:
+def _collected(backbone: TorchBackbone, parts: Parts) -> np.ndarray:
     size = sum(len(members) for members, _ in parts)
     vectors = np.empty((size, backbone.width), LOGICAL[backbone.dtype])
     for members, collect in parts:
         vectors[list(members)] = collect()
-    return tokens, vectors
+    return vectors
 
 
 def _submit(backbone: TorchBackbone, sequences: Sequence[np.ndarray], limit: BinLimit) -> Parts:
@@ -198,15 +232,14 @@ def _seal(
     store: Path,
     shard: int,
     identity: Identity,
-    vectors: np.ndarray,
+    found: Sealable,
     claim: FileLock,
 ) -> None:
     with claim:
-        _write(plan, store, shard, identity, vectors)
+        _write(plan, store, shard, identity, found)
 
 
-def _write(plan: Plan, store: Path, shard: int, identity: Identity, vectors: np.ndarray) -> None:
+def _write(plan: Plan, store: Path, shard: int, identity: Identity, found: Sealable) -> None:
     path = shard_path(store, plan.facts.first_shard + shard)
-    keys = plan.keys[plan.members(shard)]
     with full_disk_explained(store, lambda: bytes_left(plan, store, identity.dtype)):
-        write_shard(path, identity, plan.facts.job, keys, vectors)
+        write_shard(path, identity, plan.facts.job, found.keys, found.vectors, found.failed)

@@ -29,7 +29,8 @@ TOKENS = "tokens.i32"
 class PlanFacts:
     """What is known of a plan without opening its arrays.
 
-    ``sequences`` are distinct, ``stored`` of them were in the store when the plan was made.
+    ``sequences`` are distinct, ``stored`` of them were in the store when the plan was made,
+    ``failed`` of them are left out: the backbone gave no finite vector for them before.
     ``tokens`` is what the bins compute, ``separate_tokens`` what separate passes over the same
     sequences would. ``first_shard`` is the number of the job's first shard file.
     """
@@ -48,6 +49,7 @@ class PlanFacts:
     shortened: int
     sharing: bool
     width: int
+    failed: int = 0
 
     @property
     def fill(self) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cache.failed import failed_keys
 from ..cache.pairs import NO_ROW
 from ..cache.reader import FeatureStore, KeyIndex
 from ..cache.writer import next_shard_number
@@ -39,10 +40,17 @@ class Packed:
 
 
 def make_plan(
-    encoder: Encoder, source: PairSource, config: Config, job: str, directory: Path
+    encoder: Encoder,
+    source: PairSource,
+    config: Config,
+    job: str,
+    directory: Path,
+    *,
+    retry: bool = False,
 ) -> Plan:
     """Plan a job into an empty directory; the store is only read.
 
+    ``retry`` plans the sequences again that the backbone gave no finite vector for.
     Raises ``DataError`` if the data lack a split or no pair can be embedded.
     """
     pool, tally = _survey(source, config)
@@ -54,7 +62,7 @@ def make_plan(
     starts = (np.cumsum(tokens.lengths) - tokens.lengths)[representative]
     keys, lengths = tokens.keys[representative], tokens.lengths[representative]
     store = Path(config.store.dir)
-    fresh = _not_stored(store, keys)
+    fresh, failed = _not_stored(store, keys, retry=retry)
     order = fresh[np.lexsort((keys[fresh], groups[fresh]))]
     packed = _pack_all(order, starts, lengths, directory / TOKENS, encoder)
     shard_starts = cut_shards(packed.tokens, config.embed.shard_tokens)
@@ -63,7 +71,8 @@ def make_plan(
         name=config.data.name,
         pairs=int(keep.sum()),
         sequences=len(keys),
-        stored=len(keys) - len(fresh),
+        stored=len(keys) - len(fresh) - failed,
+        failed=failed,
         tokens=int(packed.tokens.sum()),
         separate_tokens=int(lengths[fresh].sum()),
         bins=len(packed.tokens),
@@ -160,10 +169,15 @@ def _least(sequence_of: np.ndarray, groups: np.ndarray, sequences: int) -> np.nd
     return least
 
 
-def _not_stored(store: Path, keys: np.ndarray) -> np.ndarray:
+def _not_stored(store: Path, keys: np.ndarray, *, retry: bool) -> tuple[np.ndarray, int]:
+    """The sequences to embed, and the number of those that are left out as failed before."""
     if not (store / "manifest.json").is_file():
-        return np.arange(len(keys))
-    return np.flatnonzero(KeyIndex(FeatureStore(store).keys()).rows(keys) == NO_ROW)
+        return np.arange(len(keys)), 0
+    missing = np.flatnonzero(KeyIndex(FeatureStore(store).keys()).rows(keys) == NO_ROW)
+    if retry:
+        return missing, 0
+    fresh = missing[~np.isin(keys[missing], failed_keys(store))]
+    return fresh, len(missing) - len(fresh)
 
 
 def _pack_all(

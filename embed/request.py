@@ -29,7 +29,8 @@ def input_fingerprint(config: Config) -> str:
 
 def _with_contents(data: dict[str, Any]) -> dict[str, Any]:
     """Settings of a data set with what its files hold in the place of their names."""
-    files = {key: _content(data[key]) for key in ("train", "test", "contexts")}
+    named = ("train", "test", "contexts", "corrections")
+    files = {key: _content(data[key]) for key in named if key in data}  # a part has fewer
     return data | files | {"dir": _contents(data["dir"])}
 
 
@@ -48,8 +49,8 @@ def _content(path: str | None) -> str | None:
         return path
     if not Path(path).is_file():
         raise DataError(
-            f"{path}: no such file; give existing ones with --data.train, --data.test and "
-            "--data.contexts"
+            f"{path}: no such file; give existing ones with --data.train, --data.test, "
+            "--data.contexts and --data.corrections"
         )
     return file_sha256(Path(path))
 

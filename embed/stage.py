@@ -10,9 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..cache.lock import StoreLock
+from ..cache.manifest import read_manifest
 from ..cache.native_head import write_native_head
 from ..cache.pairs import read_account, read_request
-from ..cache.schema import LOGICAL, read_manifest
+from ..cache.schema import LOGICAL
 from ..cache.writer import require_identity
 from ..configs.record import fingerprint
 from ..configs.schema import Config
@@ -23,6 +24,7 @@ from .job import close_job, open_job
 from .plan import Plan
 from .planner import make_plan
 from .sources import PairSource
+from .space import shortage
 from .speed import Speed, Work, matrix_peak, measure_speed
 from .tabulate import tabulate
 from .weights import score_head
@@ -33,7 +35,11 @@ PROBE_BINS = 3
 
 @dataclass(frozen=True)
 class Preview:
-    """What a job would do: the plan's sizes, bytes of new vectors, and an estimate."""
+    """What a job would do: the plan's sizes, bytes of new vectors, and an estimate.
+
+    ``shortage`` says what does not fit on the disk; it is empty if all of it does.
+    ``failed_sequences`` are left out because the backbone gave NaN or infinity for them before.
+    """
 
     pairs: int
     sequences: int
@@ -46,6 +52,8 @@ class Preview:
     shards: int
     bytes: int
     note: str
+    shortage: str = ""
+    failed_sequences: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Outcome:
 def preview_of(plan: Plan, backbone: TorchBackbone) -> Preview:
     """The sizes of a planned job."""
     facts = plan.facts
-    new = facts.sequences - facts.stored
+    new = facts.sequences - facts.stored - facts.failed
     return Preview(
         pairs=facts.pairs,
         sequences=facts.sequences,
@@ -76,6 +84,7 @@ def preview_of(plan: Plan, backbone: TorchBackbone) -> Preview:
         shards=facts.shards,
         bytes=new * facts.width * LOGICAL[backbone.dtype].itemsize,
         note=backbone.note,
+        failed_sequences=facts.failed,
     )
 
 
@@ -90,7 +99,9 @@ def preview_job(config: Config, source: PairSource) -> tuple[Preview, float, Enc
         require_identity(store, read_manifest(store), encoder.identity)
     with TemporaryDirectory(prefix="micro-rm-plan-") as directory:
         plan = make_plan(encoder, source, config, "preview", Path(directory))
-        return preview_of(plan, encoder.backbone), estimate_seconds(encoder, plan), encoder
+        short = shortage(plan, store, encoder.identity.dtype)
+        preview = replace(preview_of(plan, encoder.backbone), shortage=short)
+        return preview, estimate_seconds(encoder, plan), encoder
 
 
 def estimate_seconds(encoder: Encoder, plan: Plan) -> float:
@@ -116,15 +127,18 @@ def run_job(
     planned: Callable[[Preview, Encoder], None],
     progress: Progress,
     notice: Notice,
+    retry: bool = False,
 ) -> Outcome:
     """Plan or join, embed this process's part, and finish if it is the last one.
 
-    ``planned`` is called as soon as there is a plan. Raises ``ConfigError``, ``DataError`` or
-    ``StoreError``.
+    ``planned`` is called as soon as there is a plan. ``retry`` tries the sequences again that the
+    backbone gave NaN or infinity for, which are left out otherwise.
+
+    Raises ``ConfigError``, ``DataError`` or ``StoreError``.
     """
     encoder = load_encoder(config.backbone, config.embed)
     store = Path(config.store.dir)
-    job = job_name(request, encoder, config)
+    job = job_name(request, encoder, config) + "-retry" * retry
     with StoreLock(store) as lock:
         while True:
             plan = open_job(
@@ -132,7 +146,7 @@ def run_job(
                 encoder.identity,
                 job,
                 encoder.backbone.width,
-                lambda directory: make_plan(encoder, source, config, job, directory),
+                lambda directory: make_plan(encoder, source, config, job, directory, retry=retry),
             )
             preview = preview_of(plan, encoder.backbone)
             planned(preview, encoder)

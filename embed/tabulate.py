@@ -12,16 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from ..cache.failed import failed_keys
+from ..cache.manifest import read_manifest
 from ..cache.pairs import NO_ROW, TEXT_COLUMNS, PairTable, PairWriter
 from ..cache.reader import FeatureStore, KeyIndex
-from ..cache.schema import StoreError, commit_file
+from ..cache.schema import StoreError
 from .plan import Plan
+from .quarantine import write_quarantine
 from .sources import PairSource
 from .sources.check import Tally, per_source
+from .sources.corrections import read_corrections
 from .sources.pair import DataError, PreferencePair, Refusal
 from .tokenize import OVERLONG
 
 BLOCK = 4096
+FAILED = "the backbone gives NaN or infinity for this sequence"
 
 
 class PairFacts:
@@ -75,16 +80,21 @@ def tabulate(
     Returns the account of the data set. Raises ``DataError`` if the data changed since the plan.
     """
     facts, refused, overlong = PairFacts(), list[Refusal](), list[str]()
+    rows, failed = _stored(store, plan)
+    keep = _complete(plan, failed)
     with PairWriter(store, plan.facts.name) as writer:
-        for block in _blocks(source, plan, refused, overlong):
+        for block in _blocks(source, plan, keep, failed, refused, overlong):
             for pair in block:
                 facts.add(pair)
             writer.add_text(_text_columns(block))
         account = {
             "rows": source.account.rows,
-            "pairs": plan.facts.pairs,
+            "pairs": int(keep.sum()),
             "refused": len(source.account.refusals) + len(refused),
-            "refused_by_tokenizer": len(refused),
+            "refused_by_tokenizer": len(plan.keep) - plan.facts.pairs,
+            "failed_sequences": len(failed),
+            "failed_pairs": plan.facts.pairs - int(keep.sum()),
+            "corrected_rows": len(source.account.corrected),
             "shortened_sequences": plan.facts.shortened,
             "ties": dict(source.account.ties),
             "pairs_per_split": dict(facts.tally.pairs_per_split),
@@ -95,40 +105,37 @@ def tabulate(
             "sources": per_source(source.account, facts.tally, Counter(overlong)),
             "upstream": [asdict(table) for table in source.account.upstream],
         }
-        places = {name: column[plan.keep] for name, column in plan.columns.items()}
+        places = {name: column[keep] for name, column in plan.columns.items()}
         table = PairTable(
             name=plan.facts.name,
             request=request,
             settings=settings,
-            rows=_store_rows(store, plan, places),
+            rows={name: _behind(column, plan.sequence_of, rows) for name, column in places.items()},
+            layout=read_manifest(store).layout(),
             text={},
             source_row=facts.source_row,
-            pool=np.asarray(plan.pool[plan.keep]),
+            pool=np.asarray(plan.pool[keep]),
             margin=facts.margin,
             tokens=_token_counts(plan, places),
             account=account,
             ratings=facts.ratings,
         )
-        write_quarantine(store, plan.facts.name, [*source.account.refusals, *refused])
+        fixes = read_corrections(source.config.corrections)
+        refusals = [*source.account.refusals, *refused]
+        write_quarantine(store, plan.facts.name, refusals, fixes)
         writer.finish(table)
     return account
 
 
-def write_quarantine(store: Path, name: str, refusals: Sequence[Refusal]) -> Path:
-    """Write every refusal as one JSON line; an empty file says that nothing was refused."""
-    path = store / "quarantine" / f"{name}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    lines = [json.dumps(asdict(refusal), ensure_ascii=True) + "\n" for refusal in refusals]
-    temporary.write_text("".join(lines), "utf-8")
-    commit_file(temporary, path)
-    return path
-
-
 def _blocks(
-    source: PairSource, plan: Plan, refused: list[Refusal], overlong: list[str]
+    source: PairSource,
+    plan: Plan,
+    keep: np.ndarray,
+    failed: np.ndarray,
+    refused: list[Refusal],
+    overlong: list[str],
 ) -> Iterator[list[PreferencePair]]:
-    """The pairs that the plan keeps, in blocks; the others become refusals.
+    """The pairs to ``keep``, in blocks; the others become refusals.
 
     ``overlong`` gets the source of each that is too long.
     """
@@ -138,8 +145,8 @@ def _blocks(
         seen = place + 1
         if seen > len(plan.keep):
             break
-        if not plan.keep[place]:
-            refused.append(_refusal(plan, place, pair))
+        if not keep[place]:
+            refused.append(_refusal(plan, failed, place, pair))
             overlong += [pair.source] * refused[-1].reason.startswith(OVERLONG)
             continue
         block.append(pair)
@@ -154,22 +161,39 @@ def _blocks(
     yield block
 
 
-def _refusal(plan: Plan, place: int, pair: PreferencePair) -> Refusal:
-    name, reason = next(
-        (name, plan.refusals[int(column[place])])
+def _refusal(plan: Plan, failed: np.ndarray, place: int, pair: PreferencePair) -> Refusal:
+    for name, column in plan.columns.items():
+        reason = plan.refusals.get(int(column[place]))
+        if reason is not None:
+            return Refusal(pair.row, name, reason, pair.file)
+    name = next(
+        name
         for name, column in plan.columns.items()
-        if int(column[place]) in plan.refusals
+        if column[place] != NO_ROW and plan.sequence_of[column[place]] in failed
     )
-    return Refusal(pair.row, name, reason)
+    return Refusal(pair.row, name, FAILED, pair.file)
 
 
-def _store_rows(store: Path, plan: Plan, places: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Global rows of the store for every planned sequence."""
-    found = KeyIndex(FeatureStore(store).keys()).rows(plan.keys)
-    missing = int((found == NO_ROW).sum())
-    if missing:
-        raise StoreError(f"{store}: {missing} sequences are missing; run micro-rm embed again")
-    return {name: _behind(column, plan.sequence_of, found) for name, column in places.items()}
+def _stored(store: Path, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Global rows of every planned sequence, and the sequences that the backbone failed at."""
+    rows = KeyIndex(FeatureStore(store).keys()).rows(plan.keys)
+    missing = np.flatnonzero(rows == NO_ROW)
+    failed = missing[np.isin(plan.keys[missing], failed_keys(store))] if missing.size else missing
+    lost = missing.size - failed.size
+    if lost:
+        raise StoreError(f"{store}: {lost} sequences are missing; run micro-rm embed again")
+    return rows, failed
+
+
+def _complete(plan: Plan, failed: np.ndarray) -> np.ndarray:
+    """(N,) mask of the pairs whose every sequence has a vector; ``DataError`` if there are none."""
+    keep = np.array(plan.keep)
+    conversations = np.flatnonzero(np.isin(plan.sequence_of, failed))
+    for column in plan.columns.values():
+        keep &= ~np.isin(column, conversations)
+    if not keep.any():
+        raise DataError(f"no pair is left: {FAILED} of every one; try backbone.dtype=float32")
+    return keep
 
 
 def _token_counts(plan: Plan, places: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

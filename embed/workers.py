@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import UserError
-from ..cache.schema import plan_path, read_manifest
+from ..cache.manifest import read_manifest
+from ..cache.schema import plan_path
 from ..cache.writer import require_identity
 from ..configs.schema import Config, ConfigError
 from .encoder import load_encoder
 from .extract import BinLimit, Notice, Progress, embed_shard
+from .failures import FailureGuard
 from .plan import Plan
 from .speed import Work, matrix_peak
 
@@ -52,6 +54,8 @@ class ShardActor:
         require_identity(self.store, read_manifest(self.store), self.encoder.identity)
         self.notices: list[str] = []
         self.limit = BinLimit(self.plan.facts.bin_tokens, self.notices.append)
+        identity = self.encoder.identity
+        self.guard = FailureGuard.of(self.encoder.backbone, identity.backbone, self.store)
 
     def peak(self) -> float:
         """Operations per second of a matrix product on this actor's device."""
@@ -62,7 +66,8 @@ class ShardActor:
         """Embed and seal one shard; what was computed for it, and what there is to say."""
         backbone = self.encoder.backbone
         backbone.work = Work()
-        embed_shard(backbone, self.encoder.identity, self.plan, self.store, shard, self.limit)
+        identity = self.encoder.identity
+        embed_shard(backbone, identity, self.plan, self.store, shard, self.limit, self.guard)
         said, self.notices[:] = list(self.notices), []
         return backbone.work, said
 

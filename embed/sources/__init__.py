@@ -11,6 +11,7 @@ from ...configs.schema import ConfigError
 from . import jsonl, published, synthetic
 from .account import Account
 from .contexts import NO_WISHES, Wishes, read_contexts, with_wish
+from .corrections import read_corrections
 from .hub import HubTable
 from .pair import DataError, PreferencePair
 from .sets import PUBLISHED
@@ -50,6 +51,7 @@ class PairSource:
             account.pairs += 1
             yield pair
         self.account = account
+        _require_corrections(self.config, account)
         _require_pairs(self.config, account)
 
 
@@ -122,6 +124,16 @@ def _wished(
         raise DataError(
             f"{config.contexts or config.source}: it has wishes for {', '.join(wishes)}, the data "
             f"have the attributes {', '.join(sorted(map(str, attributes)))}; make the names agree"
+        )
+
+
+def _require_corrections(config: DataConfig, account: Account) -> None:
+    unused = sorted(read_corrections(config.corrections).keys() - account.corrected)
+    if unused:
+        file, row = unused[0]
+        raise DataError(
+            f"{config.corrections}: {len(unused)} corrections are of rows that this data set does "
+            f"not have, such as row {row} of {file}; read the same files by the same names"
         )
 
 

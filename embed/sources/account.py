@@ -27,7 +27,8 @@ class Account:
     them the same way, ``left_out`` what a rule of the data set or a setting leaves out, by reason.
     ``refusals`` is a list, one entry per refusal with its reason: refusals are few, and each of
     them is printed or written to the quarantine. They hold a reason, not the row. ``sources`` are
-    the accounts of the parts of a union, which the other fields sum up.
+    the accounts of the parts of a union, which the other fields sum up. ``corrected`` are the rows,
+    by file and number, that were read as somebody corrected them.
     """
 
     pairs: int = 0
@@ -38,6 +39,7 @@ class Account:
     left_out: Counter[str] = field(default_factory=Counter)
     upstream: list[UpstreamRows] = field(default_factory=list)
     sources: dict[str, Account] = field(default_factory=dict)
+    corrected: set[tuple[str, int]] = field(default_factory=set)
 
     def include(self, name: str, part: Account) -> None:
         """Add the account of a part of a union; parts of one name are added up."""
@@ -51,3 +53,4 @@ class Account:
         self.unanimous += part.unanimous
         self.left_out += part.left_out
         self.upstream += part.upstream
+        self.corrected |= part.corrected

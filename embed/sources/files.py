@@ -19,6 +19,8 @@ PARQUET_BUFFER = 1 << 20
 PARQUET_ROWS = 256
 # A longer line is refused without holding it: not even a gzip bomb takes more memory.
 LINE_LIMIT = 1 << 26
+# A longer row is not repeated in a quarantine.
+RAW_LIMIT = 1 << 20
 
 
 def require_data_file(path: str) -> None:
@@ -51,6 +53,35 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
         raise DataError(
             f"{file}: damaged gzip file ({error}); copy or download it again"
         ) from error
+
+
+def raw_rows(path: str, wanted: set[int]) -> Iterator[tuple[int, Any]]:
+    """Wanted rows of a file as JSON values: an object, text where it is none, None if too long."""
+    if path.endswith(".parquet"):
+        for number, row in _parquet_rows(Path(path)):
+            if number in wanted:
+                yield (
+                    number,
+                    None if isinstance(row, Refusal) else _raw(json.dumps(row, default=str)),
+                )
+        return
+    opener = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rb") as stream:
+        for number, line in enumerate(_lines(stream), start=1):
+            if number in wanted:
+                plain = None if isinstance(line, int) else line.decode("utf-8", "backslashreplace")
+                yield number, None if plain is None else _raw(plain)
+
+
+def _raw(text: str) -> Any:
+    if len(text) > RAW_LIMIT:
+        return None
+    row = parse_line(0, text.encode("utf-8", "backslashreplace"), "")
+    try:
+        json.dumps(row, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):  # a refusal, or a number that JSON has not
+        return text.strip()
+    return row
 
 
 def _lines(stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes | int]:

@@ -17,6 +17,7 @@ from ...configs.schema import DataConfig
 from .account import Account
 from .columns import rating_columns
 from .conversation import RowError
+from .corrections import corrected, read_corrections
 from .files import Row, read_rows, require_data_file
 from .pair import DataError, PreferencePair, Refusal
 from .ratings import Comparison
@@ -52,8 +53,10 @@ def _read_file(
     path: str, split: str | None, config: DataConfig, account: Account
 ) -> Iterator[PreferencePair]:
     comparison: Comparison | None = None
-    for number, row in read_rows(path):
+    fixes = read_corrections(config.corrections)
+    for number, row in corrected(read_rows(path), path, fixes):
         account.rows += 1
+        account.corrected |= {(path, number)} & fixes.keys()
         if isinstance(row, Refusal):
             account.refusals.append(row)
             continue
@@ -81,7 +84,9 @@ def _attributes(path: str, config: DataConfig) -> tuple[str, ...]:
     """The attributes to compare by; finding them takes a pass of its own over the file."""
     if config.attributes:
         return tuple(config.attributes)
-    rows = (row for _, row in read_rows(path) if not isinstance(row, Refusal))
+    fixes = read_corrections(config.corrections)
+    found = corrected(read_rows(path), path, fixes)
+    rows = (row for _, row in found if not isinstance(row, Refusal))
     rated = (row for row in rows if _is_rated(row, config))
     attributes = rating_columns(rated, set(asdict(config.columns).values()))
     if not attributes:

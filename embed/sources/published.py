@@ -12,6 +12,7 @@ from ...configs.checks import require
 from ...configs.data import DataConfig
 from .account import Account, UpstreamRows
 from .conversation import RowError
+from .corrections import corrected, read_corrections
 from .files import SUFFIXES, Row, read_rows
 from .hub import HubTable
 from .pair import DataError, PreferencePair, Refusal, shown
@@ -46,10 +47,12 @@ class Files:
         part = self.upstream.part(name)
         where = self.where(part)
         wanted = self._wanted(part)
+        fixes = read_corrections(self.config.corrections)
         found = 0
-        for number, row in self._all(part):
+        for number, row in corrected(self._all(part), where, fixes):
             found = number
             self.account.rows += 1
+            self.account.corrected |= {(where, number)} & fixes.keys()
             if wanted is not None and number not in wanted:
                 self.account.left_out["beyond data.limit"] += 1
             elif isinstance(row, Refusal):

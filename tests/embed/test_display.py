@@ -108,7 +108,7 @@ OUTCOME = Outcome(
     seconds=500.0,
     speed=SPEED,
     pending_shards=0,
-    account={"rows": 1200},
+    account={"rows": 1200, "failed_pairs": 0},
 )
 
 
@@ -171,6 +171,6 @@ def test_the_facts_of_an_outcome_are_json_with_every_number() -> None:
     facts = json.loads(json.dumps(outcome_facts(OUTCOME)))
     assert (facts["pairs"], facts["new_sequences"], facts["fill"]) == (1200, 4000, 0.9965)
     assert (facts["computed_tokens"], facts["pending_shards"]) == (1_000_000, 0)
-    assert (facts["seconds"], facts["account"]) == (500.0, {"rows": 1200})
+    assert (facts["seconds"], facts["account"]) == (500.0, OUTCOME.account)
     assert facts["tokens_per_second"] == 2000.0
     assert facts["share_of_peak"] == 0.5

@@ -422,7 +422,7 @@ def test_one_long_prefix_is_computed_with_fewer_and_fewer_branches(
     monkeypatch.setattr(made.backbone, "submit", Small(made, 62, SHORTAGES[0]))
     parts = extract._submit(made.backbone, sequences, BinLimit(1, lambda _: None))
     assert all(len(members) <= 2 for members, _ in parts)
-    _, found = extract._collected(made.backbone, 0, parts)
+    found = extract._collected(made.backbone, parts)
     assert relative_error(found, np.array(expected)) < 1e-5
 
 

@@ -23,7 +23,8 @@ from micro_rm.embed.sequences import choose_pool, conversation_of
 from micro_rm.embed.sources import PairSource, open_pairs
 from micro_rm.embed.sources.pair import DataError, Message, PreferencePair, Refusal
 from micro_rm.embed.stage import Outcome
-from micro_rm.embed.tabulate import PairFacts, tabulate, write_quarantine
+from micro_rm.embed.quarantine import write_quarantine
+from micro_rm.embed.tabulate import PairFacts, tabulate
 
 MakePlan = Callable[..., tuple[Config, Plan]]
 Embed = Callable[..., Outcome]
@@ -149,7 +150,8 @@ def test_a_pair_with_one_refused_sequence_is_left_out_and_named(
     assert len(table.pool) == len(table) == 15
     assert all(len(rows) == 15 for rows in table.rows.values())
     lines = (tmp_path / "store" / "quarantine" / "rows.jsonl").read_text().splitlines()
-    bad, refusal = map(json.loads, lines)
+    refusal, bad = map(json.loads, lines)
+    assert (refusal["file"], refusal["raw"]) == (file, rows[5])
     assert bad["row"] == 17
     assert refusal["row"] == 6
     assert refusal["field"].endswith("/rejected")
