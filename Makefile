@@ -4,12 +4,12 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint types unit clean
+.PHONY: demo test lint types audit unit clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/micro-rm demo
 
-test: lint types unit
+test: lint types audit unit
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -19,6 +19,10 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	@mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/micro_rm
 	$(VENV)/bin/pyright --project $(VENV)/types/micro_rm --pythonpath $(VENV)/bin/python
+
+# Known vulnerabilities of the pinned versions; a version that nobody could be asked about is named.
+audit: $(VENV)/.dev
+	$(VENV)/bin/python tests/audit.py
 
 # Most of the time is compilation, which a process does on one core.
 unit: $(VENV)/.dev

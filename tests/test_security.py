@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("cache", "configs", "embed", "heads")
 # Modules whose reading runs what a file says.
 NEVER_IMPORTED = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
-NEVER_CALLED = {"eval", "exec", "compile", "__import__", "execfile", "input"}
+NEVER_CALLED = {"eval", "exec", "compile", "__import__", "execfile"}
 UNSAFE_YAML = {"load", "load_all", "full_load", "unsafe_load", "unsafe_load_all", "full_load_all"}
 UNPACKERS = {"extract", "extractall", "unpack_archive"}
 SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
