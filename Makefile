@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint types audit unit clean
+.PHONY: demo test lint types audit unit stress clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/micro-rm demo
@@ -27,6 +27,10 @@ audit: $(VENV)/.dev
 # Most of the time is compilation, which a process does on one core.
 unit: $(VENV)/.dev
 	$(VENV)/bin/pytest -n 2 --dist loadfile
+
+# Kills, failing disks, company and damaged files, at full length; STRESS='--scale 0.1' is shorter.
+stress: $(VENV)/.dev
+	$(VENV)/bin/python -m micro_rm.tests.stress $(STRESS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -63,7 +63,8 @@ def hurt(whole: bytes, chance: random.Random, *, cut: bool) -> bytes:
 
 def _judge(world: World, store: Path, path: Path, tally: Tally, what: str) -> None:
     name = f"{what} in {kind_of(path)}"
-    verified = attempt(world.command(store, "verify"), world.base / "verify.log")
+    top = store if store in path.parents else Path(f"{store}-run")
+    verified = attempt(world.command(top, "verify"), world.base / "verify.log")
     if not verified.well_behaved:
         tally.problems.append(
             f"{name}: verify ended with {verified.status}: {verified.said[-500:]}"
