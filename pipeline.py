@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ if __name__ == "__main__":  # python pipeline.py: register this checkout as the 
 
 from micro_rm import UserError
 from micro_rm.configs.console import Say, indented, make_printer, printable
-from micro_rm.configs.record import RunRecord, code_fingerprint, fingerprint
+from micro_rm.configs.record import RunRecord, code_fingerprint, fingerprint, listing_files
+from micro_rm.configs.run_files import RECORD
 from micro_rm.configs.schema import SIMULATOR_SOURCE, Config, require
 from micro_rm.configs.secrets import redact_all
 
@@ -73,8 +75,13 @@ def _show_summary(config: Config, source: PairSource, say: Say) -> Result:
     return summary
 
 
-def embed(config: Config, say: Say, *, dry_run: bool = False, summary: bool = False) -> Result:
-    """Embed what the store lacks and write the data set's pair table."""
+def embed(
+    config: Config, say: Say, *, dry_run: bool = False, summary: bool = False, retry: bool = False
+) -> Result:
+    """Embed what the store lacks and write the data set's pair table.
+
+    ``retry`` includes what the backbone gave NaN or infinity for before.
+    """
     from rich.console import Console
 
     from micro_rm.embed import display
@@ -106,6 +113,7 @@ def embed(config: Config, say: Say, *, dry_run: bool = False, summary: bool = Fa
             planned=lambda preview, encoder: _say_all(say, display.preview_lines(preview, encoder)),
             progress=progress,
             notice=lambda text: say(f"embed    {text}"),
+            retry=retry,
         )
     _say_all(say, display.outcome_lines(outcome))
     return display.outcome_facts(outcome)
@@ -114,6 +122,23 @@ def embed(config: Config, say: Say, *, dry_run: bool = False, summary: bool = Fa
 def _say_all(say: Say, lines: Sequence[object]) -> None:
     for line in lines:
         say(line)
+
+
+def retry(config: Config, say: Say) -> Result:
+    """Embed the rows that were corrected in a copy of the quarantine, and what failed before."""
+    from micro_rm.embed.quarantine import quarantine_path
+
+    result = embed(config, say, retry=True)
+    account, fixes = result["account"], config.data.corrections
+    if account is not None:
+        place = quarantine_path(Path(config.store.dir), config.data.name)
+        say(
+            f"retry    {account['corrected_rows']:,} rows were read as corrected; "
+            f"{account['refused']:,} rows or pairs are still refused: {place}"
+        )
+    if fixes is not None:
+        say(f"retry    from now on give --data.corrections {fixes}, also to micro-rm run")
+    return result
 
 
 def inspect(config: Config, say: Say) -> Result:
@@ -125,20 +150,39 @@ def inspect(config: Config, say: Say) -> Result:
     return description
 
 
+def extend(config: Config, say: Say) -> Result:
+    """Embed new data into a store that exists."""
+    from micro_rm.cache.manifest import read_manifest
+
+    before = read_manifest(Path(config.store.dir)).rows
+    result = embed(config, say)
+    after = read_manifest(Path(config.store.dir)).rows
+    say(f"extend   {after - before:,} vectors added to {before:,}")
+    return result | {"vectors_before": before, "vectors": after}
+
+
 def verify(config: Config, say: Say) -> Result:
-    """Check every byte of the store, then embed a sample of every pair table again."""
+    """Check every byte of a store or run, then embed a sample of every pair table again."""
     from micro_rm.cache.pairs import read_pairs, table_names
     from micro_rm.cache.reader import FeatureStore
+    from micro_rm.cache.upkeep import finish_interrupted, rebuild
     from micro_rm.cache.verify import verify_store
     from micro_rm.embed.recheck import recheck
 
     path = Path(config.store.dir)
+    if (path / RECORD).is_file() and not (path / "manifest.json").is_file():
+        return _verify_run(path, say)
+    rebuilt = rebuild(path, say) if config.upkeep.rebuild else {}
+    finish_interrupted(path)
     verdict = verify_store(path)
     say(
         f"verify   {verdict.shards} shards, {verdict.vectors:,} vectors, {verdict.bytes:,} bytes, "
-        f"{verdict.pair_tables} pair tables: {len(verdict.problems)} problems"
+        f"{verdict.files} other files, {verdict.pair_tables} pair tables: "
+        f"{len(verdict.problems)} problems"
     )
-    result: Result = asdict(verdict) | {"recheck": {}}
+    for note in verdict.notes:
+        say(f"note     {note}")
+    result: Result = asdict(verdict) | {"recheck": {}} | ({"rebuilt": rebuilt} if rebuilt else {})
     if not verdict.problems:
         store = FeatureStore(path)
         for name in table_names(path):
@@ -159,6 +203,52 @@ def verify(config: Config, say: Say) -> Result:
     for problem in result["problems"]:
         say(f"problem  {problem}")
     return result
+
+
+def _verify_run(run: Path, say: Say) -> Result:
+    """Check every byte of a run directory against its record."""
+    from micro_rm.configs.run_files import verify_run
+
+    files, problems, notes = verify_run(run)
+    say(f"verify   {files} files of a run: {len(problems)} problems")
+    for note in notes:
+        say(f"note     {note}")
+    for problem in problems:
+        say(f"problem  {problem}")
+    return {"files": files, "problems": problems, "notes": notes}
+
+
+def upkeep(name: str, config: Config, say: Say, *, quiet: bool) -> Result:
+    """gc, delete or copy."""
+    from micro_rm.cache import upkeep
+
+    def ask(question: str) -> bool:
+        if config.upkeep.yes or quiet or not sys.stdin.isatty():
+            return config.upkeep.yes
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+    store, wanted = Path(config.store.dir), config.upkeep
+    if name == "gc":
+        return upkeep.collect(store, say, ask)
+    if name == "delete":
+        return upkeep.delete(store, wanted.users, wanted.pairs, say, ask)
+    return upkeep.copy(store, wanted.to, say)
+
+
+def doctor(config: Config, say: Say) -> Result:
+    """Check what this machine has for the work; what fails is a problem."""
+    from micro_rm.doctor import FAIL, OK
+    from micro_rm.doctor_probes import examine
+
+    checks = examine(Path(config.store.dir))
+    for check in checks:
+        say(f"{check.level:<8} {check.name}: {check.found}")
+        if check.level != OK:
+            say(f"         {check.remedy}")
+    return {
+        "checks": [asdict(check) for check in checks],
+        "problems": [f"{one.name}: {one.found}" for one in checks if one.level == FAIL],
+    }
 
 
 def push(config: Config, say: Say) -> Result:
@@ -231,7 +321,8 @@ def report(config: Config, say: Say) -> Result:
         method_table,
     )
 
-    content = stages.report(config)
+    with listing_files(run):
+        content = stages.report(config)
     say("")
     say(method_table(content))
     say("")
@@ -290,7 +381,7 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     request = _request(config)
     embedded = _is_embedded(config, request)
     if dry_run:
-        inputs = _stage_inputs(config, request)
+        inputs = _stage_inputs(config, _learnt_from(config, request))
         todo = [name for name in LEARNING_STAGES if not _is_done(config, record, name, inputs)]
         say(
             f"run      embed: {'done' if embedded else 'to do'}; to do: {', '.join(todo) or 'none'}"
@@ -307,7 +398,7 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         with record.stage("embed", request) as notes:
             notes |= embed(config, say, summary=True)
     for name in LEARNING_STAGES:
-        if _is_done(config, record, name, _stage_inputs(config, request)):
+        if _is_done(config, record, name, _stage_inputs(config, _learnt_from(config, request))):
             say(f"{name:<8} done before for the same inputs")
         else:
             _run_stage(name, config, say, record)
@@ -323,13 +414,14 @@ def study(config: Config, say: Say) -> Result:
     run(config, say)
     say("")
     place = Path(config.run.dir)
-    done = run_studies(
-        open_workbench(config),
-        config.study.names,
-        place,
-        RunRecord(place, config).content["stages"]["evaluate"]["inputs"],
-        lambda name: say(f"study    {name}"),
-    )
+    with listing_files(place):
+        done = run_studies(
+            open_workbench(config),
+            config.study.names,
+            place,
+            RunRecord(place, config).content["stages"]["evaluate"]["inputs"],
+            lambda name: say(f"study    {name}"),
+        )
     say("")
     for name in done:
         for part in study_tables(done[name]):
@@ -346,6 +438,7 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     from micro_rm.heads.sweeps.plan import make_members
     from micro_rm.heads.sweeps.processes import join
     from micro_rm.heads.sweeps.run import run_sweep
+    from micro_rm.heads.sweeps.table import locked
 
     check_names(config.sweep.methods)
     members = make_members(config)
@@ -371,8 +464,10 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     share = join(distributed=config.sweep.distributed)
     say(f"sweep    {plan}" + (f", part {share.part} of {share.parts}" if share.parts > 1 else ""))
     # One process of a job keeps the record.
-    stage = record.stage("sweep", fingerprint(request, config.sweep))
-    with stage if share.part == 0 else nullcontext({}) as notes:
+    place = Path(config.run.dir)
+    guard = partial(locked, place)
+    stage = record.stage("sweep", fingerprint(request, config.sweep), guard)
+    with listing_files(place, guard), stage if share.part == 0 else nullcontext({}) as notes:
         outcome = run_sweep(
             config, _table_request(config), share, lambda *counts: say(progress_line(*counts))
         )
@@ -381,7 +476,8 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         say(f"sweep    took the place of another sweep of {outcome.replaced} members")
     if outcome.before:
         say(f"sweep    {outcome.before} members were done before for the same inputs")
-    _report_sweep(config, say)
+    with listing_files(place, guard):
+        _report_sweep(config, say)
     return asdict(outcome)
 
 
@@ -418,12 +514,25 @@ def _table_request(config: Config) -> str | None:
 
     if config.data.source == SIMULATOR_SOURCE:
         return _request(config)
-    return read_request(Path(config.store.dir), config.data.name)
+    return _learnt_from(config, read_request(Path(config.store.dir), config.data.name))
+
+
+def _learnt_from(config: Config, request: str | None) -> str | None:
+    """The request, and how many of its pairs the table lacks: a retry may fill it up later."""
+    from micro_rm.cache.pairs import read_account, read_request
+
+    store = Path(config.store.dir)
+    if config.data.source == SIMULATOR_SOURCE or request is None:
+        return request
+    if read_request(store, config.data.name) != request:
+        return request
+    failed = read_account(store, config.data.name).get("failed_pairs", 0)  # older tables have none
+    return f"{request} without {failed}" if failed else request
 
 
 def _run_stage(name: str, config: Config, say: Say, record: RunRecord) -> Result:
     """One learning stage under the record; whatever was built on an older result is outdated."""
-    from micro_rm.cache.schema import read_manifest
+    from micro_rm.cache.manifest import read_manifest
 
     if config.data.source == SIMULATOR_SOURCE:
         record.content["store"] = asdict(config.data.simulator)
@@ -456,13 +565,13 @@ def _stage_inputs(config: Config, request: str | None) -> dict[str, str]:
 
 
 def _is_done(config: Config, record: RunRecord, name: str, inputs: dict[str, str]) -> bool:
-    present = all((Path(config.run.dir) / file).is_file() for file in OUTPUTS[name])
-    return present and record.done(name, inputs[name])
+    sound = not any(record.problem(file) for file in OUTPUTS[name])
+    return sound and record.done(name, inputs[name])
 
 
 def _is_embedded(config: Config, request: str) -> bool:
     """Whether the store holds the pair table of exactly these inputs, with all its shards."""
-    from micro_rm.cache.pairs import read_request
+    from micro_rm.cache.pairs import read_layout, read_request
     from micro_rm.cache.reader import FeatureStore
 
     if config.data.source == SIMULATOR_SOURCE:
@@ -470,8 +579,8 @@ def _is_embedded(config: Config, request: str) -> bool:
     store = Path(config.store.dir)
     if not (store / "manifest.json").is_file() or read_request(store, config.data.name) != request:
         return False
-    FeatureStore(store)  # raises if a sealed shard is missing or misshapen
-    return True
+    # Raises if a sealed shard is missing or misshapen.
+    return FeatureStore(store).manifest.fits(read_layout(store, config.data.name))
 
 
 def execute(options: Options, config: Config, say: Say) -> Result:
@@ -486,10 +595,15 @@ def execute(options: Options, config: Config, say: Say) -> Result:
         return {"command": name}
     if name == "embed":
         return embed(config, say, dry_run=options.dry_run)
+    if name in ("gc", "delete", "copy"):
+        return upkeep(name, config, say, quiet=options.json)
     if name in LEARNING_STAGES:
         return _run_stage(name, config, say, RunRecord(Path(config.run.dir), config))
     others = {
         "check": check,
+        "retry": retry,
+        "doctor": doctor,
+        "extend": extend,
         "inspect": inspect,
         "verify": verify,
         "push": push,
@@ -528,6 +642,8 @@ def _with_place(options: Options, config: Config) -> Config:
         return config
     if options.command == "check":
         return replace(config, data=replace(config.data, train=options.place))
+    if options.command == "retry":
+        return replace(config, data=replace(config.data, corrections=options.place))
     return replace(config, store=replace(config.store, dir=options.place))
 
 

@@ -197,6 +197,12 @@ def read_request(store: Path, name: str) -> str | None:
         return str(file.attrs.get("request"))
 
 
+def read_layout(store: Path, name: str) -> str:
+    """What the row numbers of a table rest on, without reading it; empty in format 1."""
+    with open_hdf5(pairs_path(store, name)) as file:
+        return str(file.attrs.get("layout", ""))
+
+
 def read_account(store: Path, name: str) -> dict[str, Any]:
     """The counts of a table's data set, without reading the table."""
     with open_hdf5(pairs_path(store, name)) as file:

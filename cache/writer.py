@@ -60,8 +60,7 @@ def write_shard(
     """Seal (n,) keys and (n, D) vectors of the identity's type as one shard.
 
     ``job`` names the work that it belongs to, ``failed`` are (m,) keys that the backbone has no
-    finite vector for. Raises ``StoreError`` for a wrong type and for a
-    vector that is not finite.
+    finite vector for. Raises ``StoreError`` for a wrong type and for a vector that is not finite.
     """
     if vectors.ndim != 2 or vectors.dtype != LOGICAL[identity.dtype] or len(keys) != len(vectors):
         raise StoreError(
@@ -122,9 +121,8 @@ def adopt_shards(store: Path, manifest: Manifest) -> Manifest:
     found = [path for path in sorted((store / "shards").glob("*.h5")) if path.name not in listed]
     if found:
         sealed = [describe_shard(path, manifest.identity, manifest.width) for path in found]
+        # Behind the others whatever its number: row numbers of what is listed must not move.
         shards = (*manifest.shards, *sealed)
-        # The manifest keeps the order of the numbers, whoever finishes first.
-        shards = tuple(sorted(shards, key=lambda shard: int(shard.name.removesuffix(".h5"))))
         manifest = replace(manifest, shards=shards, next_shard=next_shard_number(store))
         write_manifest(store, manifest)
     return manifest

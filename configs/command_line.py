@@ -23,10 +23,14 @@ COMMANDS = {
     "check": "validate a preference file and print what is in it",
     "embed": "embed every distinct sequence once into the store",
     "retry": "embed rows that were corrected in a copy of the quarantine, and what failed before",
+    "extend": "embed new data into a store that exists; nothing of it is embedded twice",
     "inspect": "show what a store holds",
     "push": "verify a store and upload it to the hub",
     "pull": "download a store from the hub and verify it",
-    "verify": "read a store back in full and embed a sample again",
+    "verify": "read a store or run back in full; embed a sample of a store again",
+    "gc": "remove vectors that no pair table uses; asks first",
+    "delete": "delete the rows of a user or pair from a store, with proof; asks first",
+    "copy": "copy a store to another directory and read it back",
     "train": "stage 1: reward heads and routers from plain pairs",
     "adapt": "stage 2: routers from a few pairs with stated wishes",
     "evaluate": "score held-out prompts",
@@ -34,12 +38,18 @@ COMMANDS = {
     "study": "run, then vary K, budget and temperature, prune heads and compare seeds",
     "theory": "check the paper's theorem in numbers and plots; needs no data",
     "report": "write report.html from report.json",
+    "doctor": "check versions, devices, disk, locks, hub and limits of this machine",
 }
 PLACES = {
     "retry": "corrected copy of the quarantine file, instead of data.corrections",
     "check": "preference file, instead of data.train",
     "inspect": "store directory, instead of store.dir",
-    "verify": "store directory, instead of store.dir",
+    "doctor": "store directory, instead of store.dir",
+    "verify": "directory of a store or run, instead of store.dir",
+    "extend": "store directory, instead of store.dir",
+    "gc": "store directory, instead of store.dir",
+    "delete": "store directory, instead of store.dir",
+    "copy": "store directory, instead of store.dir",
     "push": "store directory, instead of store.dir",
     "pull": "directory of the new store, instead of store.dir",
 }
@@ -52,6 +62,11 @@ SHORT = {
     "--shards": "--embed.shards",
     "--engine": "--embed.engine",
     "--compare": "--report.compare",
+    "--rebuild": "--upkeep.rebuild=true",
+    "--yes": "--upkeep.yes=true",
+    "--user": "--upkeep.users+",
+    "--pair": "--upkeep.pairs+",
+    "--to": "--upkeep.to",
 }
 
 

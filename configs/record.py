@@ -8,17 +8,19 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .run_files import RECORD as FILE
+from .run_files import file_problem, seal, stats_of, updated
 from .schema import Config
 from .secrets import redact_all
 
-FILE = "record.json"
+Guard = Callable[[], AbstractContextManager[Any]]
 PACKAGES = ("micro-rm", "jax", "flax", "optax", "numpy", "h5py", "torch", "transformers")
 
 
@@ -49,15 +51,8 @@ class RunRecord:
 
     def __init__(self, run: Path, config: Config) -> None:
         self.path = run / FILE
-        self.content: dict[str, Any] = {"stages": {}}
-        if self.path.is_file():
-            try:
-                found = json.loads(self.path.read_text("utf-8"))
-            except ValueError:
-                found = None
-            # A record that cannot be read proves nothing: every stage runs again.
-            if isinstance(found, dict) and isinstance(found.get("stages"), dict):
-                self.content = found
+        # A record that cannot be read proves nothing: every stage runs again.
+        self.content: dict[str, Any] = _read(self.path) or {"stages": {}, "files": {}}
         self.content |= {
             "config": asdict(config),
             "seed": config.run.seed,
@@ -70,16 +65,28 @@ class RunRecord:
         """Whether the stage has finished for exactly these inputs."""
         return self.content["stages"].get(stage, {}).get("inputs") == inputs
 
+    def problem(self, name: str) -> str:
+        """What is wrong with a file of the run; empty if it is as its stage left it."""
+        if name in self.content["files"]:
+            return file_problem(self.path.parent, self.content["files"], name)
+        path = self.path.parent / name
+        return "" if path.is_file() else f"{path}: missing"
+
     def forget(self, stages: Sequence[str]) -> None:
         """Treat stages as not done: what they were built on has changed."""
         for stage in stages:
             self.content["stages"].pop(stage, None)
 
     @contextmanager
-    def stage(self, name: str, inputs: str) -> Iterator[dict[str, Any]]:
-        """Time a stage; what the body puts into the yielded dictionary is recorded with it."""
+    def stage(self, name: str, inputs: str, guard: Guard = nullcontext) -> Iterator[dict[str, Any]]:
+        """Time a stage; what the body puts into the yielded dictionary is recorded with it.
+
+        ``guard`` keeps other processes out that write to the same record.
+        """
         self.forget([name])
+        self.content["running"] = name
         self.write()  # a stage that dies half-way must not look done
+        before = stats_of(self.path.parent)
         notes: dict[str, Any] = {}
         start = time.monotonic()
         yield notes
@@ -89,14 +96,51 @@ class RunRecord:
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **notes,
         }
-        self.write()
+        del self.content["running"]
+        with guard():
+            known = (_read(self.path) or self.content)["files"]
+            self.content["files"] = updated(known, self.path.parent, before)
+            self.write()
 
     def write(self) -> None:
         """Replace the file; tokens and passwords stay out of it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(FILE + ".tmp")
-        temporary.write_text(json.dumps(redact_all(self.content), indent=2) + "\n", "utf-8")
-        os.replace(temporary, self.path)
+        _write(self.path, self.content)
+
+
+@contextmanager
+def listing_files(run: Path, guard: Guard = nullcontext) -> Iterator[None]:
+    """List in the record what the body writes into a run directory, outside of a stage."""
+    before = stats_of(run)
+    yield
+    with guard():
+        content = _read(run / FILE)
+        if content is not None:
+            content["files"] = updated(content["files"], run, before)
+            _write(run / FILE, content)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A record, None if there is none or if it is damaged."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if "files" not in found:  # of micro-rm before 0.2
+            found["files"] = {}
+        elif found["checksum"] != seal(found)["checksum"]:
+            return None
+        sound = isinstance(found["stages"], dict) and isinstance(found["files"], dict)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if sound else None
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(seal(redact_all(content)), indent=2) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
 
 
 def _versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from .share import ShareConfig
 from .study import StudyConfig
 from .sweep import SweepConfig
 from .theory import TheoryConfig
+from .upkeep import UpkeepConfig
 
 __all__ = ["SIMULATOR_SOURCE", "Config", "ConfigError", "DataConfig", "require"]
 
@@ -71,9 +72,12 @@ class StoreConfig:
 
     Attributes:
         dir: Directory of the store, relative to the working directory.
+        checksum: Compare checksums of the files that training, adapting and evaluating read, before
+            they are read; costs one reading of them.
     """
 
     dir: str = "cache/store/default"
+    checksum: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class EmbedConfig:
 
     Attributes:
         device: auto takes CUDA when present.
-        bin_tokens: Tokens per forward pass; by default 32768 on CUDA, on the CPU 1536 where
+        bin_tokens: Tokens per forward pass; by default 16384 on CUDA, on the CPU 1536 where
             prefixes are shared and 8192 where not. Halved when memory runs out.
         share_prefixes: Compute what several sequences begin with once, where the model allows it.
         shard_tokens: Tokens of work per sealed shard, which is what a killed process loses at most.
@@ -357,6 +361,7 @@ class Config:
         baselines: The methods that MiCRo is compared to.
         evaluate: Scoring of held-out prompts.
         share: Where a store is shared on the hub.
+        upkeep: Looking after a store: rebuild, gc, copy, delete.
         report: What a report sets beside its own numbers.
         study: What the studies vary.
         sweep: What a sweep varies.
@@ -375,6 +380,7 @@ class Config:
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     share: ShareConfig = field(default_factory=ShareConfig)
+    upkeep: UpkeepConfig = field(default_factory=UpkeepConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)

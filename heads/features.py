@@ -15,7 +15,7 @@ from jax import Array
 
 from .. import UserError
 from ..cache.pairs import NO_ROW, PairTable
-from ..cache.schema import StoreError
+from ..cache.schema import StoreError, first_not_finite
 from .training import Rows
 
 # A dimension that varies less than this share of the median one carries rounding, not meaning:
@@ -148,9 +148,20 @@ class Features:
     def stored(
         self, rows_N: np.ndarray, view: str, role: str, *, streamed: bool = False
     ) -> np.ndarray:
-        """(N, D) vectors of a role in a view, in the type that they are stored in."""
+        """(N, D) vectors of a role in a view, in the type that they are stored in.
+
+        Raises ``StoreError`` for one that is not finite.
+        """
         read = self.store.gather if streamed else self.store.vectors
-        return read(self.places(rows_N, view, role))
+        places_N = self.places(rows_N, view, role)
+        vectors_NxD = read(places_N)
+        bad = first_not_finite(vectors_NxD)
+        if bad is not None:
+            raise StoreError(
+                f"{self.store.path}: row {places_N[bad]} holds NaN or infinity; micro-rm verify "
+                f"{self.store.path} says what to do"
+            )
+        return vectors_NxD
 
     def places(self, rows_N: np.ndarray, view: str, role: str) -> np.ndarray:
         """(N,) rows of the store. Raises ``StoreError`` if some have no vector in that view."""

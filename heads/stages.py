@@ -12,6 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..cache.compact import used_rows
+from ..cache.files import require_file
+from ..cache.native_head import FILE as HEAD
 from ..cache.native_head import read_native_head
 from ..cache.pairs import read_pairs
 from ..cache.reader import FeatureStore
@@ -19,6 +22,7 @@ from ..cache.schema import StoreError, commit_file, write_json
 from ..configs.record import FILE as RECORD
 from ..configs.schema import SIMULATOR_SOURCE, Config
 from .checkpoint import load_models, save_models
+from .divergence import explosions
 from .evaluation.compare import comparable, compare
 from .evaluation.diagnostics import flags
 from .evaluation.page import render_page
@@ -57,7 +61,14 @@ def open_workbench(config: Config) -> Workbench:
             f"{store}: pair table {config.data.name!r} was made otherwise "
             f"({'; '.join(differences)}); run micro-rm embed, or restore these settings"
         )
-    return Workbench(config, Features(FeatureStore(store), table, read_native_head(store)))
+    reader = FeatureStore(store)
+    reader.require_layout(table.layout, table.name)
+    if config.store.checksum:
+        for name in (f"pairs/{table.name}.h5", HEAD):
+            if (store / name).exists() or name in reader.manifest.files:
+                require_file(store, reader.manifest, name)
+        reader.require_sound(used_rows({table.name: table}, len(reader)).nonzero()[0])
+    return Workbench(config, Features(reader, table, read_native_head(store)))
 
 
 def train(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
@@ -125,6 +136,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     report["warnings"] = [
         *warnings(report, table.account),
         *incomplete(test.attributes),
+        *explosions(models),
         *flags(
             report["heads"],
             owners=[name for name, method in methods.items() if method.own_heads],
@@ -142,7 +154,8 @@ def report(config: Config) -> dict[str, Any]:
     if not path.is_file():
         raise StoreError(f"{path}: nothing to report yet; run micro-rm evaluate")
     content = json.loads(path.read_text("utf-8"))
-    content["record"] = json.loads((run / RECORD).read_text("utf-8"))
+    record = json.loads((run / RECORD).read_text("utf-8"))
+    content["record"] = {k: v for k, v in record.items() if k not in ("files", "checksum")}
     evaluated = content["record"].get("stages", {}).get("evaluate", {})
     content["studies"] = read_studies(run, evaluated.get("inputs"))
     content["published"] = []

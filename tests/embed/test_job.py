@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from micro_rm.cache.lock import StoreLock
-from micro_rm.cache.schema import KEY_DTYPE, Identity, StoreError, plan_path, read_manifest
+from micro_rm.cache.manifest import read_manifest
+from micro_rm.cache.schema import KEY_DTYPE, Identity, StoreError, plan_path
 from micro_rm.cache.writer import next_shard_number, shard_path, write_shard
 from micro_rm.embed import job as job_module
 from micro_rm.embed.job import close_job, open_job

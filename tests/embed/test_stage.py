@@ -14,10 +14,11 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from micro_rm.cache.lock import StoreLock
+from micro_rm.cache.manifest import read_manifest, write_manifest
 from micro_rm.cache.native_head import read_native_head, write_native_head
 from micro_rm.cache.pairs import read_pairs, read_request, table_names
 from micro_rm.cache.reader import FeatureStore
-from micro_rm.cache.schema import StoreError, plan_path, read_manifest
+from micro_rm.cache.schema import StoreError, plan_path
 from micro_rm.cache.verify import verify_store
 from micro_rm.configs.schema import Config, DataConfig, EmbedConfig, ViewsConfig
 from micro_rm.embed import stage
@@ -237,10 +238,7 @@ def test_a_shard_that_a_killed_run_left_unlisted_is_not_embedded_again(
     store = tmp_path / "store"
     embed("llama", file, store)
     before = read_manifest(store)
-    path = store / "manifest.json"
-    raw = json.loads(path.read_text())
-    raw["shards"].pop()
-    path.write_text(json.dumps(raw))
+    write_manifest(store, replace(before, shards=before.shards[:-1], next_shard=0))
     outcome = embed("llama", file, store)
     assert outcome.work.tokens == 0
     assert read_manifest(store) == before
