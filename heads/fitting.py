@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .adaptation import scored_mask
+from .divergence import named
 from .evaluation.metrics import head_accuracy
 from .evaluation.protocol import EvaluationError, Scored, TestSet, attribute_places, score
 from .evaluation.report import with_best_heads
@@ -21,7 +22,8 @@ def fit_methods(
     """Fit methods in order; each sees those in ``done`` and the ones before it."""
     fitted: dict[str, Trained] = {}
     for method in methods:
-        fitted[method.name] = method.fit(problem, {**done, **fitted})
+        with named(method.name):
+            fitted[method.name] = method.fit(problem, {**done, **fitted})
     return fitted
 
 

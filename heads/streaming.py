@@ -57,8 +57,8 @@ def fit_streamed(
             carry_S, loss_SxT = _block(spec, plan, steps, member_S, carry_S, rows, mask)
             losses.append(loss_SxT)
         nll_S = _validation_nll(spec, member_S, carry_S[0], validation)
-        objective_S = jnp.mean(jnp.concatenate(losses, axis=1), axis=1)
-        progress_S = _end_epoch(plan, progress_S, carry_S, objective_S, nll_S)
+        losses_SxT = jnp.concatenate(losses, axis=1)
+        progress_S = _end_epoch(plan, progress_S, carry_S, losses_SxT, nll_S)
     return jax.vmap(flip)(progress_S.best), progress_S.curves
 
 
@@ -118,14 +118,14 @@ def _block(
 
 @partial(jax.jit, static_argnames=("plan",))
 def _end_epoch(
-    plan: Plan, progress_S: Progress, carry_S: Any, objective_S: Array, nll_S: Array
+    plan: Plan, progress_S: Progress, carry_S: Any, losses_SxT: Array, nll_S: Array
 ) -> Progress:
-    def end(progress: Progress, carry: Any, objective: Array, nll: Array) -> Progress:
-        ended = end_epoch(plan, progress, carry, objective, nll)
+    def end(progress: Progress, carry: Any, losses_T: Array, nll: Array) -> Progress:
+        ended = end_epoch(plan, progress, carry, losses_T, nll)
         due = going(plan, progress)
         return jax.tree.map(lambda new, old: jnp.where(due, new, old), ended, progress)
 
-    return jax.vmap(end)(progress_S, carry_S, objective_S, nll_S)
+    return jax.vmap(end)(progress_S, carry_S, losses_SxT, nll_S)
 
 
 def _validation_nll(

@@ -19,6 +19,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..configs.schema import TrainConfig
+from .divergence import first_bad
 from .losses import mixture_nll, stage1_objective
 from .model import ModelSpec, log_weights, margins
 from .precision import product, take_rows
@@ -47,11 +48,19 @@ class Batches(NamedTuple):
 class Curves(NamedTuple):
     """Per epoch: mean objective over the training steps and mean NLL on the validation rows.
 
-    Epochs that an early stop left out are ``NOT_RUN``, NaN is a run that diverged.
+    ``first_loss`` is that of an epoch's first step, ``bad_step`` its first step with a loss that is
+    not finite. Epochs that an early stop left out are ``NOT_RUN``.
     """
 
     objective: Array
     validation_nll: Array
+    first_loss: Array
+    bad_step: Array
+
+    @classmethod
+    def of(cls, losses_T: Array, nll: Array) -> Curves:
+        """One epoch's entries from the losses of its steps."""
+        return cls(jnp.mean(losses_T), nll, losses_T[0], first_bad(losses_T))
 
 
 class Member(NamedTuple):
@@ -213,7 +222,7 @@ def step(
     return (optax.apply_updates(params, updates), state), loss
 
 
-def end_epoch(plan: Plan, progress: Progress, carry: Any, objective: Array, nll: Array) -> Progress:
+def end_epoch(plan: Plan, progress: Progress, carry: Any, losses_T: Array, nll: Array) -> Progress:
     """Note an epoch's curves and keep its parameters if they are the best so far."""
     params, state = carry
     number, curves = progress.epoch, progress.curves
@@ -226,9 +235,8 @@ def end_epoch(plan: Plan, progress: Progress, carry: Any, objective: Array, nll:
         best=jax.tree.map(lambda new, old: jnp.where(kept, new, old), params, progress.best),
         best_nll=jnp.where(better, nll, progress.best_nll),
         stale=jnp.where(better, 0, progress.stale + 1),
-        curves=Curves(
-            curves.objective.at[number].set(objective),
-            curves.validation_nll.at[number].set(nll),
+        curves=jax.tree.map(
+            lambda curve, value: curve.at[number].set(value), curves, Curves.of(losses_T, nll)
         ),
     )
 
@@ -269,7 +277,7 @@ def run(
         nll = jnp.array(jnp.nan)
         if validated:
             nll = mean_nll(spec, flip(carry[0]), validation, member.num_heads)
-        return end_epoch(plan, progress, carry, jnp.mean(losses), nll)
+        return end_epoch(plan, progress, carry, losses, nll)
 
     begun = begin(plan, params, member, plan.steps(count))
     ended = jax.lax.while_loop(partial(going, plan), epoch, begun)

@@ -23,11 +23,11 @@ from jax import Array
 
 from ...configs.baselines import ArmoConfig
 from ..debias import fit_debias
+from ..divergence import divergence, first_bad
 from ..losses import head_nll
 from ..ridge import fit_ridge
 from .interface import Examples, Method, Prediction, Problem, Ratings, Trained, predict_heads
 from .length_only import fit_slope
-from .mixture import DivergenceError
 
 LAYERS = ("hidden1", "hidden2", "hidden3", "output")
 GATE_STREAM = 3
@@ -48,6 +48,7 @@ class GateCurves(NamedTuple):
 
     loss: Array
     validation_loss: Array
+    bad_step: Array
 
 
 def scaled_ratings(rating_MxA: np.ndarray, train_M: np.ndarray) -> np.ndarray:
@@ -148,7 +149,7 @@ def fit_gate(
         better = loss < best_loss if validated else jnp.array(True)
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), gate, best)
         best_loss = jnp.where(better, loss, best_loss)
-        return (gate, state, best, best_loss), GateCurves(jnp.mean(losses), loss)
+        return (gate, state, best, best_loss), GateCurves(jnp.mean(losses), loss, first_bad(losses))
 
     start = (gate, optimiser.init(gate), gate, jnp.array(jnp.inf))
     (_, _, best, _), curves = jax.lax.scan(check, start, jnp.arange(checks))
@@ -200,14 +201,15 @@ def _armo_style(problem: Problem, _done: Mapping[str, Trained]) -> Trained:
         "log_scale": jnp.log(jnp.array([start_scale(np.asarray(train.delta_NxA))])),
     }
     gate, curves = fit_gate(start, train, validation, config, key)
-    if not np.isfinite(curves.loss[-1]):
-        raise DivergenceError(
-            f"training the gate diverged (loss {curves.loss[-1]} after {config.steps} steps); "
-            "lower baselines.armo.learning_rate or set train.features=standardized"
-        )
+    remedy = "lower baselines.armo.learning_rate or set train.features=standardized"
+    bad = np.asarray(curves.bad_step)
+    error = divergence("training the gate", bad, remedy, unit="stretch between checks")
+    if error is not None:
+        raise error
     params["gate"] = jax.tree.map(np.asarray, gate)
     settings |= {"temperature": config.temperature, "scale": float(np.exp(gate["log_scale"][0]))}
     kept = {name: np.asarray(curve) for name, curve in curves._asdict().items()}
+    del kept["bad_step"]
     return Trained(params, settings, kept)
 
 

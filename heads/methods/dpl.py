@@ -35,9 +35,10 @@ from ..distributional import (
     normal_moments,
     variance_penalty,
 )
+from ..divergence import divergence
 from ..training import Batches, Curves, make_optimiser, shuffled_batches
 from .interface import Examples, Method, Prediction, Problem, Sides, Trained
-from .mixture import DivergenceError
+from .mixture import REMEDY
 
 Form = Literal["mean_variance", "categorical"]
 INIT_STREAM, SHUFFLE_STREAM = 31, 32
@@ -114,9 +115,7 @@ def fit_outputs(
             nll = -jnp.mean(log_prob(form, options.link, *apply_outputs(params, validation)))
         better = nll < best_nll if choose else jnp.array(True)
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, best)
-        return (params, state, best, jnp.where(better, nll, best_nll)), Curves(
-            jnp.mean(losses), nll
-        )
+        return (params, state, best, jnp.where(better, nll, best_nll)), Curves.of(losses, nll)
 
     start = (params, optimiser.init(params), params, jnp.array(jnp.inf))
     (_, _, best, _), curves = jax.lax.scan(epoch, start, jnp.arange(config.epochs))
@@ -139,19 +138,24 @@ def _fit(form: Form, problem: Problem, _done: Mapping[str, Trained]) -> Trained:
         validation,
         jax.random.fold_in(problem.key, SHUFFLE_STREAM),
     )
-    if not np.isfinite(curves.objective[-1]):
-        raise DivergenceError(
-            f"training the {form} form of dpl diverged (objective {curves.objective[-1]} after "
-            f"{problem.train_config.epochs} epochs); lower train.learning_rate or set "
-            "train.features=standardized"
-        )
+    error = divergence(f"training the {form} form of dpl", np.asarray(curves.bad_step), REMEDY)
+    if error is not None:
+        raise error
     # Fitted rows look better explained than they are, so others judge where there are any.
     judged = validation if len(validation.chosen_NxD) else train
     responses = moments(form, jnp.concatenate(apply_outputs(params, judged)))
     return Trained(
         jax.tree.map(np.asarray, params),
-        asdict(options) | {"form": form, "r2": float(explained_share(responses))},
-        {name: np.asarray(curve) for name, curve in curves._asdict().items()},
+        asdict(options)
+        | {
+            "form": form,
+            "r2": float(explained_share(responses)),
+            "first_loss": float(curves.first_loss[0]),
+        },
+        {
+            "objective": np.asarray(curves.objective),
+            "validation_nll": np.asarray(curves.validation_nll),
+        },
     )
 
 

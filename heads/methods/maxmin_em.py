@@ -34,11 +34,11 @@ from jax import Array
 
 from ... import UserError
 from ...configs.schema import TrainConfig
+from ..divergence import DivergenceError
 from ..losses import head_nll, mixture_nll
 from ..model import RewardHeads, margins
 from ..training import Batches, make_optimiser, shuffled_batches
 from .interface import NO_LABEL, Examples, Method, Prediction, Problem, Trained, predict_heads
-from .mixture import DivergenceError
 
 HEADS_STREAM, UNIT_STREAM, DEAL_STREAM, SHUFFLE_STREAM = 510, 511, 512, 513
 MINIMUM_SHARE = 0.1  # of an equal share of the units, for every cluster

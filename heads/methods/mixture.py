@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from ... import UserError
+from ..divergence import DivergenceError, divergence
 from ..ensemble import by_key, cut_heads, draw, make_mesh, pad_heads, spread, stack
 from ..features import RowSource
 from ..model import ModelSpec, RouterKind, log_weights, margins
@@ -22,11 +23,8 @@ from .interface import Examples, FitMany, Method, Prediction, Problem, Trained, 
 
 PARAMS_STREAM, SHUFFLE_STREAM = 0, 2
 HEADS_MULTIPLE = 16
+REMEDY = "lower train.learning_rate or set train.features=standardized"
 Model = Callable[[Problem], tuple[int, RouterKind]]
-
-
-class DivergenceError(UserError):
-    """Training ended in NaN or infinity; the message says what to change."""
 
 
 def fit_mixture(problem: Problem, num_heads: int, router: RouterKind) -> Trained:
@@ -56,7 +54,7 @@ def fit_mixtures(
         )
         params_S, curves_S = _fit_group(spec, [problems[place] for place in group], heads)
         for number, (place, count) in enumerate(zip(group, heads, strict=True)):
-            found[place] = _member(spec, count, number, params_S, curves_S)
+            found[place] = _member(spec, problems[place], count, number, params_S, curves_S)
     return [found[place] for place in range(len(problems))]
 
 
@@ -91,22 +89,35 @@ def _fit_group(
 
 
 def _member(
-    spec: ModelSpec, num_heads: int, number: int, params_S: Any, curves_S: Curves
+    spec: ModelSpec,
+    problem: Problem,
+    num_heads: int,
+    number: int,
+    params_S: Any,
+    curves_S: Curves,
 ) -> Trained | UserError:
     """One member with the heads that are its own, or why it has none."""
     params, curves = jax.tree.map(lambda leaf: np.asarray(leaf[number]), (params_S, curves_S))
     epochs = int(np.sum(curves.objective != NOT_RUN))
-    if not np.isfinite(curves.objective[epochs - 1]):
-        return DivergenceError(
-            f"training {num_heads} heads diverged (objective {curves.objective[epochs - 1]} after "
-            f"{epochs} epochs); lower train.learning_rate or set train.features=standardized"
-        )
+    what, config = f"training {num_heads} heads", problem.train_config
+    member = f" (learning rate {config.learning_rate:g}, clip {config.clip:g})"
+    error = divergence(what, curves.bad_step[:epochs], REMEDY, member=member)
+    if error is None and not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        error = DivergenceError(f"{what} diverged in the last step{member}; {REMEDY}")
+    if error is not None:
+        return error
     own = cut_heads(params, num_heads)
     router = jax.tree.map(lambda leaf: leaf[None], own["router"])
     return Trained(
         {"heads": own["heads"], "router": router},
-        {"spec": asdict(replace(spec, num_heads=num_heads, precision="float32"))},
-        {"objective": curves.objective[:epochs], "validation_nll": curves.validation_nll[:epochs]},
+        {
+            "spec": asdict(replace(spec, num_heads=num_heads, precision="float32")),
+            "first_loss": float(curves.first_loss[0]),
+        },
+        {
+            "objective": curves.objective[:epochs],
+            "validation_nll": curves.validation_nll[:epochs],
+        },
     )
 
 

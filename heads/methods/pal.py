@@ -34,6 +34,7 @@ from jax import Array
 
 from ...configs.baselines import PalConfig
 from ..adaptation import BudgetError
+from ..divergence import DivergenceError
 from ..losses import head_nll
 from ..perceptron import init_perceptron, perceptron
 from ..training import Batches, shuffled_batches
@@ -46,7 +47,6 @@ from .interface import (
     Trained,
     predict_reward,
 )
-from .mixture import DivergenceError
 
 Variant = Literal["A", "B"]
 INIT_STREAM, TRAIN_STREAM, ADAPT_STREAM = 51, 52, 53

@@ -22,13 +22,13 @@ import optax
 from jax import Array
 
 from ...configs.schema import TrainConfig
+from ..divergence import DivergenceError
 from ..lbfgs import minimise
 from ..losses import head_nll
 from ..model import RewardHeads, margins
 from ..posterior import uniform_log_weights
 from ..training import Batches, Rows, make_optimiser, shuffled_batches
 from .interface import Examples, Method, Prediction, Problem, Trained, predict_heads
-from .mixture import DivergenceError
 from .single_bt_exact import RIDGE
 
 THETA_STREAM, PRIOR_STREAM, SHUFFLE_STREAM = 500, 501, 502

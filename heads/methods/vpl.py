@@ -31,6 +31,7 @@ from jax import Array
 from ...configs.baselines import VplConfig
 from ...configs.schema import TrainConfig
 from ..adaptation import BudgetError
+from ..divergence import divergence, first_bad
 from ..losses import head_nll
 from ..perceptron import init_perceptron, perceptron
 from ..training import Batches, make_optimiser, shuffled_batches
@@ -44,7 +45,6 @@ from .interface import (
     Trained,
     predict_reward,
 )
-from .mixture import DivergenceError
 
 INIT_STREAM, TRAIN_STREAM = 41, 42
 SLOPE, WARMUP, KL_CYCLES, KL_FLOOR = 0.2, 0.03, 4, 0.1
@@ -194,7 +194,8 @@ def fit_model(
 
         batches = shuffled_batches(keys[1], group_N.size, optimisation.batch_size)
         carry, (values, kls) = jax.lax.scan(step, carry, batches)
-        return carry, {"objective": jnp.mean(values), "kl": jnp.mean(kls)}
+        curves = {"objective": jnp.mean(values), "kl": jnp.mean(kls)}
+        return carry, curves | {"bad_step": first_bad(values)}
 
     start = (params, optimiser.init(params), jnp.array(0))
     carry, curves = jax.lax.scan(epoch, start, jnp.arange(optimisation.epochs))
@@ -249,11 +250,10 @@ def _fit(problem: Problem, _done: Mapping[str, Trained]) -> Trained:
         shared,
         jax.random.fold_in(problem.key, TRAIN_STREAM),
     )
-    if not np.isfinite(curves["objective"][-1]):
-        raise DivergenceError(
-            f"training vpl diverged (objective {curves['objective'][-1]} after {options.epochs} "
-            "epochs); lower baselines.vpl.learning_rate or set train.features=standardized"
-        )
+    remedy = "lower baselines.vpl.learning_rate or set train.features=standardized"
+    error = divergence("training vpl", np.asarray(curves.pop("bad_step")), remedy)
+    if error is not None:
+        raise error
     latent_SxGxL = np.zeros((budget.draws, len(problem.groups), options.latent), np.float32)
     if budget.mask_SxB.shape[1]:
         shaped = Sides(*map(budget.by_group, _scaled(budget.load_sides(), scale)))

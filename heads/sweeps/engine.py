@@ -12,6 +12,7 @@ import numpy as np
 
 from ... import UserError
 from ..adaptation import drawable_rows
+from ..divergence import DivergenceError
 from ..ensemble import by_key
 from ..evaluation.metrics import attribute_sums, expected_calibration_error
 from ..evaluation.protocol import Scored, TestSet
@@ -75,7 +76,9 @@ def fit_members_of(
         found = _fit(method, [benches[p] for p in firsts], [done[p] for p in firsts], room)
         for places, one in zip(same, found, strict=True):
             for place in places:
-                if isinstance(one, UserError):
+                if isinstance(one, DivergenceError):
+                    failed[place] = DivergenceError(f"{method.name}: {one}")
+                elif isinstance(one, UserError):
                     failed[place] = one
                 else:
                     done[place][method.name] = one

@@ -7,12 +7,19 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import Examples, Trained
-from micro_rm.heads.methods.mixture import DivergenceError, fit_mixture, predict_routed
+from micro_rm.heads.methods.mixture import (
+    SHUFFLE_STREAM,
+    DivergenceError,
+    fit_mixture,
+    predict_routed,
+)
+from micro_rm.heads.training import shuffled_batches
 
 
 def held_out_nll(trained: Trained, examples: Examples) -> float:
@@ -89,7 +96,15 @@ def test_training_that_diverges_is_an_error_with_a_remedy(planted: Any) -> None:
     train = planted.problem.train
     rows = train.rows._replace(delta_NxD=train.rows.delta_NxD.at[0, 0].set(np.nan))
     broken = replace(train, data=rows)
-    with pytest.raises(DivergenceError, match=r"3 heads diverged .* lower train\.learning_rate"):
+    config = planted.problem.train_config
+    key = jax.random.fold_in(jax.random.key(config.shuffle_seed), SHUFFLE_STREAM)
+    order = shuffled_batches(
+        jax.random.fold_in(key, 0), len(train.rows.delta_NxD), config.batch_size
+    )
+    ((step, _),) = np.argwhere((np.asarray(order.rows) == 0) & (np.asarray(order.mask) == 1))
+    assert step > 0
+    message = rf"3 heads diverged in epoch 1 of \d+, step {step + 1} of it .* lower train\.learning"
+    with pytest.raises(DivergenceError, match=message):
         fit_mixture(replace(planted.problem, train=broken), 3, "linear")
 
 

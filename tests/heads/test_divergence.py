@@ -1,0 +1,50 @@
+"""Training that leaves the finite numbers is an error with its step; a rising one is a warning."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from micro_rm.heads.divergence import DivergenceError, divergence, explosions, first_bad, named
+from micro_rm.heads.methods.interface import Trained
+
+
+@pytest.mark.parametrize(
+    ("losses", "step"),
+    [([1, 2], -1), ([1, np.nan, np.inf], 1), ([np.inf, 1], 0), ([1, 2, -np.inf], 2)],
+)
+def test_the_first_step_that_is_not_finite(losses: list[float], step: int) -> None:
+    assert float(first_bad(jnp.array(losses))) == step
+
+
+def test_the_error_names_epoch_step_and_member() -> None:
+    assert divergence("training", np.array([-1.0, -1.0]), "stop") is None
+    error = divergence("training vpl", np.array([-1.0, 4.0, 0.0]), "stop", member=" (K = 3)")
+    assert str(error) == (
+        "training vpl diverged in epoch 2 of 3, step 5 of it (K = 3): the loss is not finite; stop"
+    )
+
+
+def test_the_method_is_named() -> None:
+    with (
+        pytest.raises(DivergenceError, match=r"^micro_stage1: training diverged"),
+        named("micro_stage1"),
+    ):
+        raise DivergenceError("training diverged")
+
+
+def trained(first: float, *objective: float) -> Trained:
+    return Trained({}, {"first_loss": first}, {"objective": np.array(objective)})
+
+
+def test_an_objective_that_ends_far_above_its_start_is_told() -> None:
+    models = {
+        "good": trained(0.7, 0.6, 0.3),
+        "noisy": trained(0.7, 0.5, 0.9),
+        "wild": trained(0.7, 0.6, 30.0),
+        "negative": trained(-2.0, 0.0, -0.9),
+        "exact": Trained({}),
+    }
+    assert [text.partition(":")[0] for text in explosions(models)] == ["wild", "negative"]
+    assert "from 0.7 at the first step to 30 in the last epoch" in explosions(models)[0]
