@@ -21,6 +21,7 @@ from ..cache.reader import FeatureStore
 from ..cache.schema import StoreError, commit_file, write_json
 from ..configs.record import FILE as RECORD
 from ..configs.schema import SIMULATOR_SOURCE, Config
+from ..configs.secrets import redact_all
 from .checkpoint import load_models, save_models
 from .divergence import explosions
 from .evaluation.compare import comparable, compare
@@ -143,7 +144,7 @@ def evaluate(config: Config) -> dict[str, Any]:
             routers=[name for name, method in methods.items() if method.routes],
         ),
     ]
-    write_json(run / "report.json", report)
+    write_json(run / "report.json", redact_all(report))
     return report
 
 
@@ -153,8 +154,8 @@ def report(config: Config) -> dict[str, Any]:
     path = run / "report.json"
     if not path.is_file():
         raise StoreError(f"{path}: nothing to report yet; run micro-rm evaluate")
-    content = json.loads(path.read_text("utf-8"))
-    record = json.loads((run / RECORD).read_text("utf-8"))
+    content = _read_json(path, "micro-rm evaluate")
+    record = _read_json(run / RECORD, "micro-rm train")
     content["record"] = {k: v for k, v in record.items() if k not in ("files", "checksum")}
     evaluated = content["record"].get("stages", {}).get("evaluate", {})
     content["studies"] = read_studies(run, evaluated.get("inputs"))
@@ -162,7 +163,7 @@ def report(config: Config) -> dict[str, Any]:
     if config.report.compare == "paper":
         tables = config.report.tables or comparable(content)
         content["published"] = [compare(content, table) for table in tables]
-    write_json(path, content)
+    write_json(path, redact_all(content))
     models, _ = load_models(run)
     page = render_page(
         content,
@@ -170,6 +171,17 @@ def report(config: Config) -> dict[str, Any]:
     )
     write_text(run / "report.html", page)
     return content
+
+
+def _read_json(path: Path, command: str) -> dict[str, Any]:
+    """A JSON object of a run; ``StoreError`` names the command that makes it anew."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); run {command} again") from error
+    if not isinstance(found, dict):
+        raise StoreError(f"{path}: expected a JSON object; run {command} again")
+    return found
 
 
 def _possible(config: Config, bench: Workbench, stage: str) -> tuple[list[Method], dict[str, str]]:

@@ -84,8 +84,10 @@ def panels(count: int) -> Iterator[tuple[Figure, Sequence[Any]]]:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "micro-rm", "font.size": 9}
-    with plt.rc_context(settings), warnings.catch_warnings():
+    with (
+        plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "micro-rm", "font.size": 9}),
+        warnings.catch_warnings(),
+    ):
         # The reader's own fonts draw a name; only its width is guessed here.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure, axes = plt.subplots(1, count, figsize=(4.4 * count, 3.1), squeeze=False)
