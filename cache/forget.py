@@ -18,7 +18,7 @@ from .schema import StoreError
 
 # A shorter text is found in any file by chance; the tables' own columns are searched for it.
 SHORTEST = 12
-TEXTS = ("pair_id", "user", "prompt", "chosen", "rejected", "context")
+TEXTS = ("pair_id", "user", "prompt", "chosen", "rejected", "context")  # names first
 
 
 @dataclass(frozen=True)
@@ -114,19 +114,17 @@ def _quarantine_without(path: Path, names: Sequence[str]) -> tuple[dict[str, str
     return changed, dropped
 
 
-def _mentions(value: Any, names: set[str]) -> bool:
-    if isinstance(value, str):
-        return value in names or (value.startswith("{") and _mentions(_parsed(value), names))
-    if isinstance(value, Mapping):
-        return any(_mentions(item, names) for item in value.values())
-    return isinstance(value, list) and any(_mentions(item, names) for item in value)
+def _mentions(record: Any, names: set[str]) -> bool:
+    """Whether a refused row has a name in any column but its texts; a broken line, anywhere."""
+    raw = record.get("raw") if isinstance(record, dict) else None
+    if isinstance(raw, str):
+        return any(json.dumps(name, ensure_ascii=False) in raw for name in names)
+    columns = raw.items() if isinstance(raw, dict) else ()
+    return any(value in names for key, value in columns if _is_name(key, value))
 
 
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+def _is_name(key: str, value: Any) -> bool:
+    return isinstance(value, str) and key not in TEXTS[2:]
 
 
 def _found_in(file: Path, texts: Sequence[str]) -> list[str]:
