@@ -132,7 +132,7 @@ def by_varlen(query: Tensor, key: Tensor, value: Tensor, plan: Gather, how: Scor
     if query.shape[1] != key.shape[1]:
         if "enable_gqa" in known:
             options["enable_gqa"] = True
-        else:
+        elif "window_size" not in known:  # those in between share keys without being asked
             groups = query.shape[1] // key.shape[1]
             keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
     if "window_size" in known:
@@ -209,7 +209,8 @@ def by_flex(query: Tensor, key: Tensor, value: Tensor, blocks: Any, how: Scores)
 def _compiled_flex() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention)
+    # Without fullgraph it would fall back, unfused, to scores of all T x T tokens.
+    return torch.compile(flex_attention, fullgraph=True)
 
 
 @cache

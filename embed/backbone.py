@@ -25,8 +25,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ROUNDING = {"float32": 1e-4, "bfloat16": 3e-2}
 ELASTIC_ROPES = ("dynamic", "longrope")
 # On the CPU a bin of trees is to stay in the caches, while rows need many for few long calls.
-BIN_TOKENS = {"cuda": 32768, "cpu": 1536}
-ROW_TOKENS = {"cuda": 32768, "cpu": 8192}
+BIN_TOKENS = {"cuda": 16384, "cpu": 1536}
+ROW_TOKENS = {"cuda": 16384, "cpu": 8192}
 Collect = Callable[[], np.ndarray]
 
 
@@ -35,9 +35,9 @@ class TorchBackbone:
 
     ``causal`` is measured, not believed: a changed last token must not move the states before it.
     ``sharing`` is measured too: a causal model computes shared prefixes once if that gives what
-    separate passes give, and ``note`` says which way was taken and why. ``bin_tokens`` is the size
-    of a forward pass, ``work`` counts what was computed. Rows, where nothing is shared, are padded
-    on the right by default.
+    separate passes give, and ``note`` says which way was taken and why, ``rounding`` how far apart
+    both were, relatively. ``bin_tokens`` is the size of a forward pass, ``work`` counts what was
+    computed. Rows, where nothing is shared, are padded on the right by default.
     """
 
     def __init__(
@@ -67,12 +67,13 @@ class TorchBackbone:
             )
         self.work = Work()
         self._trees = None
+        self.rounding = 0.0
         self.note = "prefixes are not shared: the read-out needs the whole sequence"
         if self.pooling == "last" and not share:
             self.note = "prefixes are not shared, as asked"
         elif self.pooling == "last":
             on_gpu = self.device.type == "cuda"
-            self._trees, self.note = choose_pass(
+            self._trees, self.note, self.rounding = choose_pass(
                 self.model,
                 config.max_length,
                 fixed=(bin_tokens or BIN_TOKENS["cuda"]) if on_gpu else None,

@@ -18,13 +18,19 @@ from .trees import lay_out
 
 NOISE_FACTOR = 4.0
 SMALLEST_NOISE = {torch.float32: 2.5e-6, torch.bfloat16: 4e-3}
+# Compiled layers round to 16 bits less often than the model's own, which moves every state.
+COMPILED_NOISE = SMALLEST_NOISE | {torch.bfloat16: 1.6e-2}
 
 
 class Choice(NamedTuple):
-    """The way to share that stood the test, None if none did, and what there is to say."""
+    """The way to share that stood the test, None if none did, and what there is to say.
+
+    ``error`` is the largest relative difference of its states from separate passes.
+    """
 
     tree_pass: TreePass | None
     note: str
+    error: float
 
 
 def choose_pass(
@@ -32,19 +38,22 @@ def choose_pass(
 ) -> Choice:
     """The fastest way to share prefixes that gives this model's own states; leaves it active.
 
-    Tried in this order: compiled and pruned, pruned, neither. The model must be causal.
+    Tried in this order: compiled and pruned, pruned, compiled, neither. The model must be causal.
     """
     problem = uncompiled = ""
-    for prunes, backend in dict.fromkeys([(True, compiler), (True, None), (False, None)]):
+    ways = [(prunes, backend) for prunes in (True, False) for backend in (compiler, None)]
+    for prunes, backend in dict.fromkeys(ways):
         candidate = TreePass(model, prunes=prunes, fixed=fixed, compiler=backend)
-        problem = _try(candidate, max_length)
+        problem, error = _try(candidate, max_length)
         if not problem:
             note = "" if prunes else "; its last layer is computed at every token"
-            return Choice(candidate, f"prefixes are shared{note}{uncompiled}")
+            note += uncompiled if backend is None else ""
+            return Choice(candidate, f"prefixes are shared{note}", error)
         if backend is not None:
             uncompiled = f"; its layers are not compiled: {problem}"
         _restore(candidate)
-    return Choice(None, f"prefixes are not shared, every sequence has a row of its own: {problem}")
+    note = f"prefixes are not shared, every sequence has a row of its own: {problem}"
+    return Choice(None, note, 0.0)
 
 
 def probe_sequences(vocabulary: int, max_length: int) -> list[np.ndarray]:
@@ -64,8 +73,8 @@ def probe_sequences(vocabulary: int, max_length: int) -> list[np.ndarray]:
     ]
 
 
-def _try(candidate: TreePass, max_length: int) -> str:
-    """What is wrong with a candidate, empty if nothing is; a good one stays active."""
+def _try(candidate: TreePass, max_length: int) -> tuple[str, float]:
+    """What is wrong with a candidate, empty if nothing is, and its error; a good one is active."""
     model = candidate.model
     vocabulary = int(model.config.get_text_config().vocab_size)
     sequences = probe_sequences(vocabulary, max_length)
@@ -75,21 +84,22 @@ def _try(candidate: TreePass, max_length: int) -> str:
         found = candidate.states(lay_out(sequences))
     # Whatever a family or a kernel raises here, the answer is another way, never a stop.
     except Exception as error:
-        return f"{type(model).__name__} failed with {type(error).__name__}: {error}"
+        return f"{type(model).__name__} failed with {type(error).__name__}: {error}", 0.0
     layers = int(model.config.get_text_config().num_hidden_layers)
     if candidate.calls != layers + candidate.prunes:  # the pruned layer asks twice
-        return f"{type(model).__name__} has layers without exchangeable attention"
+        return f"{type(model).__name__} has layers without exchangeable attention", 0.0
     error = _largest_error(found, expected)
-    limit = NOISE_FACTOR * max(noise, SMALLEST_NOISE[expected.dtype])
+    smallest = SMALLEST_NOISE if candidate.compiler is None else COMPILED_NOISE
+    limit = NOISE_FACTOR * max(noise, smallest[expected.dtype])
     if not error <= limit:
         return (
             f"{type(model).__name__} gives other states when it shares (relative error "
             f"{error:.1e}, {limit:.1e} allowed)"
-        )
+        ), error
     window = getattr(model.config.get_text_config(), "sliding_window", None)
     if window and window < max_length and window not in candidate.windows and _slides(model):
-        return f"{type(model).__name__} does not hand its sliding window to its attention"
-    return ""
+        return f"{type(model).__name__} does not hand its sliding window to its attention", error
+    return "", error
 
 
 def _slides(model: Any) -> bool:

@@ -61,7 +61,7 @@ class TreePass:
         self._name = f"micro_rm_trees_{next(_numbers)}"
         self._state: _State | None = None
         self._native = model.config._attn_implementation
-        self._compiler = compiler
+        self.compiler = compiler
         # The registry lives as long as the process does; the model need not.
         method = WeakMethod(self._attend)
 
@@ -86,9 +86,9 @@ class TreePass:
         if self.prunes:
             # An instance attribute hides the method, as hooks of other libraries do too.
             layers[-1].forward = self._pruned(layers[-1].forward)
-        if self._compiler is not None:
+        if self.compiler is not None:
             for layer in layers[: -1 if self.prunes else None]:
-                layer.compile(backend=self._compiler, dynamic=self.fixed is None)
+                layer.compile(backend=self.compiler, dynamic=self.fixed is None)
 
     def deactivate(self) -> None:
         """From now on the model computes what it always did."""

@@ -20,8 +20,9 @@ from micro_rm.embed.extract import BinLimit, embed_bins
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    # PyTorch 2.11 warns of itself when it compiles.
+    # PyTorch 2.11 warns of itself when it compiles, and that float32 is meant.
     pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning"),
 ]
 FAMILIES = ("Llama", "Qwen3", "Mistral", "Gemma2", "Gemma3Text", "GPTNeoX", "GPT2", "OPT", "Bloom")
 # Kernels on the device sum in another order; a wrong mask or position is off by 0.1 and more.
@@ -48,6 +49,7 @@ def pair_of(
                 config = BackboneConfig(name=family, dtype=dtype, max_length=200)
                 return TorchBackbone(directory, config, device=device, bin_tokens=BIN)
 
+            torch._dynamo.reset()  # a process has one model, and not nine to compile for
             made[family, dtype] = load("cuda", dtype), load("cpu", "float32")
         return made[family, dtype]
 
@@ -141,7 +143,7 @@ def test_a_run_uses_torch_and_jax_on_one_device(tmp_path: Path, save_backbone: A
     command = [
         *(sys.executable, "-m", "micro_rm.pipeline", "run"),
         *("--data.source=synthetic", f"--backbone.name={backbone}", "--backbone.max_length=1024"),
-        *("--data.synthetic.prompts=40", "--methods=single_bt,micro"),
+        *("--data.synthetic.prompts=40", "--adapt.budget=10", "--methods=single_bt,micro"),
         *(f"--store.dir={tmp_path / 'store'}", f"--run.dir={tmp_path / 'run'}", "--train.epochs=2"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
