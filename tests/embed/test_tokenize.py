@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from micro_rm.cache.schema import sequence_key
-from micro_rm.configs.schema import EmbedConfig
+from micro_rm.configs.schema import BackboneConfig, ConfigError, EmbedConfig
 from micro_rm.embed import tokenize
 from micro_rm.embed.chat import Conversation, Renderer
 from micro_rm.embed.encoder import Encoder, load_encoder
@@ -198,3 +199,51 @@ def test_numbers_run_on_over_refusals_of_both_kinds(
         5: "overlong",
     }
     assert [len(ids) > 0 for ids in found] == [True, False, False, False, True, False]
+
+
+BROKEN = {
+    # What a template may do with some texts only: calculate, index, look up, leave nothing.
+    "'a' + 1": "TypeError",
+    "[1][9] + 1": "no element 9",
+    "1 // 0": "ZeroDivisionError",
+    "'a'.nothing.more": "no attribute",
+    "raise_exception('roles must alternate')": "roles must alternate",
+}
+
+
+@pytest.mark.parametrize(("expression", "reason"), BROKEN.items())
+def test_whatever_a_template_raises_costs_its_rows_only(
+    expression: str, reason: str, tmp_path: Path, encoder: LoadEncoder
+) -> None:
+    renderer = copy.copy(encoder("llama").renderer)
+    renderer.tokenizer = copy.deepcopy(renderer.tokenizer)
+    bad = "{% if 'bad' in messages[0].content %}{{ " + expression + " }}{% endif %}"
+    renderer.tokenizer.chat_template = bad + renderer.tokenizer.chat_template
+    conversations = [Conversation(talk(text)) for text in ("a", "bad", "c")]
+    tokens, found = tokenized(tmp_path / "t", renderer, conversations)
+    assert list(tokens.refusals) == [1] and reason in tokens.refusals[1]
+    assert [len(ids) > 0 for ids in found] == [True, False, True]
+
+
+def test_a_conversation_that_is_no_tokens_is_refused(tmp_path: Path, encoder: LoadEncoder) -> None:
+    """There would be no last token to read."""
+    renderer = copy.copy(encoder("qwen2").renderer)
+    renderer.tokenizer = copy.deepcopy(renderer.tokenizer)
+    template = renderer.tokenizer.chat_template
+    renderer.tokenizer.chat_template = (
+        "{% if messages[0].content != 'nothing' %}" + template + "{% endif %}"
+    )
+    conversations = [Conversation(talk("nothing")), Conversation(talk("a"))]
+    tokens, found = tokenized(tmp_path / "t", renderer, conversations)
+    assert tokens.refusals == {0: "nothing is left of it as tokens"}
+    assert [len(ids) > 0 for ids in found] == [False, True]
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('never') }}", "{% if %}"])
+def test_a_template_that_refuses_everything_is_an_error_of_the_backbone(
+    template: str, make_tokenizer: Callable[..., Any]
+) -> None:
+    tokenizer = make_tokenizer("llama")
+    tokenizer.chat_template = template
+    with pytest.raises(ConfigError, match=r"backbone\.template: .* refuses even a plain"):
+        Renderer(tokenizer, BackboneConfig(name="tiny")).probe_hash()
