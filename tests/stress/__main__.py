@@ -27,6 +27,7 @@ ROUNDS = {
     "manifests": (500,),
     "yaml": (300,),
     "headers": (500,),
+    "upkeep": (60,),
     "learning": (24,),
     "bytes": (1000, 200),
 }
@@ -57,7 +58,7 @@ def run_attacks(base: Path, names: list[str], scale: float, seed: int) -> list[A
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     import torch
 
-    from . import company, corruption, faults, fuzz, harness, kills, room
+    from . import company, corruption, faults, fuzz, harness, kills, room, upkeep
 
     attacks: dict[str, Callable[..., Any]] = {
         "kills": kills.attack_kills,
@@ -69,6 +70,7 @@ def run_attacks(base: Path, names: list[str], scale: float, seed: int) -> list[A
         "manifests": fuzz.attack_manifests,
         "yaml": fuzz.attack_settings,
         "headers": fuzz.attack_headers,
+        "upkeep": upkeep.attack_upkeep,
         "learning": faults.attack_learning,
         "bytes": corruption.attack_bytes,
     }

@@ -31,7 +31,7 @@ def attack_embedding(world: World, rounds: int, seed: int) -> Tally:
     """Let one system call of an embedding job fail."""
     tally, chance = Tally("system calls that fail while embedding"), random.Random(seed)
     store = world.base / "faulty"
-    total = _count(world.command(store), world, store)
+    total = count_calls(world.command(store), world, store)
     shutil.rmtree(store)
     # Spread over all calls, so that a short version reaches every phase too.
     for trial in range(rounds):
@@ -60,14 +60,14 @@ def attack_learning(world: World, rounds: int, seed: int) -> Tally:
     run = Path(f"{store}-run")
     shutil.copytree(world.whole, store)
     learn = world.command(store, "run")
-    total = _count(learn, world, run)
+    total = count_calls(learn, world, run)
     whole = _steady(run)
     for trial in range(rounds):
         shutil.rmtree(run)
         number = 1 + int((trial + chance.random()) * total / rounds)
         code = ERRORS[trial % len(ERRORS)]
         said = f"call {number} of {total}, {errno.errorcode[code]}"
-        _hurt(failing(learn, run, number, code), world, tally, said)
+        hurt(failing(learn, run, number, code), world, tally, said)
         done = attempt(learn, world.base / "fault.log")
         tally.expect(done.status == GOOD, f"{said}: the next run failed: {done.said[-500:]}")
         found = _steady(run)
@@ -140,7 +140,7 @@ def _concerns(arguments: tuple[Any, ...], top: Path, name: str) -> bool:
     return found == str(top) or found.startswith(f"{top}/")
 
 
-def _count(action: Callable[[], int], world: World, top: Path) -> int:
+def count_calls(action: Callable[[], int], world: World, top: Path) -> int:
     """How many calls an undisturbed action makes."""
     counter = [0]
 
@@ -154,20 +154,20 @@ def _count(action: Callable[[], int], world: World, top: Path) -> int:
     return done.result[1]
 
 
-def _hurt(job: Callable[[], int], world: World, tally: Tally, said: str) -> None:
+def hurt(job: Callable[[], int], world: World, tally: Tally, said: str) -> None:
     """Run a job that something happens to; it works or explains itself."""
     tally.trials += 1
-    hurt = attempt(job, world.base / "fault.log")
+    end = attempt(job, world.base / "fault.log")
     kind = {GOOD: "went on all the same", EXPLAINED: "stopped with a message"}
-    tally.counts[kind.get(hurt.status, "crashed")] += 1
-    tally.counts["said how many bytes are needed"] += "bytes are needed to finish" in hurt.said
-    if not hurt.well_behaved:
-        tally.problems.append(f"{said}: ended with {hurt.status}: {hurt.said[-700:]}")
+    tally.counts[kind.get(end.status, "crashed")] += 1
+    tally.counts["said how many bytes are needed"] += "bytes are needed to finish" in end.said
+    if not end.well_behaved:
+        tally.problems.append(f"{said}: ended with {end.status}: {end.said[-700:]}")
 
 
 def _attack(job: Callable[[], int], world: World, store: Path, tally: Tally, said: str) -> None:
     """Hurt a job, then run it to its end; compare with the undisturbed store."""
-    _hurt(job, world, tally, said)
+    hurt(job, world, tally, said)
     done = attempt(world.command(store), world.base / "fault.log")
     tally.expect(done.status == GOOD, f"{said}: the next run failed: {done.said[-500:]}")
     found, whole = contents(store), contents(world.whole)
