@@ -62,7 +62,8 @@ def explosions(models: Mapping[str, Trained]) -> list[str]:
     """Sentences about methods whose objective ends far above the loss of their first step."""
     found = []
     for name, model in models.items():
-        if "first_loss" not in model.settings:
+        # Stage 2 takes over the settings of stage 1, not its curves.
+        if "first_loss" not in model.settings or "objective" not in model.curves:
             continue
         start, end = float(model.settings["first_loss"]), float(model.curves["objective"][-1])
         if not end - start <= EXPLODED * max(abs(start), math.log(2)):

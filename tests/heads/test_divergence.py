@@ -45,6 +45,7 @@ def test_an_objective_that_ends_far_above_its_start_is_told() -> None:
         "wild": trained(0.7, 0.6, 30.0),
         "negative": trained(-2.0, 0.0, -0.9),
         "exact": Trained({}),
+        "stage 2": Trained({}, {"first_loss": 0.7}, {"targets": np.array([9.0])}),
     }
     assert [text.partition(":")[0] for text in explosions(models)] == ["wild", "negative"]
     assert "from 0.7 at the first step to 30 in the last epoch" in explosions(models)[0]
