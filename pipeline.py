@@ -518,16 +518,18 @@ def _table_request(config: Config) -> str | None:
 
 
 def _learnt_from(config: Config, request: str | None) -> str | None:
-    """The request, and how many of its pairs the table lacks: a retry may fill it up later."""
-    from micro_rm.cache.pairs import read_account, read_request
+    """The request, and how many of its pairs the table lacks: failed ones, which a retry may fill
+    in later, and deleted ones."""
+    from micro_rm.cache.pairs import DELETED, read_account, read_request
 
     store = Path(config.store.dir)
     if config.data.source == SIMULATOR_SOURCE or request is None:
         return request
     if read_request(store, config.data.name) != request:
         return request
-    failed = read_account(store, config.data.name).get("failed_pairs", 0)  # older tables have none
-    return f"{request} without {failed}" if failed else request
+    account = read_account(store, config.data.name)  # older tables have neither
+    missing = account.get("failed_pairs", 0), account.get(DELETED, 0)
+    return f"{request} without {missing}" if any(missing) else request
 
 
 def _run_stage(name: str, config: Config, say: Say, record: RunRecord) -> Result:

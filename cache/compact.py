@@ -16,7 +16,7 @@ import numpy as np
 from .change import Change
 from .files import sum_of
 from .manifest import write_manifest
-from .pairs import NO_ROW, PairTable, read_pairs, table_names, write_pairs
+from .pairs import DELETED, NO_ROW, PairTable, read_pairs, table_names, write_pairs
 from .reader import FeatureStore
 from .schema import FileSum, Shard, StoreError, plan_path
 from .writer import describe_shard, next_shard_number, shard_path, write_shard
@@ -81,6 +81,11 @@ def without_pairs(path: Path, drops: Mapping[str, np.ndarray]) -> Removal:
     for name, table in before.items():
         store.require_layout(table.layout, name)
         after[name] = take_pairs(table, np.flatnonzero(~drops[name]))
+        if drops[name].any():
+            # What was learnt from the table with them is outdated (see ``read_deleted``).
+            deleted = table.account.get(DELETED, 0) + int(drops[name].sum())
+            account = {**table.account, DELETED: deleted}
+            after[name] = replace(after[name], account=account)
         leaving[name] = take_pairs(table, np.flatnonzero(drops[name]))
     gone = used_rows(leaving, len(store)) & ~used_rows(after, len(store))
     return plan_removal(store, gone, after)

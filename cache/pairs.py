@@ -19,6 +19,7 @@ from .schema import StoreError
 VIEWS = ("plain", "ctx", "context")
 ROLES = ("prompt", "chosen", "rejected")
 NO_ROW = -1
+DELETED = "deleted_pairs"  # in an account: pairs that were deleted from the table
 TEXT_CHUNK = 1024
 TEXT_COLUMNS = (
     "pair_id",

@@ -175,6 +175,7 @@ def test_deleting_a_user_leaves_nothing_of_theirs_and_all_of_the_others(store: P
     table = read_pairs(store, "rows")
     assert table.text["user"] == ["ben", "cleo"]
     assert secret.encode() not in (store / "pairs" / "rows.h5").read_bytes()
+    assert table.account["deleted_pairs"] == 2
     kept = {key: value for key, value in before.items() if key[0] in table.text["pair_id"]}
     assert vectors_by_pair(store, "rows") == kept
     lines = (store / "quarantine" / "rows.jsonl").read_text().splitlines()
