@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from pyarrow import parquet
@@ -478,3 +480,51 @@ def test_models_are_scored_with_the_scaling_that_they_were_trained_with(
     )
     methods = stages.evaluate(config)["methods"]
     assert methods["micro"] == done.content["methods"]["micro"]
+
+
+# --- damaged stores -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(tiny: Any, done: Done, tmp_path: Path) -> Config:
+    """The run's configuration over a copy of the tiny store, which may be damaged."""
+    store = tmp_path / "store"
+    shutil.copytree(tiny.store, store)
+    write_native_head(store, np.ones(8))
+    return replace(done.config, store=StoreConfig(str(store)))
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["shards/000000.h5", "pairs/tiny.h5", "native_head.h5"])
+def test_a_changed_byte_is_found_before_anything_is_learnt(name: str, copied: Config) -> None:
+    store = Path(copied.store.dir)
+    stages.open_workbench(copied)
+    flip(store / name, -1)
+    with pytest.raises(StoreError, match=f"{name}: .*(bytes)"):
+        stages.open_workbench(copied)
+
+
+def test_checksums_can_be_left_out_but_not_what_is_cheap(copied: Config, tiny: Any) -> None:
+    """Who leaves them out still hears of NaN, of other shards and of a missing file."""
+    store = Path(copied.store.dir)
+    config = replace(copied, store=replace(copied.store, checksum=False))
+    shard = store / "shards" / "000000.h5"
+    with h5py.File(shard, "r+") as file:
+        vectors = file["vectors"]
+        assert isinstance(vectors, h5py.Dataset)
+        vectors[:] = np.full(vectors.shape, np.nan) if vectors.dtype == np.float32 else 0x7FC0
+    bench = stages.open_workbench(config)
+    rows = np.arange(3)
+    with pytest.raises(StoreError, match="holds NaN or infinity; micro-rm verify"):
+        bench.features.stored(rows, "ctx", "chosen")
+    write_pairs(store, replace(tiny.table, layout="1:" + "0" * 32))
+    with pytest.raises(StoreError, match="'tiny' are those of other shards"):
+        stages.open_workbench(config)
+    shard.unlink()
+    with pytest.raises(StoreError, match=r"000000\.h5: missing"):
+        stages.open_workbench(config)
