@@ -5,7 +5,7 @@ Importing this package loads neither torch nor jax; the parts do, when they are 
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 class UserError(Exception):
