@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,26 @@ def test_studies_come_with_the_report(tmp_path: Path, capsys: pytest.CaptureFixt
     other = [flag for flag in flags if "--study" not in flag] + ["--train.num_heads=2"]
     assert main(["run", *other]) == 0
     assert json.loads((tmp_path / "report.json").read_text("utf-8"))["studies"] == {}
+
+
+def test_training_that_was_killed_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """Killed when it is about to save what it learnt."""
+    flags = [*SMALL, "--methods=single_bt", "--train.epochs=2"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    script = f"""
+import os, signal
+from micro_rm.heads import stages
+from micro_rm.pipeline import main
+stages.save_models = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+main({["train", *flags, f"--run.dir={killed}"]!r})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert not (killed / "model.safetensors").exists()
+    for place in (whole, killed):
+        assert main(["train", *flags, f"--run.dir={place}"]) == 0
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_theory_needs_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
