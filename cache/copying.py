@@ -36,7 +36,9 @@ def copy_store(source: Path, target: Path) -> Verdict:
                 f"{source}: format 1 cannot vouch for all of its files; run micro-rm verify "
                 f"{source} --rebuild first"
             )
-        wanted = {f"shards/{s.name}": (FileSum(s.bytes, s.checksum),) for s in manifest.shards}
+        wanted: dict[str, tuple[FileSum, ...]] = {
+            f"shards/{s.name}": (FileSum(s.bytes, s.checksum),) for s in manifest.shards
+        }
         wanted |= manifest.files
         needed = sum(sums[-1].bytes for sums in wanted.values())
         target.mkdir(parents=True, exist_ok=True)
