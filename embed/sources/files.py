@@ -46,8 +46,6 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
                     reason = f"a line of {line:,} bytes, at most {LINE_LIMIT:,} are read"
                     yield number, Refusal(number, "", reason, str(file))
                 elif line.strip():
-                    if number == 1:
-                        _require_utf8(line, file)
                     yield number, parse_line(number, line, str(file))
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(
@@ -97,20 +95,14 @@ def _lines(stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes | int]:
         yield size
 
 
-def _require_utf8(line: bytes, file: Path) -> None:
-    if line.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\0" in line[:4]:
-        raise DataError(
-            f"{file}: expected UTF-8, found UTF-16 or UTF-32; convert it, such as with "
-            f"iconv -f UTF-16 -t UTF-8"
-        )
-
-
 def parse_line(number: int, line: bytes, name: str) -> Row | Refusal:
     """The JSON object of a line, or why it is none."""
     try:
         row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
-        return Refusal(number, "", f"not UTF-8 at byte {error.start}", name)
+        wide = line.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\0" in line[:4]
+        hint = "; it seems to be UTF-16: convert the file, such as with iconv" if wide else ""
+        return Refusal(number, "", f"not UTF-8 at byte {error.start}{hint}", name)
     except RepeatedKey as error:
         return Refusal(number, str(error), "the key stands twice in one object", name)
     except (ValueError, RecursionError) as error:
