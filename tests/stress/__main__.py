@@ -12,7 +12,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,8 @@ ROUNDS = {
 }
 # These need a run, which costs compilation.
 WITH_RUN = ("learning", "bytes")
+# As many kills are worth a job of their own, with more shards.
+MANY = 10
 
 
 def main() -> int:
@@ -46,7 +47,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="micro-rm-stress-") as base:
         tallies = run_attacks(Path(base), asked.only.split(","), asked.scale, asked.seed)
     if asked.json:
-        print(json.dumps([asdict(tally) for tally in tallies], indent=2))
+        print(json.dumps([vars(tally) for tally in tallies], indent=2))
     else:
         print(table(tallies))
     return int(any(tally.problems for tally in tallies))
@@ -77,14 +78,15 @@ def run_attacks(base: Path, names: list[str], scale: float, seed: int) -> list[A
     learn = any(name in WITH_RUN for name in names)
     harness.preload(*(["micro_rm.heads.stages"] if learn else []))
     torch.set_num_threads(1)
-    large = harness.build_world(base / "large", 80, shard_tokens=300) if "kills" in names else None
     small = harness.build_world(base / "small", 24, shard_tokens=200)
     if learn:
         harness.build_run(small)
     tallies = []
     for name in names:
         rounds = [max(1, round(scale * count)) for count in ROUNDS[name]]
-        world = large if name == "kills" else small
+        world = small
+        if name == "kills" and rounds[0] >= MANY:
+            world = harness.build_world(base / "large", 80, shard_tokens=300)
         tallies.append(harness.timed(attacks[name], world, *rounds, seed))
         last = tallies[-1]
         print(f"{name}: {last.trials} trials, {len(last.problems)} problems", file=sys.stderr)
