@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from micro_rm.cache.pairs import NO_ROW, PairTable, read_pairs
 from micro_rm.cache.reader import FeatureStore
 from micro_rm.configs.schema import BackboneConfig, EmbedConfig
+from micro_rm.embed import recheck as recheck_module
 from micro_rm.embed.backbone import TorchBackbone, collate
 from micro_rm.embed.chat import Conversation
 from micro_rm.embed.encoder import Encoder
@@ -189,6 +190,29 @@ def test_wrong_vectors_are_found_even_under_the_right_identity(
     monkeypatch.setattr(store, "vectors", lambda rows: honest(rows) * np.float32(1.001))
     found = recheck(store, table, size=5, seed=0, settings=ON_CPU)
     assert (found.sequences, len(found.problems)) == (5, 5)
+
+
+@pytest.mark.parametrize(("seen", "problems"), [(0.0, 1), (0.009, 1), (0.02, 0)])
+def test_what_the_probe_saw_of_a_model_is_no_defect(
+    seen: float,
+    problems: int,
+    made: Callable[..., tuple[FeatureStore, PairTable]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Deep models in 16 bits differ from themselves by more than the usual tolerance."""
+    store, table = made("llama")
+    store_vectors = FeatureStore.vectors
+    monkeypatch.setattr(FeatureStore, "vectors", lambda *rest: 1.03 * store_vectors(*rest))
+    load = recheck_module.load_encoder
+
+    def loaded(*settings: Any) -> Encoder:
+        encoder = load(*settings)
+        encoder.backbone.rounding = seen
+        return encoder
+
+    monkeypatch.setattr(recheck_module, "load_encoder", loaded)
+    found = recheck(store, table, size=1, seed=0, settings=ON_CPU)
+    assert len(found.problems) == problems
 
 
 def test_the_sample_is_a_matter_of_the_seed(

@@ -191,6 +191,17 @@ def test_a_kernel_that_raises_is_no_stop(
     assert relative_error(model.vectors(sequences()), expected) < TOLERANCE
 
 
+def test_a_model_that_cannot_be_pruned_is_still_compiled(
+    decoder: Decoder, relative_error: RelativeError
+) -> None:
+    expected = separately(decoder("GPT2"), sequences())
+    choice = choose_pass(decoder("GPT2"), 256, fixed=256, compiler="eager")
+    assert choice.note == UNPRUNED
+    assert choice.tree_pass is not None and choice.tree_pass.compiler == "eager"
+    found = choice.tree_pass.states(lay_out(sequences()))
+    assert relative_error(found.numpy(), expected) < TOLERANCE
+
+
 def test_a_compiler_that_fails_leaves_the_pruned_pass(
     decoder: Decoder, relative_error: RelativeError
 ) -> None:
