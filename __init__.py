@@ -5,6 +5,13 @@ Importing this package loads neither torch nor jax; the parts do, when they are 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .serve.model import Model
+
 __version__ = "0.2.0"
 
 
@@ -21,4 +28,11 @@ class UserError(Exception):
         return redact(super().__str__())
 
 
-__all__ = ["UserError", "__version__"]
+def load(run: str | Path, *, device: str = "auto", room: int = 10_000) -> Model:
+    """A trained run that scores raw text; see ``micro_rm.serve.model.load``."""
+    from .serve.model import load as load_model
+
+    return load_model(run, device=device, room=room)
+
+
+__all__ = ["UserError", "__version__", "load"]

@@ -11,18 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("cache", "configs", "embed", "heads")
+PARTS = ("cache", "configs", "embed", "heads", "serve")
 MAY_IMPORT = {
     "cache": {"cache"},
     "configs": {"configs"},
     "embed": {"embed", "cache", "configs"},
     "heads": {"heads", "cache", "configs"},
+    "serve": {"serve", "embed", "heads", "cache", "configs"},
 }
 NEVER = {
     "cache": {"torch", "jax", "flax", "optax", "transformers", "datasets"},
     "configs": {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py"},
     "embed": {"jax", "flax", "optax"},
     "heads": {"torch", "transformers", "datasets", "h5py"},
+    "serve": {"flax", "optax", "datasets", "h5py"},
 }
 HEAVY = {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py", "rich"}
 

@@ -1,0 +1,1 @@
+"""Trained runs in use: raw text in, rewards out."""
