@@ -1,6 +1,6 @@
 """The loop of the embedding pass: bins of a plan in, sealed shards out.
 
-The device is one bin ahead of the vectors that are read back, and shards are sealed behind it. When
+The device is one bin ahead of the vectors that are read back; a shard is sealed before the next begins. When
 memory runs out, bins are halved from then on; no sequence is lost.
 """
 
@@ -78,14 +78,13 @@ def embed_shards(
         for shard, claim in _claims(plan, store, mine, notice):
             rows = []
             try:
+                # A kill costs one shard at most, and a full disk no forward pass.
+                if sealing is not None:
+                    sealing.result()
                 for tokens, vectors in embed_bins(backbone, plan, shard, limit, guard):
-                    if sealing is not None and sealing.done():
-                        sealing.result()  # a full disk: what follows could not be sealed either
                     rows.append(vectors)
                     done += tokens
                     progress(done, total, time.monotonic() - start)
-                if sealing is not None:
-                    sealing.result()
                 found = Sealable.of(plan, shard, np.concatenate(rows), guard, notice)
             except BaseException:
                 claim.release()
