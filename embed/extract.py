@@ -1,7 +1,7 @@
 """The loop of the embedding pass: bins of a plan in, sealed shards out.
 
-The device is one bin ahead of the vectors that are read back; a shard is sealed before the next begins. When
-memory runs out, bins are halved from then on; no sequence is lost.
+The device is one bin ahead of the vectors that are read back; a shard is sealed before the next
+begins. When memory runs out, bins are halved from then on; no sequence is lost.
 """
 
 from __future__ import annotations
