@@ -431,6 +431,26 @@ def study(config: Config, say: Say) -> Result:
     return {"studies": done}
 
 
+def score(config: Config, say: Say, place: str | None) -> Result:
+    """Rewards of raw text; lines of JSON come back as lines of JSON."""
+    from micro_rm import load
+    from micro_rm.serve.score import ranking_table, score_lines, score_question
+
+    model = load(config.run.dir, device=config.embed.device)
+    if place is None:
+        result = score_question(model, config.score)
+        say(ranking_table(result, model.head_names))
+        return result
+    failed = 0
+    with nullcontext(sys.stdin) if place == "-" else open(place, encoding="utf-8") as lines:
+        for result in score_lines(model, lines, config.score):
+            failed += "error" in result
+            print(json.dumps(result), flush=True)
+    problems = [f"{failed} lines could not be scored; each says why"] if failed else []
+    print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
+    return {"problems": problems}
+
+
 def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     """Embed what is missing, then fit and score every member of the sweep."""
     from micro_rm.heads.methods import check_names
@@ -590,6 +610,8 @@ def execute(options: Options, config: Config, say: Say) -> Result:
     name = options.command
     if name in ("run", "demo"):
         return run(config, say, dry_run=options.dry_run)
+    if name == "score":
+        return score(config, say, options.place)
     if name == "sweep":
         return sweep(config, say, dry_run=options.dry_run)
     if options.dry_run and name != "embed":
@@ -641,6 +663,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _with_place(options: Options, config: Config) -> Config:
     """The configuration with the file or directory that was named on the command line."""
     if options.place is None:
+        return config
+    if options.command == "score":
         return config
     if options.command == "check":
         return replace(config, data=replace(config.data, train=options.place))

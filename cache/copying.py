@@ -22,7 +22,10 @@ def copy_store(source: Path, target: Path) -> Verdict:
     or too little space.
     """
     if (target / "manifest.json").exists() or change_path(target).exists():
-        raise StoreError(f"{target}: there is a store already; micro-rm verify checks it, or name an empty directory")
+        raise StoreError(
+            f"{target}: there is a store already; micro-rm verify checks it, or name an empty "
+            "directory"
+        )
     manifest = read_manifest(source)
     with StoreLock(source) as lock:
         if not lock.take():

@@ -34,6 +34,7 @@ COMMANDS = {
     "train": "stage 1: reward heads and routers from plain pairs",
     "adapt": "stage 2: routers from a few pairs with stated wishes",
     "evaluate": "score held-out prompts",
+    "score": "rewards of raw text by a trained run; several responses are ranked",
     "sweep": "fit and score many settings at once: a table, plots and the best by validation",
     "study": "run, then vary K, budget and temperature, prune heads and compare seeds",
     "theory": "check the paper's theorem in numbers and plots; needs no data",
@@ -42,6 +43,7 @@ COMMANDS = {
 }
 PLACES = {
     "retry": "corrected copy of the quarantine file, instead of data.corrections",
+    "score": "file of JSON lines, or - for standard input",
     "check": "preference file, instead of data.train",
     "inspect": "store directory, instead of store.dir",
     "doctor": "store directory, instead of store.dir",
@@ -62,6 +64,11 @@ SHORT = {
     "--shards": "--embed.shards",
     "--engine": "--embed.engine",
     "--compare": "--report.compare",
+    "--prompt": "--score.prompt",
+    "--response": "--score.responses+",
+    "--context": "--score.context",
+    "--method": "--score.method",
+    "--group": "--score.group",
     "--rebuild": "--upkeep.rebuild=true",
     "--yes": "--upkeep.yes=true",
     "--user": "--upkeep.users+",

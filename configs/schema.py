@@ -12,6 +12,7 @@ from typing import Literal
 from .baselines import BaselinesConfig
 from .checks import ConfigError, require
 from .data import SIMULATOR_SOURCE, SYNTHETIC_SOURCE, DataConfig
+from .score import ScoreConfig
 from .share import ShareConfig
 from .study import StudyConfig
 from .sweep import SweepConfig
@@ -361,6 +362,7 @@ class Config:
         baselines: The methods that MiCRo is compared to.
         evaluate: Scoring of held-out prompts.
         share: Where a store is shared on the hub.
+        score: Texts to score with a trained run.
         upkeep: Looking after a store: rebuild, gc, copy, delete.
         report: What a report sets beside its own numbers.
         study: What the studies vary.
@@ -380,6 +382,7 @@ class Config:
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     share: ShareConfig = field(default_factory=ShareConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
     upkeep: UpkeepConfig = field(default_factory=UpkeepConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     study: StudyConfig = field(default_factory=StudyConfig)

@@ -104,6 +104,7 @@ def adapt(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
     added: dict[str, Trained] = {}
     if chosen:
         added = fit_methods(chosen, bench.problem(adapt=True), models)
+        added = {name: _with_groups(name, item, bench) for name, item in added.items()}
         kept = {name: item for name, item in models.items() if load_method(name).stage == "train"}
         _save(run, kept | added, bench)
     return added, skipped
@@ -171,6 +172,13 @@ def report(config: Config) -> dict[str, Any]:
     )
     write_text(run / "report.html", page)
     return content
+
+
+def _with_groups(name: str, trained: Trained, bench: Workbench) -> Trained:
+    """A model with the names of the groups that its weights are numbered by, if they are."""
+    if load_method(name).told != "group":
+        return trained
+    return replace(trained, settings={**trained.settings, "groups": list(bench.groups)})
 
 
 def _read_json(path: Path, command: str) -> dict[str, Any]:

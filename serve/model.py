@@ -52,6 +52,12 @@ class Model:
         self._equal_prompts = truncate
 
     @property
+    def head_names(self) -> list[str]:
+        """A name for every head, by its number."""
+        most = max((leaf.shape[-1] for leaf in self.scorer.head_kernels()), default=1)
+        return [f"head {number}" for number in range(most)]
+
+    @property
     def methods(self) -> list[str]:
         """Methods that can score."""
         return self.scorer.names

@@ -1,0 +1,56 @@
+"""A tiny run over text, trained once: a random Llama, two wishes, every kind of method."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from micro_rm.pipeline import main
+from micro_rm.tests.embed.conftest import _make_model, _make_tokenizer
+
+METHODS = "single_bt,static_mixture,micro_stage1,micro,micro_kernel,micro_hyre"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of the run; ``store``, ``backbone`` and ``rows.jsonl`` lie beside it."""
+    base = tmp_path_factory.mktemp("served")
+    tokenizer = _make_tokenizer("llama")
+    tokenizer.save_pretrained(base / "backbone")
+    _make_model("llama", len(tokenizer)).save_pretrained(base / "backbone")
+    rows = [
+        {
+            "prompt": f"Question {place // 2}: how far is the moon?",
+            "chosen": f"About {place} km." + " It is far." * (place % 5),
+            "rejected": f"Ask the sun, number {place}.",
+            "attribute": ("brief", "long")[place % 2],
+            "context": ("be brief", "use many words")[place % 2],
+            "split": "test" if place % 8 < 2 else "train",
+        }
+        for place in range(48)
+    ]
+    (base / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code = main(
+        [
+            "run",
+            f"--data.train={base / 'rows.jsonl'}",
+            "--data.name=rows",
+            f"--backbone.name={base / 'backbone'}",
+            "--backbone.dtype=float32",
+            "--backbone.max_length=256",
+            f"--store.dir={base / 'store'}",
+            f"--run.dir={base / 'run'}",
+            "--embed.device=cpu",
+            f"--methods={METHODS}",
+            "--train.num_heads=3",
+            "--train.epochs=2",
+            "--adapt.budget=4",
+            "--adapt.draws=2",
+            "--adapt.epochs=3",
+            "--json",
+        ]
+    )
+    assert code == 0
+    return base / "run"

@@ -1,0 +1,217 @@
+"""Raw text scored by a trained run: the numbers of its evaluation, one text at a time or many."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+import micro_rm
+from micro_rm import UserError
+from micro_rm.cache.pairs import PairTable, read_pairs
+from micro_rm.cache.schema import StoreError
+from micro_rm.heads.scoring import ScoringError
+from micro_rm.pipeline import main
+from micro_rm.serve.model import Model
+from micro_rm.serve.texts import TextEncoder, TextError
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run: Path) -> Model:
+    return micro_rm.load(tiny_run, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def table(tiny_run: Path) -> PairTable:
+    return read_pairs(tiny_run.parent / "store", "rows")
+
+
+def rows_of(run: Path, method: str) -> dict[str, np.ndarray]:
+    """Per pair of the test rows the mean probability over the draws of a method."""
+    found = parquet.read_table(run / "predictions.parquet", filters=[("method", "=", method)])
+    by_pair: dict[str, list[float]] = {}
+    for row in found.to_pylist():
+        by_pair.setdefault(row["pair_id"], []).append(row["probability"])
+    return {pair: np.mean(values) for pair, values in by_pair.items()}
+
+
+def texts(table: PairTable, pairs: list[str]) -> dict[str, list[Any]]:
+    places = [table.text["pair_id"].index(pair) for pair in pairs]
+    turns = [json.loads(table.text["prompt"][place]) for place in places]
+    found: dict[str, list[Any]] = {
+        name: [table.text[name][place] for place in places]
+        for name in ("chosen", "rejected", "context")
+    }
+    prompts = [[{"role": role, "content": text} for role, text in one] for one in turns]
+    return found | {"prompt": prompts}
+
+
+@pytest.mark.parametrize("method", ["micro", "micro_stage1", "single_bt"])
+def test_probabilities_of_raw_text_are_those_of_the_evaluation(
+    method: str, model: Model, table: PairTable, tiny_run: Path
+) -> None:
+    expected = rows_of(tiny_run, method)
+    of = texts(table, list(expected))
+    found = model.probability(
+        of["prompt"], of["chosen"], of["rejected"], of["context"], method=method
+    )
+    np.testing.assert_allclose(found, list(expected.values()), atol=2e-5)
+
+
+def test_rewards_differ_by_the_margin_and_add_up(model: Model, table: PairTable) -> None:
+    of = texts(table, table.text["pair_id"][:6])
+    first = model.score(of["prompt"], of["chosen"], of["context"], method="micro")
+    second = model.score(of["prompt"], of["rejected"], of["context"], method="micro")
+    for one, other in zip(first, second, strict=True):
+        assert sum(one.weights) == pytest.approx(1, abs=1e-6)
+        assert one.weights == pytest.approx(other.weights)  # the prompt decides, not the response
+        assert one.reward == pytest.approx(np.dot(one.weights, one.head_rewards), abs=1e-9)
+    single = [
+        model.score(of["prompt"], of[side], of["context"], method="single_bt")
+        for side in ("chosen", "rejected")
+    ]
+    probability = model.probability(
+        of["prompt"], of["chosen"], of["rejected"], of["context"], method="single_bt"
+    )
+    gap = np.array([a.reward - b.reward for a, b in zip(*single, strict=True)])
+    np.testing.assert_allclose(1 / (1 + np.exp(-gap)), probability, atol=1e-5)
+
+
+def test_a_score_is_the_same_alone_and_among_others(model: Model, table: PairTable) -> None:
+    of = texts(table, table.text["pair_id"][:8])
+    together = model.score(of["prompt"], of["chosen"], of["context"])
+    fresh = Model(
+        model.run,
+        model.scorer,
+        TextEncoder(model.texts.encoder, room=1),
+        model.views,
+        truncate=False,
+    )
+    for place in (0, 5):
+        (alone,) = fresh.score(*([of[name][place]] for name in ("prompt", "chosen", "context")))
+        assert alone.reward == pytest.approx(together[place].reward, abs=1e-4)
+    assert len(fresh.texts._known) == 1
+
+
+def test_a_repeated_text_costs_nothing(model: Model) -> None:
+    model.score(["How far is the moon?"], ["Far."])
+    before = model.texts.misses
+    model.score(["How far is the moon?"] * 3, ["Far."] * 3)
+    assert model.texts.misses == before
+
+
+def test_the_default_method_reads_a_wish_where_there_is_one(model: Model) -> None:
+    scores = model.score(["Hi?"] * 3, ["Yes."] * 3, ["be brief", None, ""])
+    assert [score.method for score in scores] == ["micro", "micro_stage1", "micro_stage1"]
+
+
+def test_best_of_ranks_by_the_reward(model: Model) -> None:
+    answers = ["Far.", "About 384,400 km.", "Ask the sun, please."]
+    ranking = model.best_of("How far is the moon?", answers, "be brief")
+    rewards = [score.reward for _, score in ranking]
+    assert rewards == sorted(rewards, reverse=True)
+    assert sorted(number for number, _ in ranking) == [0, 1, 2]
+
+
+def test_groups_choose_the_weights_of_methods_that_were_adapted_to_them(model: Model) -> None:
+    assert model.scorer.groups("micro_hyre") == ["brief", "long"]
+    one, other = model.score(
+        ["Hi?"] * 2, ["Yes."] * 2, method="micro_hyre", groups=["brief", "long"]
+    )
+    assert one.head_rewards == other.head_rewards and one.weights != other.weights
+    with pytest.raises(ScoringError, match="adapted to brief, long, found loud"):
+        model.score(["Hi?"], ["Yes."], method="micro_hyre", groups=["loud"])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "words"),
+    [
+        ("x", 3, "response: expected text, found int"),
+        ("x", "\ud800", "half a character"),
+        ([{"role": "user"}], "y", "messages with role and content"),
+        ([{"role": "robot", "content": "x"}], "y", "expected a role of system, user, assistant"),
+        ([{"role": "system", "content": "x"}], "y", "at least one user message"),
+        ("word " * 400, "y", "text 0: too long"),
+    ],
+)
+def test_texts_that_cannot_be_scored_are_named(
+    prompt: Any, response: Any, words: str, model: Model
+) -> None:
+    with pytest.raises((UserError, TextError), match=words):
+        model.score([prompt], [response])
+
+
+def test_unequal_numbers_unknown_methods_and_no_run_are_errors(
+    model: Model, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="as many prompts as responses"):
+        model.score(["a"], ["b", "c"])
+    with pytest.raises(ScoringError, match="expected one that gives rewards here"):
+        model.score(["a"], ["b"], method="length_only")
+    with pytest.raises(StoreError, match="name a run directory"):
+        micro_rm.load(tmp_path)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def run_score(run: Path, *words: str) -> int:
+    return main(["score", f"--run.dir={run}", "--embed.device=cpu", *words])
+
+
+def test_the_command_ranks_responses(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--prompt", "How far is the moon?", "--context", "be brief"]
+    answers = ["--response", "Far.", "--response", "About 384,400 km, I would say."]
+    assert run_score(tiny_run, *asked, *answers) == 0
+    shown = capsys.readouterr().out
+    assert "Far." in shown and "head 0" in shown
+    assert run_score(tiny_run, *asked, *answers, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["best"] == found["ranking"][0]["number"]
+    assert {"reward", "head_rewards", "weights", "method", "response"} <= found["ranking"][0].keys()
+
+
+def test_lines_come_back_in_order_and_bad_ones_stop_nothing(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    lines = [
+        {"prompt": "Hi?", "response": "Yes."},
+        {"prompt": "Hi?", "responses": ["Yes.", "No."], "context": "be brief"},
+        {"prompt": "Hi?"},
+        "not JSON",
+        {"prompt": "word " * 400, "response": "Yes."},
+        {"prompt": "Hi?", "response": "Yes.", "method": "nonsense"},
+        {"prompt": "Hi?", "response": "Yes.", "colour": "red"},
+        {"prompt": "Hi?", "response": "Yes.", "group": "long", "method": "micro_hyre"},
+    ]
+    spelled = "".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines)
+    file = tmp_path / "questions.jsonl"
+    file.write_text(spelled + "\n")
+    assert run_score(tiny_run, str(file)) == 1
+    out, err = capsys.readouterr()
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [result["line"] for result in found] == list(range(1, 9))
+    assert ["error" in result for result in found] == [False, False, *[True] * 5, False]
+    assert "5 lines could not be scored" in err
+    assert found[0]["ranking"][0]["method"] == "micro_stage1"
+    assert len(found[1]["ranking"]) == 2 and found[1]["ranking"][0]["method"] == "micro"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(spelled))
+    assert run_score(tiny_run, "-") == 1
+    assert capsys.readouterr().out == out
+
+
+def test_a_question_without_an_answer_is_an_error_with_an_example(
+    tiny_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_score(tiny_run, "--prompt", "Hi?") == 2
+    assert '"responses": ["..."]' in capsys.readouterr().err
+
+
+MakeModel = Callable[..., Model]
