@@ -10,7 +10,6 @@ import gc
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,25 +72,15 @@ def embed_shards(
     guard = FailureGuard.of(backbone, identity.backbone, store)
     total = sum(plan.shard_tokens(n) for n in mine if not plan.is_sealed(store, n))
     done, start = 0, time.monotonic()
-    with ThreadPoolExecutor(1) as sealer:
-        sealing: Future[None] | None = None
-        for shard, claim in _claims(plan, store, mine, notice):
+    for shard, claim in _claims(plan, store, mine, notice):
+        with claim:
             rows = []
-            try:
-                # A kill costs one shard at most, and a full disk no forward pass.
-                if sealing is not None:
-                    sealing.result()
-                for tokens, vectors in embed_bins(backbone, plan, shard, limit, guard):
-                    rows.append(vectors)
-                    done += tokens
-                    progress(done, total, time.monotonic() - start)
-                found = Sealable.of(plan, shard, np.concatenate(rows), guard, notice)
-            except BaseException:
-                claim.release()
-                raise
-            sealing = sealer.submit(_seal, plan, store, shard, identity, found, claim)
-        if sealing is not None:
-            sealing.result()
+            for tokens, vectors in embed_bins(backbone, plan, shard, limit, guard):
+                rows.append(vectors)
+                done += tokens
+                progress(done, total, time.monotonic() - start)
+            found = Sealable.of(plan, shard, np.concatenate(rows), guard, notice)
+            _write(plan, store, shard, identity, found)
     return backbone.work
 
 
@@ -224,18 +213,6 @@ def _claims(
                 notice("waiting for another process that embeds shards of this part")
             told = True
             time.sleep(WAIT_SECONDS)
-
-
-def _seal(
-    plan: Plan,
-    store: Path,
-    shard: int,
-    identity: Identity,
-    found: Sealable,
-    claim: FileLock,
-) -> None:
-    with claim:
-        _write(plan, store, shard, identity, found)
 
 
 def _write(plan: Plan, store: Path, shard: int, identity: Identity, found: Sealable) -> None:

@@ -14,9 +14,11 @@ from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
 
 from micro_rm.cache.manifest import checksum_of
+from micro_rm.embed.sources.account import Account
 
 from .corruption import everything
 from .harness import Tally, World, attempt, explained
+from .malformed import Line, check_file, check_rated_file, files, rated_files
 
 HEADER = 2048
 # What a reader may use beside what it has already, and how long it may take.
@@ -102,6 +104,33 @@ def attack_headers(world: World, rounds: int, seed: int) -> Tally:
         _judge(unchecked(everything(store)), world, tally, f"{path.name} of trial {trial}")
         path.write_bytes(whole)
     shutil.rmtree(store)
+    return tally
+
+
+def attack_rows(world: World, rounds: int, seed: int) -> Tally:
+    """Files with every sort of bad row: every row is a pair or a counted refusal with a reason."""
+    tally = Tally("malformed rows")
+    path = world.base / "malformed.jsonl"
+
+    def judge(check: Callable[[Path, list[Line]], Account], lines: list[Line]) -> None:
+        tally.trials += 1
+        try:
+            account = check(path, lines)
+        except Exception as error:
+            tally.problems.append(f"{lines!r:.700}: {type(error).__name__}: {error}")
+            return
+        tally.counts["rows"] += account.rows
+        tally.counts["refused"] += len(account.refusals)
+
+    def compared(lines: list[Line]) -> None:
+        judge(check_file, lines)
+
+    def rated(lines: list[Line]) -> None:
+        judge(check_rated_file, lines)
+
+    half = max(1, rounds // 2)
+    _run(compared, files(), half, seed)
+    _run(rated, rated_files(), half, seed)
     return tally
 
 
