@@ -207,8 +207,9 @@ def test_a_column_of_row_numbers_is_recognised_from_the_whole_file(
 def test_the_last_row_may_decide_which_columns_are_ratings(
     tmp_path: Path, write_rows: WriteRows
 ) -> None:
-    """A repeated number makes a rating of what looked like a row number, a fraction unmakes one."""
-    rows = [rated(n) | {"late": n, "share": n % 3} for n in range(19)]
+    """A repeated number makes a rating of what looked like a row number; a column with as many
+    fractions as integers is none."""
+    rows = [rated(n) | {"late": n, "share": n % 3 if n < 10 else 0.5} for n in range(19)]
     last = rated(19) | {"late": 4, "share": 0.5}
     source = open_pairs(DataConfig(train=write_rows(tmp_path / "rows.jsonl", [*rows, last])))
     assert [name for name, *_ in next(iter(source)).ratings] == ["help", "brief", "late"]
