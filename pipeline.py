@@ -358,6 +358,13 @@ def _report_sweep(config: Config, say: Say) -> Result:
     return summary
 
 
+def export(config: Config, say: Say) -> Result:
+    """Write a trained run as a model that other tools load."""
+    from micro_rm.serve.export import export_run
+
+    return export_run(Path(config.run.dir), config.export, device=config.embed.device, say=say)
+
+
 LEARNING_STAGES = {"train": train, "adapt": adapt, "evaluate": evaluate}
 OUTPUTS = {
     "train": ("model.safetensors", "model.json"),
@@ -625,6 +632,7 @@ def execute(options: Options, config: Config, say: Say) -> Result:
         return _run_stage(name, config, say, RunRecord(Path(config.run.dir), config))
     others = {
         "check": check,
+        "export": export,
         "retry": retry,
         "doctor": doctor,
         "extend": extend,

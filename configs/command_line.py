@@ -6,7 +6,7 @@ import argparse
 import difflib
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
@@ -39,6 +39,7 @@ COMMANDS = {
     "study": "run, then vary K, budget and temperature, prune heads and compare seeds",
     "theory": "check the paper's theorem in numbers and plots; needs no data",
     "report": "write report.html from report.json",
+    "export": "write a trained run as a model that other tools load, with a model card",
     "doctor": "check versions, devices, disk, locks, hub and limits of this machine",
 }
 PLACES = {
@@ -97,7 +98,8 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
     for word in argv:
         if any("\ud800" <= letter <= "\udfff" for letter in word):
             raise ConfigError(f"{word!a}: expected an argument in UTF-8, found other bytes")
-    words = _config_first([_spelled_out(word) for word in argv])
+    short = SHORT | ({"--to": "--export.to"} if "export" in argv[:1] else {})
+    words = _config_first([_spelled_out(word, short) for word in argv])
     parser = _build_parser(next(iter(words), None))
     try:
         parsed = parser.parse_args(words)
@@ -160,10 +162,10 @@ def _build_parser(wanted: str | None) -> ArgumentParser:
     return parser
 
 
-def _spelled_out(word: str) -> str:
+def _spelled_out(word: str, short: Mapping[str, str]) -> str:
     """A short flag as the configuration key that it stands for."""
     name, equals, value = word.partition("=")
-    return SHORT.get(name, name) + equals + value
+    return short.get(name, name) + equals + value
 
 
 def _config_first(argv: Sequence[str]) -> list[str]:

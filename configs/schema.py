@@ -12,6 +12,7 @@ from typing import Literal
 from .baselines import BaselinesConfig
 from .checks import ConfigError, require
 from .data import SIMULATOR_SOURCE, SYNTHETIC_SOURCE, DataConfig
+from .export import ExportConfig
 from .score import ScoreConfig
 from .share import ShareConfig
 from .study import StudyConfig
@@ -361,6 +362,7 @@ class Config:
         adapt: Labelled rows, and stage 2 that learns from them.
         baselines: The methods that MiCRo is compared to.
         evaluate: Scoring of held-out prompts.
+        export: A trained run as files that other tools load.
         share: Where a store is shared on the hub.
         score: Texts to score with a trained run.
         upkeep: Looking after a store: rebuild, gc, copy, delete.
@@ -381,6 +383,7 @@ class Config:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     share: ShareConfig = field(default_factory=ShareConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
     upkeep: UpkeepConfig = field(default_factory=UpkeepConfig)

@@ -1,0 +1,158 @@
+"""Backbone and linear heads as one model for sequence classification, in files of transformers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jinja2 import TemplateError
+
+from ..cache.schema import write_json
+from ..embed.encoder import Encoder
+from ..embed.weights import TOKENIZER_FILES
+from .hf_files import (
+    choose_padding,
+    classifier_config,
+    grown_tokenizer,
+    padded_tokenizer,
+    pinned_template,
+    plain_template,
+    read_json,
+)
+from .persona import ExportError
+from .probes import probe_conversation, probe_messages
+
+TEMPLATE = "chat_template.jinja"
+START, END = "{{- bos_token -}}", "{{- sep_token or eos_token -}}"
+
+
+def write_classifier(
+    place: Path, encoder: Encoder, heads_LxD: np.ndarray, labels: Sequence[str]
+) -> None:
+    """Weights, configuration and tokenizer of L named outputs into an empty directory.
+
+    Raises ``ExportError`` where a classifier of transformers would compute something else: for
+    read-outs other than the last token, and for kinds of models that have no plain linear head.
+    """
+    if encoder.backbone.pooling != "last":
+        raise ExportError(
+            f"export.tier: {encoder.config.name} is read out by {encoder.backbone.pooling}, and "
+            "classifiers of transformers read decoders at their last token (encoders through a "
+            "trained pooler, which this one lacks); use tier routed"
+        )
+    token, pad_id, new = _padding(encoder)
+    model = _load(encoder.files.directory, len(labels))
+    dtype = str(next(model.base_model.parameters()).dtype).removeprefix("torch.")
+    rows = model.get_input_embeddings().weight.shape[0]
+    if pad_id >= rows:
+        model.resize_token_embeddings(pad_id + 1, mean_resizing=False)
+        rows = pad_id + 1
+    head = torch.from_numpy(np.ascontiguousarray(heads_LxD, np.float32))
+    model.score.weight = torch.nn.Parameter(head, requires_grad=False)  # float32 whatever the rest
+    model.save_pretrained(place)
+    write_json(
+        place / "config.json",
+        classifier_config(
+            read_json(encoder.files.directory / "config.json"),
+            architecture=type(model).__name__,
+            labels=labels,
+            pad_id=pad_id,
+            dtype=dtype,
+            vocabulary=rows,
+        ),
+    )
+    _write_tokenizer(place, encoder, token, pad_id, new=new)
+
+
+def _load(directory: Path, labels: int) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            directory,
+            num_labels=labels,
+            dtype="auto",
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, OSError) as error:
+        raise ExportError(
+            f"export.tier: transformers has no classifier for {directory.name} ({error}); use tier "
+            "routed"
+        ) from error
+    head = getattr(model, "score", None)
+    if not isinstance(head, torch.nn.Linear) or head.bias is not None:
+        raise ExportError(
+            f"export.tier: {type(model).__name__} has no plain linear head named score; use tier "
+            "routed"
+        )
+    changed = {str(item[0]) for item in report["mismatched_keys"]} | set(report["missing_keys"])
+    if changed - {"score.weight"}:
+        raise ExportError(
+            f"{directory}: the checkpoint lacks {', '.join(sorted(changed - {'score.weight'}))}"
+        )
+    return model.eval()
+
+
+def _padding(encoder: Encoder) -> tuple[str, int, bool]:
+    """Padding token, its id, and whether it has to be added to the tokenizer."""
+    tokenizer = encoder.renderer.tokenizer
+    vocabulary = tokenizer.get_vocab()
+    last = encoder.renderer.token_ids([probe_conversation()])[0][-1]
+    ends = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.convert_ids_to_tokens(int(last))}
+    token, new = choose_padding(tokenizer.pad_token, ends - {None}, vocabulary)
+    pad_id = max(vocabulary.values()) + 1 if new else vocabulary[token]
+    return token, pad_id, new
+
+
+def _write_tokenizer(place: Path, encoder: Encoder, token: str, pad_id: int, *, new: bool) -> None:
+    source = encoder.files.directory
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file() and name != "special_tokens_map.json":
+            shutil.copyfile(source / name, place / name)
+    if new:
+        if not (place / "tokenizer.json").is_file():
+            raise ExportError(
+                f"{source}: needs a padding token, and has no tokenizer.json to add it to; save it "
+                "with a fast tokenizer of transformers first"
+            )
+        write_json(
+            place / "tokenizer.json",
+            grown_tokenizer(read_json(place / "tokenizer.json"), token, pad_id),
+        )
+    settings = padded_tokenizer(read_json(source / "tokenizer_config.json"), token, pad_id, new=new)
+    template = _template(encoder)
+    settings["chat_template"] = template  # transformers before 4.43 know no file for it
+    (place / TEMPLATE).write_text(template, "utf-8")
+    write_json(place / "tokenizer_config.json", settings)
+
+
+def _template(encoder: Encoder) -> str:
+    """The chat template that gives the run's tokens, or the nearest to it.
+
+    Classifiers are fed by templates that put the beginning of the sequence themselves.
+    """
+    renderer = encoder.renderer
+    own = plain_template()
+    if renderer.templated:
+        own = pinned_template(str(renderer.tokenizer.chat_template), encoder.config.date)
+    wanted = renderer.token_ids([probe_conversation()])[0].tolist()
+    candidates = [f"{start}{own}{end}" for end in ("", END) for start in ("", START)]
+    turns = [turn._asdict() for turn in probe_messages()]
+    for template in candidates:
+        try:
+            found = renderer.tokenizer.apply_chat_template(
+                turns, chat_template=template, tokenize=True, return_dict=True
+            )["input_ids"]
+        except (TemplateError, ValueError, TypeError, KeyError):
+            continue
+        if list(found) == wanted:
+            return template
+    return own

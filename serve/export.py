@@ -1,0 +1,151 @@
+"""``micro-rm export``: a trained run as files that other tools load, tried before it is finished.
+
+Everything is written into a hidden directory beside the wanted one, loaded again as its users will
+load it, compared with the run's own scores, and only then given its name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..cache.schema import sync_directory, write_json
+from ..configs.export import ExportConfig
+from ..configs.schema import ConfigError
+from ..configs.secrets import redact
+from .card import head_names, read_report, render_card
+from .classifier import write_classifier
+from .golden import golden_texts, try_classifier, try_routed
+from .model import Model, load
+from .persona import ExportError, choose_method, choose_persona, raw_heads
+from .routed import text_settings, write_routed
+
+FORMAT = 1
+SETTINGS, GOLDEN, CARD = "micro_rm.json", "golden.json", "README.md"
+
+
+def export_run(
+    run: Path, config: ExportConfig, *, device: str = "auto", say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Write the export of a run; returns what ``micro_rm.json`` in it says.
+
+    Raises ``ExportError`` if the run cannot be exported as asked or the export gives other scores,
+    ``ConfigError`` for a place that is missing or taken. Nothing is left of an export that failed.
+    """
+    to = _free_place(run, config)
+    if config.context and redact(config.context) != config.context:
+        raise ConfigError("export.context: holds what looks like a token or a password")
+    model = load(run, device=device)
+    method = choose_method(model, config)
+    say(f"export   {method} of {run}, tier {config.tier}")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".partial", dir=to.parent))
+    try:
+        facts = _fill(partial, model, method, config)
+        partial.chmod(0o755)  # mkdtemp keeps others out
+        _sync(partial)
+        os.replace(partial, to)
+        sync_directory(to.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    say(
+        f"export   {facts['golden_texts']} texts scored again: largest difference "
+        f"{facts['trial']['largest_difference']:.1e}"
+    )
+    say(f"export   {to}, see {CARD} there")
+    return facts
+
+
+def _fill(place: Path, model: Model, method: str, config: ExportConfig) -> dict[str, Any]:
+    """Every file of the export; the trial is the last step but card and settings."""
+    report = read_report(model.run)
+    names = head_names(report, method, len(raw_heads(model.scorer, method)))
+    text = text_settings(model)
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "micro_rm": __version__,
+        "tier": config.tier,
+        "method": method,
+        "heads": names,
+        "text": text,
+        "context": config.context,
+        "group": config.group,
+    }
+    golden = golden_texts(
+        model, method, config.context, config.group, wishes=config.tier != "collapsed"
+    )
+    if config.tier == "routed":
+        facts |= write_routed(place, model, method, names)
+        write_json(place / SETTINGS, facts)  # the code reads it
+        trial = try_routed(place, golden, text["dtype"])
+    else:
+        facts |= _classifier(place, model, method, config, golden, names)
+        trial = try_classifier(place, golden, text["dtype"])
+    facts |= {"trial": trial, "golden_texts": len(golden)}
+    write_json(place / GOLDEN, golden)
+    write_json(place / SETTINGS, facts)
+    (place / CARD).write_text(render_card(model, facts, report), "utf-8")
+    return facts
+
+
+def _classifier(
+    place: Path,
+    model: Model,
+    method: str,
+    config: ExportConfig,
+    golden: list[dict[str, Any]],
+    names: list[str],
+) -> dict[str, Any]:
+    """Write a collapsed or multihead model, and into every golden text the scores it must give."""
+    heads_KxD = raw_heads(model.scorer, method)
+    rewards_NxK = np.array([item["head_rewards"] for item in golden])
+    encoder = model.texts.encoder
+    if config.tier == "multihead":
+        write_classifier(place, encoder, heads_KxD, names)
+        for item, row_K in zip(golden, rewards_NxK, strict=True):
+            item["scores"] = row_K.tolist()
+        return {}
+    persona = choose_persona(model, method, config)
+    write_classifier(place, encoder, persona.weights_K[None] @ heads_KxD, ["reward"])
+    for item, row_K in zip(golden, rewards_NxK, strict=True):
+        item["scores"] = [float(row_K @ persona.weights_K)]
+    return {"persona": asdict(persona) | {"weights_K": persona.weights_K.tolist()}}
+
+
+def _free_place(run: Path, config: ExportConfig) -> Path:
+    if config.to is None:
+        raise ConfigError("export.to: expected a directory to make, found none; give --to DIR")
+    to = Path(config.to)
+    if to.is_symlink() or (to.exists() and not (to.is_dir() and not any(to.iterdir()))):
+        raise ConfigError(
+            f"export.to: expected a directory that does not exist or is empty, found {to}; name "
+            "another, or remove it"
+        )
+    if run.resolve() in (to.resolve(), *to.resolve().parents):
+        raise ConfigError(
+            f"export.to: expected a place outside of the run {run}, found {to}; a run directory "
+            "holds what the run has made"
+        )
+    return to
+
+
+def _sync(directory: Path) -> None:
+    """Force every file and name in a directory to the disk."""
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        else:
+            sync_directory(path)
+    sync_directory(directory)
+
+
+__all__ = ["ExportError", "export_run"]

@@ -1,0 +1,107 @@
+"""Reward heads under a router: hidden vectors in, rewards out. Needs torch and safetensors only.
+
+    heads = RoutedHeads.from_directory("path/to/this/directory")
+    out = heads(response_vectors, router_vectors)   # (N, D) each, float32
+    out.reward, out.weights, out.head_rewards       # (N,), (N, K), (N, K)
+
+``reward_funcs.py`` beside this file makes these vectors from text. Rewards of one prompt and wish
+are to be compared with each other; their zero means nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+SETTINGS, HEADS, ROUTER = "micro_rm.json", "heads.safetensors", "router.safetensors"
+FORMAT = 1
+KINDS = {
+    "static": {"logits"},
+    "linear": {"output.kernel", "output.bias"},
+    "mlp": {"hidden.kernel", "hidden.bias", "output.kernel", "output.bias"},
+    "kernel": {"centre", "projection", "kernel"},
+}
+
+
+class RoutedRewards(NamedTuple):
+    """Rewards of N responses: weighted (N,), the weights (N, K), and of every head (N, K)."""
+
+    reward: Tensor
+    weights: Tensor
+    head_rewards: Tensor
+
+
+class RoutedHeads(torch.nn.Module):
+    """K linear heads (D, K) and the routers of S draws, whose weights are averaged."""
+
+    def __init__(self, settings: dict, heads: dict[str, Tensor], router: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.kind, self.tau = settings["router"], settings.get("tau")
+        self.names = list(settings["heads"])
+        wanted = KINDS[self.kind] | {"input_mean", "input_scale"}
+        if set(router) != wanted:
+            raise ValueError(f"{ROUTER}: expected {sorted(wanted)}, found {sorted(router)}")
+        for name, tensor in (
+            heads | {f"router.{key}": value for key, value in router.items()}
+        ).items():
+            self.register_buffer(name.replace(".", "_"), tensor)
+
+    @classmethod
+    def from_directory(cls, directory: str | Path) -> RoutedHeads:
+        """The heads and router of an export.
+
+        Raises ``FileNotFoundError`` without either file and ``ValueError`` for changed bytes:
+        heads without their router have no reward.
+        """
+        directory = Path(directory)
+        settings = json.loads((directory / SETTINGS).read_text("utf-8"))
+        if settings.get("format") != FORMAT or settings.get("tier") != "routed":
+            raise ValueError(f"{directory / SETTINGS}: expected a routed export of format {FORMAT}")
+        parts = {}
+        for name in (HEADS, ROUTER):
+            path = directory / name
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: missing; heads and router belong together")
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            if found != settings["sha256"][name]:
+                raise ValueError(f"{path}: sha256 {found} is not that of {SETTINGS}")
+            parts[name] = load_file(path)
+        return cls(settings, parts[HEADS], parts[ROUTER]).eval()
+
+    @torch.no_grad()
+    def forward(self, response: Tensor, router_input: Tensor) -> RoutedRewards:
+        """Rewards for vectors (N, D) of responses and of what the router reads."""
+        expected = (len(response), self.heads.shape[0])
+        for what, vectors in (("response", response), ("router_input", router_input)):
+            if tuple(vectors.shape) != expected:
+                raise ValueError(f"{what}: expected {expected}, found {tuple(vectors.shape)}")
+        head_rewards = (response.float() / self.delta_scale) @ self.heads
+        weights = torch.softmax(self._logits(router_input.float()), dim=-1).mean(dim=0)
+        weights = weights.to(head_rewards.dtype)
+        return RoutedRewards((weights * head_rewards).sum(-1), weights, head_rewards)
+
+    def _logits(self, vectors: Tensor) -> Tensor:
+        """Logits (S, N, K) of every draw."""
+        if self.kind == "static":
+            return self.router_logits[:, None].expand(-1, len(vectors), -1)
+        if self.kind == "kernel":
+            return self._kernel_logits(vectors.double())
+        hidden = ((vectors - self.router_input_mean) / self.router_input_scale)[None]
+        if self.kind == "mlp":
+            hidden = hidden @ self.router_hidden_kernel + self.router_hidden_bias[:, None]
+            hidden = torch.relu(hidden)
+        return hidden @ self.router_output_kernel + self.router_output_bias[:, None]
+
+    def _kernel_logits(self, vectors: Tensor) -> Tensor:
+        """Predicted losses of the heads from two cosines with the wishes that were learnt from."""
+        offset = vectors[None] - self.router_centre.double()[:, None]
+        parts = (offset, offset @ self.router_projection.double())
+        unit = [part / part.norm(dim=-1, keepdim=True).clamp_min(1e-12) for part in parts]
+        features = torch.cat(unit, dim=-1) / 2**0.5
+        return -(features @ self.router_kernel.double()) / self.tau
