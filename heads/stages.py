@@ -24,8 +24,10 @@ from ..configs.schema import SIMULATOR_SOURCE, Config
 from ..configs.secrets import redact_all
 from .checkpoint import load_models, save_models
 from .divergence import explosions
+from .evaluation.answers import answers
 from .evaluation.compare import comparable, compare
 from .evaluation.diagnostics import flags
+from .evaluation.gallery import gallery
 from .evaluation.page import render_page
 from .evaluation.predictions import write_predictions
 from .evaluation.report import best_head_summary, build_report
@@ -134,6 +136,8 @@ def evaluate(config: Config) -> dict[str, Any]:
         test, table.source_row[test.table_rows], scored, config.evaluate, config.run.seed
     )
     report["account"] = dict(table.account)
+    report["gallery"] = gallery(table, test, scored)
+    report["answers"] = answers(report)
     report["verdict"] = verdict(report)
     report["warnings"] = [
         *warnings(report, table.account),
@@ -156,6 +160,8 @@ def report(config: Config) -> dict[str, Any]:
     if not path.is_file():
         raise StoreError(f"{path}: nothing to report yet; run micro-rm evaluate")
     content = _read_json(path, "micro-rm evaluate")
+    if "gallery" not in content:  # of micro-rm before 0.2
+        raise StoreError(f"{path}: of an older version of micro-rm; run micro-rm evaluate again")
     record = _read_json(run / RECORD, "micro-rm train")
     content["record"] = {k: v for k, v in record.items() if k not in ("files", "checksum")}
     evaluated = content["record"].get("stages", {}).get("evaluate", {})

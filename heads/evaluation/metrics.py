@@ -62,18 +62,33 @@ def correctness(statistic: np.ndarray) -> np.ndarray:
     return np.where(is_tie(statistic), 0.5, (statistic > 0).astype(np.float64))
 
 
-def expected_calibration_error(probability: np.ndarray) -> float:
-    """Gap between confidence and accuracy over ten equal bins of ``max(p, 1 - p)``.
+def reliability(probability: np.ndarray) -> list[dict[str, float]]:
+    """Mean confidence, accuracy and rows of every non-empty of ten equal bins of confidence.
 
     ``probability`` is that of the observed label; the sides of a pair are exchangeable, so the
-    confidence of a decision lies in [1/2, 1].
+    confidence ``max(p, 1 - p)`` of a decision lies in [1/2, 1].
     """
     p = probability.reshape(-1)
     confidence = np.maximum(p, 1 - p)
-    correct = correctness(p - 0.5)
     place = np.minimum(((confidence - 0.5) * 2 * ECE_BINS).astype(int), ECE_BINS - 1)
-    gaps = np.bincount(place, confidence - correct, ECE_BINS)
-    return float(np.abs(gaps).sum() / p.size)
+    rows = np.bincount(place, minlength=ECE_BINS)
+    sums = np.bincount(place, confidence, ECE_BINS)
+    correct = np.bincount(place, correctness(p - 0.5), ECE_BINS)
+    return [
+        {
+            "confidence": float(sums[bin_] / rows[bin_]),
+            "accuracy": float(correct[bin_] / rows[bin_]),
+            "n": int(rows[bin_]),
+        }
+        for bin_ in np.flatnonzero(rows)
+    ]
+
+
+def expected_calibration_error(probability: np.ndarray) -> float:
+    """Mean gap between confidence and accuracy over the bins of ``reliability``, by their rows."""
+    bins = reliability(probability)
+    gaps = sum(one["n"] * abs(one["confidence"] - one["accuracy"]) for one in bins)
+    return gaps / probability.size
 
 
 def attribute_sums(

@@ -10,19 +10,25 @@ import jinja2
 from markupsafe import Markup
 
 from ...configs.secrets import redact, visible
-from .display import best_method
+from .display import best_method, labelled_rows
+from .naming import profiles
 from .plots import study_curves, training_curves
-from .report import ORACLE
+from .report import ORACLE, VALIDATED
+from .reproduce import command
+from .table import forest, orders
 from .verdict import standing
 
 TEMPLATE, SWEEP_TEMPLATE = "report.html.j2", "sweep.html.j2"
 SHOWN_SETTINGS = 20
+# Characters of an example that are shown at once; the rest unfolds.
+AT_ONCE = 240
 
 
 def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any]]) -> str:
     """The page of a report. ``curves`` are those of each trained method."""
     methods = report["methods"]
     attributes = list(next(iter(methods.values()))["attributes"])
+    counts = {name: methods[best_method(report)]["attributes"][name]["n"] for name in attributes}
     rivals = [name for name in methods if not name.endswith(ORACLE)]
     winners = {
         attribute: max(rivals, key=lambda m: methods[m]["attributes"][attribute]["accuracy"])
@@ -35,15 +41,25 @@ def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any
             report=report,
             comparisons=report["published"],
             attributes=attributes,
+            counts=counts,
             winners=winners,
             best=best_method(report),
             standing=standing,
+            rows=labelled_rows(methods),
+            single_heads=[name for name in methods if name.endswith((ORACLE, VALIDATED))],
+            forest=forest(report),
+            orders=orders(report, attributes),
             mixtures={
-                name: {**heads, "largest_weight": _weight_scale(heads)}
-                for name, heads in report["heads"].items()
+                name: {
+                    **heads,
+                    "largest_weight": _weight_scale(heads),
+                    "profiles": profiles(heads, counts),
+                }
+                for name, heads in _shown_first(report).items()
                 if len(heads["usage"]) > 1
             },
-            curves=Markup(training_curves(curves)),
+            command=command(report["record"].get("config", {})),
+            curves=[Markup(figure) for figure in training_curves(curves)],
             study_figures=_figures(report["studies"]),
         )
     )
@@ -79,8 +95,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["shade"] = shade
-    environment.globals["xs"] = _xs
-    environment.globals["at"] = _at
+    environment.globals |= {"xs": _xs, "at": _at, "at_once": AT_ONCE}
     return environment
 
 
@@ -94,8 +109,18 @@ def harmless(value: Any) -> Any:
     return value
 
 
-def _figures(studies: Mapping[str, Any]) -> dict[str, Markup]:
-    return {name: Markup(study_curves(study)) for name, study in studies.items()}
+def _shown_first(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The heads of every method, those that the gallery looks at first."""
+    gallery, heads = report["gallery"], report["heads"]
+    if gallery is None or gallery["method"] not in heads:
+        return dict(heads)
+    return {gallery["method"]: heads[gallery["method"]], **heads}
+
+
+def _figures(studies: Mapping[str, Any]) -> dict[str, list[Markup]]:
+    return {
+        name: [Markup(figure) for figure in study_curves(study)] for name, study in studies.items()
+    }
 
 
 def _xs(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,61 +16,76 @@ from matplotlib.figure import Figure
 
 from ...configs.secrets import redact, visible
 
-# The page's own colours: readable on light and on dark paper.
+# Drawn with these; a page may give every one another shade for light and for dark paper, which
+# ``themed`` leaves to its style sheet.
 COLOURS = ("#3b6fd4", "#d4633b", "#2f9e6e", "#9a5bd0", "#b8860b", "#5f7d8c")
 INK = "#808890"
+SHADES = {INK: "--soft"} | {colour: f"--c{n}" for n, colour in enumerate(COLOURS, 1)}
 LONGEST = 80  # characters of a label; a longer one would push the panels out of the figure
 
 
-def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """One panel per kind of curve (objective, validation NLL, cross-entropy), a line per method."""
-    kinds = list(dict.fromkeys(kind for group in curves.values() for kind in group))
-    if not kinds:
-        return ""
-    with panels(len(kinds)) as (figure, axes):
-        for axis, kind in zip(axes, kinds, strict=True):
-            for (colour, line), (method, group) in zip(styles(), curves.items(), strict=False):
-                if kind in group:
-                    values = np.asarray(group[kind], float)
-                    epochs = np.arange(1, values.size + 1)
-                    marker = "o" if values.size < 15 else None
-                    axis.plot(
-                        epochs, values, line, color=colour, label=label(method), marker=marker, ms=3
-                    )
-            dress(axis, kind.replace("_", " ").replace("nll", "NLL"), "epoch")
-        figure.tight_layout()
+def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    """A figure per kind of curve (objective, validation NLL, cross-entropy), a line per method.
+
+    Kinds without a finite value have none.
+    """
+    kinds = dict.fromkeys(
+        kind for group in curves.values() for kind, line in group.items() if np.isfinite(line).any()
+    )
+    return [_training_curve(kind, curves) for kind in kinds]
+
+
+def _training_curve(kind: str, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    with panel(kind) as (figure, axis):
+        for (colour, line), (method, group) in zip(styles(), curves.items(), strict=False):
+            if kind in group:
+                values = np.asarray(group[kind], float)
+                epochs = np.arange(1, values.size + 1)
+                marker = "o" if values.size < 15 else None
+                axis.plot(
+                    epochs, values, line, color=colour, label=label(method), marker=marker, ms=3
+                )
+        dress(axis, kind.replace("_", " ").replace("nll", "NLL"), "epoch")
         return svg(figure)
 
 
-def study_curves(study: Mapping[str, Any]) -> str:
-    """One panel per metric of a study, a line per series with its interval over seeds."""
+def study_curves(study: Mapping[str, Any]) -> list[str]:
+    """A figure per metric of a study, a line per series with its interval over seeds."""
     metrics = study["metrics"]
     names = list(dict.fromkeys(name for series in metrics.values() for name in series))
     style_of = dict(zip(names, styles(), strict=False))
-    with panels(len(metrics)) as (figure, axes):
-        for axis, (metric, series) in zip(axes, metrics.items(), strict=True):
-            for name, points in series.items():
-                colour, line = style_of[name]
-                x, mean = ([point[key] for point in points] for key in ("x", "mean"))
-                axis.plot(x, mean, line, color=colour, label=label(name), marker="o", ms=3)
-                for point in points:  # every seed, faintly
-                    values = point["values"]
-                    axis.plot(
-                        [point["x"]] * len(values), values, ".", color=colour, ms=2, alpha=0.5
-                    )
-                known = [point for point in points if point["low"] is not None]
-                axis.fill_between(
-                    [point["x"] for point in known],
-                    [point["low"] for point in known],
-                    [point["high"] for point in known],
-                    color=colour,
-                    alpha=0.12,
-                    linewidth=0,
-                )
-            if study["x"]["log"]:
-                axis.set_xscale("log")
-            dress(axis, metric, study["x"]["label"])
-        figure.tight_layout()
+    return [
+        _study_curve(metric, series, study["x"], style_of) for metric, series in metrics.items()
+    ]
+
+
+def _study_curve(
+    title: str,
+    metric: str,
+    series: Mapping[str, Sequence[Mapping[str, Any]]],
+    x_axis: Mapping[str, Any],
+    style_of: Mapping[str, tuple[str, str]],
+) -> str:
+    with panel(f"{title} {metric}") as (figure, axis):
+        for name, points in series.items():
+            colour, line = style_of[name]
+            x, mean = ([point[key] for point in points] for key in ("x", "mean"))
+            axis.plot(x, mean, line, color=colour, label=label(name), marker="o", ms=3)
+            for point in points:  # every seed, faintly
+                values = point["values"]
+                axis.plot([point["x"]] * len(values), values, ".", color=colour, ms=2, alpha=0.5)
+            known = [point for point in points if point["low"] is not None]
+            axis.fill_between(
+                [point["x"] for point in known],
+                [point["low"] for point in known],
+                [point["high"] for point in known],
+                color=colour,
+                alpha=0.12,
+                linewidth=0,
+            )
+        if x_axis["log"]:
+            axis.set_xscale("log")
+        dress(axis, metric, x_axis["label"])
         return svg(figure)
 
 
@@ -79,19 +95,24 @@ def styles() -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def panels(count: int) -> Iterator[tuple[Figure, Sequence[Any]]]:
-    """A figure with a row of panels."""
+def panel(name: str) -> Iterator[tuple[Figure, Any]]:
+    """A figure with one panel, as wide as a phone shows without making its letters small.
+
+    ``name`` keeps what it defines apart from other figures of a page.
+    """
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
     with (
-        plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "micro-rm", "font.size": 9}),
+        plt.rc_context(
+            {"svg.fonttype": "none", "svg.hashsalt": f"micro-rm {name}", "font.size": 9}
+        ),
         warnings.catch_warnings(),
     ):
         # The reader's own fonts draw a name; only its width is guessed here.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure, axes = plt.subplots(1, count, figsize=(4.4 * count, 3.1), squeeze=False)
-        yield figure, axes[0]
+        figure, axis = plt.subplots(figsize=(4.4, 3.1))
+        yield figure, axis
 
 
 def label(name: str) -> str:
@@ -132,4 +153,20 @@ def svg(figure: Figure) -> str:
     )
     plt.close(figure)
     text = stream.getvalue()
-    return text[text.index("<svg") :]
+    return themed(text[text.index("<svg") :])
+
+
+def themed(figure: str) -> str:
+    """The figure with its colours as variables of the page's style sheet, where it has any.
+
+    Only what is inside of tags is replaced; a label is text, and keeps whatever it says. Groups
+    lose their names, which would be the same in every figure of a page.
+    """
+
+    def tag(found: re.Match[str]) -> str:
+        text = found.group()
+        for colour, variable in SHADES.items():
+            text = text.replace(colour, f"var({variable}, {colour})")
+        return re.sub(r'^<g id="[^"]*"', "<g", text)
+
+    return re.sub(r"<[^>]*>", tag, figure)

@@ -129,6 +129,7 @@ def _method(
         **found,
         "nll": float(-log_prob.mean()),
         "ece": metrics.expected_calibration_error(np.exp(log_prob)),
+        "reliability": metrics.reliability(np.exp(log_prob)),
         "draws": {"count": len(draws_S), "std": float(np.std(draws_S)), "macro": draws_S},
     }
     return entry, (found["macro"]["accuracy"], macro_R)
