@@ -36,6 +36,15 @@ LOGICAL = {
 }
 
 
+# The exponent's bits of a bfloat16, a float32 and a float64, and the bytes looked at together.
+EXPONENTS = {
+    2: (np.uint16, np.uint16(0x7F80)),
+    4: (np.uint32, np.uint32(0x7F800000)),
+    8: (np.uint64, np.uint64(0x7FF0000000000000)),
+}
+FINITE_BLOCK = 1 << 20
+
+
 def plan_path(store: Path) -> Path:
     """Where the plan of a store's running job lies."""
     return store / "plan"
@@ -140,15 +149,17 @@ def sequence_key(token_ids: Sequence[int] | np.ndarray) -> bytes:
 
 
 def first_not_finite(vectors: np.ndarray) -> int | None:
-    """The first row of (n, D) vectors with NaN or infinity, None if there is none."""
-    if vectors.dtype == LOGICAL["bfloat16"]:  # by its bits: ml_dtypes would convert every number
-        exponent = np.uint16(0x7F80)
-        bad = (vectors.view(np.uint16) & exponent) == exponent
-    else:
-        bad = ~np.isfinite(vectors)
-    if not bad.any():
-        return None
-    return int(np.flatnonzero(bad.any(axis=1))[0])
+    """The first row of (n, D) vectors with NaN or infinity, None if there is none.
+
+    By their bits, which is faster than by their values: both have all bits of the exponent set.
+    """
+    bits, exponent = EXPONENTS[vectors.dtype.itemsize]
+    step = max(1, FINITE_BLOCK // max(1, vectors.shape[1] * vectors.dtype.itemsize))
+    for start in range(0, len(vectors), step):
+        block = vectors[start : start + step].view(bits) & exponent
+        if block.size and block.max() == exponent:
+            return start + int(np.flatnonzero((block == exponent).any(axis=1))[0])
+    return None
 
 
 def file_checksum(path: Path) -> str:

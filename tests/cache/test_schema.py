@@ -29,6 +29,7 @@ from micro_rm.cache.schema import (
     StoreError,
     commit_file,
     file_checksum,
+    first_not_finite,
     sequence_key,
     write_json,
 )
@@ -292,3 +293,17 @@ def test_a_missing_data_set_of_a_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_physical_and_logical_types_have_the_same_bits(dtype: str) -> None:
     assert PHYSICAL[dtype].itemsize == LOGICAL[dtype].itemsize
+
+
+@pytest.mark.parametrize("dtype", list(LOGICAL))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_first_row_that_is_not_finite_is_found(dtype: str, value: float) -> None:
+    """In any block, beside the largest numbers, zeros of both signs and subnormals."""
+    logical = LOGICAL[dtype]
+    vectors = np.zeros((700, 1000), logical)
+    vectors[0, :4] = np.array([3.3e38, -3.3e38, -0.0, 1e-40], np.float32).astype(logical)
+    assert first_not_finite(vectors) is None
+    for row in (699, 523, 0):
+        vectors[row, row] = value
+        assert first_not_finite(vectors) == row
+    assert first_not_finite(vectors[:0]) is None
