@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,6 @@ def export_run(
     partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".partial", dir=to.parent))
     try:
         facts = _fill(partial, model, method, config)
-        partial.chmod(0o755)  # mkdtemp keeps others out
         _sync(partial)
         os.replace(partial, to)
         sync_directory(to.parent)
@@ -117,7 +115,13 @@ def _classifier(
     write_classifier(place, encoder, persona.weights_K[None] @ heads_KxD, ["reward"])
     for item, row_K in zip(golden, rewards_NxK, strict=True):
         item["scores"] = [float(row_K @ persona.weights_K)]
-    return {"persona": asdict(persona) | {"weights_K": persona.weights_K.tolist()}}
+    return {
+        "persona": {
+            "weights": persona.weights_K.tolist(),
+            "origin": persona.origin,
+            "spread": persona.spread,
+        }
+    }
 
 
 def _free_place(run: Path, config: ExportConfig) -> Path:
@@ -138,13 +142,20 @@ def _free_place(run: Path, config: ExportConfig) -> Path:
 
 
 def _sync(directory: Path) -> None:
-    """Force every file and name in a directory to the disk."""
+    """Force every file and name in a directory to the disk, readable for others as usual.
+
+    The directory is a temporary one, which keeps others out, and so do some of its files.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
     for path in sorted(directory.rglob("*")):
         if path.is_file():
+            path.chmod(0o666 & ~umask)
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
         else:
             sync_directory(path)
+    directory.chmod(0o777 & ~umask)
     sync_directory(directory)
 
 

@@ -70,6 +70,7 @@ def try_classifier(place: Path, golden: Sequence[dict[str, Any]], dtype: str) ->
     Every text alone, and all in one batch. Returns the largest difference and whether the chat
     template gives the run's tokens. Raises ``ExportError`` if the scores are others.
     """
+    import transformers
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -90,7 +91,8 @@ def try_classifier(place: Path, golden: Sequence[dict[str, Any]], dtype: str) ->
         for item in golden
     ]
     exact = all(list(a["input_ids"]) == row for a, row in zip(templated, rows, strict=True))
-    return {"largest_difference": error, "chat_template_exact": exact}
+    versions = {"transformers": transformers.__version__, "torch": torch.__version__}
+    return {"largest_difference": error, "chat_template_exact": exact, "versions": versions}
 
 
 def try_routed(place: Path, golden: Sequence[dict[str, Any]], dtype: str) -> dict[str, Any]:

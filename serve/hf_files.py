@@ -37,6 +37,7 @@ def classifier_config(
     """
     found = readable_config(original)
     found["architectures"] = [architecture]
+    found["problem_type"] = "regression"  # vLLM then serves rewards; else they become probabilities
     found["id2label"] = {str(place): label for place, label in enumerate(labels)}
     found["label2id"] = {label: place for place, label in enumerate(labels)}
     for part in _parts(found):

@@ -1,0 +1,285 @@
+"""Exports for sequence classification: transformers' own loader must give the run's scores."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+import micro_rm
+from micro_rm.configs.export import ExportConfig
+from micro_rm.configs.schema import ConfigError
+from micro_rm.pipeline import main
+from micro_rm.serve import export
+from micro_rm.serve.card import head_names, in_line
+from micro_rm.serve.classifier import write_classifier
+from micro_rm.serve.export import ExportError, export_run
+from micro_rm.serve.model import Model, Score
+
+WISH = "use many words"
+PROMPTS = [f"Question {place}: how far is the moon?" for place in range(6)]
+RESPONSES = [f"About {place} km." + " It is far." * place for place in range(6)]
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run: Path) -> Model:
+    return micro_rm.load(tiny_run, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def exported(
+    tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Path, dict[str, Any]]]:
+    """``exported(**settings)``: the directory and facts of an export, made once."""
+    made: dict[str, tuple[Path, dict[str, Any]]] = {}
+
+    def make(**settings: Any) -> tuple[Path, dict[str, Any]]:
+        key = repr(sorted(settings.items()))
+        if key not in made:
+            to = tmp_path_factory.mktemp("exports") / "model"
+            config = ExportConfig(to=str(to), **settings)
+            made[key] = to, export_run(tiny_run, config, device="cpu", say=lambda _: None)
+        return made[key]
+
+    return make
+
+
+def logits(place: Path, side: str, contexts: str | None, batch: int = 6) -> np.ndarray:
+    """Outputs (N, L) of an exported classifier for the texts, as its users get them."""
+    tokenizer = AutoTokenizer.from_pretrained(place, padding_side=side)
+    classifier = AutoModelForSequenceClassification.from_pretrained(place).eval()
+    turns = [
+        [
+            {"role": "user", "content": f"[criteria] {contexts}\n[context] {p}" if contexts else p},
+            {"role": "assistant", "content": response},
+        ]
+        for p, response in zip(PROMPTS, RESPONSES, strict=True)
+    ]
+    found = []
+    for start in range(0, len(turns), batch):
+        inputs = tokenizer.apply_chat_template(
+            turns[start : start + batch], return_tensors="pt", return_dict=True, padding=True
+        )
+        with torch.inference_mode():
+            found.append(classifier(**inputs).logits)
+    return torch.cat(found).numpy()
+
+
+def scored(model: Model, method: str, wish: str | None, **settings: Any) -> list[Score]:
+    return model.score(PROMPTS, RESPONSES, [wish] * 6, method=method, **settings)
+
+
+@pytest.mark.parametrize(("side", "batch"), [("right", 6), ("left", 6), ("right", 1)])
+def test_a_collapsed_export_gives_the_runs_scores(
+    exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model, side: str, batch: int
+) -> None:
+    place, facts = exported(context=WISH)
+    found = logits(place, side, WISH, batch)
+    weights = facts["persona"]["weights"]
+    expected = [
+        np.dot(score.head_rewards, weights) for score in scored(model, facts["method"], WISH)
+    ]
+    assert facts["method"] == "micro" and found.shape == (6, 1)
+    assert np.abs(found[:, 0] - expected).max() < TOLERANCE
+    assert np.ptp(expected) > 100 * TOLERANCE
+
+
+def test_weights_of_one_prompt_are_the_routers_own(
+    exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model
+) -> None:
+    """Averaged over that prompt only, the persona is the run's score of it."""
+    place, facts = exported(context=WISH, prompts=PROMPTS[:1], method="micro_kernel")
+    expected = scored(model, "micro_kernel", WISH)[0]
+    assert np.allclose(facts["persona"]["weights"], expected.weights, atol=1e-6)
+    assert facts["persona"]["spread"] == 0
+    assert abs(logits(place, "right", WISH)[0, 0] - expected.reward) < TOLERANCE
+
+
+def test_a_group_gets_the_weights_that_it_was_adapted_to(
+    exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model
+) -> None:
+    place, facts = exported(group="long")
+    expected = scored(model, "micro_hyre", None, groups=["long"] * 6)
+    assert facts["method"] == "micro_hyre"
+    found = logits(place, "right", None)[:, 0]
+    assert np.abs(found - [score.reward for score in expected]).max() < TOLERANCE
+    others = scored(model, "micro_hyre", None, groups=["brief"] * 6)
+    assert np.abs(found - [score.reward for score in others]).max() > 10 * TOLERANCE
+
+
+def test_a_multihead_export_has_one_named_output_per_head(
+    exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model
+) -> None:
+    place, facts = exported(tier="multihead")
+    found = logits(place, "left", WISH)
+    expected = np.array([score.head_rewards for score in scored(model, "micro", WISH)])
+    assert np.abs(found - expected).max() < TOLERANCE
+    config = AutoConfig.from_pretrained(place)
+    assert config.num_labels == 3 and len(set(config.id2label.values())) == 3
+    assert list(config.id2label.values()) == facts["heads"]
+
+
+def test_a_reader_that_takes_base_model_and_head_apart_gets_the_same(
+    exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model
+) -> None:
+    """OpenRLHF reads by the attention mask, pads on the left and counts positions itself."""
+    place, facts = exported(context=WISH)
+    golden = json.loads((place / "golden.json").read_text("utf-8"))
+    base = AutoModel.from_pretrained(place).eval()
+    head = load_file(place / "model.safetensors")["score.weight"]
+    tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left")
+    batch = tokenizer.pad(
+        {"input_ids": [item["token_ids"] for item in golden]}, return_tensors="pt"
+    )
+    positions = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    with torch.inference_mode():
+        states = base(**batch, position_ids=positions).last_hidden_state[:, -1]
+    expected = torch.tensor([item["scores"] for item in golden])
+    assert head.dtype == torch.float32 and torch.allclose(states @ head.T, expected, atol=1e-4)
+    assert facts["trial"]["chat_template_exact"]
+
+
+def test_an_export_that_scores_otherwise_is_not_finished(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(place: Path, encoder: Any, heads_LxD: np.ndarray, labels: Any) -> None:
+        write_classifier(place, encoder, heads_LxD * 1.01, labels)
+
+    monkeypatch.setattr(export, "write_classifier", wrong)
+    with pytest.raises(ExportError, match="other scores than the run"):
+        export_run(
+            tiny_run,
+            ExportConfig(to=str(tmp_path / "out"), weights=[0, 0, 1]),
+            device="cpu",
+            say=lambda _: None,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def refused(message: str) -> Iterator[None]:
+    with pytest.raises(micro_rm.UserError, match=message):
+        yield
+
+
+def test_what_cannot_be_exported_is_said(
+    tiny_run: Path, tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "load", lambda *_args, **_settings: model)
+
+    def attempt(**settings: Any) -> None:
+        config = ExportConfig(**({"to": str(tmp_path / "out")} | settings))
+        export_run(tiny_run, config, say=lambda _: None)
+
+    with refused("export.to: expected a directory to make"):
+        attempt(to=None)
+    with refused("outside of the run"):
+        attempt(to=str(tiny_run / "export"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    with refused("does not exist or is empty"):
+        attempt(to=str(tmp_path / "full"), weights=[1.0])
+    with refused("export.method: expected one of"):
+        attempt(method="dpl", context=WISH)
+    with refused("give export.context"):
+        attempt(method="micro")
+    with refused("name one, or give export.weights"):
+        attempt(method="micro_hyre")
+    with refused("expected one that a method was adapted to"):
+        attempt(group="nobody")
+    with refused("was adapted to no group"):
+        attempt(method="micro", group="long")
+    with refused("has 3 heads, found 2 weights"):
+        attempt(weights=[0.5, 0.5])
+    with refused("token or a password"):
+        attempt(context="as hf_abcdefghijklmnopqrstuvwx says")
+    with refused("needs a method with a router"):
+        attempt(tier="routed", method="micro_hyre")
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_an_encoder_is_refused_as_a_classifier() -> None:
+    encoder: Any = SimpleNamespace(
+        backbone=SimpleNamespace(pooling="mean"), config=SimpleNamespace(name="encoder")
+    )
+    with pytest.raises(ExportError, match=r"is read out by mean.*use tier routed"):
+        write_classifier(Path(), encoder, np.zeros((1, 4)), ["reward"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"context": "a", "group": "b"}, "one of context, group and weights"),
+        ({"tier": "multihead", "context": "a"}, "tier collapsed"),
+        ({"group": "b", "prompts": ["a"]}, "nothing beside group"),
+        ({"weights": [0.5, 0.4]}, "sum to 1"),
+        ({"weights": [1.5, -0.5]}, "sum to 1"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ExportConfig(**settings)
+
+
+def test_the_command_writes_a_card_without_paths_of_the_machine(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = tmp_path / "out"
+    flags = [f"--run.dir={tiny_run}", "--to", str(to), "--embed.device=cpu", "--json"]
+    assert main(["export", *flags, f"--export.context={WISH}"]) == 0
+    assert json.loads(capsys.readouterr().out)["tier"] == "collapsed"
+    for path in to.iterdir():
+        text = path.read_bytes()
+        assert str(tiny_run.parent).encode() not in text, path
+    card = (to / "README.md").read_text("utf-8")
+    report = json.loads((tiny_run / "report.json").read_text("utf-8"))
+    macro = report["methods"]["micro"]["macro"]
+    numbers = [f"{100 * macro[key]:.1f} %" for key in ("accuracy", "low", "high")]
+    assert f"| **micro** | {numbers[0]} | {numbers[1]} to {numbers[2]} |" in card
+    for words in (WISH, "12 rows, 6 prompts", "Before you use it", "unknown: check", "Commit of"):
+        assert words in card
+    assert main(["export", *flags, f"--export.context={WISH}"]) == 2  # not over it
+    assert "does not exist or is empty" in capsys.readouterr().err
+    # The snippet of the card runs, and gives the score of its text.
+    snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert snippet is not None
+    exec(snippet.group(1).replace("path/to/this/directory", str(to)), {})
+    printed = re.search(r"-?\d+\.\d+", capsys.readouterr().out)
+    expected = micro_rm.load(tiny_run, device="cpu").score(
+        ["Explain why the sky is blue."], ["Air scatters blue light."], [WISH], method="micro"
+    )
+    weights = json.loads((to / "micro_rm.json").read_text("utf-8"))["persona"]["weights"]
+    assert printed is not None
+    assert abs(float(printed.group()) - np.dot(expected[0].head_rewards, weights)) < TOLERANCE
+
+
+def test_texts_in_a_card_are_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert in_line("a|b\n# c") == r"a\|b \# c"
+    assert in_line("<img src=x>[y](z)`") == r"\<img src=x\>\[y\](z)\`"
+    assert in_line("a\x1b[2Jb") == r"a\\x1b\[2Jb"
+    monkeypatch.setenv("MY_API_KEY", "s3cr3t-value")
+    assert "s3cr3t" not in in_line("it is s3cr3t-value")
+
+
+def test_heads_are_named_once_each() -> None:
+    def names(*found: str) -> list[str]:
+        return head_names({"heads": {"micro": {"names": list(found)}}}, "micro", len(found))
+
+    assert names("brief", "long", "long") == ["brief", "long_1", "long_2"]
+    assert names("unspecific", "long") == ["unspecific_0", "long"]
+    assert names("long_1", "long", "long") == ["head_0", "head_1", "head_2"]
+    assert head_names({}, "micro", 2) == ["head_0", "head_1"]
+    assert head_names({}, "single_bt", 1) == ["reward"]

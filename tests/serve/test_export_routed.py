@@ -1,0 +1,146 @@
+"""Routed exports: their own code gives the run's scores, and nothing else loads them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import AutoModelForSequenceClassification
+
+import micro_rm
+from micro_rm.configs.export import ExportConfig
+from micro_rm.serve.export import export_run
+from micro_rm.serve.golden import _load_code
+from micro_rm.serve.model import Model
+
+PROMPTS = [f"Question {place // 2}: how far is the moon?" for place in range(6)]
+RESPONSES = [f"About {place} km." + " It is far." * place for place in range(6)]
+WISHES = ["be brief", None, "use many words", "", "be brief", "something else"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run: Path) -> Model:
+    return micro_rm.load(tiny_run, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def exported(
+    tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Path, Any]]:
+    """``exported(method)``: the directory of a routed export and its ``reward_funcs`` module."""
+    made: dict[str, tuple[Path, Any]] = {}
+
+    def make(method: str) -> tuple[Path, Any]:
+        if method not in made:
+            to = tmp_path_factory.mktemp("routed") / "model"
+            config = ExportConfig(to=str(to), tier="routed", method=method)
+            export_run(tiny_run, config, device="cpu", say=lambda _: None)
+            made[method] = to, _load_code(to)
+        return made[method]
+
+    return make
+
+
+@pytest.mark.parametrize("method", ["micro", "micro_kernel", "static_mixture"])
+def test_a_routed_export_gives_the_runs_scores(
+    exported: Callable[[str], tuple[Path, Any]], model: Model, method: str
+) -> None:
+    place, code = exported(method)
+    found = code.RoutedReward(place, device="cpu", batch_size=4)(PROMPTS, RESPONSES, WISHES)
+    expected = model.score(PROMPTS, RESPONSES, WISHES, method=method)
+    for key, values in (
+        ("reward", found.reward),
+        ("weights", found.weights),
+        ("head_rewards", found.head_rewards),
+    ):
+        gap = np.abs(values.numpy() - np.array([getattr(score, key) for score in expected]))
+        assert gap.max() < 1e-4, key
+    if method == "micro_kernel":  # the weights depend on the wish, or nothing was tested
+        assert np.ptp(found.weights.numpy(), axis=0).max() > 1e-2
+
+
+def test_the_reward_function_keeps_to_trls_convention(
+    exported: Callable[[str], tuple[Path, Any]], model: Model
+) -> None:
+    """Texts or messages, columns by name, and names that it does not know."""
+    _, code = exported("micro")
+    expected = [score.reward for score in model.score(PROMPTS, RESPONSES, WISHES, method="micro")]
+    plain = code.reward(
+        prompts=PROMPTS,
+        completions=RESPONSES,
+        completion_ids=[[0]] * 6,
+        trainer_state=None,
+        context=WISHES,
+    )
+    chats = code.reward(
+        prompts=[[{"role": "user", "content": prompt}] for prompt in PROMPTS],
+        completions=[[{"role": "assistant", "content": text}] for text in RESPONSES],
+        context=WISHES,
+    )
+    assert code.reward.__name__ == "reward"
+    for found in (plain, chats):
+        assert all(isinstance(value, float) for value in found)
+        assert np.abs(np.array(found) - expected).max() < 1e-4
+    without = [score.reward for score in model.score(PROMPTS, RESPONSES, method="micro")]
+    assert np.abs(np.array(code.reward(PROMPTS, RESPONSES)) - without).max() < 1e-4
+    turns = [
+        {"role": "user", "content": "How far?"},
+        {"role": "assistant", "content": "What?"},
+        {"role": "user", "content": "The moon."},
+    ]
+    (long,) = code.reward([turns], [RESPONSES[0]], context=["be brief"])
+    (score,) = model.score([turns], [RESPONSES[0]], ["be brief"], method="micro")
+    assert abs(long - score.reward) < 1e-4
+    with pytest.raises(ValueError, match="tokens: expected 1 to 256"):
+        code.reward(["far " * 300], ["yes"])
+
+
+def test_nothing_else_loads_a_routed_export(
+    exported: Callable[[str], tuple[Path, Any]], tmp_path: Path
+) -> None:
+    place, code = exported("micro")
+    for directory in (place, place / "backbone"):
+        with pytest.raises((ValueError, OSError)):
+            AutoModelForSequenceClassification.from_pretrained(directory)
+    heads = code.RoutedReward.__init__.__globals__["RoutedHeads"]
+    files = ("micro_rm.json", "heads.safetensors", "router.safetensors")
+    for name in files:
+        shutil.copyfile(place / name, tmp_path / name)
+    heads.from_directory(tmp_path)
+    data = bytearray((tmp_path / files[2]).read_bytes())
+    data[-1] ^= 1
+    (tmp_path / files[2]).write_bytes(data)
+    with pytest.raises(ValueError, match="is not that of"):
+        heads.from_directory(tmp_path)
+    (tmp_path / files[2]).unlink()
+    with pytest.raises(FileNotFoundError, match="heads and router belong together"):
+        heads.from_directory(tmp_path)
+    settings = json.loads((tmp_path / files[0]).read_text("utf-8"))
+    with pytest.raises(ValueError, match="expected a routed export"):
+        (tmp_path / files[0]).write_text(json.dumps(settings | {"format": 99}))
+        heads.from_directory(tmp_path)
+
+
+def test_the_code_of_an_export_needs_torch_and_transformers_only(repository: Path) -> None:
+    allowed = {
+        "modeling_routed.py": {"torch", "safetensors"},
+        "reward_funcs.py": {"torch", "transformers", "jinja2", "modeling_routed"},
+    }
+    found = {path.name: path for path in (repository / "serve" / "exported").glob("*.py")}
+    assert set(found) == set(allowed)
+    for name, path in found.items():
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, name
+                names.add(str(node.module).partition(".")[0])
+        assert names - set(sys.stdlib_module_names) <= allowed[name]
