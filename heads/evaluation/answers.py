@@ -72,7 +72,7 @@ def _headroom(report: Mapping[str, Any]) -> dict[str, str]:
     return {
         "question": question,
         "standing": "noise",
-        "answer": f"{max(gap, 0):.3f} to the oracle",
+        "answer": f"{100 * max(gap, 0):.1f} points to the oracle",
         "detail": (
             f"The best head for every attribute, chosen on the test rows themselves, reaches "
             f"{accuracy[bound]:.3f}: a bound, not a result. The best method, {best}, is told the "

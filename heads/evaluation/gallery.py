@@ -102,12 +102,15 @@ def served_wishes(wishes: Sequence[str], weight_N: np.ndarray) -> list[dict[str,
 def _routes(
     text: Mapping[str, np.ndarray], test: TestSet, weights_NxK: np.ndarray
 ) -> list[dict[str, Any]]:
-    """One row of every attribute, the one whose weights are nearest to the attribute's mean."""
-    found = []
+    """One row of every attribute, one whose weights are near to the attribute's mean."""
+    found, seen = [], set[int]()
     for attribute in range(min(len(test.attributes), ROUTES)):
         rows = np.flatnonzero(test.attribute_N == attribute)
         distance = np.abs(weights_NxK[rows] - weights_NxK[rows].mean(axis=0)).sum(axis=1)
-        row = int(rows[np.argmin(distance)])
+        # Another prompt for every attribute, where there is one among the typical half.
+        typical = rows[np.argsort(distance, kind="stable")][: (rows.size + 1) // 2]
+        row = next((int(r) for r in typical if int(test.prompt_N[r]) not in seen), int(typical[0]))
+        seen.add(int(test.prompt_N[row]))
         found.append(
             {
                 "attribute": test.attributes[attribute],

@@ -13,7 +13,7 @@ from ...configs.secrets import redact, visible
 from .display import best_method, labelled_rows
 from .naming import profiles
 from .plots import study_curves, training_curves
-from .report import ORACLE, VALIDATED
+from .report import ORACLE, VALIDATED, owner_of
 from .reproduce import command
 from .table import forest, orders
 from .verdict import standing
@@ -22,6 +22,8 @@ TEMPLATE, SWEEP_TEMPLATE = "report.html.j2", "sweep.html.j2"
 SHOWN_SETTINGS = 20
 # Characters of an example that are shown at once; the rest unfolds.
 AT_ONCE = 240
+# Heads that are shown of an example's weights.
+HEARD = 4
 
 
 def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any]]) -> str:
@@ -33,6 +35,10 @@ def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any
     winners = {
         attribute: max(rivals, key=lambda m: methods[m]["attributes"][attribute]["accuracy"])
         for attribute in attributes
+    }
+    titles = {
+        name: f"{label.strip()} of {owner_of(name)}" if label != name else name
+        for name, label in labelled_rows(methods)
     }
     return (
         _environment()
@@ -46,6 +52,7 @@ def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any
             best=best_method(report),
             standing=standing,
             rows=labelled_rows(methods),
+            titles=titles,
             single_heads=[name for name in methods if name.endswith((ORACLE, VALIDATED))],
             forest=forest(report),
             orders=orders(report, attributes),
@@ -94,8 +101,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["shade"] = shade
-    environment.globals |= {"xs": _xs, "at": _at, "at_once": AT_ONCE}
+    environment.filters |= {"shade": shade, "beginning": beginning, "hundredths": hundredths}
+    environment.globals |= {"xs": _xs, "at": _at, "at_once": AT_ONCE, "strongest": strongest}
     return environment
 
 
@@ -139,6 +146,26 @@ def shade(value: float, low: float, high: float) -> str:
     strength = max(-1.0, min(1.0, (value - middle) / half))
     hue = "59, 111, 212" if strength > 0 else "212, 99, 59"
     return f"rgba({hue}, {abs(strength) * 0.75:.2f})"
+
+
+def beginning(text: str) -> str:
+    """What is shown of a text at once: at most ``AT_ONCE`` characters, up to the end of a word."""
+    if len(text) <= AT_ONCE:
+        return text
+    head = text[:AT_ONCE]
+    words = head.rsplit(maxsplit=1)[0]
+    return f"{words if len(words) > AT_ONCE / 2 else head} …"
+
+
+def hundredths(value: float) -> str:
+    """Two digits, without a minus before zero."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def strongest(weights: Sequence[float]) -> list[tuple[int, float]]:
+    """The heads with the largest weights, at most ``HEARD``, and how large those are."""
+    ranked = sorted(enumerate(weights), key=lambda item: -item[1])
+    return [item for item in ranked[:HEARD] if item[1] >= 0.005]
 
 
 def _weight_scale(heads: Mapping[str, Any]) -> float:

@@ -55,7 +55,8 @@ def study_curves(study: Mapping[str, Any]) -> list[str]:
     names = list(dict.fromkeys(name for series in metrics.values() for name in series))
     style_of = dict(zip(names, styles(), strict=False))
     return [
-        _study_curve(metric, series, study["x"], style_of) for metric, series in metrics.items()
+        _study_curve(study["title"], metric, series, study["x"], style_of)
+        for metric, series in metrics.items()
     ]
 
 
@@ -105,7 +106,7 @@ def panel(name: str) -> Iterator[tuple[Figure, Any]]:
 
     with (
         plt.rc_context(
-            {"svg.fonttype": "none", "svg.hashsalt": f"micro-rm {name}", "font.size": 9}
+            {"svg.fonttype": "none", "svg.hashsalt": f"micro-rm {label(name)}", "font.size": 9}
         ),
         warnings.catch_warnings(),
     ):

@@ -47,10 +47,15 @@ def with_best_heads(
 def best_head_summary(name: str) -> str:
     """What a best-head row is, in a sentence."""
     if name.endswith(ORACLE):
-        owner = name.removesuffix(ORACLE)
-        return f"The head of {owner} that is best on these very rows: a bound, not a result."
-    owner = name.removesuffix(VALIDATED)
-    return f"The head of {owner} that is best on validation rows of the attribute, alone."
+        return (
+            f"The head of {owner_of(name)} that is best on these very rows: a bound, not a result."
+        )
+    return f"The head of {owner_of(name)} that is best on validation rows of the attribute, alone."
+
+
+def owner_of(name: str) -> str:
+    """The method whose heads a best-head row is chosen from; the name itself of other rows."""
+    return name.removesuffix(ORACLE).removesuffix(VALIDATED)
 
 
 def build_report(

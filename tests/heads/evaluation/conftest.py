@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 
 from micro_rm.configs.schema import EvaluateConfig
 from micro_rm.heads.evaluation import protocol
+from micro_rm.heads.evaluation.answers import answers
+from micro_rm.heads.evaluation.gallery import gallery
 from micro_rm.heads.evaluation.report import build_report
 from micro_rm.heads.evaluation.verdict import verdict, warnings
 from micro_rm.heads.methods.interface import predict_heads, predict_reward
@@ -76,13 +80,14 @@ def make_report(
     """A complete report, as ``stages.report`` leaves it, of four methods on two attributes.
 
     ``micro`` has two draws and is right; ``single_bt`` has one head and guesses, and so does
-    ``length_only``, which has none.
+    ``length_only``, which has none. ``say`` makes the texts of the rows out of short ones.
     """
 
     def make(
         dataset: str = "tiny",
         names: tuple[str, str] = ("brief", "polite"),
         account: Mapping[str, int] | None = None,
+        say: Callable[[str], str] = str,
     ) -> dict[str, Any]:
         rng = np.random.default_rng(0)
         attribute_N, prompt_N = np.tile([0, 1], 40), np.repeat(np.arange(40), 2)
@@ -113,6 +118,14 @@ def make_report(
         report["benchmark"] = None
         report["published"] = []
         report["account"] = {}
+        texts = {
+            "prompt": [json.dumps([["user", say(f"Question {n}?")]]) for n in prompt_N],
+            "chosen": [say(f"Good answer {row}.") for row in range(80)],
+            "rejected": [say(f"Bad answer {row}.") for row in range(80)],
+            "context": [say(("Keep it brief.", "Be polite.")[a]) for a in attribute_N],
+        }
+        report["gallery"] = gallery(SimpleNamespace(text=texts), test, scored)
+        report["answers"] = answers(report)
         report["caveats"] = ["The text is synthetic."]
         report["verdict"] = verdict(report)
         nothing = {"refused": 0, "shortened_sequences": 0, "prompt_overlap": 0}

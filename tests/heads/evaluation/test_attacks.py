@@ -60,7 +60,8 @@ def require_harmless(text: str) -> Page:
     allowed |= {"p", "ul", "li", "strong", "small", "em", "code", "pre", "div", "br", "details"}
     allowed |= {"summary", "table", "caption", "thead", "tbody", "tr", "th", "td", "i", "b"}
     drawn = {"svg", "g", "defs", "path", "text", "use", "clippath", "rect", "metadata", "tspan"}
-    allowed.add("span")
+    drawn |= {"line", "circle"}
+    allowed |= {"span", "main", "nav", "a", "h3", "figure", "figcaption", "label", "input"}
     drawn |= {tag for tag in page.tags if tag.startswith(("rdf:", "cc:", "dc:"))}
     assert set(page.tags) <= allowed | drawn, set(page.tags) - allowed - drawn
     for name, value in page.attributes:
@@ -90,13 +91,18 @@ def hostile_study(text: str) -> dict[str, Any]:
 @pytest.mark.parametrize("text", ATTACKS.values(), ids=list(ATTACKS))
 def test_a_report_shows_every_text_and_obeys_none(text: str, make_report: Any) -> None:
     account = {"refused": 0, "shortened_sequences": 0, "prompt_overlap": 0}
-    report = make_report(dataset=text, names=(text, "polite"), account=account)
+    report = make_report(text, (text, "polite"), account, say=lambda _: text)
     report["methods"][text] = report["methods"].pop("micro") | {"summary": text, "told": text}
     report["heads"][text] = report["heads"].pop("micro")
+    report["gallery"]["method"] = text
+    for item in report["comparisons"]:
+        item |= {key: text for key in ("method", "against") if item[key] == "micro"}
+    report["answers"] = [dict.fromkeys(("question", "standing", "answer", "detail"), text)]
     report["skipped"] = {text: text}
     for key in ("caveats", "warnings", "verdict"):
         report[key].append(text)
-    report["record"] |= {"config": {text: [text, {"dir": f"{text}</pre>"}]}}
+    report["record"] |= {"config": {text: [text, {"dir": f"{text}</pre>"}]}, "commit": text}
+    report["record"]["versions"] = {text: text}
     report["account"] = {"sources": {text: {"rows": 1}}}
     report["published"] = [
         {
@@ -107,7 +113,7 @@ def test_a_report_shows_every_text_and_obeys_none(text: str, make_report: Any) -
         }
     ]
     found = require_harmless(render_page(report, {}))
-    assert found.words.count(visible(text)) >= 15
+    assert found.words.count(visible(text)) >= 60
 
 
 @pytest.mark.parametrize("text", ATTACKS.values(), ids=list(ATTACKS))
@@ -131,7 +137,7 @@ def test_pages_with_figures_of_hostile_names_are_harmless_too(make_report: Any) 
     report["studies"] = {text: hostile_study(text)}
     found = require_harmless(render_page(report, {text: {"objective": [1.0, 0.5]}}))
     assert found.words.count(visible(text)) >= 7
-    assert found.tags.count("svg") == 2
+    assert found.tags.count("svg") == 2 + 4  # a curve, a study, the calibration of four methods
 
 
 @pytest.mark.parametrize("text", ATTACKS.values(), ids=list(ATTACKS))
@@ -140,7 +146,7 @@ def test_a_figure_is_well_formed_and_its_labels_are_text(text: str) -> None:
 
     study = hostile_study(text)
     study["x"]["log"] = False
-    figure = study_curves(study)
+    (figure,) = study_curves(study)
     root = ElementTree.fromstring(figure)  # XML: one wrong character and this fails
     words = [node.text for node in root.iter() if node.tag.endswith("}text")]
     assert sum(visible(text).strip() == (word or "").strip() for word in words) == 3

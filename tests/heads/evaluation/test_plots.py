@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 import numpy as np
 
-from micro_rm.heads.evaluation.plots import training_curves
+from micro_rm.heads.evaluation.plots import COLOURS, INK, training_curves
 
 
 def test_no_curve_is_no_figure() -> None:
-    assert training_curves({}) == ""
-    assert training_curves({"micro": {}}) == ""
+    assert training_curves({}) == []
+    assert training_curves({"micro": {}, "drm": {"objective": [np.nan, np.nan]}}) == []
 
 
-def test_every_kind_is_a_panel_and_every_method_a_line_in_its_legend() -> None:
-    svg = training_curves(
+def test_every_kind_is_a_figure_and_every_method_a_line_in_its_legend() -> None:
+    figures = training_curves(
         {
             "single_bt": {"objective": [0.7, 0.6], "validation_nll": [0.7, 0.65]},
             "micro": {"cross_entropy": np.linspace(1, 0, 20).tolist()},
         }
     )
-    root = ElementTree.fromstring(svg)
-    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    roots = [ElementTree.fromstring(figure) for figure in figures]
+    name = "{http://www.w3.org/2000/svg}text"
+    texts = [element.text for root in roots for element in root.iter(name)]
+    assert len(figures) == 3
     for title in ("objective", "validation NLL", "cross entropy"):
         assert texts.count(title) == 1
     assert texts.count("single_bt") == 2
@@ -37,5 +40,22 @@ def test_the_same_curves_give_the_same_bytes() -> None:
 
 
 def test_more_methods_than_colours_are_all_drawn() -> None:
-    svg = training_curves({f"method {n}": {"objective": [1.0, n]} for n in range(9)})
+    (svg,) = training_curves({f"method {n}": {"objective": [1.0, n]} for n in range(9)})
     assert all(f">method {n}</text>" in svg for n in range(9))
+
+
+def test_colours_are_the_pages_own_and_labels_are_left_alone() -> None:
+    """A reader on dark paper needs other shades; a method may be called like a colour."""
+    (svg,) = training_curves({COLOURS[0]: {"objective": [1.0, 0.5]}})
+    root = ElementTree.fromstring(svg)
+    assert COLOURS[0] in [element.text for element in root.iter()]
+    styles = [element.get("style", "") for element in root.iter()]
+    assert any(f"stroke: var(--c1, {COLOURS[0]})" in style for style in styles)
+    assert not any(f": {INK}" in style for style in styles)
+
+
+def test_figures_of_a_page_share_no_names() -> None:
+    """A marker that is defined in a folded part of the page would not be drawn elsewhere."""
+    curves = {"micro": {"objective": [1.0, 0.5], "cross_entropy": [1.0, 0.5]}}
+    names = [re.findall(r' id="([^"]+)"', figure) for figure in training_curves(curves)]
+    assert all(names) and not set(names[0]) & set(names[1])

@@ -220,7 +220,7 @@ def test_the_page_escapes_every_text_and_asks_nobody() -> None:
 def test_the_page_shows_curves_failures_and_the_best(found: dict[str, Any]) -> None:
     rows = [*grid(LOSSES), failure({K: 8, TAU: 0.5, SEED: 0}, "diverged")]
     text = render_sweep_page(summarise(sweep(rows, K, TAU, SEED), 0.95), "toy", [], 0.95)
-    assert text.count("<svg") == 2
+    assert text.count("<svg") == 4  # two studies of two metrics
     assert "1 members could not be fitted" in text and "diverged" in text
     words = " ".join("".join(Page(text).words).split())
     assert "toy: a sweep of 9 members" in words
