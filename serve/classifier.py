@@ -15,6 +15,7 @@ from ..cache.schema import write_json
 from ..embed.encoder import Encoder
 from ..embed.weights import TOKENIZER_FILES
 from .hf_files import (
+    TEMPLATE,
     choose_padding,
     classifier_config,
     grown_tokenizer,
@@ -22,11 +23,11 @@ from .hf_files import (
     pinned_template,
     plain_template,
     read_json,
+    tokens_of,
 )
 from .persona import ExportError
 from .probes import probe_conversation, probe_messages
 
-TEMPLATE = "chat_template.jinja"
 START, END = "{{- bos_token -}}", "{{- sep_token or eos_token -}}"
 
 
@@ -109,7 +110,9 @@ def _padding(encoder: Encoder) -> tuple[str, int, bool]:
     ends = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.convert_ids_to_tokens(int(last))}
     token, new = choose_padding(tokenizer.pad_token, ends - {None}, vocabulary)
     pad_id = max(vocabulary.values()) + 1 if new else vocabulary[token]
-    return token, pad_id, new
+    # A class of tokenizers may add tokens of its own that its files lack.
+    file = encoder.files.directory / "tokenizer.json"
+    return token, pad_id, new or (file.is_file() and token not in tokens_of(read_json(file)))
 
 
 def _write_tokenizer(place: Path, encoder: Encoder, token: str, pad_id: int, *, new: bool) -> None:

@@ -16,6 +16,7 @@ from .persona import ExportError
 # Tokens that vocabularies keep for padding, or for nothing at all; never the end of a turn.
 PADDING = ("<|finetune_right_pad_id|>", "<|pad|>", "[PAD]", "<pad>", "<|reserved_special_token_0|>")
 NEW_PADDING = "[PAD]"
+TEMPLATE = "chat_template.jinja"
 # Of the machine that the backbone was saved on, or true of another head only.
 DROPPED = ("_name_or_path", "num_labels", "problem_type", "transformers_version", "classifier_bias")
 Json = dict[str, Any]
@@ -135,6 +136,13 @@ def readable_tokenizer(config: Mapping[str, Any]) -> Json:
 def read_json(path: Path) -> Json:
     """A JSON object; an empty one where there is no file."""
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def tokens_of(tokenizer: Mapping[str, Any]) -> set[str]:
+    """Every token in a ``tokenizer.json``."""
+    vocabulary = tokenizer["model"].get("vocab") or {}
+    listed = vocabulary if isinstance(vocabulary, Mapping) else [item[0] for item in vocabulary]
+    return {*listed, *(item["content"] for item in tokenizer["added_tokens"])}
 
 
 def grown_tokenizer(tokenizer: Mapping[str, Any], token: str, pad_id: int) -> Json:

@@ -16,7 +16,7 @@ from ..embed.encoder import Encoder
 from ..embed.weights import TOKENIZER_FILES, file_sha256
 from ..heads.checkpoint import flatten
 from ..heads.scoring import Scorer
-from .hf_files import read_json, readable_config, readable_tokenizer
+from .hf_files import TEMPLATE, pinned_template, read_json, readable_config, readable_tokenizer
 from .model import Model
 from .persona import ExportError
 
@@ -104,9 +104,12 @@ def _copy_backbone(encoder: Encoder, place: Path) -> None:
     for name in (*weights, *TOKENIZER_FILES):
         if (source / name).is_file():
             shutil.copyfile(source / name, place / name)
-    settings = place / "tokenizer_config.json"
-    if settings.is_file():
-        write_json(settings, readable_tokenizer(read_json(settings)))
+    settings = readable_tokenizer(read_json(place / "tokenizer_config.json"))
+    if encoder.renderer.templated:
+        own = str(encoder.renderer.tokenizer.chat_template)
+        settings["chat_template"] = pinned_template(own, encoder.config.date)
+        (place / TEMPLATE).write_text(settings["chat_template"], "utf-8")
+    write_json(place / "tokenizer_config.json", settings)
 
 
 def _plain(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

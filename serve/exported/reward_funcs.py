@@ -87,14 +87,9 @@ class RoutedReward:
         return tuple(ids)
 
     def _render(self, turns: Turns, asks: bool) -> str:
-        date = self.text["date"]
-        try:
+        try:  # the template in this directory prints the date of the run, whatever day it is
             return self.tokenizer.apply_chat_template(
-                turns,
-                tokenize=False,
-                add_generation_prompt=asks,
-                date_string=date,
-                strftime_now=lambda _format: date,
+                turns, tokenize=False, add_generation_prompt=asks
             )
         except TemplateError as error:
             raise ValueError(f"the chat template refuses a conversation: {error}") from error
