@@ -341,3 +341,11 @@ def test_a_small_margin_is_no_tie() -> None:
 
 def test_an_interval_that_no_resample_knows_is_the_whole_range() -> None:
     assert interval(0.5, np.full(3, np.nan), 0.95) == (0.5, 0.0, 1.0)
+
+
+def test_reliability_counts_every_row_once_and_leaves_empty_bins_out() -> None:
+    bins = metrics.reliability(np.array([0.97, 0.99, 0.03, 0.62, 0.5]))
+    assert [one["n"] for one in bins] == [1, 1, 3]
+    assert bins[0] == {"confidence": 0.5, "accuracy": 0.5, "n": 1}
+    assert bins[2]["confidence"] == pytest.approx((0.97 + 0.99 + 0.97) / 3)
+    assert bins[2]["accuracy"] == pytest.approx(2 / 3)
