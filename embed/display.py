@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from ..configs.columns import Column, Columns
+
 if TYPE_CHECKING:
     from .encoder import Encoder
     from .extract import Progress as ProgressCallback
@@ -71,14 +73,13 @@ def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
     return parts
 
 
-def source_table(sources: Mapping[str, Mapping[str, int]]) -> Table:
+def source_table(sources: Mapping[str, Mapping[str, int]]) -> Columns:
     """What was read of each source and what became of it."""
-    table = Table("source", *next(iter(sources.values())), box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, counts in sources.items():
-        table.add_row(Text(name), *(f"{value:,}" for value in counts.values()))
-    return table
+    counts = next(iter(sources.values()))
+    return Columns(
+        [Column("source", list(sources))],
+        [Column(key, [f"{found[key]:,}" for found in sources.values()]) for key in counts],
+    )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from ...configs.columns import Column, Columns
 from .report import ORACLE, VALIDATED
 
 
@@ -48,18 +49,28 @@ def labelled_rows(methods: Iterable[str]) -> list[tuple[str, str]]:
     return rows
 
 
-def attribute_table(report: Mapping[str, Any], names: list[str]) -> Table:
+def attribute_table(report: Mapping[str, Any], names: list[str]) -> Columns:
     """Attributes as rows, some methods as columns; the best of a row is bold."""
-    methods = {name: report["methods"][name] for name in names}
-    table = Table("accuracy", "n", *names, box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for attribute, first in next(iter(methods.values()))["attributes"].items():
-        values = [entry["attributes"][attribute]["accuracy"] for entry in methods.values()]
-        best = max(values)
-        shown = [Text(f"{value:.3f}", style="bold" if value == best else "") for value in values]
-        table.add_row(Text(attribute), str(first["n"]), *shown)
-    return table
+    methods = {name: report["methods"][name]["attributes"] for name in names}
+    first = next(iter(methods.values()))
+    best = {a: max(cells[a]["accuracy"] for cells in methods.values()) for a in first}
+    return Columns(
+        [
+            Column("accuracy", list(first)),
+            Column("n", [str(cell["n"]) for cell in first.values()]),
+        ],
+        [
+            Column(
+                name,
+                [_bold(f"{c['accuracy']:.3f}", c["accuracy"] == best[a]) for a, c in cells.items()],
+            )
+            for name, cells in methods.items()
+        ],
+    )
+
+
+def _bold(text: str, best: bool) -> Text:
+    return Text(text, style="bold" if best else "")
 
 
 def best_method(report: Mapping[str, Any]) -> str:
@@ -76,20 +87,21 @@ def headline_methods(report: Mapping[str, Any]) -> list[str]:
     return [name for name in shown if not name.endswith(VALIDATED)]
 
 
-def benchmark_table(found: Mapping[str, Any]) -> Table:
+def benchmark_table(found: Mapping[str, Any]) -> Columns:
     """The scores of a benchmark in its own units; official ones behind a slash."""
     methods = found["methods"]
-    sections = list(next(iter(methods.values()))["attributes"])
-    table = Table(found["name"], "total", *sections, box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, entry in methods.items():
-        values = [entry["macro"]["accuracy"]]
-        values += [cell["accuracy"] for cell in entry["attributes"].values()]
-        shown = [f"{value:.3f}" for value in values]
-        if "official" in found:
-            scores = found["official"][name]
-            official = [scores["total"], *(scores[section] for section in sections)]
-            shown = [f"{mine}/{score:.3f}" for mine, score in zip(shown, official, strict=True)]
-        table.add_row(Text(name), *shown)
-    return table
+    scores = {
+        name: {"total": entry["macro"]["accuracy"]}
+        | {section: cell["accuracy"] for section, cell in entry["attributes"].items()}
+        for name, entry in methods.items()
+    }
+
+    def cell(name: str, section: str) -> str:
+        mine = f"{scores[name][section]:.3f}"
+        return f"{mine}/{found['official'][name][section]:.3f}" if "official" in found else mine
+
+    sections = list(next(iter(scores.values())))
+    return Columns(
+        [Column(found["name"], list(methods))],
+        [Column(section, [cell(name, section) for name in methods]) for section in sections],
+    )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.table import Table
-
+from ...configs.columns import Column, Columns
 from ..studies.display import study_tables
 
 SHOWN = 5
@@ -31,18 +30,21 @@ def sweep_tables(summary: Mapping[str, Any]) -> Iterator[object]:
         yield f"failed   {item['settings']}: {item['error']}"
 
 
-def _best(entries: list[Mapping[str, Any]]) -> Table:
+def _best(entries: list[Mapping[str, Any]]) -> Columns:
+    """The settings in their order: what was set, and how well it does."""
     keys = list(entries[0]["settings"])
-    table = Table(*keys, "seeds", "validation NLL", "accuracy", box=None, pad_edge=False)
-    for column in table.columns[len(keys) :]:
-        column.justify = "right"
-    for entry in entries:
-        loss, accuracy = entry["validation_nll"], entry["accuracy"]
-        spread = "" if accuracy["low"] is None else f" ±{accuracy['mean'] - accuracy['low']:.3f}"
-        table.add_row(
-            *(str(value) for value in entry["settings"].values()),
-            str(entry["seeds"]),
-            "-" if loss is None else f"{loss:.4f}",
-            f"{accuracy['mean']:.3f}{spread}",
-        )
-    return table
+    losses = [entry["validation_nll"] for entry in entries]
+    return Columns(
+        [Column("", [str(place) for place in range(1, len(entries) + 1)])],
+        [
+            *(Column(key, [str(e["settings"][key]) for e in entries], left=True) for key in keys),
+            Column("seeds", [str(entry["seeds"]) for entry in entries]),
+            Column("validation NLL", ["-" if loss is None else f"{loss:.4f}" for loss in losses]),
+            Column("accuracy", [_accuracy(entry["accuracy"]) for entry in entries]),
+        ],
+    )
+
+
+def _accuracy(found: Mapping[str, Any]) -> str:
+    spread = "" if found["low"] is None else f" ±{found['mean'] - found['low']:.3f}"
+    return f"{found['mean']:.3f}{spread}"
