@@ -36,7 +36,7 @@ if __name__ == "__main__":  # python pipeline.py: register this checkout as the 
     _run_checkout()
 
 from micro_rm import UserError
-from micro_rm.configs.console import Say, indented, make_printer, printable
+from micro_rm.configs.console import Say, make_printer, printable, working
 from micro_rm.configs.record import RunRecord, code_fingerprint, fingerprint, listing_files
 from micro_rm.configs.run_files import RECORD
 from micro_rm.configs.schema import SIMULATOR_SOURCE, Config, require
@@ -142,12 +142,23 @@ def retry(config: Config, say: Say) -> Result:
 
 
 def inspect(config: Config, say: Say) -> Result:
-    """Describe the store."""
+    """Draw a store or a run; ``--json`` has every detail."""
+    from micro_rm.cache.draw import draw_store
     from micro_rm.cache.inspect import describe_store
+    from micro_rm.heads.evaluation.run_view import describe_run, draw_run
 
-    description = describe_store(Path(config.store.dir))
-    say(indented(description))
+    path = Path(config.store.dir)
+    if _is_run(path):
+        description = describe_run(path)
+        _say_all(say, list(draw_run(description)))
+    else:
+        description = describe_store(path)
+        _say_all(say, list(draw_store(description)))
     return description
+
+
+def _is_run(path: Path) -> bool:
+    return (path / RECORD).is_file() and not (path / "manifest.json").is_file()
 
 
 def extend(config: Config, say: Say) -> Result:
@@ -170,7 +181,7 @@ def verify(config: Config, say: Say) -> Result:
     from micro_rm.embed.recheck import recheck
 
     path = Path(config.store.dir)
-    if (path / RECORD).is_file() and not (path / "manifest.json").is_file():
+    if _is_run(path):
         return _verify_run(path, say)
     rebuilt = rebuild(path, say) if config.upkeep.rebuild else {}
     finish_interrupted(path)
@@ -273,7 +284,8 @@ def train(config: Config, say: Say) -> Result:
     """Stage 1: fit every chosen method that needs no labelled rows."""
     from micro_rm.heads import stages
 
-    models, skipped = stages.train(config)
+    with working("train    heads and routers from plain pairs"):
+        models, skipped = stages.train(config)
     say(f"train    {', '.join(models)}")
     for name, reason in skipped.items():
         say(f"train    {name} is left out: {reason}")
@@ -284,7 +296,8 @@ def adapt(config: Config, say: Say) -> Result:
     """Stage 2: fit every chosen method that learns from labelled rows."""
     from micro_rm.heads import stages
 
-    models, skipped = stages.adapt(config)
+    with working("adapt    learning from labelled rows"):
+        models, skipped = stages.adapt(config)
     if models:
         source = "" if config.adapt.source == "train" else " of the test rows, not scored then"
         per = f"rows per {config.adapt.group}{source}"
@@ -299,7 +312,8 @@ def evaluate(config: Config, say: Say) -> Result:
     """Score the held-out rows; writes report.json and predictions.parquet."""
     from micro_rm.heads import stages
 
-    report = stages.evaluate(config)
+    with working("evaluate scoring the held-out rows"):
+        report = stages.evaluate(config)
     say(f"evaluate {report['test']['rows']:,} rows over {report['test']['prompts']:,} prompts")
     return {"rows": report["test"]["rows"], "prompts": report["test"]["prompts"]}
 
@@ -458,6 +472,16 @@ def score(config: Config, say: Say, place: str | None) -> Result:
     return {"problems": problems}
 
 
+def serve(config: Config, say: Say) -> Result:
+    """Answer over HTTP until told to stop."""
+    from micro_rm import load
+    from micro_rm.serve.server import serve as answer
+
+    model = load(config.run.dir, device=config.embed.device, room=config.serve.room)
+    answer(model, config.serve, say)
+    return {"stopped": True}
+
+
 def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     """Embed what is missing, then fit and score every member of the sweep."""
     from micro_rm.heads.methods import check_names
@@ -495,9 +519,10 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     guard = partial(locked, place)
     stage = record.stage("sweep", fingerprint(request, config.sweep), guard)
     with listing_files(place, guard), stage if share.part == 0 else nullcontext({}) as notes:
-        outcome = run_sweep(
-            config, _table_request(config), share, lambda *counts: say(progress_line(*counts))
-        )
+        with working("sweep    fitting the first members"):
+            outcome = run_sweep(
+                config, _table_request(config), share, lambda *counts: say(progress_line(*counts))
+            )
         notes |= {"fitted": outcome.fitted, "before": outcome.before, "failed": outcome.failed}
     if outcome.replaced:
         say(f"sweep    took the place of another sweep of {outcome.replaced} members")
@@ -639,6 +664,7 @@ def execute(options: Options, config: Config, say: Say) -> Result:
         "inspect": inspect,
         "verify": verify,
         "push": push,
+        "serve": serve,
         "pull": pull,
         "report": report,
         "study": study,

@@ -14,6 +14,7 @@ from .checks import ConfigError, require
 from .data import SIMULATOR_SOURCE, SYNTHETIC_SOURCE, DataConfig
 from .export import ExportConfig
 from .score import ScoreConfig
+from .serve import ServeConfig
 from .share import ShareConfig
 from .study import StudyConfig
 from .sweep import SweepConfig
@@ -365,6 +366,7 @@ class Config:
         export: A trained run as files that other tools load.
         share: Where a store is shared on the hub.
         score: Texts to score with a trained run.
+        serve: The HTTP service of a trained run.
         upkeep: Looking after a store: rebuild, gc, copy, delete.
         report: What a report sets beside its own numbers.
         study: What the studies vary.
@@ -386,6 +388,7 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
     share: ShareConfig = field(default_factory=ShareConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
     upkeep: UpkeepConfig = field(default_factory=UpkeepConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     study: StudyConfig = field(default_factory=StudyConfig)

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "licences.md"
 OURS = "micro-rm"
 # In this order: a package is listed under the first that brings it.
-EXTRAS = ("", "embed", "demo", "ray", "audit", "dev")
+EXTRAS = ("", "embed", "demo", "ray", "serve", "audit", "dev")
 NAMES = {
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache 2.0": "Apache-2.0",

@@ -1,0 +1,173 @@
+"""The HTTP face of the service: addresses, limits and their description (OpenAPI)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.exceptions import HTTPException
+
+from .. import UserError, __version__
+from . import messages as m
+from .guard import Guard, Refused
+from .service import Service
+
+UserPath = Annotated[m.UserName, Path(description="The name that the feedback came under.")]
+STATUSES = {
+    400: "The body is not what its headers say.",
+    401: "The API key is missing or wrong.",
+    403: "Without an API key only names of this machine are answered.",
+    404: "Nothing is known of this person, or feedback is not taken.",
+    408: "The body did not arrive in time.",
+    413: "The request, a text or the number of responses is too large.",
+    422: "The question cannot be answered as it stands.",
+    500: "The service failed.",
+    503: "Too many requests are waiting, or the service stops; come back later.",
+    504: "No answer in time.",
+    507: "No more people may be kept.",
+}
+SENTENCE = {"model": m.Refusal}
+
+
+def make_app(service: Service, key: str | None = None) -> FastAPI:
+    """The application; it closes the service when it stops. ``key``: the API key, None for none."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.close)
+
+    app = FastAPI(
+        title="micro-rm",
+        version=__version__,
+        description="Rewards of responses, for people and their wishes. See docs/serving.md.",
+        lifespan=lifespan,
+        docs_url=None,  # these pages would load scripts from other hosts
+        redoc_url=None,
+        responses={status: SENTENCE | {"description": text} for status, text in STATUSES.items()},
+        dependencies=[]
+        if key is None
+        else [
+            Security(HTTPBearer(auto_error=False)),
+            Security(APIKeyHeader(name="X-API-Key", auto_error=False)),
+        ],
+    )
+    metrics = service.metrics
+
+    def observe(path: str, status: int, seconds: float) -> None:
+        metrics.requests.labels(path, str(status)).inc()
+        metrics.seconds.labels(path).observe(seconds)
+
+    app.add_middleware(
+        Guard,
+        key=key,
+        body_bytes=service.config.body_bytes,
+        timeout_s=service.config.timeout_s,
+        observe=observe,
+    )
+    _handle_errors(app)
+    _add_scoring(app, service)
+    if service.online is not None:
+        _add_people(app, service)
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    def sentence(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
+        return JSONResponse({"error": text}, status, headers)
+
+    @app.exception_handler(Refused)
+    async def refused(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Refused)
+        return sentence(error.status, error.error, error.headers)
+
+    @app.exception_handler(UserError)
+    async def user_error(_request: Request, error: Exception) -> JSONResponse:
+        return sentence(422, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return sentence(error.status_code, str(error.detail), dict(error.headers or {}))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        # Without what was sent: the answer may end up in somebody's log.
+        found = [
+            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
+            for one in error.errors()[:5]
+        ]
+        return sentence(422, "; ".join(found))
+
+
+def _add_scoring(app: FastAPI, service: Service) -> None:
+    @app.post("/score")
+    async def score(question: m.ScoreQuestion) -> m.Scores:
+        """Rewards of several responses to one prompt, and the best of them."""
+        return await service.score(question)
+
+    @app.post("/route")
+    async def route(question: m.RouteQuestion) -> m.Route:
+        """Weights of the heads for a prompt, a wish and a person."""
+        return await service.route(question)
+
+    @app.post("/get_reward")
+    async def get_reward(
+        question: m.RewardQuestion,
+        context: str | None = None,
+        user: m.UserName | None = None,
+        method: str | None = None,
+    ) -> m.Rewards:
+        """Rewards in the form of OpenRLHF's remote reward models; the address says for whom."""
+        return await service.rewards(question, context, user, method)
+
+    @app.get("/healthz")
+    async def healthz() -> m.Health:
+        """Whether questions are answered; needs no key."""
+        if not service.batcher.alive:
+            raise Refused(503, "the service is stopping")
+        broken = service.online is not None and service.online.journal.broken
+        return m.Health(
+            status="feedback cannot be written" if broken else "ok",
+            methods=service.model.methods,
+            waiting=service.batcher.waiting,
+        )
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Any:
+        """Counters and times, for Prometheus."""
+        return PlainTextResponse(service.metrics.text())
+
+
+def _add_people(app: FastAPI, service: Service) -> None:
+    @app.post("/feedback")
+    async def feedback(question: m.FeedbackQuestion) -> m.FeedbackAnswer:
+        """A person prefers a response; the answer says that this will be remembered."""
+        return await service.feedback(question)
+
+    @app.get("/users/{user}")
+    async def show(user: UserPath) -> m.PersonHistory:
+        """What is known of a person."""
+        return await service.history(user)
+
+    @app.get("/users/{user}/export")
+    async def export(user: UserPath) -> m.Export:
+        """Everything that is kept of a person."""
+        return await service.export(user)
+
+    @app.post("/users/{user}/rollback")
+    async def rollback(user: UserPath, question: m.RollbackQuestion) -> m.Dropped:
+        """Forget all but a person's first comparisons."""
+        return await service.drop(user, question.keep)
+
+    @app.delete("/users/{user}")
+    async def delete(user: UserPath) -> m.Dropped:
+        """Forget a person."""
+        return await service.drop(user, 0)
