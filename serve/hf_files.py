@@ -110,12 +110,11 @@ def choose_padding(
 
 def padded_tokenizer(config: Mapping[str, Any], token: str, pad_id: int, *, new: bool) -> Json:
     """``tokenizer_config.json`` with the padding token, on the right."""
-    found = readable_tokenizer(config) | {"pad_token": token, "padding_side": "right"}
+    found: Json = readable_tokenizer(config)
     if new and "added_tokens_decoder" in found:
-        found["added_tokens_decoder"] = dict(found["added_tokens_decoder"]) | {
-            str(pad_id): _added(token)
-        }
-    return found
+        listed: Json = found["added_tokens_decoder"]
+        found["added_tokens_decoder"] = listed | {str(pad_id): _added(token)}
+    return found | {"pad_token": token, "padding_side": "right"}
 
 
 def readable_tokenizer(config: Mapping[str, Any]) -> Json:

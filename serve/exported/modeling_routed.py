@@ -42,7 +42,7 @@ class RoutedHeads(torch.nn.Module):
 
     def __init__(self, settings: dict, heads: dict[str, Tensor], router: dict[str, Tensor]) -> None:
         super().__init__()
-        self.kind, self.tau = settings["router"], settings.get("tau")
+        self.kind, self.tau = settings["router"], settings["tau"] or 1.0
         self.names = list(settings["heads"])
         wanted = KINDS[self.kind] | {"input_mean", "input_scale"}
         if set(router) != wanted:
@@ -77,31 +77,35 @@ class RoutedHeads(torch.nn.Module):
     @torch.no_grad()
     def forward(self, response: Tensor, router_input: Tensor) -> RoutedRewards:
         """Rewards for vectors (N, D) of responses and of what the router reads."""
-        expected = (len(response), self.heads.shape[0])
+        expected = (len(response), self.get_buffer("heads").shape[0])
         for what, vectors in (("response", response), ("router_input", router_input)):
             if tuple(vectors.shape) != expected:
                 raise ValueError(f"{what}: expected {expected}, found {tuple(vectors.shape)}")
-        head_rewards = (response.float() / self.delta_scale) @ self.heads
+        scaled = response.float() / self.get_buffer("delta_scale")
+        head_rewards = scaled @ self.get_buffer("heads")
         weights = torch.softmax(self._logits(router_input.float()), dim=-1).mean(dim=0)
         weights = weights.to(head_rewards.dtype)
         return RoutedRewards((weights * head_rewards).sum(-1), weights, head_rewards)
 
+    def _router(self, name: str) -> Tensor:
+        return self.get_buffer(f"router_{name}")
+
     def _logits(self, vectors: Tensor) -> Tensor:
         """Logits (S, N, K) of every draw."""
         if self.kind == "static":
-            return self.router_logits[:, None].expand(-1, len(vectors), -1)
+            return self._router("logits")[:, None].expand(-1, len(vectors), -1)
         if self.kind == "kernel":
             return self._kernel_logits(vectors.double())
-        hidden = ((vectors - self.router_input_mean) / self.router_input_scale)[None]
+        hidden = ((vectors - self._router("input_mean")) / self._router("input_scale"))[None]
         if self.kind == "mlp":
-            hidden = hidden @ self.router_hidden_kernel + self.router_hidden_bias[:, None]
+            hidden = hidden @ self._router("hidden_kernel") + self._router("hidden_bias")[:, None]
             hidden = torch.relu(hidden)
-        return hidden @ self.router_output_kernel + self.router_output_bias[:, None]
+        return hidden @ self._router("output_kernel") + self._router("output_bias")[:, None]
 
     def _kernel_logits(self, vectors: Tensor) -> Tensor:
         """Predicted losses of the heads from two cosines with the wishes that were learnt from."""
-        offset = vectors[None] - self.router_centre.double()[:, None]
-        parts = (offset, offset @ self.router_projection.double())
+        offset = vectors[None] - self._router("centre").double()[:, None]
+        parts = (offset, offset @ self._router("projection").double())
         unit = [part / part.norm(dim=-1, keepdim=True).clamp_min(1e-12) for part in parts]
         features = torch.cat(unit, dim=-1) / 2**0.5
-        return -(features @ self.router_kernel.double()) / self.tau
+        return -(features @ self._router("kernel").double()) / self.tau

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import transformers
 from jinja2 import TemplateError
-from modeling_routed import RoutedHeads, RoutedRewards
+from modeling_routed import RoutedHeads, RoutedRewards  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 HERE = Path(__file__).resolve().parent

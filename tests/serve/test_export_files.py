@@ -196,6 +196,6 @@ def test_a_template_that_prints_the_date_prints_the_runs(
 ) -> None:
     check_classifier(encoder("llama", "date_string"), tmp_path / "out")
     tokenizer = _make_tokenizer("llama", "strftime_now")  # asks the clock, not the caller
-    tokenizer.chat_template = pinned_template(tokenizer.chat_template, "26 Jul 2024")
+    tokenizer.chat_template = pinned_template(str(tokenizer.chat_template), "26 Jul 2024")
     text = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
     assert "Today Date: 26 Jul 2024<" in text
