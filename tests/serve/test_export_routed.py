@@ -12,13 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForSequenceClassification
 
 import micro_rm
 from micro_rm.configs.export import ExportConfig
+from micro_rm.heads.features import Scaler
+from micro_rm.heads.methods.interface import Trained
+from micro_rm.heads.scoring import Scorer
 from micro_rm.serve.export import export_run
 from micro_rm.serve.golden import _load_code
 from micro_rm.serve.model import Model
+from micro_rm.serve.persona import raw_heads
+from micro_rm.serve.routed import routed_tensors
 
 PROMPTS = [f"Question {place // 2}: how far is the moon?" for place in range(6)]
 RESPONSES = [f"About {place} km." + " It is far." * place for place in range(6)]
@@ -126,6 +132,67 @@ def test_nothing_else_loads_a_routed_export(
     with pytest.raises(ValueError, match="expected a routed export"):
         (tmp_path / files[0]).write_text(json.dumps(settings | {"format": 99}))
         heads.from_directory(tmp_path)
+
+
+def random_scorer(kind: str) -> Scorer:
+    """A method ``micro`` (``micro_kernel``) with 3 heads, 2 draws and a scaler that scales."""
+    draw = np.random.default_rng(3).normal
+
+    def leaf(*shape: int) -> np.ndarray:
+        return draw(size=shape).astype(np.float32)
+
+    scaler = Scaler(np.exp(leaf(8)), leaf(8), np.exp(leaf(8)))
+    output = {"kernel": leaf(2, 8, 3), "bias": leaf(2, 3)}
+    routers = {
+        "static": {"logits": leaf(2, 3)},
+        "linear": {"output": output},
+        "mlp": {
+            "hidden": {"kernel": leaf(2, 8, 5), "bias": leaf(2, 5)},
+            "output": output | {"kernel": leaf(2, 5, 3)},
+        },
+        "kernel": {
+            "input_mean": scaler.router_mean_D,
+            "input_scale": scaler.router_scale_D,
+            "centre": leaf(2, 8),
+            "projection": leaf(8, 4),
+            "kernel": leaf(2, 12, 3),
+        },
+    }
+    settings: dict[str, Any] = {"tau": 0.5}
+    if kind != "kernel":
+        settings = {"spec": {"width": 8, "num_heads": 3, "router": kind, "router_units": 5}}
+    params = {"heads": {"kernel": leaf(8, 3)}, "router": routers[kind]}
+    name = "micro_kernel" if kind == "kernel" else "micro"
+    return Scorer({name: Trained(params, settings)}, scaler)
+
+
+@pytest.mark.parametrize("kind", ["static", "linear", "mlp", "kernel"])
+def test_every_kind_of_router_is_computed_from_unscaled_vectors(
+    exported: Callable[[str], tuple[Path, Any]], kind: str
+) -> None:
+    _, code = exported("micro")
+    scorer = random_scorer(kind)
+    (name,) = scorer.names
+    response, prompt = np.random.default_rng(4).normal(size=(2, 5, 8)).astype(np.float32)
+    expected = scorer.score(name, response, prompt)
+    heads, router, found_kind = routed_tensors(scorer, name)
+    settings = {"router": found_kind, "tau": 0.5, "heads": ["a", "b", "c"]}
+    module = code.RoutedHeads(
+        settings,
+        {key: torch.from_numpy(value) for key, value in heads.items()},
+        {key: torch.from_numpy(value) for key, value in router.items()},
+    )
+    found = module(torch.from_numpy(response), torch.from_numpy(prompt))
+    assert np.abs(found.weights.numpy() - expected.weights_NxK).max() < 1e-5
+    assert np.abs(found.head_rewards.numpy() - expected.rewards_NxK).max() < 1e-4
+    assert np.abs(found.reward.numpy() - expected.reward_N).max() < 1e-4
+    # The heads of the other two tiers are those over unscaled vectors too.
+    folded = response @ raw_heads(scorer, name).T
+    assert np.abs(folded - expected.rewards_NxK).max() < 1e-4
+    with pytest.raises(ValueError, match=r"expected \(5, 8\), found \(4, 8\)"):
+        module(torch.from_numpy(response), torch.from_numpy(prompt[:4]))
+    with pytest.raises(ValueError, match=r"router.safetensors: expected"):
+        code.RoutedHeads(settings, {}, {})
 
 
 def test_the_code_of_an_export_needs_torch_and_transformers_only(repository: Path) -> None:
