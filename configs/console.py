@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .secrets import redact, visible
@@ -45,12 +47,14 @@ class _Harmless:
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
 
-def indented(value: dict[str, Any], indent: str = "") -> str:
-    """A nested description as indented lines."""
-    lines = []
-    for key, item in value.items():
-        if isinstance(item, dict):
-            lines += [f"{indent}{key}", indented(item, indent + "  ")] if item else []
-        else:
-            lines.append(f"{indent}{key:<{max(1, 22 - len(indent))}} {item}")
-    return "\n".join(lines)
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """A turning sign on standard error while something takes its time, on a terminal only."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal or not sys.stdout.isatty():  # or lines of a file would be torn
+        yield
+        return
+    with console.status(text):
+        yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .report import ORACLE, VALIDATED
+from .rows import ORACLE, VALIDATED
 from .verdict import standing
 
 ROUTED = ("micro", "micro_kernel")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from ...configs.columns import Column, Columns
-from .report import ORACLE, VALIDATED
+from .rows import ORACLE, VALIDATED, labelled_rows
 
 
 def method_table(report: Mapping[str, Any]) -> Table:
@@ -34,19 +34,6 @@ def method_table(report: Mapping[str, Any]) -> Table:
             entry["told"],
         )
     return table
-
-
-def labelled_rows(methods: Iterable[str]) -> list[tuple[str, str]]:
-    """Names with what to call them: best single heads stand, indented, below their owner."""
-    names = list(methods)
-    rows = []
-    for name in names:
-        if not name.endswith((ORACLE, VALIDATED)):
-            rows.append((name, name))
-            for suffix, words in ((VALIDATED, "best validated"), (ORACLE, "oracle")):
-                if name + suffix in names:
-                    rows.append((name + suffix, f"  {words} head"))
-    return rows
 
 
 def attribute_table(report: Mapping[str, Any], names: list[str]) -> Columns:

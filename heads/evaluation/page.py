@@ -10,11 +10,11 @@ import jinja2
 from markupsafe import Markup
 
 from ...configs.secrets import redact, visible
-from .display import best_method, labelled_rows
+from .display import best_method
 from .naming import profiles
 from .plots import study_curves, training_curves
-from .report import ORACLE, VALIDATED, owner_of
 from .reproduce import command
+from .rows import ORACLE, VALIDATED, labelled_rows, owner_of
 from .table import forest, orders
 from .verdict import standing
 

@@ -12,10 +12,10 @@ from ..methods.interface import HeadOutputs
 from . import metrics
 from .diagnostics import diagnose
 from .protocol import Scored, TestSet, score_best_heads
+from .rows import ORACLE, VALIDATED, owner_of
 
 # A head is named after an attribute only if it serves that attribute better than chance by this.
 NAMING_MARGIN = 0.05
-ORACLE, VALIDATED = "_best_head_oracle", "_best_head_validated"
 # What every other method is compared with, where it is there.
 REFERENCES = ("single_bt", "micro")
 
@@ -51,11 +51,6 @@ def best_head_summary(name: str) -> str:
             f"The head of {owner_of(name)} that is best on these very rows: a bound, not a result."
         )
     return f"The head of {owner_of(name)} that is best on validation rows of the attribute, alone."
-
-
-def owner_of(name: str) -> str:
-    """The method whose heads a best-head row is chosen from; the name itself of other rows."""
-    return name.removesuffix(ORACLE).removesuffix(VALIDATED)
 
 
 def build_report(

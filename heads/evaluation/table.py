@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .display import labelled_rows
-from .report import ORACLE, VALIDATED
+from .rows import ORACLE, VALIDATED, labelled_rows
 
 STEP = 0.1
 

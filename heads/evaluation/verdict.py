@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .report import ORACLE, VALIDATED
+from .rows import ORACLE, VALIDATED
 
 SMALL_TEST = 30
 

@@ -9,7 +9,7 @@ from typing import Any
 from ... import UserError
 from ...configs.sweep import SEED
 from ..evaluation.protocol import TestSet
-from ..evaluation.report import ORACLE, VALIDATED
+from ..evaluation.rows import ORACLE, VALIDATED
 from ..sweeps.engine import run_members
 from ..sweeps.plan import make_member
 from ..workbench import Workbench

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...configs.sweep import SEED
-from ..evaluation.report import ORACLE, VALIDATED
+from ..evaluation.rows import ORACLE, VALIDATED
 from ..studies.points import curves, point
 from .table import Row, Sweep
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 from rich.table import Table
 from rich.text import Text
 
-from micro_rm.configs.console import make_printer, printable
+from micro_rm.configs.console import make_printer, printable, working
 from micro_rm.configs.secrets import MARK, visible
 
 ATTACKS = {
@@ -58,3 +61,44 @@ def test_a_token_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     make_printer(quiet=False)(f"upstream {token}")
     assert token not in capsys.readouterr().out
     assert printable(ValueError(token)) == MARK
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_sign_of_work_is_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with working("train"):
+        pass
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with working("train"):  # lines go to a file, where a sign would tear them
+        pass
+    assert sys.stderr.getvalue() == ""
+    monkeypatch.setattr("sys.stdout", Terminal())
+    with working("train"):
+        pass
+    assert "train" in sys.stderr.getvalue() and sys.stdout.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("terminal", "no_colour", "coloured"),
+    [(True, False, True), (True, True, False), (False, False, False)],
+)
+def test_colour_is_on_a_terminal_only_and_can_be_refused(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, no_colour: bool, coloured: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_colour:
+        monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("sys.stdout", Terminal() if terminal else io.StringIO())
+    make_printer(quiet=False)(Text("best", style="red"))
+    assert ("\x1b[31m" in sys.stdout.getvalue()) == coloured
