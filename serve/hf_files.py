@@ -109,12 +109,16 @@ def choose_padding(
 
 
 def padded_tokenizer(config: Mapping[str, Any], token: str, pad_id: int, *, new: bool) -> Json:
-    """``tokenizer_config.json`` with the padding token, on the right."""
+    """``tokenizer_config.json`` with the padding token, on the right.
+
+    Version 4 hands token types to a model by default, which decoders refuse or misread.
+    """
     found: Json = readable_tokenizer(config)
     if new and "added_tokens_decoder" in found:
         listed: Json = found["added_tokens_decoder"]
         found["added_tokens_decoder"] = listed | {str(pad_id): _added(token)}
-    return found | {"pad_token": token, "padding_side": "right"}
+    inputs = ["input_ids", "attention_mask"]
+    return found | {"pad_token": token, "padding_side": "right", "model_input_names": inputs}
 
 
 def readable_tokenizer(config: Mapping[str, Any]) -> Json:

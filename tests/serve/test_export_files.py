@@ -116,6 +116,7 @@ def test_what_version_5_calls_a_tokenizer_is_read_by_4() -> None:
     assert found["additional_special_tokens"] == ["<a>"] and "extra_special_tokens" not in found
     assert found["added_tokens_decoder"]["1"]["content"] == found["pad_token"] == "[PAD]"
     assert found["padding_side"] == "right"
+    assert found["model_input_names"] == ["input_ids", "attention_mask"]  # no token types
     assert grown_tokenizer({"added_tokens": []}, "[PAD]", 1)["added_tokens"][0]["id"] == 1
 
 
