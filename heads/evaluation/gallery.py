@@ -92,7 +92,7 @@ def served_wishes(wishes: Sequence[str], weight_N: np.ndarray) -> list[dict[str,
     rows_W = np.bincount(place_N)
     weight_W = np.bincount(place_N, weight_N) / rows_W
     found = [
-        {**cut(names[w]), "weight": float(weight_W[w]), "n": int(rows_W[w])}
+        {**cut(str(names[w])), "weight": float(weight_W[w]), "n": int(rows_W[w])}
         for w in np.argsort(-weight_W, kind="stable")
         if names[w] and weight_W[w] > weight_N.mean() + 1e-6
     ]
