@@ -53,6 +53,13 @@ def _routing(report: Mapping[str, Any]) -> dict[str, str]:
     base = {"static_mixture": "one fixed set of weights", "single_bt": "one reward"}
     what = "heads weighted by the wish"
     answer = _compared(report, question, found, what, base[found["against"]])
+    span = report["methods"][found["method"]]["wordings"]
+    if span:
+        answer["detail"] += (
+            f" With other wordings of the wishes {span['low']:.3f} to {span['high']:.3f}."
+        )
+        if answer["standing"] == "better" and span["low"] <= accuracy[found["against"]]:
+            answer["answer"] += ", in these words; in others perhaps not"
     if best != found["method"]:
         answer["detail"] += f" {best} reads the wish too and has {accuracy[best]:.3f}."
     return answer

@@ -67,3 +67,15 @@ def test_another_method_that_reads_the_wish_better_is_named(make_report: Any) ->
     micro = report["methods"]["micro"]
     report["methods"]["micro_kernel"] = {**micro, "macro": {**micro["macro"], "accuracy": 0.999}}
     assert "micro_kernel reads the wish too and has 0.999" in answers(report)[2]["detail"]
+
+
+@pytest.mark.parametrize(("low", "sure"), [(0.45, False), (0.99, True)])
+def test_a_gain_that_other_wordings_may_undo_is_not_promised(
+    make_report: Any, low: float, sure: bool
+) -> None:
+    report = make_report()
+    with_difference(report, "static_mixture", "micro", -0.3, -0.1)
+    report["methods"]["micro"]["wordings"] = {"count": 4, "low": low, "high": 0.999}
+    found = answers(report)[2]
+    assert found["answer"].endswith("perhaps not") == (not sure)
+    assert f"wordings of the wishes {low:.3f} to 0.999" in found["detail"]
