@@ -19,12 +19,16 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 import micro_rm
 from micro_rm.configs.export import ExportConfig
 from micro_rm.configs.schema import ConfigError
+from micro_rm.heads.features import Scaler
+from micro_rm.heads.methods.interface import Trained
+from micro_rm.heads.scoring import Scorer
 from micro_rm.pipeline import main
 from micro_rm.serve import export
 from micro_rm.serve.card import head_names, in_line
 from micro_rm.serve.classifier import write_classifier
 from micro_rm.serve.export import ExportError, export_run
 from micro_rm.serve.model import Model, Score
+from micro_rm.serve.persona import choose_persona, raw_heads
 
 WISH = "use many words"
 PROMPTS = [f"Question {place}: how far is the moon?" for place in range(6)]
@@ -272,6 +276,20 @@ def test_texts_in_a_card_are_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
     assert in_line("a\x1b[2Jb") == r"a\\x1b\[2Jb"
     monkeypatch.setenv("MY_API_KEY", "s3cr3t-value")
     assert "s3cr3t" not in in_line("it is s3cr3t-value")
+
+
+def test_a_method_of_one_head_needs_no_weights() -> None:
+    draw = np.random.default_rng(5).normal
+    scaler = Scaler(*np.exp(draw(size=(3, 8))).astype(np.float32))
+    scorer = Scorer({"single_bt_exact": Trained({"head": draw(size=8).astype(np.float32)})}, scaler)
+    run: Any = SimpleNamespace(scorer=scorer)
+    persona = choose_persona(run, "single_bt_exact", ExportConfig())
+    response, prompt = draw(size=(2, 5, 8)).astype(np.float32)
+    found = response @ (persona.weights_K @ raw_heads(scorer, "single_bt_exact"))
+    expected = scorer.score("single_bt_exact", response, prompt).reward_N
+    assert np.abs(found - expected).max() < TOLERANCE
+    with pytest.raises(ExportError, match="expected a method with linear heads"):
+        raw_heads(scorer, "dpl")
 
 
 def test_heads_are_named_once_each() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from jinja2 import Template
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from micro_rm.configs.schema import BackboneConfig, EmbedConfig
@@ -200,3 +201,7 @@ def test_a_template_that_prints_the_date_prints_the_runs(
     tokenizer.chat_template = pinned_template(str(tokenizer.chat_template), "26 Jul 2024")
     text = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
     assert "Today Date: 26 Jul 2024<" in text
+    # Like Llama 3.1: a date of the template's own, unless one is given.
+    template = "{% if not date_string is defined %}{% set date_string = 'its own' %}{% endif %}"
+    pinned = pinned_template(template + "{{ date_string }}", "26 Jul 2024")
+    assert Template(pinned).render() == "26 Jul 2024"
