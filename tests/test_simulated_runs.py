@@ -61,7 +61,8 @@ def test_studies_come_with_the_report(tmp_path: Path, capsys: pytest.CaptureFixt
     page = (tmp_path / "report.html").read_text("utf-8")
     for title in ("Labelled rows", "Agreement"):
         assert f"<h2>{title}</h2>" in page
-    assert page.count("<svg") == 3  # two studies and the training curves
+    studied = page[page.index('<div id="studies">') : page.index('<h2 id="training">')]
+    assert studied.count("<svg") == 3  # accuracy and NLL by budget, agreement of the heads
     studies = json.loads((tmp_path / "report.json").read_text("utf-8"))["studies"]
     assert list(studies) == ["budget", "agreement"]
     # Another K is another run: its report shows no study of the old one.

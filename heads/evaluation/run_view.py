@@ -21,8 +21,10 @@ def describe_run(run: Path) -> dict[str, Any]:
     report = run / "report.json"
     return {
         "run": str(run),
-        "record": _read(run / RECORD),
-        "report": _read(report) if report.is_file() else None,
+        "record": _read(run / RECORD, ("config", "seed", "stages", "versions")),
+        "report": _read(report, ("methods", "test", "verdict", "warnings"))
+        if report.is_file()
+        else None,
         "page": str(run / "report.html") if (run / "report.html").is_file() else None,
     }
 
@@ -58,11 +60,13 @@ def draw_run(description: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"warning  {warning}" for warning in report["warnings"])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read ({error}); run micro-rm run again") from error
-    if not isinstance(found, dict):
-        raise StoreError(f"{path}: expected a JSON object; run micro-rm run again")
+    if not isinstance(found, dict) or not set(needed) <= set(found):
+        raise StoreError(
+            f"{path}: expected a JSON object with {', '.join(needed)}; run micro-rm run again"
+        )
     return found
