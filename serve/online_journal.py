@@ -10,6 +10,7 @@ fit its checksum is damage, and an error.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -140,6 +141,9 @@ class Journal:
             _write_all(self._file, data, self.end)
             os.fsync(self._file)
         except OSError as error:
+            # What nobody acknowledged shall not be there after a restart either, if possible.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self.end)
             self.broken = (
                 f"{self.path}: feedback cannot be written ({error}); make room and start the "
                 "service again"

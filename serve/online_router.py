@@ -44,7 +44,8 @@ class RouterLearner:
                 f"{', '.join(methods)}; train micro_stage1 or micro"
             )
         self._wake, self._stop, self._rewritten = threading.Event(), False, True
-        self._done = 0
+        self._updated = threading.Condition()
+        self._done = -1
         self._thread = threading.Thread(target=self._run, name="router", daemon=True)
 
     def vector(self, prompt: Any, context: str | None, response: str) -> np.ndarray:
@@ -75,6 +76,13 @@ class RouterLearner:
         self._wake.set()
         self._thread.join()
 
+    def settled(self, comparisons: int, timeout_s: float) -> bool:
+        """Wait until the router was fitted to so many comparisons; whether it was."""
+        with self._updated:
+            return self._updated.wait_for(
+                lambda: self._done == comparisons and not self._rewritten, timeout_s
+            )
+
     def _changed(self, rewritten: bool) -> None:
         self._rewritten = self._rewritten or rewritten
         self._wake.set()
@@ -100,8 +108,10 @@ class RouterLearner:
         }
         scorer = self._model.scorer
         self._model.scorer = replace(scorer, models={**scorer.models, **fitted})
-        self._done = target
-        self.updates += 1
+        with self._updated:
+            self._done = target
+            self.updates += 1
+            self._updated.notify_all()
 
     def _fit(self, trained: Any, records: Sequence[Record]) -> Any:
         """The method under routers (one per draw) that were fitted to the comparisons."""

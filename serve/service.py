@@ -109,7 +109,7 @@ class Service:
         except QueryError as error:
             raise Refused(422, str(error)) from error
         name = self._method(method, context, user)
-        self._check_sizes([*asked.query, context or ""], len(responses))
+        self._check_sizes([*asked.query, *asked.prompts, context or ""], len(responses))
         wishes = [context] * len(responses)
         job = Job(list(asked.prompts), responses, wishes, name)
         scores = (await self._wait(self._submit(job))).scores
@@ -187,7 +187,9 @@ class Service:
             prompt = [turn.model_dump() for turn in prompt]
             if not any(turn["role"] == "user" for turn in prompt):
                 raise Refused(422, "prompt: expected at least one user message")
-        self._check_sizes([*texts, *responses, asked.context or ""], len(responses))
+        self._check_sizes(
+            [*texts, *responses, asked.context or "", asked.group or ""], len(responses)
+        )
         many = len(responses)
         job = Job([prompt] * many, responses, [asked.context] * many, method, asked.group, vector)
         return await self._wait(self._submit(job))
@@ -209,6 +211,8 @@ class Service:
     def _check_sizes(self, texts: Sequence[str], responses: int) -> None:
         if responses > self.config.responses:
             raise Refused(413, f"expected at most {self.config.responses} responses")
+        if not all(_is_whole(text) for text in texts):
+            raise Refused(422, "a text holds half a character (a lone surrogate)")
         longest = max(map(len, texts))
         if longest > self.config.text_characters:
             raise Refused(
@@ -259,6 +263,14 @@ class Service:
     def _observe(self, requests: int, texts: int) -> None:
         self.metrics.batch.observe(requests)
         self.metrics.texts.inc(texts)
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _log(weights: np.ndarray) -> np.ndarray:

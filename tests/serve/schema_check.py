@@ -1,0 +1,89 @@
+"""``python -m micro_rm.tests.serve.schema_check --examples 100``: schemathesis on the description.
+
+Every operation gets generated requests, right ones and wrong ones, in process and through the whole
+application; answers must be those that the description promises, and never a failure (500).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode, openapi
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from micro_rm.serve.app import make_app
+from micro_rm.tests.serve.fake import make_service
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+
+def check(directory: Path, examples: int) -> dict[str, int]:
+    """Requests per operation; raises what schemathesis finds."""
+    service = make_service(directory)
+    app = make_app(service)
+    schema = openapi.from_asgi("/openapi.json", app, headers={"host": "localhost"})
+    asked: dict[str, int] = {}
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            key = f"{operation.label} ({mode.value})"
+            try:
+                strategy = operation.as_strategy(generation_mode=mode)
+                asked[key] = _ask(strategy, examples)
+            except Unsatisfiable:  # nothing can be wrong about a request without parameters
+                asked[key] = 0
+    service.close()
+    return asked
+
+
+def _ask(strategy: Any, examples: int) -> int:
+    count = 0
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=strategy)
+    def one(case: Any) -> None:
+        nonlocal count
+        count += 1
+        case.call_and_validate(headers={"host": "localhost"}, checks=CHECKS)
+
+    one()
+    return count
+
+
+def main() -> int:
+    """Print how often every operation was asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=100)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="micro-rm-schema-") as base:
+        for label, count in check(Path(base), asked.examples).items():
+            print(f"{count:>6}  {label}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

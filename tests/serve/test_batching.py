@@ -1,0 +1,118 @@
+"""One thread, a bounded queue, batches that grow with the load."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from micro_rm.serve.batching import Batcher, Busy, Closed, Limits
+
+WAIT = 20
+
+
+class Slow:
+    """Answers with the square; holds the first batch until it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.started, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, numbers: Sequence[int]) -> list[int]:
+        self.batches.append(list(numbers))
+        self.started.set()
+        assert self.go.wait(WAIT)
+        if 13 in numbers:
+            raise ValueError("13")
+        return [number**2 for number in numbers]
+
+
+def make(texts: int = 100, characters: int = 1000, queue: int = 10) -> tuple[Slow, Batcher]:
+    slow = Slow()
+    return slow, Batcher(slow, Limits(texts, characters, 0.0, queue))
+
+
+def held(slow: Slow, batcher: Batcher) -> None:
+    """Send 0 and wait until it is computed, so that what follows gathers."""
+    batcher.submit(0, texts=1, characters=1)
+    assert slow.started.wait(WAIT)
+
+
+def test_what_gathers_during_a_batch_is_computed_together_in_order() -> None:
+    slow, batcher = make()
+    held(slow, batcher)
+    futures = [batcher.submit(number, texts=1, characters=1) for number in (1, 2, 3)]
+    slow.go.set()
+    assert [future.result(WAIT) for future in futures] == [1, 4, 9]
+    assert slow.batches == [[0], [1, 2, 3]]
+    batcher.close()
+
+
+@pytest.mark.parametrize(("texts", "characters"), [(5, 1000), (100, 50)])
+def test_a_batch_stays_below_its_limits_and_a_larger_request_goes_alone(
+    texts: int, characters: int
+) -> None:
+    slow, batcher = make(texts, characters)
+    held(slow, batcher)
+    for number, size in enumerate((2, 3, 1, 9, 1), start=1):
+        batcher.submit(number, texts=size, characters=10 * size)
+    slow.go.set()
+    batcher.close()
+    assert slow.batches == [[0], [1, 2], [3], [4], [5]]
+
+
+def test_a_full_queue_refuses_and_takes_again_what_was_given_up() -> None:
+    slow, batcher = make(queue=2)
+    held(slow, batcher)
+    first = batcher.submit(1, texts=1, characters=1)
+    batcher.submit(2, texts=1, characters=1)
+    with pytest.raises(Busy):
+        batcher.submit(3, texts=1, characters=1)
+    assert first.cancel()
+    fourth = batcher.submit(4, texts=1, characters=1)
+    slow.go.set()
+    assert fourth.result(WAIT) == 16
+    assert slow.batches == [[0], [2, 4]]
+    batcher.close()
+
+
+def test_an_error_is_only_theirs_who_cause_it() -> None:
+    slow, batcher = make()
+    held(slow, batcher)
+    good, bad, other = (batcher.submit(n, texts=1, characters=1) for n in (1, 13, 2))
+    slow.go.set()
+    assert (good.result(WAIT), other.result(WAIT)) == (1, 4)
+    with pytest.raises(ValueError, match="13"):
+        bad.result(WAIT)
+    assert batcher.alive
+    batcher.close()
+
+
+def test_stopping_finishes_what_is_queued_and_takes_no_more() -> None:
+    slow, batcher = make()
+    held(slow, batcher)
+    waiting = batcher.submit(5, texts=1, characters=1)
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    while batcher.alive:
+        pass
+    with pytest.raises(Closed):
+        batcher.submit(6, texts=1, characters=1)
+    slow.go.set()
+    closing.join(WAIT)
+    assert waiting.result(0) == 25
+
+
+def test_a_lone_request_may_wait_for_company() -> None:
+    computed: list[list[int]] = []
+
+    def compute(numbers: Sequence[int]) -> list[int]:
+        computed.append(list(numbers))
+        return list(numbers)
+
+    batcher = Batcher(compute, Limits(2, 100, WAIT, 10))
+    first = batcher.submit(1, texts=1, characters=1)
+    batcher.submit(2, texts=1, characters=1)
+    assert first.result(WAIT) == 1 and computed == [[1, 2]]
+    batcher.close()
