@@ -112,9 +112,10 @@ def test_nothing_else_loads_a_routed_export(
     exported: Callable[[str], tuple[Path, Any]], tmp_path: Path
 ) -> None:
     place, code = exported("micro")
-    for directory in (place, place / "backbone"):
-        with pytest.raises((ValueError, OSError)):
-            AutoModelForSequenceClassification.from_pretrained(directory)
+    with pytest.raises(ValueError, match="micro_rm_routed"):
+        AutoModelForSequenceClassification.from_pretrained(place)
+    with pytest.raises((ValueError, OSError)):
+        AutoModelForSequenceClassification.from_pretrained(place / "backbone")
     heads = code.RoutedReward.__init__.__globals__["RoutedHeads"]
     files = ("micro_rm.json", "heads.safetensors", "router.safetensors")
     for name in files:
