@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from micro_rm.cache.draw import BAR
 from micro_rm.cache.schema import StoreError
 from micro_rm.heads.evaluation.run_view import describe_run
 from micro_rm.pipeline import main
@@ -37,7 +38,7 @@ def test_a_run_is_drawn_with_a_bar_per_method(
     assert main(["inspect", str(run)]) == 0
     shown = capsys.readouterr().out
     lines = {words[0]: words for line in shown.splitlines() if (words := line.split())}
-    assert lines["micro"] == ["micro", "0.750", "█" * 15]
+    assert lines["micro"] == ["micro", "0.750", "█" * (BAR // 2)]
     assert lines["single_bt"] == ["single_bt", "0.400"]  # below chance there is nothing to draw
     assert "80 rows over 40 prompts" in shown and "train 12 s" in shown
     assert report["verdict"][0] in shown and "warning  Look out." in shown
