@@ -54,5 +54,7 @@ def test_columns_rank_the_best_first(make_report: Any) -> None:
     assert found["order"] == {name: place for place, name in enumerate(methods)}
     best = min(methods, key=lambda name: methods[name]["nll"])
     assert found["nll"][best] == 0
+    best = max(methods, key=lambda name: methods[name]["macro"]["accuracy"])
+    assert found["macro"][best] == 0
     polite = sorted(methods, key=lambda n: -methods[n]["attributes"]["polite"]["accuracy"])
     assert [name for name, _ in sorted(found["1"].items(), key=lambda i: i[1])] == polite
