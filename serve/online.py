@@ -145,11 +145,11 @@ class Online:
                 continue
             given = [(work, future)]
             while len(given) < AT_ONCE and not self._work.empty():
-                held = self._work.get()
-                if not isinstance(held[0], Feedback):
+                work, future = self._work.get()
+                if not isinstance(work, Feedback):
+                    held = work, future
                     break
-                given.append(held)
-                held = None
+                given.append((work, future))
             self._commit(given)
 
     def _commit(self, given: Sequence[tuple[Feedback, Future[Receipt]]]) -> None:

@@ -61,8 +61,14 @@ def simulate(crowd: Crowd, rule: Rule) -> Outcome:
         _person(crowd, rule, np.random.default_rng((crowd.seed, number)))
         for number in range(crowd.people)
     ]
-    *accuracies, regret = np.array(rows).T
-    return Outcome(*(float(values.mean()) for values in accuracies), float(regret.max()))
+    online, router, hindsight, truth, regret = np.array(rows).T
+    return Outcome(
+        float(online.mean()),
+        float(router.mean()),
+        float(hindsight.mean()),
+        float(truth.mean()),
+        float(regret.max()),
+    )
 
 
 def best_fixed(margin_NxK: np.ndarray) -> np.ndarray:

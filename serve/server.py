@@ -89,16 +89,16 @@ def make_service(model: Model, config: ServeConfig) -> Service:
         f"one of {', '.join(model.methods)}",
         method,
     )
-    same = same_heads(model, method)
-    learner = None
-    if config.online.router:
-        learner = RouterLearner(model, same, config.online.router_every, config.online.eta)
     kernel_DxK = _kernel(model, method)
     if kernel_DxK is None:
         raise ConfigError(
             f"serve.online.method: expected a method with several heads, found {method}; or set "
             "serve.online.enabled=false"
         )
+    same = same_heads(model, method)
+    learner = None
+    if config.online.router:
+        learner = RouterLearner(model, same, config.online.router_every, config.online.eta)
     scale_D = model.scorer.scaler.delta_scale_D
     digest = hashlib.sha256(kernel_DxK.tobytes() + scale_D.tobytes()).hexdigest()
     online = Online(
@@ -114,11 +114,14 @@ def make_service(model: Model, config: ServeConfig) -> Service:
 
 def same_heads(model: Model, method: str) -> list[str]:
     """Methods with the same heads: what a person thinks of them holds for all."""
-    kernel_DxK = _kernel(model, method)
+    kernels = {name: _kernel(model, name) for name in model.methods}
+    wanted_DxK = kernels[method]
+    if wanted_DxK is None:
+        return []
     return [
         name
-        for name in model.methods
-        if (other := _kernel(model, name)) is not None and np.array_equal(other, kernel_DxK)
+        for name, kernel_DxK in kernels.items()
+        if kernel_DxK is not None and np.array_equal(kernel_DxK, wanted_DxK)
     ]
 
 
