@@ -8,6 +8,7 @@ an answer (``generation_prompt``); it never contains a token of a response.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -64,6 +65,17 @@ def with_context(
     return (*prompt[:first], Message("user", text), *prompt[first + 1 :])
 
 
+def _with_date(template: object, date: str) -> str | None:
+    """A template whose ``strftime_now`` says one date; None where it asks for none.
+
+    A macro, because transformers 5.23 hands templates texts in place of functions.
+    """
+    if not isinstance(template, str) or "strftime_now" not in template:
+        return None
+    words = json.dumps(date)
+    return f"{{%- macro strftime_now(_format) -%}}{{{{ {words} }}}}{{%- endmacro -%}}{template}"
+
+
 class Renderer:
     """Turns conversations into token ids for one tokenizer and one set of backbone settings.
 
@@ -82,6 +94,7 @@ class Renderer:
         if config.bos == "one" and tokenizer.bos_token_id is None:
             raise ConfigError(f"backbone.bos: {config.name} has no BOS token; set it to none")
         self.templated = has_template and config.template != "plain"
+        self._pinned = _with_date(getattr(tokenizer, "chat_template", None), config.date)
         self._segments = SegmentTokenizer(tokenizer)
 
     def template_hash(self) -> str:
@@ -174,9 +187,9 @@ class Renderer:
                 [[turn._asdict() for turn in turns] for turns in conversations],
                 tokenize=False,
                 add_generation_prompt=asks,
-                # Templates take today's date from either of these; both are pinned.
+                # Templates take today's date from this or from strftime_now; both are pinned.
                 date_string=self.config.date,
-                strftime_now=lambda _format: self.config.date,
+                chat_template=self._pinned,
             )
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             # What a template computes with a text may fail in Python's ways as well.

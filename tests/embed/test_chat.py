@@ -206,7 +206,7 @@ def test_one_bos_is_refused_where_the_tokenizer_has_none(
 # Templates and dates
 
 
-@pytest.mark.parametrize("name", ["date_string"])
+@pytest.mark.parametrize("name", ["date_string", "strftime_now"])
 def test_the_date_is_pinned(name: str, renderer: Callable[..., Renderer]) -> None:
     text = renderer(name).text(Conversation(talk("a")))
     assert f"Today Date: {DATE}<|eot_id|>" in text
