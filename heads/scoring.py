@@ -64,10 +64,12 @@ class Scorer:
         """Numbers per vector."""
         return self.scaler.delta_scale_D.size
 
-    def head_kernels(self) -> list[np.ndarray]:
-        """(D, K) heads of every method that has some."""
-        kernels = (trained.params.get("heads") for trained in self.models.values())
-        return [found["kernel"] for found in kernels if found is not None]
+    def heads(self) -> dict[str, int]:
+        """How many heads every method has that has some."""
+        kernels = {name: trained.params.get("heads") for name, trained in self.models.items()}
+        return {
+            name: found["kernel"].shape[-1] for name, found in kernels.items() if found is not None
+        }
 
     def groups(self, name: str) -> list[str]:
         """Attributes or users that a method was adapted to, in the order of its weights."""

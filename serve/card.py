@@ -11,7 +11,6 @@ from ..configs.data import DataConfig, PartConfig
 from ..configs.run_files import RECORD
 from ..configs.secrets import redact, redact_all, visible
 from ..embed.sources import licences
-from ..heads.scoring import LINEAR
 from .hf_files import read_json
 from .model import Model
 
@@ -20,28 +19,6 @@ LONGEST = 24
 UNKNOWN = "unknown: check before you share this"
 # What begins a link, a tag, a table cell or an emphasis in Markdown.
 MARKUP = re.compile(r"([\\`*_{}\[\]<>|#!&~$])")
-
-
-def read_report(run: Path) -> dict[str, Any]:
-    """``report.json`` of a run, an empty one if it was never evaluated or cannot be read."""
-    try:
-        found = read_json(run / "report.json")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def head_names(report: Mapping[str, Any], method: str, count: int) -> list[str]:
-    """A distinct name for every head: the attribute that it serves best, where it was measured."""
-    known = report.get("heads", {}).get(method, {}).get("names", [])
-    if count == 1 or method in LINEAR or len(known) != count:
-        return ["reward"] if count == 1 else [f"head_{place}" for place in range(count)]
-    names: list[str] = []
-    for place, name in enumerate(known):
-        alone = known.count(name) == 1 and name != "unspecific"
-        names.append(name if alone else f"{name}_{place}")
-    # An attribute may itself be called like a numbered one.
-    return names if len(set(names)) == count else [f"head_{place}" for place in range(count)]
 
 
 def render_card(model: Model, facts: Mapping[str, Any], report: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..embed.encoder import load_encoder
 from ..embed.sequences import conversation_of
 from ..embed.sources.pair import ROLES, Message, PreferencePair
 from ..heads.scoring import HeadScores, Scorer
+from .names import head_names, read_report
 from .texts import TextEncoder
 
 Prompt = str | Sequence[Any]  # text, or messages as dictionaries with role and content
@@ -51,11 +53,14 @@ class Model:
         self.views = views
         self._equal_prompts = truncate
 
-    @property
+    @cached_property
     def head_names(self) -> list[str]:
-        """A name for every head, by its number."""
-        most = max((leaf.shape[-1] for leaf in self.scorer.head_kernels()), default=1)
-        return [f"head {number}" for number in range(most)]
+        """A name for every head, by its number: what it serves, if the run was evaluated."""
+        report = read_report(self.run)
+        named = [head_names(report, name, count) for name, count in self.scorer.heads().items()]
+        # Heads of several methods are the same where one builds on the other.
+        known = [names for names in named if names and not names[0].startswith("head_")]
+        return max(known or named or [["reward"]], key=len)
 
     @property
     def methods(self) -> list[str]:

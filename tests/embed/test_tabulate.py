@@ -19,11 +19,11 @@ from micro_rm.configs.schema import Config, DataConfig
 from micro_rm.embed import tabulate as tabulate_module
 from micro_rm.embed.encoder import Encoder
 from micro_rm.embed.plan import Plan
+from micro_rm.embed.quarantine import write_quarantine
 from micro_rm.embed.sequences import choose_pool, conversation_of
 from micro_rm.embed.sources import PairSource, open_pairs
 from micro_rm.embed.sources.pair import DataError, Message, PreferencePair, Refusal
 from micro_rm.embed.stage import Outcome
-from micro_rm.embed.quarantine import write_quarantine
 from micro_rm.embed.tabulate import PairFacts, tabulate
 
 MakePlan = Callable[..., tuple[Config, Plan]]

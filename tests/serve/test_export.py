@@ -24,10 +24,11 @@ from micro_rm.heads.methods.interface import Trained
 from micro_rm.heads.scoring import Scorer
 from micro_rm.pipeline import main
 from micro_rm.serve import export
-from micro_rm.serve.card import head_names, in_line
+from micro_rm.serve.card import in_line
 from micro_rm.serve.classifier import write_classifier
 from micro_rm.serve.export import ExportError, export_run
 from micro_rm.serve.model import Model, Score
+from micro_rm.serve.names import head_names
 from micro_rm.serve.persona import choose_persona, raw_heads
 
 WISH = "use many words"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from micro_rm.cache.schema import StoreError
 from micro_rm.heads.scoring import ScoringError
 from micro_rm.pipeline import main
 from micro_rm.serve.model import Model
+from micro_rm.serve.names import head_names
 from micro_rm.serve.texts import TextEncoder, TextError
 
 
@@ -171,7 +171,9 @@ def test_the_command_ranks_responses(tiny_run: Path, capsys: pytest.CaptureFixtu
     answers = ["--response", "Far.", "--response", "About 384,400 km, I would say."]
     assert run_score(tiny_run, *asked, *answers) == 0
     shown = capsys.readouterr().out
-    assert "Far." in shown and "head 0" in shown
+    report = json.loads((tiny_run / "report.json").read_text())
+    names = head_names(report, "micro_stage1", 3)
+    assert "Far." in shown and any(name in shown for name in names)
     assert run_score(tiny_run, *asked, *answers, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["best"] == found["ranking"][0]["number"]
@@ -212,6 +214,3 @@ def test_a_question_without_an_answer_is_an_error_with_an_example(
 ) -> None:
     assert run_score(tiny_run, "--prompt", "Hi?") == 2
     assert '"responses": ["..."]' in capsys.readouterr().err
-
-
-MakeModel = Callable[..., Model]
