@@ -110,8 +110,8 @@ class MixtureRewards:
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """(N, 2) probabilities that the second and that the first response is preferred."""
         _require_pairs(X)
-        parts = (np.ascontiguousarray(X[:, place]) for place in range(3))
-        first_N = self._scorer.probability(self._method, *parts)
+        first, second, prompt = (np.ascontiguousarray(X[:, place]) for place in range(3))
+        first_N = self._scorer.probability(self._method, first, second, prompt)
         return np.stack([1 - first_N, first_N], axis=1)
 
     def predict(self, X: np.ndarray) -> np.ndarray:

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.exceptions import HTTPException
 
 from .. import UserError, __version__
 from . import messages as m
 from .guard import Guard, Refused
+from .online_plot import regret_svg
 from .service import Service
 
 UserPath = Annotated[m.UserName, Path(description="The name that the feedback came under.")]
@@ -156,6 +157,12 @@ def _add_people(app: FastAPI, service: Service) -> None:
     async def show(user: UserPath) -> m.PersonHistory:
         """What is known of a person."""
         return await service.history(user)
+
+    @app.get("/users/{user}/regret.svg", response_class=Response)
+    async def regret(user: UserPath) -> Response:
+        """The regret of a person over their comparisons, drawn."""
+        curve = (await service.history(user)).regret_curve
+        return Response(regret_svg(curve, service.people.heads), media_type="image/svg+xml")
 
     @app.get("/users/{user}/export")
     async def export(user: UserPath) -> m.Export:

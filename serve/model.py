@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,10 @@ class Score:
 
 
 class Model:
-    """The methods of a run with the backbone that its vectors came from."""
+    """The methods of a run with the backbone that its vectors came from.
+
+    ``head_names`` says what every head serves, if the run was evaluated, else its number.
+    """
 
     def __init__(
         self, run: Path, scorer: Scorer, texts: TextEncoder, views: ViewsConfig, *, truncate: bool
@@ -52,9 +54,9 @@ class Model:
         self.texts = texts
         self.views = views
         self._equal_prompts = truncate
+        self.head_names = self._names()
 
-    @cached_property
-    def head_names(self) -> list[str]:
+    def _names(self) -> list[str]:
         """A name for every head, by its number: what it serves, if the run was evaluated."""
         report = read_report(self.run)
         named = [head_names(report, name, count) for name, count in self.scorer.heads().items()]

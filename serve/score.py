@@ -113,7 +113,11 @@ def _result(responses: list[str], scores: list[Score]) -> dict[str, Any]:
 def _with_defaults(line: Any, asked: ScoreConfig) -> Any:
     if not isinstance(line, dict):
         return line
-    defaults = {"context": asked.context, "method": asked.method, "group": asked.group}
+    defaults: dict[str, Any] = {
+        "context": asked.context,
+        "method": asked.method,
+        "group": asked.group,
+    }
     if "response" not in line and "responses" not in line and asked.responses:
         defaults["responses"] = asked.responses
     if asked.prompt is not None:

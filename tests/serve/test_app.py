@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -248,6 +249,11 @@ def test_a_person_can_be_looked_at_rolled_back_exported_and_deleted(tmp_path: Pa
         shown = (await http.get("/users/ann")).json()
         assert shown["comparisons"] == 3 and len(shown["regret_curve"]) == 3
         assert shown["regret"] == shown["regret_curve"][-1]
+        drawn = await http.get("/users/ann/regret.svg")
+        assert drawn.headers["content-type"] == "image/svg+xml"
+        (line,) = re.findall(r'<polyline points="([^"]*)"', drawn.text)
+        assert len(line.split()) == 4 and "3 comparisons" in drawn.text  # from zero on
+        assert (await http.get("/users/nobody/regret.svg")).status_code == 404
         exported = (await http.get("/users/ann/export")).json()["records"]
         assert [one["id"] for one in exported] == ["id-0", "id-1", "id-2"]
         assert "How" not in json.dumps(exported), "the texts are not kept"
