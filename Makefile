@@ -29,8 +29,11 @@ unit: $(VENV)/.dev
 	$(VENV)/bin/pytest -n 2 --dist loadfile
 
 # Kills, failing disks, company and damaged files, at full length; STRESS='--scale 0.1' is shorter.
+# Then the service: kills under feedback, and requests made from its own description.
 stress: $(VENV)/.dev
 	$(VENV)/bin/python -m micro_rm.tests.stress $(STRESS)
+	$(VENV)/bin/python -m micro_rm.tests.serve.kills --kills 50
+	$(VENV)/bin/python -m micro_rm.tests.serve.schema_check --examples 60
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

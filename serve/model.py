@@ -200,7 +200,9 @@ def load(run: str | Path, *, device: str = "auto", room: int = 10_000) -> Model:
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text("utf-8"))
-        fields = record["config"]["backbone"], record["config"]["views"], record["store"]["weights"]
+        needed = [record["config"][name] for name in ("backbone", "views", "embed")]
+        if not all(needed) or not record["store"]["weights"]:
+            raise ValueError("a section is empty")
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error}); name a run directory") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -208,7 +210,6 @@ def _read_record(path: Path) -> dict[str, Any]:
             f"{path}: no record of a run over text ({error}); name a run that was trained from a "
             "store"
         ) from error
-    assert fields
     return record
 
 
