@@ -56,6 +56,8 @@ def main() -> int:
 
 def run_attacks(base: Path, names: list[str], scale: float, seed: int) -> list[Any]:
     """The tallies of the attacks; ``base`` is an empty directory on a file system to test."""
+    # Threads of the tokenizers do not survive a fork; embedding asks for them unless told.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(base / "xla")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     import torch
