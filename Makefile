@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint types audit unit stress clean
+.PHONY: demo test lint types audit unit long stress clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/micro-rm demo
@@ -27,6 +27,10 @@ audit: $(VENV)/.dev
 # Most of the time is compilation, which a process does on one core.
 unit: $(VENV)/.dev
 	$(VENV)/bin/pytest -n 2 --dist loadfile
+
+# What the suite leaves out to stay below ten minutes.
+long: $(VENV)/.dev
+	$(VENV)/bin/pytest -n 2 --dist loadfile -m long
 
 # Kills, failing disks, company and damaged files, at full length; STRESS='--scale 0.1' is shorter.
 # Then the service: kills under feedback, and requests made from its own description.

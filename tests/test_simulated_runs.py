@@ -45,6 +45,7 @@ def test_labelled_rows_from_the_test_set_are_never_scored(tmp_path: Path) -> Non
     assert "never scored in that draw" in page
 
 
+@pytest.mark.long
 def test_studies_come_with_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = [
         *SMALL,
@@ -91,6 +92,7 @@ main({["train", *flags, f"--run.dir={killed}"]!r})
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.long
 def test_theory_needs_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--theory.mixtures=50", "--theory.spreads=[1.0]", "--theory.pairs=1000"]
     assert main(["theory", *flags, f"--theory.dir={tmp_path}"]) == 0

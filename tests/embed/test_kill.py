@@ -53,6 +53,8 @@ MOMENTS: tuple[tuple[str, str], ...] = (
     ("step", "table named"),
     ("step", "removal written"),
 )
+
+pytestmark = pytest.mark.long
 Listing = dict[str, tuple[int, str]]
 # Imported once, before the forks.
 HEAVY = (

@@ -223,6 +223,7 @@ def job(
     return [*MICRO_RM, "embed", "--json", *(f"--{key}={value}" for key, value in settings.items())]
 
 
+@pytest.mark.long
 def test_three_actors_one_killed_give_the_store_of_a_single_worker(
     job: list[str], tmp_path: Path
 ) -> None:

@@ -90,7 +90,7 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["mlp", "linear", "static"])
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("linear", marks=pytest.mark.long), "static"])
 def test_members_of_one_program_are_what_each_is_alone(problem: Problem, kind: RouterKind) -> None:
     changes = CHANGES if kind == "linear" else CHANGES[2:5]
     problems = [member(problem, **change) for change in changes]
@@ -109,6 +109,7 @@ def test_members_of_one_program_are_what_each_is_alone(problem: Problem, kind: R
         agree(found[place], fit_mixture(problems[place], count, kind))
 
 
+@pytest.mark.long
 def test_what_members_do_not_share_is_a_program_of_its_own(
     problem: Problem, make_examples: Callable[..., Examples]
 ) -> None:

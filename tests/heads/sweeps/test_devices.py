@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
+pytestmark = pytest.mark.long
+
 SETTINGS = """
 data: {name: small, source: simulator, simulator: {pairs: 400, test_pairs: 100, width: 12,
   directions: 2}}

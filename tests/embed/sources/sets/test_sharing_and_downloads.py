@@ -96,6 +96,7 @@ def fetched(hub: FakeHub) -> list[str]:
     return [line for line in hub.requests if line.startswith("GET") and "/resolve/" in line]
 
 
+@pytest.mark.long
 def test_a_dry_run_names_what_it_would_download_and_then_plans_without_asking(
     micro_rm: Run, hub: FakeHub, store: Path
 ) -> None:
