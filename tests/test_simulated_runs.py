@@ -72,6 +72,7 @@ def test_studies_come_with_the_report(tmp_path: Path, capsys: pytest.CaptureFixt
     assert json.loads((tmp_path / "report.json").read_text("utf-8"))["studies"] == {}
 
 
+@pytest.mark.long
 def test_training_that_was_killed_ends_with_the_same_bytes(tmp_path: Path) -> None:
     """Killed when it is about to save what it learnt."""
     flags = [*SMALL, "--methods=single_bt", "--train.epochs=2"]

@@ -21,6 +21,8 @@ from micro_rm.cache.pairs import read_pairs
 from micro_rm.cache.reader import FeatureStore
 from micro_rm.cache.verify import verify_store
 
+pytestmark = pytest.mark.long
+
 ROWS = 60
 # Per store the processes that work on it, one after the other or all at once.
 ONE_BY_ONE = {"whole": ["0/1"], "parts": ["0/3", "1/3", "2/3"]}

@@ -276,6 +276,7 @@ def adapting(problem: Problem, make_budget: Any) -> Problem:
     return replace(problem, adapt_config=ADAPT, budget=budget, groups=("a", "b"))
 
 
+@pytest.mark.long
 def test_stage_2_of_members_is_that_of_each_alone(adapting: Problem) -> None:
     """Also where stage 1, K, the seed or the labelled rows differ."""
     ones, others = member(adapting), member(adapting, seed=4, num_heads=2)

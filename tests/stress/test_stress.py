@@ -12,7 +12,7 @@ import pytest
 from micro_rm.tests.stress.__main__ import ROUNDS, WITH_RUN
 
 # What needs a run costs compilation, and the others of these have tests of their own elsewhere.
-LONG = (*WITH_RUN, "upkeep", "sizes", "writers")
+LONG = (*WITH_RUN, "upkeep", "sizes", "writers", "yaml", "headers")
 SHORT = [name for name in ROUNDS if name not in LONG]
 SCALE = 0.01
 

@@ -76,6 +76,7 @@ def test_every_name_of_the_configuration_is_a_study() -> None:
     assert tuple(REGISTRY) == STUDIES
 
 
+@pytest.mark.long
 def test_one_head_cannot_serve_two_tastes_and_three_can(done: Any) -> None:
     points = series(done, "num_heads", "macro accuracy")["micro"]
     assert [item["x"] for item in points] == [1, 3]
@@ -84,6 +85,7 @@ def test_one_head_cannot_serve_two_tastes_and_three_can(done: Any) -> None:
     assert nll[1]["mean"] < nll[0]["mean"] - 0.02
 
 
+@pytest.mark.long
 def test_without_labelled_rows_stage_2_is_stage_1(done: Any) -> None:
     """G-H12. Budgets beyond the pool are left out."""
     found = series(done, "budget", "macro accuracy")
@@ -92,11 +94,13 @@ def test_without_labelled_rows_stage_2_is_stage_1(done: Any) -> None:
     assert found["micro"][1]["mean"] > found["micro"][0]["mean"]
 
 
+@pytest.mark.long
 def test_reweighting_has_as_many_rows_as_routing(done: Any) -> None:
     found = series(done, "budget", "macro accuracy")["micro_hyre"]
     assert found[0]["mean"] != found[1]["mean"]
 
 
+@pytest.mark.long
 def test_a_hot_target_changes_nothing_and_a_cold_one_helps(done: Any) -> None:
     """G-H3: at a high temperature the target is the prior, so the router stays where it was."""
     found = series(done, "tau", "macro accuracy")
@@ -105,6 +109,7 @@ def test_a_hot_target_changes_nothing_and_a_cold_one_helps(done: Any) -> None:
     assert hot["mean"] == pytest.approx(found["micro_stage1"][0]["mean"], abs=0.05)
 
 
+@pytest.mark.long
 def test_merging_everything_alike_leaves_fewer_heads_and_a_high_threshold_all(done: Any) -> None:
     left = series(done, "pruning", "heads")["heads left"]
     assert [item["x"] for item in left] == [0.2, 1.01]
@@ -116,6 +121,7 @@ def test_merging_everything_alike_leaves_fewer_heads_and_a_high_threshold_all(do
     assert merged[1]["values"] == pytest.approx(micro["values"])
 
 
+@pytest.mark.long
 def test_two_seeds_agree_on_the_planted_heads(done: Any) -> None:
     ranked = series(done, "agreement", "correlation of margins")["matched heads"]
     means = [item["mean"] for item in ranked]
@@ -123,6 +129,7 @@ def test_two_seeds_agree_on_the_planted_heads(done: Any) -> None:
     assert means[1] > 0.9
 
 
+@pytest.mark.long
 def test_what_is_written_is_what_was_found(done: Any, tmp_path: Path) -> None:
     found, run = done
     assert read_studies(run, "these") == json.loads(json.dumps(found))
@@ -130,6 +137,7 @@ def test_what_is_written_is_what_was_found(done: Any, tmp_path: Path) -> None:
     assert read_studies(tmp_path, "these") == {}
 
 
+@pytest.mark.long
 def test_every_study_is_shown_with_its_question_and_its_reading(done: Any) -> None:
     console = Console(width=120, record=True, file=None, quiet=False)
     for study in done[0].values():
