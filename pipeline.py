@@ -44,6 +44,7 @@ from micro_rm.configs.secrets import redact_all
 
 if TYPE_CHECKING:
     from micro_rm.configs.command_line import Options
+    from micro_rm.configs.report import ExamplePrompt
     from micro_rm.embed.sources import PairSource
 
 VERIFY_SAMPLE = 32
@@ -336,7 +337,7 @@ def report(config: Config, say: Say) -> Result:
     )
 
     with listing_files(run):
-        content = stages.report(config)
+        content = stages.report(config, partial(_route, config))
     say("")
     say(method_table(content))
     say("")
@@ -355,6 +356,14 @@ def report(config: Config, say: Say) -> Result:
     say(f"\nreport   {run / 'report.html'}\nnumbers  {run / 'report.json'}")
     say(f"per row  {run / 'predictions.parquet'}\nrecord   {run / 'record.json'}")
     return {"report": content} | swept
+
+
+def _route(config: Config, prompts: Sequence[ExamplePrompt]) -> list[dict[str, Any]]:
+    """Router weights of prompts, by the run's own backbone."""
+    from micro_rm.serve.example_prompts import route_prompts
+
+    with working("report   routing the example prompts"):
+        return route_prompts(config.run.dir, prompts, device=config.embed.device)
 
 
 def _report_sweep(config: Config, say: Say) -> Result:
@@ -397,6 +406,12 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         "embed.shards",
         "0/1 here; parts are for micro-rm embed, then run",
         config.embed.shards,
+    )
+    require(
+        not config.report.prompts or config.data.source != SIMULATOR_SOURCE,
+        "report.prompts",
+        "none with the simulator, which has no text",
+        f"{len(config.report.prompts)} prompts",
     )
     record = RunRecord(Path(config.run.dir), config)
     request = _request(config)

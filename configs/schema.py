@@ -13,6 +13,7 @@ from .baselines import BaselinesConfig
 from .checks import ConfigError, require
 from .data import SIMULATOR_SOURCE, SYNTHETIC_SOURCE, DataConfig
 from .export import ExportConfig
+from .report import ReportConfig
 from .score import ScoreConfig
 from .serve import ServeConfig
 from .share import ShareConfig
@@ -316,20 +317,6 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         require(self.bootstrap >= 1, "evaluate.bootstrap", "1 or more", self.bootstrap)
         require(0 < self.confidence < 1, "evaluate.confidence", "in (0, 1)", self.confidence)
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """What a report sets beside its own numbers.
-
-    Attributes:
-        compare: paper for the published tables, with a verdict per cell, or nothing.
-        tables: Published tables to compare with, such as table2; by default all that share an
-            attribute with the test rows.
-    """
-
-    compare: Literal["none", "paper"] = "none"
-    tables: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

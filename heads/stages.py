@@ -30,6 +30,7 @@ from .evaluation.diagnostics import flags
 from .evaluation.gallery import gallery
 from .evaluation.page import render_page
 from .evaluation.predictions import write_predictions
+from .evaluation.prompts import Route, routed
 from .evaluation.report import best_head_summary, build_report
 from .evaluation.reward_bench import benchmark, incomplete
 from .evaluation.verdict import verdict, warnings
@@ -137,6 +138,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     )
     report["account"] = dict(table.account)
     report["gallery"] = gallery(table, test, scored)
+    report["prompts"] = None  # the report stage asks for them
     report["answers"] = answers(report)
     report["verdict"] = verdict(report)
     report["warnings"] = [
@@ -153,8 +155,12 @@ def evaluate(config: Config) -> dict[str, Any]:
     return report
 
 
-def report(config: Config) -> dict[str, Any]:
-    """Complete report.json with the run record and write report.html from it."""
+def report(config: Config, route: Route) -> dict[str, Any]:
+    """Complete report.json with the run record and write report.html from it.
+
+    ``route`` gives the router weights of the prompts in ``config.report``; it is called only where
+    the report has none of these prompts yet.
+    """
     run = Path(config.run.dir)
     path = run / "report.json"
     if not path.is_file():
@@ -170,6 +176,7 @@ def report(config: Config) -> dict[str, Any]:
     if config.report.compare == "paper":
         tables = config.report.tables or comparable(content)
         content["published"] = [compare(content, table) for table in tables]
+    content["prompts"] = routed(content.get("prompts"), config.report.prompts, route)
     write_json(path, redact_all(content))
     models, _ = load_models(run)
     page = render_page(

@@ -45,6 +45,15 @@ def test_labelled_rows_from_the_test_set_are_never_scored(tmp_path: Path) -> Non
     assert "never scored in that draw" in page
 
 
+def test_prompts_are_refused_before_anything_is_simulated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--report.prompts", '[{"prompt": "Why?"}]', f"--run.dir={tmp_path / 'run'}"]
+    assert main(["run", *SMALL, *words]) == 2
+    assert "report.prompts: expected none with the simulator" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.long
 def test_studies_come_with_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = [

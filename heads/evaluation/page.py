@@ -13,6 +13,7 @@ from ...configs.secrets import redact, visible
 from .display import best_method
 from .naming import profiles
 from .plots import study_curves, training_curves
+from .prompts import panels
 from .reproduce import command
 from .rows import ORACLE, VALIDATED, labelled_rows, owner_of
 from .table import forest, orders
@@ -40,6 +41,15 @@ def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any
         name: f"{label.strip()} of {owner_of(name)}" if label != name else name
         for name, label in labelled_rows(methods)
     }
+    mixtures = {
+        name: {
+            **heads,
+            "largest_weight": _weight_scale(heads),
+            "profiles": profiles(heads, counts),
+        }
+        for name, heads in _shown_first(report).items()
+        if len(heads["usage"]) > 1
+    }
     return (
         _environment()
         .get_template(TEMPLATE)
@@ -56,15 +66,8 @@ def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any
             single_heads=[name for name in methods if name.endswith((ORACLE, VALIDATED))],
             forest=forest(report),
             orders=orders(report, attributes),
-            mixtures={
-                name: {
-                    **heads,
-                    "largest_weight": _weight_scale(heads),
-                    "profiles": profiles(heads, counts),
-                }
-                for name, heads in _shown_first(report).items()
-                if len(heads["usage"]) > 1
-            },
+            mixtures=mixtures,
+            typed=_typed(report, mixtures),
             command=command(report["record"].get("config", {})),
             curves=[Markup(figure) for figure in training_curves(curves)],
             study_figures=_figures(report["studies"]),
@@ -122,6 +125,14 @@ def _shown_first(report: Mapping[str, Any]) -> dict[str, Any]:
     if gallery is None or gallery["method"] not in heads:
         return dict(heads)
     return {gallery["method"]: heads[gallery["method"]], **heads}
+
+
+def _typed(report: Mapping[str, Any], mixtures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The reader's own prompts with the bars of every method."""
+    named = {name: heads["profiles"] for name, heads in mixtures.items()}
+    kept = report["prompts"]
+    rows = [] if kept is None else kept["rows"]
+    return [{**row, "panels": panels(row["weights"], named)} for row in rows]
 
 
 def _figures(studies: Mapping[str, Any]) -> dict[str, list[Markup]]:

@@ -51,6 +51,10 @@ def pages(make_report: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     }
     long = make_report(WORD, (WORD, "كن مهذبا من فضلك"), say=lambda t: f"{t} {WORD} {SENTENCE}")
     long["warnings"] = [WORD, SENTENCE]
+    shown = {"text": f"{WORD} {SENTENCE}", "characters": len(WORD) + len(SENTENCE) + 1}
+    weights = {"micro": {"without": [1.0, 0.0], "with": [0.0, 1.0]}}
+    row = {"prompt": shown, "wish": shown, "weights": weights}
+    long["prompts"] = {"asked": "", "rows": [row]}
     long["studies"] = {"num_heads": study}
     long["record"] |= {
         "config": {"data": {"train": f"/data/{WORD}.jsonl"}, "backbone": {"name": WORD}},

@@ -65,6 +65,10 @@ def predictions(run: Path, method: str) -> list[dict[str, Any]]:
     return table.to_pylist()
 
 
+def no_prompts(prompts: Any) -> Any:
+    raise AssertionError(f"no prompt was asked for, but {prompts}")
+
+
 @dataclass(frozen=True)
 class Done:
     """One run through all stages, and the bytes of the store before it."""
@@ -100,7 +104,7 @@ def done(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Done:
     adapted, _ = stages.adapt(config)
     stages.evaluate(config)
     (run / "record.json").write_text(json.dumps({"seed": 5}), "utf-8")
-    return Done(config, run, before, list(adapted), stages.report(config))
+    return Done(config, run, before, list(adapted), stages.report(config, no_prompts))
 
 
 def test_a_wish_in_words_decides_where_one_reward_for_all_cannot(done: Done) -> None:
@@ -451,7 +455,7 @@ def test_the_best_head_is_chosen_on_validation_rows_and_no_others(
 
 def test_reporting_before_evaluating_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"report\.json: nothing to report yet; run micro-rm eval"):
-        stages.report(Config(run=RunConfig(str(tmp_path))))
+        stages.report(Config(run=RunConfig(str(tmp_path))), no_prompts)
 
 
 def test_adapting_before_training_is_an_error_with_the_remedy(done: Done, tmp_path: Path) -> None:

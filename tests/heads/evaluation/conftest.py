@@ -125,6 +125,7 @@ def make_report(
             "context": [say(("Keep it brief.", "Be polite.")[a]) for a in attribute_N],
         }
         report["gallery"] = gallery(SimpleNamespace(text=texts), test, scored)
+        report["prompts"] = None
         report["answers"] = answers(report)
         report["caveats"] = ["The text is synthetic."]
         report["verdict"] = verdict(report)

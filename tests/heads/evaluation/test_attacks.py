@@ -112,8 +112,18 @@ def test_a_report_shows_every_text_and_obeys_none(text: str, make_report: Any) -
             "notes": [{"about": text, "text": text}],
         }
     ]
+    shown = {"text": text, "characters": len(text)}
+    both = {"without": [0.5, 0.5], "with": [0.1, 0.9]}
+    report["prompts"] = {"asked": text, "rows": [{"prompt": shown, "wish": shown}]}
+    report["prompts"]["rows"][0]["weights"] = {text: both}
     found = require_harmless(render_page(report, {}))
-    assert found.words.count(visible(text)) >= 60
+    assert found.words.count(visible(text)) >= 66
+
+
+def test_a_text_that_unfolds_is_as_harmless(make_report: Any) -> None:
+    text = ATTACKS["script"] * 20
+    found = require_harmless(render_page(make_report(say=lambda _: text), {}))
+    assert found.words.count(text) >= 6
 
 
 @pytest.mark.parametrize("text", ATTACKS.values(), ids=list(ATTACKS))

@@ -1,0 +1,129 @@
+"""A reader's own prompts in a report: asked for once, and what a wish changes in numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from micro_rm.configs.report import ExamplePrompt
+from micro_rm.heads.evaluation.gallery import LONGEST
+from micro_rm.heads.evaluation.page import render_page
+from micro_rm.heads.evaluation.prompts import NAMED, panels, routed
+
+EGG = ExamplePrompt("How do I boil an egg?", "Make me laugh.")
+CAT = ExamplePrompt("What do cats eat?")
+
+
+def numbered(prompts: Sequence[ExamplePrompt]) -> list[dict[str, Any]]:
+    """Weights that tell the places of prompts."""
+    return [{"micro": {"without": [float(n)], "with": None}} for n in range(len(prompts))]
+
+
+def not_again(prompts: Sequence[ExamplePrompt]) -> list[dict[str, Any]]:
+    raise AssertionError(f"routed again: {prompts}")
+
+
+def test_every_prompt_is_kept_with_its_own_weights_in_order() -> None:
+    kept = routed(None, [EGG, CAT], numbered)
+    assert kept is not None
+    assert [row["prompt"]["text"] for row in kept["rows"]] == [EGG.prompt, CAT.prompt]
+    assert [row["wish"]["text"] for row in kept["rows"]] == ["Make me laugh.", ""]
+    assert [row["weights"]["micro"]["without"] for row in kept["rows"]] == [[0.0], [1.0]]
+
+
+def test_what_a_report_has_is_not_routed_again_and_stays_if_nothing_is_asked() -> None:
+    assert routed(None, [], not_again) is None
+    kept = routed(None, [EGG], numbered)
+    assert routed(kept, [EGG], not_again) == kept == routed(kept, [], not_again)
+
+
+@pytest.mark.parametrize("other", [ExamplePrompt(EGG.prompt), ExamplePrompt(EGG.prompt, "Sing.")])
+def test_another_wish_is_another_question(other: ExamplePrompt) -> None:
+    kept = routed(routed(None, [EGG], numbered), [other], numbered)
+    assert kept is not None and kept["rows"][0]["wish"]["text"] == (other.context or "")
+
+
+def test_long_prompts_that_begin_alike_are_told_apart_though_they_are_cut() -> None:
+    one, other = (ExamplePrompt("word " * LONGEST + end) for end in "ab")
+    kept = routed(None, [one], numbered)
+    assert kept is not None and len(kept["rows"][0]["prompt"]["text"]) == LONGEST
+    assert kept != routed(kept, [other], numbered)
+
+
+def profiles(count: int) -> dict[str, list[dict[str, str]]]:
+    return {"micro": [{"title": f"taste {k}"} for k in range(count)]}
+
+
+def test_a_wish_moves_half_of_what_the_weights_differ_by() -> None:
+    both = {"without": [0.5, 0.3, 0.2], "with": [0.1, 0.3, 0.6]}
+    (panel,) = panels({"micro": both}, profiles(3))
+    assert panel["moved"] == pytest.approx(0.4)
+    assert [bar["title"] for bar in panel["bars"]] == ["taste 0", "taste 1", "taste 2"]
+    assert [bar["with"] for bar in panel["bars"]] == both["with"] and panel["others"] is None
+
+
+def test_heads_that_are_strong_in_either_case_are_named_and_the_rest_is_a_sum() -> None:
+    both = {
+        "without": [0.01, 0.5, 0.02, 0.2, 0.02, 0.2, 0.05],
+        "with": [0.6, 0.01, 0.01, 0.2, 0.03, 0.1, 0.05],
+    }
+    (panel,) = panels({"micro": both}, profiles(7))
+    assert [bar["head"] for bar in panel["bars"]] == [0, 1, 3, 5] and NAMED == 4
+    assert panel["others"]["count"] == 3
+    for side in ("without", "with"):
+        total = sum(bar[side] for bar in panel["bars"]) + panel["others"][side]
+        assert total == pytest.approx(1.0)
+
+
+def test_without_a_wish_nothing_moves_and_a_sum_of_one_head_is_never_shown() -> None:
+    weights = {"micro": {"without": [0.2] * 5, "with": None}}
+    (panel,) = panels(weights, profiles(5))
+    assert panel["moved"] is None and len(panel["bars"]) == 5
+    assert {bar["with"] for bar in panel["bars"]} == {None}
+
+
+def test_a_method_whose_heads_have_no_names_is_left_out() -> None:
+    weights = {"micro": {"without": [0.5, 0.5], "with": None}}
+    assert panels(weights, {}) == panels(weights, profiles(3)) == []
+
+
+def section(page: str) -> str:
+    found = page[page.index('<h2 id="prompts">') :]
+    return found[: found.index('<div class="panels">')] if "panels" in found else found
+
+
+def test_the_page_sets_the_weights_without_and_with_the_wish_side_by_side(make_report: Any) -> None:
+    report = make_report()
+    assert 'id="prompts"' not in render_page(report, {})
+    both = {"without": [0.25, 0.75], "with": [0.83, 0.17]}
+    report["prompts"] = routed(None, [EGG], lambda _: [{"micro": both}])
+    page = render_page(report, {})
+    assert 'href="#prompts"' in page
+    shown = section(page)
+    assert "the wish moves 58 % of the weight" in shown and "without the wish" in shown
+    bars = re.findall(r'bar (\w+)"><i style="width: ([\d.]+)%"></i><b>([\d.]+)<', shown)
+    assert bars == [
+        ("before", "25.0", "0.25"),
+        ("after", "83.0", "0.83"),
+        ("before", "75.0", "0.75"),
+        ("after", "17.0", "0.17"),
+    ]
+    assert ">0 brief" in shown and ">1 polite" in shown
+
+
+def test_the_page_has_one_bar_per_head_where_there_is_no_wish(make_report: Any) -> None:
+    report = make_report()
+    both = {"without": [0.25, 0.75], "with": None}
+    report["prompts"] = routed(None, [CAT], lambda _: [{"micro": both}])
+    shown = section(render_page(report, {}))
+    assert re.findall(r'bar (\w+)"', shown) == ["after", "after"]
+    assert "without the wish" not in shown and "moves" not in shown
+
+
+def test_the_page_says_where_no_method_has_a_router(make_report: Any) -> None:
+    report = make_report()
+    report["prompts"] = routed(None, [EGG], lambda _: [{}])
+    assert "No method of this run has a router" in section(render_page(report, {}))
