@@ -18,7 +18,11 @@ PADDING = ("<|finetune_right_pad_id|>", "<|pad|>", "[PAD]", "<pad>", "<|reserved
 NEW_PADDING = "[PAD]"
 TEMPLATE = "chat_template.jinja"
 # Of the machine that the backbone was saved on, or true of another head only.
-DROPPED = ("_name_or_path", "num_labels", "problem_type", "transformers_version", "classifier_bias")
+DROPPED = (
+    *("_name_or_path", "num_labels", "problem_type", "transformers_version", "classifier_bias"),
+    # OpenRLHF writes these into its reward models, and believes them before its own flags.
+    *("value_head_prefix", "normalize_reward", "mean", "std"),
+)
 Json = dict[str, Any]
 
 

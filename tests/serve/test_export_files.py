@@ -89,6 +89,14 @@ def test_a_classifiers_configuration_says_what_it_is() -> None:
     assert original["text_config"] == {"vocab_size": 5, "pad_token_id": 0}  # read only
 
 
+def test_what_openrlhf_wrote_about_another_head_is_dropped() -> None:
+    """Left in, it builds a head of that name with random weights, and shifts every reward."""
+    settings = {"value_head_prefix": "value_head", "mean": 0.5, "std": 2.0}
+    original = {"model_type": "llama", "normalize_reward": True, **settings}
+    found = classifier_config(original, vocabulary=6, **COMMON)
+    assert not {"normalize_reward", *settings} & set(found)
+
+
 def test_padding_never_ends_a_text() -> None:
     vocabulary = {"<eos>": 0, "<pad>": 1, "<|reserved_special_token_0|>": 2}
     assert choose_padding("<pad>", {"<eos>"}, vocabulary) == ("<pad>", False)
