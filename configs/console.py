@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,12 @@ def make_printer(*, quiet: bool) -> Say:
         console.print(_Harmless(visible(redact(shown)) if text else shown), soft_wrap=text)
 
     return say
+
+
+def say_all(say: Say, lines: Iterable[object]) -> None:
+    """Print one after another."""
+    for line in lines:
+        say(line)
 
 
 def printable(error: BaseException) -> str:

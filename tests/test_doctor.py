@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from micro_rm import doctor_probes
-from micro_rm.doctor import (
+from micro_rm.commands import machine_probes
+from micro_rm.commands.machine_checks import (
     FAIL,
     GIB,
     OK,
@@ -27,7 +27,7 @@ from micro_rm.doctor import (
     check_space,
     check_versions,
 )
-from micro_rm.doctor_probes import examine
+from micro_rm.commands.machine_probes import examine
 from micro_rm.pipeline import main
 
 REQUIRED = [
@@ -129,14 +129,14 @@ def test_a_name_that_is_looked_up_for_ever_is_given_up(monkeypatch: pytest.Monke
         raise OSError("too late")
 
     monkeypatch.setattr(socket, "create_connection", wait)
-    monkeypatch.setattr(doctor_probes, "CONNECT_SECONDS", 0.05)
-    assert doctor_probes._connect("https://hub.example") == "no answer within a second"
+    monkeypatch.setattr(machine_probes, "CONNECT_SECONDS", 0.05)
+    assert machine_probes._connect("https://hub.example") == "no answer within a second"
     asked.set()
 
 
 def test_locks_that_let_two_in_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_probes.fcntl, "flock", lambda *_: None)
-    assert doctor_probes._try_files(tmp_path)[0] == "flock lets two in at once"
+    monkeypatch.setattr(machine_probes.fcntl, "flock", lambda *_: None)
+    assert machine_probes._try_files(tmp_path)[0] == "flock lets two in at once"
 
 
 def test_the_command_prints_lines_or_json_and_fails_with_a_failed_check(
@@ -145,7 +145,7 @@ def test_the_command_prints_lines_or_json_and_fails_with_a_failed_check(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["doctor", str(tmp_path)]) == 0
     assert "locks: flock keeps others out" in capsys.readouterr().out
-    monkeypatch.setattr(doctor_probes, "_try_files", lambda _: ("flock fails", "", 0.0))
+    monkeypatch.setattr(machine_probes, "_try_files", lambda _: ("flock fails", "", 0.0))
     assert main(["doctor", str(tmp_path), "--json"]) == 1
     content = json.loads(capsys.readouterr().out)
     assert content["problems"] == ["locks: flock fails"]

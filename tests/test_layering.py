@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("cache", "configs", "embed", "heads", "serve")
+PARTS = ("cache", "commands", "configs", "embed", "heads", "serve")
 MAY_IMPORT = {
     "cache": {"cache"},
+    "commands": {"commands", "serve", "embed", "heads", "cache", "configs"},
     "configs": {"configs"},
     "embed": {"embed", "cache", "configs"},
     "heads": {"heads", "cache", "configs"},
@@ -21,6 +22,7 @@ MAY_IMPORT = {
 }
 NEVER = {
     "cache": {"torch", "jax", "flax", "optax", "transformers", "datasets"},
+    "commands": {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py"},
     "configs": {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py"},
     "embed": {"jax", "flax", "optax"},
     "heads": {"torch", "transformers", "datasets", "h5py"},
@@ -62,9 +64,12 @@ def test_imports_follow_the_arrows(part: str) -> None:
             assert head not in PARTS, f"{path} imports {name}: write micro_rm.{name}"
 
 
-def test_pipeline_imports_nothing_heavy_at_module_level() -> None:
-    heads = {name.partition(".")[0] for name in imported(ROOT / "pipeline.py", top_level=True)}
-    assert not heads & HEAVY
+@pytest.mark.parametrize("path", [ROOT / "pipeline.py", *source_files("commands")])
+def test_the_command_line_imports_nothing_heavy_at_module_level(path: Path) -> None:
+    names = imported(path, top_level=True)
+    assert not {name.partition(".")[0] for name in names} & HEAVY
+    parts = {name.split(".")[1] for name in names if name.startswith("micro_rm.")}
+    assert parts <= {"commands", "configs", "UserError"}
 
 
 def test_every_sub_package_is_in_the_wheel() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("cache", "configs", "embed", "heads")
+PARTS = ("cache", "commands", "configs", "embed", "heads", "serve")
 # Modules whose reading runs what a file says.
 NEVER_IMPORTED = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 NEVER_CALLED = {"eval", "exec", "compile", "__import__", "execfile"}
@@ -19,11 +19,11 @@ SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatus
 
 
 def dotted(node: ast.AST) -> str:
-    """``a.b.c`` of a name or an attribute, an empty text for anything else."""
+    """``a.b.c`` of a name or an attribute, ``?.c`` of a result's, nothing of anything else."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):
-        return f"{dotted(node.value)}.{node.attr}".strip(".")
+        return f"{dotted(node.value) or '?'}.{node.attr}"
     return ""
 
 
@@ -121,6 +121,7 @@ def test_the_search_finds_what_it_is_for(line: str) -> None:
         "re.compile(pattern)",
         "torch.compile(model)",
         "model.eval()",
+        "load(path).eval()",
         "np.load(path, allow_pickle=False)",
         "load(path, trust_remote_code=False)",
         "subprocess.run(command, shell=False)",

@@ -1,6 +1,6 @@
 """Whether this machine can do the work: one check a line, with what to do where it cannot.
 
-Checks are pure functions of facts, which ``doctor_probes`` gathers.
+Checks are pure functions of facts, which ``machine_probes`` gathers.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from importlib import metadata, util
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .doctor import (
+from .machine_checks import (
     YES,
     Check,
     check_clock,

@@ -1,0 +1,112 @@
+"""From text to the store: ``check``, ``embed``, ``retry`` and ``extend``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..configs.console import Say, say_all
+from ..configs.schema import Config
+
+if TYPE_CHECKING:
+    from ..embed.sources import PairSource
+
+Result = dict[str, Any]
+
+
+def check(config: Config, say: Say) -> Result:
+    """Validate the data set and show what is in it."""
+    from ..embed.sources import open_pairs
+
+    return _show_summary(config, open_pairs(config.data), say)
+
+
+def _show_summary(config: Config, source: PairSource, say: Say) -> Result:
+    from ..embed.display import summary_views
+    from ..embed.sources.check import summarise
+
+    summary = summarise(source)
+    for part in summary_views(config.data.train or config.data.source, summary):
+        say(part)
+    if config.report.compare == "paper":
+        from ..heads.evaluation.compare import COUNTS, compare
+        from ..heads.evaluation.compare_display import compare_views
+
+        if config.report.tables and COUNTS not in config.report.tables:
+            return summary
+        summary["published"] = [compare({"account": summary}, COUNTS)]
+        say_all(say, compare_views(summary["published"][0]))
+    return summary
+
+
+def embed(
+    config: Config, say: Say, *, dry_run: bool = False, summary: bool = False, retry: bool = False
+) -> Result:
+    """Embed what the store lacks and write the data set's pair table.
+
+    ``retry`` includes what the backbone gave NaN or infinity for before.
+    """
+    from rich.console import Console
+
+    from ..embed import display
+    from ..embed.downloads import to_download
+    from ..embed.request import input_fingerprint
+    from ..embed.sources import open_pairs
+    from ..embed.stage import preview_job, run_job
+
+    request = input_fingerprint(config)
+    source = open_pairs(config.data)
+    if dry_run:
+        downloads = to_download(config.data, config.backbone)
+        say_all(say, [f"download {item}" for item in downloads])
+        if downloads:
+            say("embed    sequences, tokens and minutes are known once these are here")
+            return {"downloads": downloads}
+    if summary:
+        _show_summary(config, source, say)
+    if dry_run:
+        preview, seconds, encoder = preview_job(config, source)
+        say_all(say, display.preview_lines(preview, encoder))
+        say(f"embed    {preview.bytes:,} bytes, about {display.duration(seconds)}")
+        return asdict(preview) | {"estimated_seconds": round(seconds, 3)}
+    with display.embedding_progress(Console(stderr=True)) as progress:
+        outcome = run_job(
+            config,
+            source,
+            request,
+            planned=lambda preview, encoder: say_all(say, display.preview_lines(preview, encoder)),
+            progress=progress,
+            notice=lambda text: say(f"embed    {text}"),
+            retry=retry,
+        )
+    say_all(say, display.outcome_lines(outcome))
+    return display.outcome_facts(outcome)
+
+
+def retry(config: Config, say: Say) -> Result:
+    """Embed the rows that were corrected in a copy of the quarantine, and what failed before."""
+    from ..embed.quarantine import quarantine_path
+
+    result = embed(config, say, retry=True)
+    account, fixes = result["account"], config.data.corrections
+    if account is not None:
+        place = quarantine_path(Path(config.store.dir), config.data.name)
+        say(
+            f"retry    {account['corrected_rows']:,} rows were read as corrected; "
+            f"{account['refused']:,} rows or pairs are still refused: {place}"
+        )
+    if fixes is not None:
+        say(f"retry    from now on give --data.corrections {fixes}, also to micro-rm run")
+    return result
+
+
+def extend(config: Config, say: Say) -> Result:
+    """Embed new data into a store that exists."""
+    from ..cache.manifest import read_manifest
+
+    before = read_manifest(Path(config.store.dir)).rows
+    result = embed(config, say)
+    after = read_manifest(Path(config.store.dir)).rows
+    say(f"extend   {after - before:,} vectors added to {before:,}")
+    return result | {"vectors_before": before, "vectors": after}

@@ -1,0 +1,77 @@
+"""What ``micro-rm report`` writes and prints, of a run and of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..configs.console import Say, say_all, working
+from ..configs.record import listing_files
+from ..configs.report import ExamplePrompt
+from ..configs.schema import Config
+
+Result = dict[str, Any]
+
+
+def report(config: Config, say: Say) -> Result:
+    """Put the record into report.json, write report.html and print the table; likewise a sweep."""
+    from ..heads import stages
+    from ..heads.sweeps.table import read_sweep
+
+    run = Path(config.run.dir)
+    swept = {} if read_sweep(run) is None else {"sweep": report_sweep(config, say)}
+    if swept and not (run / "report.json").is_file():
+        return swept
+    from ..heads.evaluation.compare_display import compare_views
+    from ..heads.evaluation.display import (
+        attribute_table,
+        benchmark_table,
+        headline_methods,
+        method_table,
+    )
+
+    with listing_files(run):
+        content = stages.report(config, partial(_route, config))
+    say("")
+    say(method_table(content))
+    say("")
+    say(attribute_table(content, headline_methods(content)))
+    say("")
+    for sentence in (*content["verdict"], *content["warnings"]):
+        say(sentence)
+    if content["benchmark"] is not None:
+        say("")
+        say(benchmark_table(content["benchmark"]))
+    for comparison in content["published"]:
+        say("")
+        say_all(say, compare_views(comparison))
+    for name, reason in content["skipped"].items():
+        say(f"{name} was left out: {reason}")
+    say(f"\nreport   {run / 'report.html'}\nnumbers  {run / 'report.json'}")
+    say(f"per row  {run / 'predictions.parquet'}\nrecord   {run / 'record.json'}")
+    return {"report": content} | swept
+
+
+def _route(config: Config, prompts: Sequence[ExamplePrompt]) -> list[dict[str, Any]]:
+    """Router weights of prompts, by the run's own backbone."""
+    from ..serve.example_prompts import route_prompts
+
+    with working("report   routing the example prompts"):
+        return route_prompts(config.run.dir, prompts, device=config.embed.device)
+
+
+def report_sweep(config: Config, say: Say) -> Result:
+    """Write sweep.html from sweep.parquet and print what it shows."""
+    from ..heads.sweeps.display import sweep_tables
+    from ..heads.sweeps.run import PAGE, write_page
+    from ..heads.sweeps.table import FILE
+
+    summary = write_page(config)
+    say("")
+    for part in sweep_tables(summary):
+        say(part)
+    place = Path(config.run.dir)
+    say(f"page     {place / PAGE}\ntable    {place / FILE}")
+    return summary

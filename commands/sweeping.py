@@ -1,0 +1,72 @@
+"""``micro-rm sweep``: what is missing is embedded, then every member is fitted and scored."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..configs.console import Say, working
+from ..configs.record import RunRecord, fingerprint, listing_files
+from ..configs.schema import Config, require
+from . import progress
+from .embedding import embed
+from .reporting import report_sweep
+
+Result = dict[str, Any]
+
+
+def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
+    """Embed what is missing, then fit and score every member of the sweep."""
+    from ..heads.methods import check_names
+    from ..heads.sweeps.display import progress_line
+    from ..heads.sweeps.plan import make_members
+    from ..heads.sweeps.processes import join
+    from ..heads.sweeps.run import run_sweep
+    from ..heads.sweeps.table import locked
+
+    check_names(config.sweep.methods)
+    members = make_members(config)
+    request = progress.request(config)
+    embedded = progress.is_embedded(config, request)
+    plan = f"{len(members)} members of {', '.join(config.sweep.methods)}"
+    if dry_run:
+        say(f"sweep    embed: {'done' if embedded else 'to do'}; {plan}")
+        found = {} if embedded else embed(config, say, dry_run=True)
+        return found | {"embedded": embedded, "members": len(members)}
+    for caveat in config.caveats():
+        say(f"note     {caveat}")
+    require(
+        embedded or not config.sweep.distributed,
+        "sweep.distributed",
+        "a store that is complete; run micro-rm embed first",
+        "one that lacks vectors",
+    )
+    record = RunRecord(Path(config.run.dir), config)
+    if not embedded:
+        with record.stage("embed", request) as notes:
+            notes |= embed(config, say)
+    share = join(distributed=config.sweep.distributed)
+    say(f"sweep    {plan}" + (f", part {share.part} of {share.parts}" if share.parts > 1 else ""))
+    # One process of a job keeps the record.
+    place = Path(config.run.dir)
+    guard = partial(locked, place)
+    stage = record.stage("sweep", fingerprint(request, config.sweep), guard)
+    with listing_files(place, guard), stage if share.part == 0 else nullcontext({}) as notes:
+        with working("sweep    fitting the first members"):
+            outcome = run_sweep(
+                config,
+                progress.table_request(config),
+                share,
+                lambda *counts: say(progress_line(*counts)),
+            )
+        notes |= {"fitted": outcome.fitted, "before": outcome.before, "failed": outcome.failed}
+    if outcome.replaced:
+        say(f"sweep    took the place of another sweep of {outcome.replaced} members")
+    if outcome.before:
+        say(f"sweep    {outcome.before} members were done before for the same inputs")
+    with listing_files(place, guard):
+        report_sweep(config, say)
+    return asdict(outcome)
