@@ -29,10 +29,11 @@ class OnlineConfig:
         enabled: Take feedback at all; without it /feedback and /users do not exist.
         dir: Directory of the journal; by default the folder online of the run.
         method: Method whose heads are weighed; by default the one that answers wishes.
-        eta: How much a nat of loss counts against a head; 1 is Bayes' rule.
+        eta: How much a nat of loss counts against a taste; 1 is Bayes' rule.
         rho: How far the router is believed beside a person's feedback: the exponent of its weights.
-        users: People that are kept; feedback of more is refused.
-        snapshot_every: Comparisons between two snapshots, which make a restart faster.
+        single: Probability beforehand that one head alone is a person's, from above 0 to 1; the
+            rest goes to mixtures of heads. 1 is the paper's Hedge.
+        users: People that are kept, 1 kB of memory for each head; feedback of more is refused.
         router: Let the shared router learn from everybody's feedback, in the background. One
             person's feedback then changes other people's scores, and vectors of prompts are kept.
         router_every: Comparisons between two updates of the router.
@@ -43,15 +44,16 @@ class OnlineConfig:
     method: str | None = None
     eta: float = 1.0
     rho: float = 1.0
+    single: float = 0.5
     users: int = 100_000
-    snapshot_every: int = 1000
     router: bool = False
     router_every: int = 50
 
     def __post_init__(self) -> None:
         require(self.eta > 0, "serve.online.eta", "above 0", self.eta)
         require(self.rho >= 0, "serve.online.rho", "0 or more", self.rho)
-        for key in ("users", "snapshot_every", "router_every"):
+        require(0 < self.single <= 1, "serve.online.single", "above 0 and at most 1", self.single)
+        for key in ("users", "router_every"):
             require(getattr(self, key) >= 1, f"serve.online.{key}", "1 or more", getattr(self, key))
 
 

@@ -153,6 +153,11 @@ def _add_people(app: FastAPI, service: Service) -> None:
         """A person prefers a response; the answer says that this will be remembered."""
         return await service.feedback(question)
 
+    @app.post("/ask")
+    async def ask(question: m.AskQuestion) -> m.Asked:
+        """Which of several comparisons would tell most of a person's taste."""
+        return await service.ask(question)
+
     @app.get("/users/{user}")
     async def show(user: UserPath) -> m.PersonHistory:
         """What is known of a person."""
@@ -161,8 +166,9 @@ def _add_people(app: FastAPI, service: Service) -> None:
     @app.get("/users/{user}/regret.svg", response_class=Response)
     async def regret(user: UserPath) -> Response:
         """The regret of a person over their comparisons, drawn."""
-        curve = (await service.history(user)).regret_curve
-        return Response(regret_svg(curve, service.people.heads), media_type="image/svg+xml")
+        history = await service.history(user)
+        drawn = regret_svg(history.regret_curve, history.regret_mixture_curve)
+        return Response(drawn, media_type="image/svg+xml")
 
     @app.get("/users/{user}/export")
     async def export(user: UserPath) -> m.Export:

@@ -102,8 +102,35 @@ class FeedbackQuestion(Strict):
     id: FeedbackId | None = None
 
 
+class Candidate(Strict):
+    """A comparison that could be asked: two responses to a prompt."""
+
+    prompt: Prompt
+    responses: Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class AskQuestion(Strict):
+    """Which of these comparisons would tell most of a person's taste?"""
+
+    user: UserName
+    candidates: Annotated[list[Candidate], Field(min_length=1)]
+    context: str | None = None
+    method: str | None = None
+
+
+class Asked(BaseModel):
+    """``order``: numbers of the candidates, the most telling one first. ``information``: what the
+    answer to each would tell, in nats, from 0 to log 2, in the order of the question."""
+
+    user: str
+    comparisons: int
+    order: list[int]
+    information: list[float]
+
+
 class PersonAnswer(BaseModel):
-    """What is kept of a person. ``weights`` are those under a router that has no opinion."""
+    """What is kept of a person. ``weights`` are those under a router that has no opinion; the
+    regrets are in nats against the best head and the best head or mixture in hindsight."""
 
     user: str
     comparisons: int
@@ -111,6 +138,7 @@ class PersonAnswer(BaseModel):
     losses: list[float]
     served_loss: float
     regret: float
+    regret_mixture: float
 
 
 class FeedbackAnswer(PersonAnswer):
@@ -121,9 +149,10 @@ class FeedbackAnswer(PersonAnswer):
 
 
 class PersonHistory(PersonAnswer):
-    """With the regret against the best head in hindsight after every comparison, in nats."""
+    """With the regrets after every comparison, each against the hindsight of that moment."""
 
     regret_curve: list[float]
+    regret_mixture_curve: list[float]
 
 
 class Export(BaseModel):

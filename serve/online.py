@@ -1,7 +1,8 @@
 """What people taught the service: one thread writes it down, everybody may read.
 
-State is a function of the journal: per person the sums of ``online_weights.Person``. Feedback is
-acknowledged when its line is synced; comparisons that arrive together share one sync.
+State is a function of the journal: per person the sums of ``online_weights.Person``; a start reads
+all of it. Feedback is acknowledged when its line is synced; comparisons that arrive together share
+one sync.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import numpy as np
 
 from .. import UserError
 from .online_journal import Journal, JournalError, Record
-from .online_snapshot import read_snapshot, remove_snapshot, write_snapshot
 from .online_weights import Person, Rule
 
 AT_ONCE = 256  # comparisons under one sync
@@ -73,15 +73,13 @@ class Online:
         rule: Rule,
         *,
         most_people: int = 100_000,
-        snapshot_every: int = 1000,
     ) -> None:
         self.heads, self.rule = heads, rule
-        self.directory = directory
         self.changed: Callable[[bool], None] = lambda _rewritten: None
-        self._most_people, self._snapshot_every = most_people, snapshot_every
+        self._most_people = most_people
         self.journal = Journal(directory, {"heads": heads} | header)
         self._people: dict[str, Known] = {}
-        self._number = self._since_snapshot = 0
+        self._number = 0
         try:
             self._restore()
         except BaseException:
@@ -180,9 +178,6 @@ class Online:
             else:
                 future.set_result(answer)
         self._number += len(records)
-        self._since_snapshot += len(records)
-        if self._since_snapshot >= self._snapshot_every:
-            self._snapshot()
         if records:
             self.changed(False)
 
@@ -197,7 +192,7 @@ class Online:
                 "raise serve.online.users"
             )
         margin_K = np.asarray(feedback.margin_K, np.float64)
-        served = known.person.served_loss(margin_K, feedback.log_router_K, self.rule)
+        served = self.rule.served_loss(known.person, margin_K, feedback.log_router_K)
         record: Record = {
             "number": self._number + len(records) + 1,
             "time": round(time.time(), 3),
@@ -222,8 +217,6 @@ class Online:
             seen += record["user"] == user
             return record["user"] != user or seen <= keep
 
-        # First: a snapshot holds the person too.
-        remove_snapshot(self.directory)
         dropped = self.journal.rewrite(wanted)
         if dropped:
             known = Known(Person.new(self.heads))
@@ -237,49 +230,29 @@ class Online:
         return dropped
 
     def _restore(self) -> None:
-        """The last snapshot that fits the journal, and what came after it."""
-        found = read_snapshot(self.directory, self.journal.path)
-        start = before = None
-        if found is not None:
-            start, before = found.end, found.checksum
-            self._number = found.number
-            self._people = {
-                user: Known(
-                    Person(one["count"], np.array(one["losses"]), one["mixture"]),
-                    dict.fromkeys(one["ids"]),
-                )
-                for user, one in found.people.items()
-            }
-        for line in self.journal.replay(start, before):
+        heads = self.heads
+        for line in self.journal.replay():
             record = line.record
-            known = self._people.get(record["user"]) or Known(Person.new(self.heads))
+            known = self._people.get(record["user"]) or Known(Person.new(heads))
             self._people[record["user"]] = _learn(known, record)
             self._number = record["number"]
-            self._since_snapshot += 1
-
-    def _snapshot(self) -> None:
-        people = {
-            user: {
-                "count": known.person.count,
-                "losses": known.person.losses_K.tolist(),
-                "mixture": known.person.mixture,
-                "ids": list(known.ids),
-            }
-            for user, known in self._people.items()
-        }
-        write_snapshot(
-            self.directory, self.journal.end, self.journal.checksum, self._number, people
-        )
-        self._since_snapshot = 0
 
 
-def regret_curve(records: Sequence[Record], heads: int) -> list[float]:
-    """Regret against the best head in hindsight after each of a person's comparisons, in nats."""
-    person, curve = Person.new(heads), []
+class Regret(NamedTuple):
+    """Nats behind the best head, and behind the best taste of all, after every comparison."""
+
+    head: list[float]
+    mixture: list[float]
+
+
+def regret_curves(records: Sequence[Record], heads: int) -> Regret:
+    """Of a person's comparisons in order, each against the best of that moment's hindsight."""
+    person, curves = Person.new(heads), Regret([], [])
     for record in records:
         person = person.after(np.array(record["margins"]), record["served"])
-        curve.append(person.regret)
-    return curve
+        curves.head.append(person.regret)
+        curves.mixture.append(person.regret_mixture)
+    return curves
 
 
 def _learn(known: Known, record: Record) -> Known:

@@ -106,13 +106,12 @@ class Journal:
         self.end, self.checksum = self.first.end, self.first.checksum
         self.broken = ""
 
-    def replay(self, start: int | None = None, before: str | None = None) -> Iterator[Line]:
-        """Records in order, from a place on or all; afterwards the journal is ready to be written.
+    def replay(self) -> Iterator[Line]:
+        """All records in order; afterwards the journal is ready to be written.
 
         Cuts off an incomplete last line.
         """
-        self.end = self.first.end if start is None else start
-        self.checksum = self.first.checksum if before is None else before
+        self.end, self.checksum = self.first.end, self.first.checksum
         for line in read_lines(self.path, self.end, self.checksum):
             self.end, self.checksum = line.end, line.checksum
             yield line

@@ -3,7 +3,8 @@
 K heads judge pairs by margins with standard deviation ``scale``. A person's taste is a point ``t``
 of the simplex: a corner at concentration 0 (one head is theirs), else ``Dirichlet(concentration)``.
 They prefer by Bradley-Terry under ``scale' * margin @ t``, where ``scale'`` brings the person's own
-margins back to ``scale``. The router knows nothing, or guesses the taste with some error.
+margins back to ``scale``. The router knows nothing, or guesses the taste with some error. A person
+is asked about pairs as they come, or about those of a pool whose answers tell most.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .online_weights import Person, Rule, head_losses, log_sum_exp
+from .online_weights import Person, Rule, bt_losses, log_sum_exp
 
+DRAWN = 10_000  # tastes of a crowd that stand for it
 Gradient = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Crowd:
     """A population. ``router``: how strongly the router's logits lean to the truth, 0 for nothing;
-    ``router_noise``: standard deviation of what it errs by, per prompt, in logits."""
+    ``router_noise``: standard deviation of what it errs by, per prompt, in logits; ``pool``: pairs
+    of which the most telling is asked each time, 0 to ask them as they come."""
 
     people: int = 100
     heads: int = 10
@@ -32,6 +35,7 @@ class Crowd:
     router: float = 0.0
     router_noise: float = 0.0
     comparisons: int = 20
+    pool: int = 0
     test: int = 1000
     seed: int = 0
 
@@ -39,14 +43,16 @@ class Crowd:
 class Outcome(NamedTuple):
     """Accuracies on unseen pairs, averaged over people, and the largest regret in nats.
 
-    ``hindsight``: the fixed weights that fit the person's test labels best (the better of the
-    maximum-likelihood mixture, the maximum-likelihood weighted reward and the best head).
+    ``hindsight``: the fixed weights that fit the person's test labels best (the best of the true
+    taste, the maximum-likelihood mixture and weighted reward, and every head). ``informed``: exact
+    Bayes from the same answers by somebody who knows the crowd that the person was drawn from: who
+    does not know it cannot be expected to do better.
     """
 
     online: float
     router: float
+    informed: float
     hindsight: float
-    truth: float
     regret: float
 
     @property
@@ -61,24 +67,18 @@ def simulate(crowd: Crowd, rule: Rule) -> Outcome:
         _person(crowd, rule, np.random.default_rng((crowd.seed, number)))
         for number in range(crowd.people)
     ]
-    online, router, hindsight, truth, regret = np.array(rows).T
-    return Outcome(
-        float(online.mean()),
-        float(router.mean()),
-        float(hindsight.mean()),
-        float(truth.mean()),
-        float(regret.max()),
-    )
+    *accuracies, regret = np.array(rows).T
+    return Outcome(*(float(one.mean()) for one in accuracies), float(regret.max()))
 
 
-def best_fixed(margin_NxK: np.ndarray) -> np.ndarray:
-    """Fixed weights (K,) with the best accuracy in hindsight among three fits, by weighted reward.
+def best_fixed(margin_NxK: np.ndarray, taste_K: np.ndarray) -> np.ndarray:
+    """Fixed weights (K,) with the best accuracy in hindsight, by weighted reward.
 
-    Exponentiated gradient on the likelihood of the mixture and of the weighted reward, and every
-    single head; their accuracy is what counts, ties half.
+    Of the true taste, exponentiated gradient on the likelihood of the mixture and of the weighted
+    reward, and every single head; their accuracy is what counts, ties half.
     """
-    heads = margin_NxK.shape[1]
-    fits = [*np.eye(heads), _fit(margin_NxK, _mixture_gradient), _fit(margin_NxK, _reward_gradient)]
+    fits = [taste_K, *np.eye(taste_K.size)]
+    fits += [_fit(margin_NxK, gradient) for gradient in (_mixture_gradient, _reward_gradient)]
     return max(fits, key=lambda weights_K: accuracy(margin_NxK @ weights_K))
 
 
@@ -88,36 +88,54 @@ def accuracy(statistic_N: np.ndarray) -> float:
 
 
 def _person(crowd: Crowd, rule: Rule, rng: np.random.Generator) -> tuple[float, ...]:
-    taste_K = np.eye(crowd.heads)[rng.integers(crowd.heads)]
-    if crowd.concentration:
-        taste_K = rng.dirichlet(np.full(crowd.heads, crowd.concentration))
+    (taste_K,) = _tastes(crowd, 1, rng)
     margin_NxK = _margins(crowd, rng)
     own_N = margin_NxK @ taste_K
-    own_N *= crowd.scale / own_N.std()
-    wins_N = rng.random(own_N.size) < np.exp(-head_losses(own_N))
-    sign_N = np.where(wins_N, 1.0, -1.0)
-    margin_NxK, own_N = sign_N[:, None] * margin_NxK, sign_N * own_N
+    wins_N = rng.random(own_N.size) < np.exp(-bt_losses(own_N * crowd.scale / own_N.std()))
+    margin_NxK *= np.where(wins_N, 1.0, -1.0)[:, None]
     log_router_NxK = _router(crowd, taste_K, own_N.size, rng)
 
-    person = Person.new(crowd.heads)
-    for place in range(crowd.comparisons):
-        served = person.served_loss(margin_NxK[place], log_router_NxK[place], rule)
+    person, asked, left = Person.new(crowd.heads), [], np.arange(_shown(crowd))
+    for _ in range(crowd.comparisons):
+        place = left[rule.information(person, margin_NxK[left]).argmax()] if crowd.pool else left[0]
+        served = rule.served_loss(person, margin_NxK[place], log_router_NxK[place])
         person = person.after(margin_NxK[place], served)
-    unseen = slice(crowd.comparisons, None)
+        asked, left = [*asked, place], left[left != place]
+    unseen = slice(_shown(crowd), None)
     test_NxK, log_test_NxK = margin_NxK[unseen], log_router_NxK[unseen]
-    weights_NxK = np.exp(rule.log_weights(log_test_NxK, person.losses_K))
+    weights_NxK = np.exp(rule.log_weights(log_test_NxK, person))
     return (
         accuracy((test_NxK * weights_NxK).sum(axis=1)),
         accuracy((test_NxK * np.exp(log_test_NxK)).sum(axis=1)),
-        accuracy(test_NxK @ best_fixed(test_NxK)),
-        accuracy(own_N[unseen]),
+        accuracy(test_NxK @ _informed(crowd, margin_NxK[asked], rng)),
+        accuracy(test_NxK @ best_fixed(test_NxK, taste_K)),
         person.regret,
     )
 
 
+def _shown(crowd: Crowd) -> int:
+    return max(crowd.pool, crowd.comparisons)
+
+
+def _tastes(crowd: Crowd, many: int, rng: np.random.Generator) -> np.ndarray:
+    if crowd.concentration:
+        return rng.dirichlet(np.full(crowd.heads, crowd.concentration), many)
+    return np.eye(crowd.heads)[rng.integers(crowd.heads, size=many)]
+
+
+def _informed(crowd: Crowd, margin_NxK: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(K,) mean of the tastes of the crowd under the answers, without the router."""
+    tastes_CxK = _tastes(crowd, DRAWN, rng)
+    shared_C, squares_C = tastes_CxK.sum(axis=1) ** 2, (tastes_CxK**2).sum(axis=1)
+    spread_Cx1 = (crowd.correlation * shared_C + (1 - crowd.correlation) * squares_C)[:, None]
+    tastes_CxK = tastes_CxK / np.sqrt(spread_Cx1)  # margins of every taste are equally large
+    losses_C = bt_losses(margin_NxK @ tastes_CxK.T).sum(axis=0)
+    return np.exp(losses_C.min() - losses_C) @ tastes_CxK
+
+
 def _margins(crowd: Crowd, rng: np.random.Generator) -> np.ndarray:
     """(N, K) margins in the order in which the pairs were shown."""
-    size = (crowd.comparisons + crowd.test, crowd.heads)
+    size = (_shown(crowd) + crowd.test, crowd.heads)
     shared_Nx1 = rng.standard_normal((size[0], 1))
     own = rng.standard_normal(size)
     share = crowd.correlation
@@ -139,10 +157,10 @@ def _fit(margin_NxK: np.ndarray, gradient: Gradient, steps: int = 30) -> np.ndar
 
 
 def _mixture_gradient(margin_NxK: np.ndarray, weights_K: np.ndarray) -> np.ndarray:
-    p_NxK = np.exp(-head_losses(margin_NxK))
+    p_NxK = np.exp(-bt_losses(margin_NxK))
     return -(p_NxK / (p_NxK @ weights_K)[:, None]).mean(axis=0)
 
 
 def _reward_gradient(margin_NxK: np.ndarray, weights_K: np.ndarray) -> np.ndarray:
-    wrong_N = np.exp(-head_losses(-(margin_NxK @ weights_K)))
+    wrong_N = np.exp(-bt_losses(-(margin_NxK @ weights_K)))
     return -(wrong_N[:, None] * margin_NxK).mean(axis=0)

@@ -105,9 +105,8 @@ def make_service(model: Model, config: ServeConfig) -> Service:
         Path(config.online.dir or model.run / "online"),
         kernel_DxK.shape[1],
         {"heads_sha256": digest},
-        Rule(config.online.eta, config.online.rho),
+        Rule(config.online.eta, config.online.rho, config.online.single),
         most_people=config.online.users,
-        snapshot_every=config.online.snapshot_every,
     )
     return Service(model, config, online, same, learner)
 

@@ -14,8 +14,9 @@ from . import messages as m
 from .batching import Batcher, Busy, Closed, Limits
 from .guard import Refused
 from .jobs import Job, Scored, Scoring, score_jobs
+from .limits import check_sizes, plain_prompt, texts_of
 from .metrics import Metrics
-from .online import Feedback, FullError, Online, regret_curve
+from .online import Feedback, FullError, Online, regret_curves
 from .online_journal import JournalError
 from .online_weights import Person, Rule
 from .openrlhf import QueryError, response_of
@@ -109,7 +110,7 @@ class Service:
         except QueryError as error:
             raise Refused(422, str(error)) from error
         name = self._method(method, context, user)
-        self._check_sizes([*asked.query, *asked.prompts, context or ""], len(responses))
+        check_sizes(self.config, [*asked.query, *asked.prompts, context or ""], len(responses))
         wishes = [context] * len(responses)
         job = Job(list(asked.prompts), responses, wishes, name)
         scores = (await self._wait(self._submit(job))).scores
@@ -147,6 +148,26 @@ class Service:
             repeated=receipt.repeated,
         )
 
+    async def ask(self, asked: m.AskQuestion) -> m.Asked:
+        """How much every candidate's answer would tell of a person's taste."""
+        online = self.people
+        name = self._method(asked.method, asked.context, asked.user)
+        prompts = [plain_prompt(one.prompt) for one in asked.candidates for _ in one.responses]
+        responses = [text for one in asked.candidates for text in one.responses]
+        texts = [text for one in asked.candidates for text in texts_of(one.prompt)]
+        check_sizes(self.config, [*texts, *responses, asked.context or ""], len(responses))
+        job = Job(prompts, responses, [asked.context] * len(responses), name)
+        scores = (await self._wait(self._submit(job))).scores
+        reward_NxK = np.array([score.head_rewards for score in scores])
+        person = online.person(asked.user)
+        information_N = online.rule.information(person, reward_NxK[::2] - reward_NxK[1::2])
+        return m.Asked(
+            user=asked.user,
+            comparisons=person.count,
+            order=np.argsort(-information_N, kind="stable").tolist(),
+            information=information_N.tolist(),
+        )
+
     @property
     def people(self) -> Online:
         """What people taught; refused where nothing is learnt."""
@@ -158,8 +179,9 @@ class Service:
         """What is kept of a person, with the regret over time."""
         records = await self._records(user)
         answer = _person(user, self.people.person(user), self.people.rule)
+        curves = regret_curves(records, self.people.heads)
         return m.PersonHistory(
-            **answer.model_dump(), regret_curve=regret_curve(records, self.people.heads)
+            **answer.model_dump(), regret_curve=curves.head, regret_mixture_curve=curves.mixture
         )
 
     async def export(self, user: str) -> m.Export:
@@ -181,16 +203,9 @@ class Service:
         self, asked: m.RouteQuestion, responses: list[str], *, vector: bool = False
     ) -> Scored:
         method = self._method(asked.method, asked.context, asked.user)
-        prompt: Any = asked.prompt
-        texts = [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
-        if not isinstance(prompt, str):
-            prompt = [turn.model_dump() for turn in prompt]
-            if not any(turn["role"] == "user" for turn in prompt):
-                raise Refused(422, "prompt: expected at least one user message")
-        self._check_sizes(
-            [*texts, *responses, asked.context or "", asked.group or ""], len(responses)
-        )
-        many = len(responses)
+        prompt, many = plain_prompt(asked.prompt), len(responses)
+        texts = [*texts_of(asked.prompt), *responses, asked.context or "", asked.group or ""]
+        check_sizes(self.config, texts, many)
         job = Job([prompt] * many, responses, [asked.context] * many, method, asked.group, vector)
         return await self._wait(self._submit(job))
 
@@ -207,17 +222,6 @@ class Service:
                     f", not of {name}; leave user out, or ask one of these",
                 )
         return name
-
-    def _check_sizes(self, texts: Sequence[str], responses: int) -> None:
-        if responses > self.config.responses:
-            raise Refused(413, f"expected at most {self.config.responses} responses")
-        if not all(_is_whole(text) for text in texts):
-            raise Refused(422, "a text holds half a character (a lone surrogate)")
-        longest = max(map(len, texts))
-        if longest > self.config.text_characters:
-            raise Refused(
-                413, f"expected texts of at most {self.config.text_characters:,} characters"
-            )
 
     def _submit(self, job: Job) -> Future[Scored]:
         try:
@@ -258,19 +262,11 @@ class Service:
         person = None if user is None else self.people.person(user)
         if person is None or not person.count:
             return weights_NxK
-        return np.exp(self.people.rule.log_weights(_log(weights_NxK), person.losses_K))
+        return np.exp(self.people.rule.log_weights(_log(weights_NxK), person))
 
     def _observe(self, requests: int, texts: int) -> None:
         self.metrics.batch.observe(requests)
         self.metrics.texts.inc(texts)
-
-
-def _is_whole(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _log(weights: np.ndarray) -> np.ndarray:
@@ -279,12 +275,14 @@ def _log(weights: np.ndarray) -> np.ndarray:
 
 
 def _person(user: str, person: Person, rule: Rule) -> m.PersonAnswer:
-    weights_K = np.exp(rule.log_weights(np.zeros(person.losses_K.size), person.losses_K))
+    heads = person.losses_K.size
+    weights_K = np.exp(rule.log_weights(np.full(heads, -np.log(heads)), person))
     return m.PersonAnswer(
         user=user,
         comparisons=person.count,
         weights=weights_K.tolist(),
         losses=person.losses_K.tolist(),
-        served_loss=person.mixture,
+        served_loss=person.served,
         regret=person.regret,
+        regret_mixture=person.regret_mixture,
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from micro_rm import UserError
-from micro_rm.configs.serve import OnlineConfig, ServeConfig
+from micro_rm.configs.serve import ServeConfig
 from micro_rm.serve.online import Online
 from micro_rm.serve.online_weights import Rule
 from micro_rm.serve.service import Service
@@ -67,8 +67,8 @@ class FakeModel:
         return scores
 
 
-def make_online(directory: Path, **settings: Any) -> Online:
-    return Online(directory, HEADS, {"heads_sha256": "fake"}, Rule(), **settings)
+def make_online(directory: Path, rule: Rule | None = None, **settings: Any) -> Online:
+    return Online(directory, HEADS, {"heads_sha256": "fake"}, rule or Rule(), **settings)
 
 
 def make_service(
@@ -78,10 +78,8 @@ def make_service(
     config = ServeConfig(**({"timeout_s": 5.0} | settings))
     online = None
     if directory is not None:
-        limits: OnlineConfig = config.online
-        online = make_online(
-            directory, most_people=limits.users, snapshot_every=limits.snapshot_every
-        )
+        rule = Rule(config.online.eta, config.online.rho, config.online.single)
+        online = make_online(directory, rule, most_people=config.online.users)
     return Service(model or FakeModel(), config, online, ("micro", "micro_stage1"))
 
 
@@ -91,13 +89,12 @@ def _numbers(text: str) -> list[float]:
 
 
 def main(directory: str, port: str) -> None:
-    """Serve until killed; snapshots are frequent, so that kills meet them."""
+    """Serve until killed."""
     import uvicorn
 
     from micro_rm.serve.app import make_app
 
-    settings = OnlineConfig(snapshot_every=7)
-    service = make_service(Path(directory), FakeModel(seconds=0.001), online=settings)
+    service = make_service(Path(directory), FakeModel(seconds=0.001))
     uvicorn.run(make_app(service), port=int(port), log_level="critical")
 
 

@@ -63,12 +63,47 @@ def test_scores_are_the_models_and_a_persons_are_the_product(tmp_path: Path) -> 
         personal = (await http.post("/score", json=SCORE | {"user": "ann"})).json()
         raw = np.array(plain["weights"]) * np.exp(-np.array(given["losses"]))
         assert personal["weights"] == pytest.approx((raw / raw.sum()).tolist())
+        assert personal["weights"] != pytest.approx(plain["weights"])
         other = (await http.post("/score", json=SCORE | {"user": "bob"})).json()
         assert other["weights"] == plain["weights"] and other["comparisons"] == 0
         routed = (await http.post("/route", json={"prompt": "How?", "context": "be brief"})).json()
         assert routed["weights"] == plain["weights"]
 
-    ask(make_service(tmp_path, model), questions)
+    ask(make_service(tmp_path, model, online=OnlineConfig(single=1.0)), questions)
+
+
+def test_the_most_telling_comparison_is_asked_first(tmp_path: Path) -> None:
+    service = make_service(tmp_path)
+
+    async def questions(http: Any) -> None:
+        await http.post("/feedback", json=FEEDBACK)
+        candidates = [
+            {"prompt": f"How {number}?", "responses": ["So.", "Like this."]} for number in range(5)
+        ]
+        candidates.append({"prompt": "How?", "responses": ["Same.", "Same."]})
+        asked = {"user": "ann", "candidates": candidates, "context": "be brief"}
+        told = (await http.post("/ask", json=asked)).json()
+        margins = [
+            np.subtract(*[one["head_rewards"] for one in answer.json()["results"]])
+            for answer in [await http.post("/score", json=candidate) for candidate in candidates]
+        ]
+        person = service.people.person("ann")
+        expected = service.people.rule.information(person, np.array(margins))
+        assert told["information"] == pytest.approx(expected.tolist())
+        assert told["order"] == np.argsort(-expected, kind="stable").tolist()
+        assert told["order"][-1] == 5 and told["information"][5] == pytest.approx(0, abs=1e-12)
+        assert told["comparisons"] == 1 and max(told["information"]) > 1e-3
+        for wrong in (
+            asked | {"candidates": []},
+            asked | {"candidates": [{"prompt": "How?", "responses": ["one"]}]},
+            asked | {"method": "single_bt"},
+            {"candidates": candidates},
+        ):
+            assert (await http.post("/ask", json=wrong)).status_code == 422
+        many = asked | {"candidates": candidates * 100}
+        assert (await http.post("/ask", json=many)).status_code == 413
+
+    ask(service, questions)
 
 
 def test_openrlhf_gets_what_it_expects(tmp_path: Path) -> None:
@@ -251,8 +286,9 @@ def test_a_person_can_be_looked_at_rolled_back_exported_and_deleted(tmp_path: Pa
         assert shown["regret"] == shown["regret_curve"][-1]
         drawn = await http.get("/users/ann/regret.svg")
         assert drawn.headers["content-type"] == "image/svg+xml"
-        (line,) = re.findall(r'<polyline points="([^"]*)"', drawn.text)
-        assert len(line.split()) == 4 and "3 comparisons" in drawn.text  # from zero on
+        lines = re.findall(r'<polyline points="([^"]*)"', drawn.text)
+        assert [len(line.split()) for line in lines] == [4, 4] and ">3<" in drawn.text
+        assert shown["regret_mixture"] == shown["regret_mixture_curve"][-1] >= shown["regret"]
         assert (await http.get("/users/nobody/regret.svg")).status_code == 404
         exported = (await http.get("/users/ann/export")).json()["records"]
         assert [one["id"] for one in exported] == ["id-0", "id-1", "id-2"]

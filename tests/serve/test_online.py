@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from micro_rm.serve.online import Feedback, FullError, Online, regret_curve
+from micro_rm.serve.online import Feedback, FullError, Online, regret_curves
 from micro_rm.serve.online_journal import JOURNAL, JournalError
 from micro_rm.serve.online_simulation import Crowd, simulate
-from micro_rm.serve.online_snapshot import SNAPSHOT
-from micro_rm.serve.online_weights import Person, Rule, head_losses
+from micro_rm.serve.online_tastes import tastes
+from micro_rm.serve.online_weights import Person, Rule, bt_losses
 from micro_rm.tests.serve.fake import HEADS, make_online
 
 WAIT = 20
 UNIFORM = np.full(HEADS, -np.log(HEADS))
+FIRST_MIXTURE_OF_4 = [0.000535, 0.181783, 0.035436, 0.782246]
 
 
 def give(online: Online, user: str, number: int, id: str | None = None) -> None:
@@ -29,7 +31,7 @@ def state(online: Online) -> dict[str, tuple]:
     users = sorted(online._people)
     people = [online.person(user) for user in users]
     return {
-        user: (one.count, one.losses_K.tolist(), one.mixture, list(online._people[user].ids))
+        user: (one.count, one.losses_K.tolist(), one.served, list(online._people[user].ids))
         for user, one in zip(users, people, strict=True)
     }
 
@@ -41,40 +43,112 @@ def reopened(directory: Path, **settings: int) -> dict[str, tuple]:
     return found
 
 
-def test_weights_are_the_router_times_exp_of_minus_the_losses() -> None:
-    losses_K, router_K = np.array([1.0, 3.0, 2.0]), np.array([0.2, 0.7, 0.1])
-    expected = router_K**0.5 * np.exp(-2.0 * losses_K)
-    found = np.exp(Rule(eta=2.0, rho=0.5).log_weights(np.log(router_K), losses_K))
+def person_with(losses_K: list[float]) -> Person:
+    """Somebody whose mixtures have lost too much to matter."""
+    person = Person.new(len(losses_K))
+    losses_C = np.full(len(person.losses_C), 2e6)
+    losses_C[: len(losses_K)] = losses_K
+    return Person(1, person.tastes_CxK, losses_C, 0.0)
+
+
+def test_with_the_heads_alone_it_is_the_papers_hedge() -> None:
+    router_K = np.array([0.2, 0.7, 0.1])
+    expected = router_K**0.5 * np.exp(-2.0 * np.array([1.0, 3.0, 2.0]))
+    rule = Rule(eta=2.0, rho=0.5, single=1.0)
+    found = np.exp(rule.log_weights(np.log(router_K), person_with([1.0, 3.0, 2.0])))
     np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-12)
 
 
-def test_weights_survive_losses_without_measure_and_heads_without_weight() -> None:
+def test_belief_and_weights_are_bayes_over_heads_and_mixtures() -> None:
+    """Against the formula written out in probabilities."""
+    rng, rule = np.random.default_rng(3), Rule(eta=0.7, rho=1.5, single=0.3)
+    tastes_CxK = tastes(3)
+    margin_NxK = rng.normal(0, 2, (6, 3))
+    router_K = np.array([0.5, 0.2, 0.3])
+    person = Person.new(3)
+    posterior_C = np.full(len(tastes_CxK), 0.7 / (len(tastes_CxK) - 3))
+    posterior_C[:3] = 0.1
+    assert posterior_C.sum() == pytest.approx(1)
+    posterior_C *= (tastes_CxK @ router_K) ** 1.5
+    for margin_K in margin_NxK:
+        belief_C = posterior_C / posterior_C.sum()
+        win_C = 1 / (1 + np.exp(-tastes_CxK @ margin_K))
+        served = rule.served_loss(person, margin_K, np.log(router_K))
+        assert served == pytest.approx(-np.log(belief_C @ win_C))
+        person = person.after(margin_K, served)
+        posterior_C *= win_C**0.7
+        expected_K = posterior_C @ tastes_CxK / posterior_C.sum()
+        found_K = np.exp(rule.log_weights(np.log(router_K), person))
+        np.testing.assert_allclose(found_K, expected_K, rtol=1e-9)
+    both_NxK = np.exp(rule.log_weights(np.log([[0.5, 0.2, 0.3], [0.1, 0.1, 0.8]]), person))
+    np.testing.assert_allclose(both_NxK[0], found_K, rtol=1e-12)
+    assert np.abs(both_NxK[1] - found_K).max() > 0.05
+
+
+def test_a_stranger_gets_the_routers_weights() -> None:
+    router_K = np.log([0.2, 0.7, 0.1])
+    assert Rule(rho=0.3).log_weights(router_K, Person.new(3)) is router_K
+
+
+@pytest.mark.parametrize("single", [0.5, 1.0])
+def test_weights_survive_losses_without_measure_and_heads_without_weight(single: float) -> None:
     with np.errstate(divide="ignore"):
         log_router_K = np.log([0.5, 0.5, 0.0])
-    weights_K = np.exp(Rule().log_weights(log_router_K, np.array([1e6, 1e6 + 1, 0.0])))
-    np.testing.assert_allclose(weights_K, [1 / (1 + np.exp(-1)), 1 / (1 + np.e), 0.0])
-    alone_K = np.exp(Rule(rho=0.0).log_weights(log_router_K, np.array([5.0, 5.0, 0.0])))
+    person, alone = person_with([1e6, 1e6 + 1, 0.0]), person_with([5.0, 5.0, 0.0])
+    weights_K = np.exp(Rule(single=single).log_weights(log_router_K, person))
+    np.testing.assert_allclose(weights_K, [1 / (1 + np.exp(-1)), 1 / (1 + np.e), 0.0], atol=1e-12)
+    alone_K = np.exp(Rule(rho=0.0, single=single).log_weights(log_router_K, alone))
     assert alone_K[2] == pytest.approx(1 / (1 + 2 * np.exp(-5)))
 
 
-@pytest.mark.parametrize("heads", [2, 7])
-def test_regret_stays_below_log_k_whatever_people_say(heads: int) -> None:
-    rng, rule = np.random.default_rng(heads), Rule(rho=0.0)
+def test_tastes_favour_no_head_and_are_always_the_same() -> None:
+    weights_CxK = tastes(4)
+    np.testing.assert_array_equal(weights_CxK[:4], np.eye(4))
+    np.testing.assert_allclose(weights_CxK.sum(axis=1), 1.0)
+    np.testing.assert_allclose(weights_CxK.mean(axis=0), 0.25)
+    # Another draw would give people other weights after a restart.
+    assert weights_CxK[4].round(6).tolist() == pytest.approx(FIRST_MIXTURE_OF_4)
+
+
+@pytest.mark.parametrize(("heads", "single"), [(2, 1.0), (7, 1.0), (7, 0.5), (3, 0.1)])
+def test_regret_stays_below_its_bound_whatever_people_say(heads: int, single: float) -> None:
+    rng, rule = np.random.default_rng(heads), Rule(rho=0.0, single=single)
     for scale in (0.1, 2.0, 30.0):
         person = Person.new(heads)
         for margin_K in rng.normal(0, scale, (200, heads)):
-            served = person.served_loss(margin_K, np.zeros(heads), rule)
+            served = rule.served_loss(person, margin_K, np.zeros(heads))
             person = person.after(margin_K, served)
-        assert person.regret <= np.log(heads) + 1e-9
+        assert person.regret <= np.log(heads / single) + 1e-9
+        assert person.regret <= person.regret_mixture
 
 
 def test_twenty_comparisons_come_close_to_the_best_fixed_weights() -> None:
-    """People to whom one of ten heads belongs; measured 0.006 over 100 of them."""
-    outcome = simulate(Crowd(people=30, test=500, seed=1), Rule())
+    """People to whom one of ten heads belongs; measured 0.009 over 100 of them."""
+    outcome = simulate(Crowd(people=12, test=300, seed=1), Rule())
     assert outcome.gap < 0.02
     assert outcome.online > outcome.router + 0.15
-    few = simulate(Crowd(people=30, test=500, seed=1, comparisons=2), Rule())
+    few = simulate(Crowd(people=12, test=300, seed=1, comparisons=2), Rule())
     assert few.gap > 0.02, "two comparisons are not enough: the test can fail"
+
+
+def test_mixtures_help_people_with_mixed_tastes_and_asking_well_helps_everybody() -> None:
+    """Measured over 100 people: 0.122 with heads alone, 0.072 with mixtures, 0.034 when asked."""
+    crowd = Crowd(people=10, heads=8, test=300, concentration=0.3)
+    alone, mixed = simulate(crowd, Rule(single=1.0)), simulate(crowd, Rule())
+    asked = simulate(replace(crowd, pool=50), Rule())
+    assert alone.gap > mixed.gap + 0.02 > asked.gap + 0.04
+    assert mixed.hindsight >= mixed.informed > mixed.online - 0.005
+
+
+def test_information_is_the_mutual_information_of_answer_and_taste() -> None:
+    rule, person = Rule(single=1.0), Person.new(2)
+    sure, same, unsure = (50.0, -50.0), (3.0, 3.0), (1.0, -1.0)
+    found = rule.information(person, np.array([sure, same, unsure]))
+    p = 1 / (1 + np.exp(-1.0))
+    by_hand = np.log(2) + p * np.log(p) + (1 - p) * np.log(1 - p)
+    np.testing.assert_allclose(found, [np.log(2), 0.0, by_hand], atol=1e-12)
+    known = person_with([0.0, 100.0])
+    assert rule.information(known, np.array([sure]))[0] < 1e-9, "nothing is left to learn"
 
 
 def test_a_person_changes_nobody_else(tmp_path: Path) -> None:
@@ -87,26 +161,12 @@ def test_a_person_changes_nobody_else(tmp_path: Path) -> None:
     online.close()
 
 
-def test_state_survives_with_and_without_a_snapshot_to_the_last_bit(tmp_path: Path) -> None:
-    online = make_online(tmp_path, snapshot_every=4)
+def test_state_survives_a_restart_to_the_last_bit(tmp_path: Path) -> None:
+    online = make_online(tmp_path)
     for number in range(11):
         give(online, ("ann", "bob", "cem")[number % 3], number)
     expected = state(online)
     online.close()
-    assert (tmp_path / SNAPSHOT).is_file()
-    assert reopened(tmp_path) == expected
-    (tmp_path / SNAPSHOT).unlink()
-    assert reopened(tmp_path) == expected
-
-
-@pytest.mark.parametrize("damage", ["{", "[]", "", '{"sum": "0", "body": "[]"}'])
-def test_a_snapshot_that_does_not_fit_is_ignored(tmp_path: Path, damage: str) -> None:
-    online = make_online(tmp_path, snapshot_every=2)
-    for number in range(4):
-        give(online, "ann", number)
-    expected = state(online)
-    online.close()
-    (tmp_path / SNAPSHOT).write_text(damage)
     assert reopened(tmp_path) == expected
 
 
@@ -156,7 +216,7 @@ def test_the_same_id_counts_once_also_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_rollback_leaves_the_first_ones_and_delete_nothing(tmp_path: Path) -> None:
-    online = make_online(tmp_path, snapshot_every=2)
+    online = make_online(tmp_path)
     for number in range(3):
         give(online, "ann", number)
         give(online, "bob", number)
@@ -164,8 +224,10 @@ def test_rollback_leaves_the_first_ones_and_delete_nothing(tmp_path: Path) -> No
     records = online.records("ann")
     assert online.rollback("ann", 3).result(WAIT) == 1
     assert online.records("ann") == records[:3]
-    assert len(regret_curve(records[:3], HEADS)) == 3
-    assert regret_curve(records[:3], HEADS)[-1] == online.person("ann").regret
+    curves = regret_curves(records[:3], HEADS)
+    assert len(curves.head) == len(curves.mixture) == 3
+    assert curves.head[-1] == online.person("ann").regret
+    assert curves.mixture[-1] == online.person("ann").regret_mixture
     bob = state(online)["bob"]
     assert online.delete("ann").result(WAIT) == 3
     assert state(online) == {"bob": bob}
@@ -219,11 +281,12 @@ def test_more_people_than_may_be_kept_are_refused(tmp_path: Path) -> None:
 
 
 def test_files_are_for_the_owner_alone(tmp_path: Path) -> None:
-    online = make_online(tmp_path, snapshot_every=1)
+    online = make_online(tmp_path)
     give(online, "ann", 1)
     online.close()
-    assert all((tmp_path / name).stat().st_mode & 0o077 == 0 for name in (JOURNAL, SNAPSHOT))
+    assert (tmp_path / JOURNAL).stat().st_mode & 0o077 == 0
     lines = (tmp_path / JOURNAL).read_text().splitlines()
-    assert json.loads(lines[1])["record"]["served"] == pytest.approx(
-        -np.log(np.exp(-head_losses(np.random.default_rng(1).normal(size=HEADS))).mean())
-    )
+    margin_K = np.random.default_rng(1).normal(size=HEADS)
+    win_C = np.exp(-bt_losses(tastes(HEADS) @ margin_K))
+    expected = -np.log(0.5 * win_C[:HEADS].mean() + 0.5 * win_C[HEADS:].mean())
+    assert json.loads(lines[1])["record"]["served"] == pytest.approx(expected)
