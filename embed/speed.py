@@ -44,8 +44,11 @@ class Speed:
 
     @property
     def share(self) -> float | None:
-        """Useful operations as a share of the device's measured matrix peak."""
-        if self.flops_per_second is None:
+        """Useful operations as a share of the device's measured matrix peak; None without either.
+
+        Ray actors that found nothing left to do have measured no peak.
+        """
+        if self.flops_per_second is None or not self.peak_flops_per_second:
             return None
         return self.flops_per_second / self.peak_flops_per_second
 

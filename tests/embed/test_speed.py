@@ -99,4 +99,5 @@ def test_nothing_done_in_no_time_is_no_division_by_zero(decoder: Decoder) -> Non
 
 def test_without_a_count_there_is_no_share() -> None:
     assert Speed(10.0, None, 1e9).share is None
+    assert Speed(0.0, 0.0, 0.0).share is None  # of workers that found everything done
     assert Speed(10.0, 2.5e8, 1e9).share == 0.25
