@@ -12,6 +12,32 @@ import pytest
 
 # No test may depend on programs that another run has compiled, or write into the user's cache.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
+# Programs are cut into 32 parts to be compiled by as many threads; where every core has a process
+# of its own that is only more work. The same programs come out.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
+).lstrip()
+
+# Few tests, much time: a core that starts with these does not end with one of them alone. xdist
+# would give files with many tests first (pyproject.toml keeps it from that).
+LONG_FILES = (
+    "test_pipeline.py",
+    "heads/test_members.py",
+    "heads/test_stages.py",
+    "stress/test_stress.py",
+    "embed/test_paper_presets.py",
+    "embed/sources/sets/test_sharing_and_downloads.py",
+    "embed/sources/sets/test_hub.py",
+    "heads/test_streaming.py",
+    "heads/sweeps/test_engine.py",
+    "heads/test_training.py",
+    "heads/test_simulation.py",
+    "heads/test_estimator.py",
+    "heads/methods/test_vpl.py",
+    "heads/methods/test_pal.py",
+    "heads/methods/test_armo_style.py",
+    "heads/sweeps/test_run.py",
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,6 +49,14 @@ if importlib.util.find_spec("micro_rm") is None:
     _package = importlib.util.module_from_spec(_spec)
     sys.modules["micro_rm"] = _package
     _spec.loader.exec_module(_package)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first; the others stay in their order."""
+    place = {ROOT / "tests" / name: number for number, name in enumerate(LONG_FILES)}
+    if gone := [str(path) for path in place if not path.is_file()]:
+        raise pytest.UsageError(f"tests/conftest.py: LONG_FILES names no test file: {gone}")
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ def common_prefix(sequences: Sequence[np.ndarray]) -> int:
     return len(reduce(common, sequences))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(distinct_sequences(), st.integers(1, 60))
 def test_every_sequence_is_in_exactly_one_bin_of_trees(sequences: list[Ids], size: int) -> None:
     bins = pack_trees(arrays(sequences), size)
@@ -54,7 +54,7 @@ def test_every_sequence_is_in_exactly_one_bin_of_trees(sequences: list[Ids], siz
     assert placed == Counter(range(len(sequences)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(distinct_sequences(), st.integers(1, 60))
 def test_a_bin_of_trees_counts_the_tokens_of_its_layout(sequences: list[Ids], size: int) -> None:
     ids = arrays(sequences)
@@ -62,7 +62,7 @@ def test_a_bin_of_trees_counts_the_tokens_of_its_layout(sequences: list[Ids], si
         assert found.tokens == len(lay_out([ids[place] for place in found.members]).token_ids)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(distinct_sequences(), st.integers(1, 60))
 def test_only_a_long_prefix_or_a_long_sequence_makes_a_bin_larger(
     sequences: list[Ids], size: int
@@ -74,14 +74,14 @@ def test_only_a_long_prefix_or_a_long_sequence_makes_a_bin_larger(
         assert found.tokens <= max(size, 2 * shared) or len(found.members) == 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(distinct_sequences(), st.integers(1, 60))
 def test_bins_of_trees_come_largest_first(sequences: list[Ids], size: int) -> None:
     tokens = [found.tokens for found in pack_trees(arrays(sequences), size)]
     assert tokens == sorted(tokens, reverse=True)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(distinct_sequences(), st.integers(1, 60), st.randoms(use_true_random=False))
 def test_bins_of_trees_do_not_depend_on_the_order_of_their_input(
     sequences: list[Ids], size: int, random: Random
@@ -193,7 +193,7 @@ def maximal(sequences: Sequence[Ids]) -> set[Ids]:
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(distinct_sequences(), st.integers(1, 60), st.booleans())
 def test_every_sequence_is_in_exactly_one_bin_of_rows(
     sequences: list[Ids], size: int, causal: bool
@@ -203,7 +203,7 @@ def test_every_sequence_is_in_exactly_one_bin_of_rows(
     assert placed == Counter(range(len(sequences)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(distinct_sequences(), st.integers(1, 60), st.booleans())
 def test_rows_times_their_longest_length_keep_the_size_of_a_bin(
     sequences: list[Ids], size: int, causal: bool
@@ -215,7 +215,7 @@ def test_rows_times_their_longest_length_keep_the_size_of_a_bin(
         assert len(rows) * max(rows) <= size or len(rows) == 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(distinct_sequences(), st.integers(1, 60), st.booleans())
 def test_rows_come_longest_first(sequences: list[Ids], size: int, causal: bool) -> None:
     with_a_row = maximal(sequences) if causal else set(sequences)
@@ -228,7 +228,7 @@ def test_rows_come_longest_first(sequences: list[Ids], size: int, causal: bool) 
     assert lengths == sorted(lengths, reverse=True)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(distinct_sequences(), st.integers(1, 60))
 def test_a_causal_model_reads_a_prefix_from_a_longer_row(sequences: list[Ids], size: int) -> None:
     """It comes right behind its row, which is where the backbone looks for it."""
@@ -240,7 +240,7 @@ def test_a_causal_model_reads_a_prefix_from_a_longer_row(sequences: list[Ids], s
             assert host[: len(ids)] == ids
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(distinct_sequences(), st.integers(1, 60), st.booleans(), st.randoms(use_true_random=False))
 def test_bins_of_rows_do_not_depend_on_the_order_of_their_input(
     sequences: list[Ids], size: int, causal: bool, random: Random

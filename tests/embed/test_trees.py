@@ -48,7 +48,7 @@ def visible(layout: Layout, token: int) -> list[int]:
     return np.flatnonzero((np.arange(len(layout.ends)) <= token) & (token < layout.ends)).tolist()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(distinct_sequences())
 def test_a_layout_has_one_token_per_distinct_prefix(sequences: list[Ids]) -> None:
     layout = lay_out(arrays(sequences))
@@ -56,7 +56,7 @@ def test_a_layout_has_one_token_per_distinct_prefix(sequences: list[Ids]) -> Non
     assert len(layout.token_ids) == len(layout.positions) == len(layout.ends) == len(prefixes)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(distinct_sequences())
 def test_every_sequence_is_read_back_along_its_branch(sequences: list[Ids]) -> None:
     layout = lay_out(arrays(sequences))
@@ -68,7 +68,7 @@ def test_every_sequence_is_read_back_along_its_branch(sequences: list[Ids]) -> N
         assert layout.positions[walked].tolist() == list(range(len(ids)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(distinct_sequences())
 def test_a_token_sees_its_ancestors_and_itself_by_its_ends(sequences: list[Ids]) -> None:
     layout = lay_out(arrays(sequences))
@@ -81,7 +81,7 @@ def test_a_token_sees_its_ancestors_and_itself_by_its_ends(sequences: list[Ids])
     assert seen == set(range(len(layout.token_ids)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(distinct_sequences())
 def test_runs_cover_all_tokens_once_and_in_order(sequences: list[Ids]) -> None:
     layout = lay_out(arrays(sequences))
@@ -91,7 +91,7 @@ def test_runs_cover_all_tokens_once_and_in_order(sequences: list[Ids]) -> None:
     assert all(run.queries > 0 for run in layout.runs)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(distinct_sequences())
 def test_the_keys_of_a_run_end_with_its_queries(sequences: list[Ids]) -> None:
     layout = lay_out(arrays(sequences))
@@ -113,7 +113,7 @@ def test_pieces_are_apart_so_that_a_branch_has_as_few_as_possible(sequences: lis
         assert all(one[1] < other[0] for one, other in pairwise(run.pieces))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(distinct_sequences())
 def test_read_outs_are_the_last_tokens_of_the_sequences(sequences: list[Ids]) -> None:
     layout = lay_out(arrays(sequences))
@@ -122,7 +122,7 @@ def test_read_outs_are_the_last_tokens_of_the_sequences(sequences: list[Ids]) ->
     assert layout.readouts.tolist() == [branch.pieces[-1][1] - 1 for branch in layout.branches]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(distinct_sequences(), st.randoms(use_true_random=False))
 def test_a_layout_does_not_depend_on_the_order_of_its_input(
     sequences: list[Ids], random: Random
@@ -137,7 +137,7 @@ def test_a_layout_does_not_depend_on_the_order_of_its_input(
     assert [one.branches[n].pieces for n in order] == [run.pieces for run in other.branches]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(distinct_sequences(), st.integers(0, 3 * FILLING))
 def test_filling_adds_short_branches_that_nobody_reads(sequences: list[Ids], size: int) -> None:
     layout = lay_out(arrays(sequences))
@@ -189,14 +189,14 @@ def test_a_chain_of_prefixes_is_one_run() -> None:
     assert layout.readouts.tolist() == list(range(1999, -1, -1))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(distinct_sequences())
 def test_the_order_is_that_of_the_token_ids(sequences: list[Ids]) -> None:
     order = lexicographic(arrays(sequences))
     assert [sequences[place] for place in order] == sorted(sequences)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(TOKENS, max_size=6), st.lists(TOKENS, max_size=6))
 def test_the_shared_length_is_counted_token_by_token(one: list[int], other: list[int]) -> None:
     expected = 0
