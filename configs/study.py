@@ -18,7 +18,8 @@ class StudyConfig:
         methods: Adapted methods to follow, beside MiCRo's stage 1 and its best single heads.
         seeds: Runs of every setting, with seeds run.seed, run.seed + 1, ...
         num_heads: Values of K.
-        budgets: Labelled rows per group; those beyond adapt.pool are left out.
+        budgets: Labelled rows per group; those beyond adapt.pool, or beyond the rows of some
+            attribute, are left out.
         taus: Temperatures of the Hedge targets.
         correlations: Heads whose margins on held-out rows correlate at least this much are merged;
             a value above 1 keeps all.

@@ -8,6 +8,7 @@ from typing import Any
 
 from ... import UserError
 from ...configs.sweep import SEED
+from ..adaptation import BudgetError
 from ..evaluation.protocol import TestSet
 from ..evaluation.rows import ORACLE, VALIDATED
 from ..sweeps.engine import run_members
@@ -24,7 +25,7 @@ Numbers = dict[str, dict[float, dict[str, list[float]]]]
 def num_heads(bench: Workbench, test: TestSet, _members: Members) -> dict[str, Any]:
     """Both stages for every K: too few heads cannot serve everybody, too many should not hurt."""
     study = bench.config.study
-    found = _vary(bench, test, study.num_heads, lambda count: {"train.num_heads": count})
+    found, _ = _vary(bench, test, study.num_heads, lambda count: {"train.num_heads": count})
     result = _result(bench, found, "K, reward heads", log=False)
     points = result["metrics"][ACCURACY][study.methods[0]]
     best, last = best_point(points), points[-1]
@@ -50,7 +51,7 @@ def budget(bench: Workbench, test: TestSet, _members: Members) -> dict[str, Any]
         # As many rows for reweighting as for routing: the comparison is about their use.
         return {"adapt.budget": int(count), "baselines.hyre.rows": int(count)}
 
-    found = _vary(bench, test, budgets, with_budget)
+    found, missing = _vary(bench, test, budgets, with_budget, may_lack=True)
     result = _result(bench, found, f"labelled rows per {bench.config.adapt.group}", log=False)
     points = result["metrics"][ACCURACY][study.methods[0]]
     gain = points[-1]["mean"] - points[0]["mean"]
@@ -60,13 +61,18 @@ def budget(bench: Workbench, test: TestSet, _members: Members) -> dict[str, Any]
         f"rows to {points[-1]['mean']:.3f} with {points[-1]['x']:.0f}; half of the gain is there "
         f"at {halfway['x']:.0f}."
     )
+    if missing:
+        values = ", ".join(f"{count:.0f}" for count in missing)
+        result["reading"] += (
+            f" Left out, because some {bench.config.adapt.group} has fewer: {values}."
+        )
     return result
 
 
 def tau(bench: Workbench, test: TestSet, _members: Members) -> dict[str, Any]:
     """Stage 2 at every temperature of its targets: near 0 they are one head, high is no change."""
     study = bench.config.study
-    found = _vary(bench, test, study.taus, lambda value: {"adapt.tau": value})
+    found, _ = _vary(bench, test, study.taus, lambda value: {"adapt.tau": value})
     result = _result(bench, found, "tau of the Hedge targets, in nats", log=True)
     points = result["metrics"][ACCURACY][study.methods[0]]
     best = best_point(points)
@@ -82,8 +88,14 @@ def _vary(
     test: TestSet,
     values: Sequence[float],
     settings: Callable[[float], dict[str, Any]],
-) -> Numbers:
-    """Every value under every seed, as one sweep. Raises the error of a member that failed."""
+    *,
+    may_lack: bool = False,
+) -> tuple[Numbers, list[float]]:
+    """Every value under every seed, as one sweep.
+
+    Raises the error of a member that failed. With ``may_lack`` values that ask for more labelled
+    rows than there are, under any seed, are left out and returned, unless all do.
+    """
     study, first = bench.config.study, bench.config.run.seed
     places = [(value, step) for value in values for step in range(study.seeds)]
     members = [
@@ -91,15 +103,22 @@ def _vary(
         for number, (value, step) in enumerate(places)
     ]
     measured: dict[int, Mapping[str, Any]] = {}
+    lacking: dict[float, BudgetError] = {}
     for group, results in run_members(bench, members, [STAGE1, *study.methods], test):
         for member, numbers in zip(group, results, strict=True):
-            if isinstance(numbers, UserError):
+            if may_lack and isinstance(numbers, BudgetError):
+                lacking[places[member.number][0]] = numbers
+            elif isinstance(numbers, UserError):
                 raise numbers
-            measured[member.number] = numbers
+            else:
+                measured[member.number] = numbers
+    if len(lacking) == len(values):
+        raise next(iter(lacking.values()))
     found = _numbers()
     for number, (value, _) in enumerate(places):
-        _note(found, value, measured[number])
-    return found
+        if value not in lacking:
+            _note(found, value, measured[number])
+    return found, sorted(lacking)
 
 
 def _numbers() -> Numbers:

@@ -21,7 +21,9 @@ from micro_rm.configs.schema import (
 )
 from micro_rm.configs.simulator import SimulatorConfig
 from micro_rm.configs.study import STUDIES, StudyConfig
+from micro_rm.heads.adaptation import BudgetError
 from micro_rm.heads.stages import open_workbench
+from micro_rm.heads.studies import sweeps
 from micro_rm.heads.studies.display import study_tables
 from micro_rm.heads.studies.measure import StudyError
 from micro_rm.heads.studies.points import best_point, curves, point
@@ -181,3 +183,24 @@ def test_budgets_beyond_the_pool_leave_nothing_to_study(bench: Workbench, tmp_pa
     config = replace(CONFIG, study=replace(CONFIG.study, budgets=[999]))
     with pytest.raises(StudyError, match=r"study\.budgets: .*adapt\.pool \(50\), found \[999\]"):
         run_studies(Workbench(config, bench.features), ["budget"], tmp_path, "", lambda _: None)
+
+
+def test_budgets_that_some_attribute_has_no_rows_for_are_left_out_and_named(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool is not what is left of it: rows of validation prompts cannot be drawn."""
+
+    def few_rows(_bench: Workbench, members: list[Any], _methods: Any, _test: Any) -> Any:
+        for member in members:
+            numbers = {name: {"accuracy": 0.7, "nll": 0.6} for name in ("micro_stage1", "micro")}
+            many = member.config.adapt.budget > 30 and member.config.run.seed == 1
+            yield [member], [BudgetError("too few rows") if many else numbers]
+
+    monkeypatch.setattr(sweeps, "run_members", few_rows)
+    config = replace(CONFIG, study=replace(CONFIG.study, budgets=[0, 20, 40]))
+    result = sweeps.budget(Workbench(config, bench.features), bench.test_set, dict)
+    assert [item["x"] for item in result["metrics"]["macro accuracy"]["micro"]] == [0, 20]
+    assert "Left out, because some attribute has fewer: 40." in result["reading"]
+    nothing = replace(CONFIG, study=replace(CONFIG.study, budgets=[40]))
+    with pytest.raises(BudgetError, match="too few rows"):
+        sweeps.budget(Workbench(nothing, bench.features), bench.test_set, dict)
