@@ -31,6 +31,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.long  # tests/heads/test_stages.py counts the same rows
 def test_labelled_rows_from_the_test_set_are_never_scored(tmp_path: Path) -> None:
     """G-B4: the test count drops by exactly the rows of each draw."""
     from pyarrow import parquet

@@ -36,6 +36,16 @@ for name, source in PUBLISHED.items():
         ] + [len(pairs.account.refusals)]
 print(json.dumps(found))
 """
+# Most of a command's time are its imports.
+RUN_ALL = """
+import contextlib, io, json, sys
+from micro_rm.pipeline import main
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    print(json.dumps([code, err.getvalue()]))
+"""
 
 
 def repository(name: str) -> dict[str, bytes]:
@@ -73,16 +83,23 @@ def ask(hub: FakeHub, tmp_path: Path) -> Callable[..., subprocess.CompletedProce
 
     def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
         hub.requests.clear()
-        place = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub")}
-        return subprocess.run(
-            [sys.executable, *words],
-            env=os.environ | place | {"HF_HUB_DISABLE_TELEMETRY": "1"} | settings,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        return run_python(hub, tmp_path / "hub", *words, **settings)
 
     return run
+
+
+def run_python(
+    hub: FakeHub, place: Path, *words: str, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with a hub and a cache; ``settings`` are variables."""
+    known = {"HF_ENDPOINT": hub.url, "HF_HOME": str(place), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    return subprocess.run(
+        [sys.executable, *words],
+        env=os.environ | known | settings,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def check(*flags: str) -> list[str]:
@@ -126,34 +143,57 @@ def test_another_cached_revision_is_not_taken_for_the_pinned_one(
     assert f"the local cache has revision {'d' * 40}" in refused.stderr
 
 
+@pytest.fixture(scope="module")
+def refused(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """Exit status and errors of commands that are refused, each about a set of its own."""
+    repo = {name: f"datasets/{source.upstream.repo}" for name, source in PUBLISHED.items()}
+    whole = dict(hub.repos)
+    hub.errors |= {repo["helpsteer2"]: (403, "GatedRepo"), repo["rpr"]: (401, "RepoNotFound")}
+    hub.repos[repo["helpsteer"]] = {
+        "train.jsonl": (FIXTURES / "helpsteer" / "train.jsonl").read_bytes(),
+    }
+    asked = {
+        "gated": ["check", "--data.source", "helpsteer2"],
+        "missing": ["check", "--data.source", "rpr"],
+        "revision": ["check", "--data.source", "preference_700k", "--data.revision", "v9"],
+        "split": ["check", "--data.source", "helpsteer", "--data.revision", "main"],
+    }
+    place = tmp_path_factory.mktemp("refused") / "hub"
+    try:
+        done = run_python(hub, place, "-c", RUN_ALL, json.dumps(list(asked.values())))
+    finally:
+        hub.errors.clear()
+        hub.repos.update(whole)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(asked, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
 @pytest.mark.parametrize(
-    ("error", "flags", "settings", "words"),
+    ("why", "words"),
     [
-        ((403, "GatedRepo"), [], {}, "is gated: accept its terms.*HF_TOKEN"),
-        ((401, "RepoNotFound"), [], {}, "is not on the hub, or it is private.*HF_ENDPOINT"),
-        (None, ["--data.revision", "v9"], {}, "no such revision.*--data.revision"),
-        (None, [], {"HF_HUB_OFFLINE": "1"}, "not in the local cache.*HF_HUB_OFFLINE"),
+        ("gated", "is gated: accept its terms.*HF_TOKEN"),
+        ("missing", "is not on the hub, or it is private.*HF_ENDPOINT"),
+        ("revision", "no such revision.*--data.revision"),
     ],
 )
 def test_what_a_hub_refuses_is_an_error_with_a_remedy(
-    error: tuple[int, str] | None,
-    flags: list[str],
-    settings: dict[str, str],
-    words: str,
-    ask: Callable[..., Any],
-    hub: FakeHub,
+    why: str, words: str, refused: dict[str, tuple[int, str]]
 ) -> None:
-    if error is not None:
-        hub.errors[f"datasets/{HELPSTEER2.repo}"] = error
-    try:
-        done = ask(*check(*flags), **settings)
-    finally:
-        hub.errors.clear()
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("micro-rm:")]
+    is_an_error_with_a_remedy(*refused[why], words)
+
+
+def test_what_is_not_in_the_cache_is_an_error_with_a_remedy(ask: Callable[..., Any]) -> None:
+    done = ask(*check(), HF_HUB_OFFLINE="1")
+    words = "not in the local cache.*HF_HUB_OFFLINE"
+    is_an_error_with_a_remedy(done.returncode, done.stderr, words)
+
+
+def is_an_error_with_a_remedy(code: int, errors: str, words: str) -> None:
+    assert code == 2
+    (line,) = [line for line in errors.splitlines() if line.startswith("micro-rm:")]
     assert re.search(words, line), line
     assert "or give local copies of its files with --data.dir" in line
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in errors
 
 
 def test_a_hub_that_does_not_answer_is_a_matter_of_the_network() -> None:
@@ -165,16 +205,8 @@ def test_a_hub_that_does_not_answer_is_a_matter_of_the_network() -> None:
 
 
 def test_a_split_that_is_gone_is_an_error_that_names_it(
-    ask: Callable[..., Any], hub: FakeHub
+    refused: dict[str, tuple[int, str]],
 ) -> None:
-    repo = f"datasets/{HELPSTEER2.repo}"
-    whole = hub.repos[repo]
-    hub.repos[repo] = {
-        "train.jsonl": (FIXTURES / "helpsteer2" / "train.jsonl").read_bytes(),
-    }
-    try:
-        done = ask(*check())
-    finally:
-        hub.repos[repo] = whole
-    assert done.returncode == 2
-    assert "has no split 'validation': upstream has changed" in done.stderr
+    code, errors = refused["split"]
+    assert code == 2
+    assert "has no split 'validation': upstream has changed" in errors
