@@ -56,7 +56,7 @@ from micro_rm.benchmarks.peers import (
     seconds_of,
     show,
 )
-from micro_rm.configs.schema import TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.lbfgs import minimise
 from micro_rm.heads.losses import head_nll, stage1_objective
 from micro_rm.heads.methods.single_bt_exact import solve_bt

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, TensorDataset
 
-from micro_rm.configs.schema import TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.model import ModelSpec, init
 from micro_rm.heads.training import Rows, fit, shuffled_batches
 

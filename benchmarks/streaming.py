@@ -84,7 +84,8 @@ def train(store: str, name: str, memory: float | None) -> dict[str, Any]:
     """Train in this process; its curve, seconds and peak memory."""
     from micro_rm.cache.pairs import read_pairs
     from micro_rm.cache.reader import FeatureStore
-    from micro_rm.configs.schema import Config, TrainConfig
+    from micro_rm.configs.schema import Config
+    from micro_rm.configs.train import TrainConfig
     from micro_rm.heads.features import Features
     from micro_rm.heads.methods import load_method
     from micro_rm.heads.workbench import Workbench

@@ -50,7 +50,7 @@ from micro_rm.benchmarks.peers import (
     seconds_of,
     show,
 )
-from micro_rm.configs.schema import TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.model import ModelSpec, init
 from micro_rm.heads.training import Member, Plan, Rows, fit_members
 

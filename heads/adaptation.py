@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import UserError
 from ..cache.pairs import NO_ROW, PairTable
-from ..configs.schema import AdaptConfig
+from ..configs.adapt import AdaptConfig
 from .partition import Partition
 
 

@@ -13,8 +13,9 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from ..configs.adapt import AdaptConfig
 from ..configs.baselines import BaselinesConfig
-from ..configs.schema import AdaptConfig, TrainConfig
+from ..configs.train import TrainConfig
 from .features import Scaler
 from .methods import load_method
 from .methods.interface import NO_LABEL, Budget, Examples, Problem, Sides, Trained

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from ..configs.schema import AdaptConfig
+from ..configs.adapt import AdaptConfig
 from .losses import head_nll, soft_label_cross_entropy
 from .model import ModelSpec, log_weights, margins
 from .training import Batches, flip, shuffled_batches

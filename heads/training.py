@@ -18,7 +18,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..configs.schema import TrainConfig
+from ..configs.train import TrainConfig
 from .divergence import first_bad
 from .losses import mixture_nll, stage1_objective
 from .model import ModelSpec, log_weights, margins

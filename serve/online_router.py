@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..configs.schema import AdaptConfig, ConfigError
+from ..configs.adapt import AdaptConfig
+from ..configs.schema import ConfigError
 from .jobs import padded_size
 from .online import Online
 from .online_journal import Record

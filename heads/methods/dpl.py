@@ -24,7 +24,7 @@ import optax
 from jax import Array
 
 from ...configs.baselines import DplConfig
-from ...configs.schema import TrainConfig
+from ...configs.train import TrainConfig
 from ..distributional import (
     Moments,
     batch_negative_entropy,

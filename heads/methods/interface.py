@@ -15,8 +15,9 @@ import numpy as np
 from jax import Array
 
 from ... import UserError
+from ...configs.adapt import AdaptConfig
 from ...configs.baselines import BaselinesConfig
-from ...configs.schema import AdaptConfig, TrainConfig
+from ...configs.train import TrainConfig
 from ..evaluation.metrics import decision_statistic, log_probability, log_sigmoid
 from ..features import RowSource, Scaler
 from ..model import ModelSpec

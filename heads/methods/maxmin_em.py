@@ -33,7 +33,7 @@ import optax
 from jax import Array
 
 from ... import UserError
-from ...configs.schema import TrainConfig
+from ...configs.train import TrainConfig
 from ..divergence import DivergenceError
 from ..losses import head_nll, mixture_nll
 from ..model import RewardHeads, margins

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from ...configs.schema import TrainConfig
+from ...configs.train import TrainConfig
 from ..divergence import DivergenceError
 from ..lbfgs import minimise
 from ..losses import head_nll

@@ -29,7 +29,7 @@ import optax
 from jax import Array
 
 from ...configs.baselines import VplConfig
-from ...configs.schema import TrainConfig
+from ...configs.train import TrainConfig
 from ..adaptation import BudgetError
 from ..divergence import divergence, first_bad
 from ..losses import head_nll

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...configs.schema import TrainConfig
 from ...configs.theory import TheoryConfig
+from ...configs.train import TrainConfig
 from ..losses import mixture_log_prob
 from ..model import ModelSpec, init, log_weights, margins
 from ..training import Rows, fit

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
+from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.schema import (
-    AdaptConfig,
     BackboneConfig,
     Config,
     DataConfig,
     EmbedConfig,
     RunConfig,
     StoreConfig,
-    TrainConfig,
     ViewsConfig,
 )
+from micro_rm.configs.train import TrainConfig
 from micro_rm.embed.request import input_fingerprint
 from micro_rm.embed.sources.pair import DataError
 

@@ -18,8 +18,10 @@ from micro_rm.cache.pairs import NO_ROW, TEXT_COLUMNS, PairTable, write_pairs
 from micro_rm.cache.reader import FeatureStore
 from micro_rm.cache.schema import KEY_DTYPE, Identity, sequence_key
 from micro_rm.cache.writer import adopt_shards, open_manifest, shard_path, write_shard
+from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.baselines import BaselinesConfig
-from micro_rm.configs.schema import AdaptConfig, BackboneConfig, Config, DataConfig, TrainConfig
+from micro_rm.configs.schema import BackboneConfig, Config, DataConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features
 from micro_rm.heads.methods.interface import NO_LABEL, Budget, Examples, Problem, Sides
 from micro_rm.heads.training import Rows

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micro_rm.cache.pairs import NO_ROW, PairTable
-from micro_rm.configs.schema import AdaptConfig
+from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.heads.adaptation import (
     BudgetError,
     Draws,

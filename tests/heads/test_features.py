@@ -23,7 +23,8 @@ from micro_rm.cache.schema import (
     sequence_key,
 )
 from micro_rm.cache.writer import adopt_shards, open_manifest, shard_path, write_shard
-from micro_rm.configs.schema import Config, DataConfig, TrainConfig
+from micro_rm.configs.schema import Config, DataConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features, Scaler
 from micro_rm.heads.workbench import Workbench
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from micro_rm.configs.schema import AdaptConfig
+from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.heads import hedge, losses
 from micro_rm.heads.hedge import AdaptData, fit_router
 from micro_rm.heads.model import ModelSpec, init, log_weights, margins

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from micro_rm.configs.schema import AdaptConfig, TrainConfig
+from micro_rm.configs.adapt import AdaptConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads import hedge, training
 from micro_rm.heads.ensemble import draw, stack
 from micro_rm.heads.methods.interface import Examples, Problem

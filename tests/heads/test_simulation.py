@@ -16,8 +16,8 @@ import pytest
 from micro_rm.cache.pairs import ROLES, VIEWS, read_pairs, write_pairs
 from micro_rm.cache.schema import StoreError
 from micro_rm.configs.checks import ConfigError
-from micro_rm.configs.schema import TrainConfig
 from micro_rm.configs.simulator import SimulatorConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features
 from micro_rm.heads.losses import mixture_nll
 from micro_rm.heads.matching import recovery

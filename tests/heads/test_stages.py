@@ -17,15 +17,9 @@ from safetensors.numpy import load_file
 from micro_rm.cache.native_head import write_native_head
 from micro_rm.cache.pairs import PairTable, write_pairs
 from micro_rm.cache.schema import StoreError, file_checksum
-from micro_rm.configs.schema import (
-    AdaptConfig,
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    RunConfig,
-    StoreConfig,
-    TrainConfig,
-)
+from micro_rm.configs.adapt import AdaptConfig
+from micro_rm.configs.schema import Config, DataConfig, EvaluateConfig, RunConfig, StoreConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads import stages
 from micro_rm.heads.adaptation import BudgetError
 from micro_rm.heads.checkpoint import load_models, save_models

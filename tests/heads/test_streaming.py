@@ -19,15 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from micro_rm.cache.schema import StoreError
-from micro_rm.configs.schema import (
-    AdaptConfig,
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    RunConfig,
-    StoreConfig,
-    TrainConfig,
-)
+from micro_rm.configs.adapt import AdaptConfig
+from micro_rm.configs.schema import Config, DataConfig, EvaluateConfig, RunConfig, StoreConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads import stages
 from micro_rm.heads.checkpoint import load_models
 from micro_rm.heads.ensemble import draw, stack

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micro_rm.configs.schema import TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads import training
 from micro_rm.heads.losses import stage1_objective
 from micro_rm.heads.model import ModelSpec, init, log_weights, margins

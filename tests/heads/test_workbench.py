@@ -11,7 +11,9 @@ import pytest
 
 from micro_rm.cache.pairs import NO_ROW
 from micro_rm.cache.schema import StoreError
-from micro_rm.configs.schema import AdaptConfig, RunConfig, TrainConfig, ViewsConfig
+from micro_rm.configs.adapt import AdaptConfig
+from micro_rm.configs.schema import RunConfig, ViewsConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.adaptation import BudgetError
 from micro_rm.heads.features import Scaler
 from micro_rm.heads.methods import load_method

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.baselines import ArmoConfig, BaselinesConfig
-from micro_rm.configs.schema import AdaptConfig, TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.debias import fit_debias, spearman
 from micro_rm.heads.evaluation.metrics import correctness, log_sigmoid
 from micro_rm.heads.methods import armo_style, load_method

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.baselines import BaselinesConfig, DplConfig
-from micro_rm.configs.schema import AdaptConfig, TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.dpl import apply_outputs, init_outputs
 from micro_rm.heads.methods.interface import NO_LABEL, Examples, Problem, Sides, Trained

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.baselines import BaselinesConfig, DrmConfig
-from micro_rm.configs.schema import AdaptConfig, TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.evaluation.metrics import correctness
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.drm import adapt_weights, principal_components, score_deviation

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.baselines import BaselinesConfig, HyreConfig
-from micro_rm.configs.schema import AdaptConfig, TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.methods import hyre, load_method
 from micro_rm.heads.methods.interface import NO_LABEL, Budget, Examples, Problem, Trained
 from micro_rm.heads.training import Rows

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.baselines import BaselinesConfig, MaxMinConfig
-from micro_rm.configs.schema import AdaptConfig, TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import NO_LABEL, Examples, Problem, Trained
 from micro_rm.heads.methods.maxmin_em import (

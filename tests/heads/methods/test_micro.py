@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from micro_rm.configs.schema import AdaptConfig, TrainConfig
+from micro_rm.configs.adapt import AdaptConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.hedge import AdaptData, fit_router
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import Problem, Trained, one_draw

@@ -7,15 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from micro_rm.configs.schema import (
-    AdaptConfig,
-    Config,
-    DataConfig,
-    KernelConfig,
-    TrainConfig,
-    ViewsConfig,
-)
+from micro_rm.configs.adapt import AdaptConfig, KernelConfig
+from micro_rm.configs.schema import Config, DataConfig, ViewsConfig
 from micro_rm.configs.simulator import SimulatorConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.evaluation.protocol import make_test_set
 from micro_rm.heads.fitting import fit_methods, score_models
 from micro_rm.heads.methods import load_method

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.baselines import BaselinesConfig, PalConfig
-from micro_rm.configs.schema import AdaptConfig, TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.adaptation import BudgetError
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import NO_LABEL, Budget, Examples, Problem, Sides, Trained

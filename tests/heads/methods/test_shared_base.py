@@ -12,8 +12,9 @@ import numpy as np
 import optax
 import pytest
 
+from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.baselines import BaselinesConfig, SharedBaseConfig
-from micro_rm.configs.schema import AdaptConfig, TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.methods import load_method, shared_base
 from micro_rm.heads.methods.interface import NO_LABEL, Examples, Problem, Trained
 from micro_rm.heads.methods.mixture import DivergenceError

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micro_rm.configs.schema import TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.single_bt_exact import RIDGE, solve_bt
 

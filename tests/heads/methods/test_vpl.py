@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.baselines import BaselinesConfig, VplConfig
-from micro_rm.configs.schema import AdaptConfig, TrainConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.adaptation import BudgetError
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import NO_LABEL, Budget, Examples, Problem, Sides, Trained

@@ -11,16 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from micro_rm.configs.schema import (
-    AdaptConfig,
-    Config,
-    DataConfig,
-    RunConfig,
-    TrainConfig,
-    ViewsConfig,
-)
+from micro_rm.configs.adapt import AdaptConfig
+from micro_rm.configs.schema import Config, DataConfig, RunConfig, ViewsConfig
 from micro_rm.configs.simulator import SimulatorConfig
 from micro_rm.configs.study import STUDIES, StudyConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.adaptation import BudgetError
 from micro_rm.heads.stages import open_workbench
 from micro_rm.heads.studies import sweeps

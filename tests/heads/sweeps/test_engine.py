@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from micro_rm import UserError
-from micro_rm.configs.schema import AdaptConfig, EvaluateConfig, TrainConfig, ViewsConfig
+from micro_rm.configs.adapt import AdaptConfig
+from micro_rm.configs.schema import EvaluateConfig, ViewsConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.evaluation.protocol import TestSet as ScoredRows
 from micro_rm.heads.evaluation.protocol import make_test_set
 from micro_rm.heads.evaluation.report import build_report

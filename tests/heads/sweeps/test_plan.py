@@ -6,15 +6,10 @@ from typing import Any
 
 import pytest
 
-from micro_rm.configs.schema import (
-    AdaptConfig,
-    Config,
-    ConfigError,
-    EvaluateConfig,
-    RunConfig,
-    TrainConfig,
-)
+from micro_rm.configs.adapt import AdaptConfig
+from micro_rm.configs.schema import Config, ConfigError, EvaluateConfig, RunConfig
 from micro_rm.configs.sweep import SweepConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.sweeps.plan import (
     Member,
     describe,

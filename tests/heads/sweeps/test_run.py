@@ -11,16 +11,10 @@ import pytest
 
 from micro_rm import UserError
 from micro_rm.cache.schema import StoreError
-from micro_rm.configs.schema import (
-    AdaptConfig,
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    RunConfig,
-    StoreConfig,
-    TrainConfig,
-)
+from micro_rm.configs.adapt import AdaptConfig
+from micro_rm.configs.schema import Config, DataConfig, EvaluateConfig, RunConfig, StoreConfig
 from micro_rm.configs.sweep import SweepConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.studies.measure import StudyError
 from micro_rm.heads.sweeps import run as stage
 from micro_rm.heads.sweeps.processes import Share
