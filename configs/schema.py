@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .adapt import AdaptConfig
 from .baselines import BaselinesConfig
 from .checks import ConfigError, require
 from .data import SIMULATOR_SOURCE, SYNTHETIC_SOURCE, DataConfig
@@ -20,6 +21,7 @@ from .share import ShareConfig
 from .study import StudyConfig
 from .sweep import SweepConfig
 from .theory import TheoryConfig
+from .train import TrainConfig
 from .upkeep import UpkeepConfig
 
 __all__ = ["SIMULATOR_SOURCE", "Config", "ConfigError", "DataConfig", "require"]
@@ -156,150 +158,6 @@ class ViewsConfig:
     adapt_head: Literal["plain", "ctx"] = "ctx"
     adapt_router: Literal["plain", "ctx", "context"] = "ctx"
     form: Literal["header", "bare", "behind"] = "header"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Stage 1 and every method trained on unlabelled pairs; the paper's values by default.
-
-    Attributes:
-        num_heads: K, reward heads of every mixture.
-        entropy_weight: alpha, weight of the negative-entropy regulariser (paper eq. 4).
-        learning_rate: Peak of the warm-up and cosine schedule.
-        batch_size: Pairs per step.
-        epochs: Passes over the training rows.
-        select: Keep the parameters of the epoch with the best validation NLL, or the last ones.
-        patience: Stop after so many epochs without a better validation NLL; by default never.
-        shuffle_seed: Seed of the order of the rows. It is not run.seed, so that runs that differ
-            in their seed only read the same batches, and a sweep reads the features once.
-        precision: Of the products of features with parameters: float32; bfloat16_split, 16-bit
-            features with parameters and gradients as sums of two 16-bit parts; or bfloat16. The
-            last two are for hardware with fast 16-bit products.
-        validation_fraction: Share of training prompts kept for validation.
-        warmup: Share of the steps with rising learning rate.
-        clip: Largest gradient norm.
-        weight_decay: Decoupled weight decay.
-        router: Two-layer perceptron, or the linear router of the official code.
-        router_units: Hidden units of the perceptron.
-        features: raw, or standardized per dimension with statistics of the training rows.
-        memory_gb: GiB that the features may take in memory; more are streamed from the store, by
-            the methods that can, with the same result. By default there is no limit.
-        data_devices: Devices that share every batch, for very large ones; groups of so many share
-            the members of a sweep.
-    """
-
-    num_heads: int = 10
-    entropy_weight: float = 0.5
-    learning_rate: float = 2e-3
-    batch_size: int = 128
-    epochs: int = 3
-    select: Literal["best", "last"] = "best"
-    patience: int | None = None
-    shuffle_seed: int = 0
-    precision: Literal["float32", "bfloat16_split", "bfloat16"] = "float32"
-    validation_fraction: float = 0.05
-    warmup: float = 0.05
-    clip: float = 1.0
-    weight_decay: float = 0.0
-    router: Literal["mlp", "linear"] = "mlp"
-    router_units: int = 128
-    features: Literal["raw", "standardized"] = "raw"
-    memory_gb: float | None = None
-    data_devices: int = 1
-
-    def __post_init__(self) -> None:
-        limit = self.memory_gb
-        require(limit is None or limit > 0, "train.memory_gb", "above 0", limit)
-        for key in (
-            "num_heads",
-            "batch_size",
-            "epochs",
-            "router_units",
-            "patience",
-            "data_devices",
-        ):
-            value = getattr(self, key)
-            require(value is None or value >= 1, f"train.{key}", "1 or more", value)
-        require(self.shuffle_seed >= 0, "train.shuffle_seed", "0 or more", self.shuffle_seed)
-        for key in ("learning_rate", "clip"):
-            require(getattr(self, key) > 0, f"train.{key}", "above 0", getattr(self, key))
-        for key in ("entropy_weight", "weight_decay"):
-            require(getattr(self, key) >= 0, f"train.{key}", "0 or more", getattr(self, key))
-        for key in ("warmup", "validation_fraction"):
-            require(0 <= getattr(self, key) < 1, f"train.{key}", "in [0, 1)", getattr(self, key))
-
-    @property
-    def memory_bytes(self) -> float | None:
-        """``memory_gb`` in bytes."""
-        return None if self.memory_gb is None else self.memory_gb * 2**30
-
-
-@dataclass(frozen=True)
-class KernelConfig:
-    """Kernel Hedge, the closed-form router of micro_kernel. Defaults: see README, Routing.
-
-    Attributes:
-        targets: Losses are averaged over the rows of a group, or of one wording.
-        tau: Temperature of the weights, in nats of the mean loss.
-        ridge: Ridge per labelled row of the regression from wish to losses.
-    """
-
-    targets: Literal["group", "wording"] = "group"
-    tau: float = 0.04
-    ridge: float = 0.03
-
-    def __post_init__(self) -> None:
-        for key in ("tau", "ridge"):
-            require(getattr(self, key) > 0, f"adapt.kernel.{key}", "above 0", getattr(self, key))
-
-
-@dataclass(frozen=True)
-class AdaptConfig:
-    """Adapting to a few labelled pairs: the protocol of every method, and stage 2 of MiCRo.
-
-    Attributes:
-        group: Whose labels are learnt from: those of an attribute or of a user.
-        source: Where labelled rows come from. Rows drawn from test are not scored in that draw.
-        budget: Labelled rows per group in one draw.
-        pool: Training rows per group that are embedded with their context; every draw takes its
-            rows from them.
-        draws: Independent draws of the budget; reports give their mean and spread.
-        tau: Temperature of the Hedge targets (paper: 1e-3 HelpSteer2, 1e-4 RPR).
-        epochs: Passes over the budget; targets are recomputed at the start of each.
-        batch_size: Rows per step.
-        targets: Hedge targets from the losses of every row by itself, as in the paper, or averaged
-            over the rows of one wording or of a group.
-        learning_rate: Constant AdamW learning rate.
-        weight_decay: Decoupled weight decay.
-        kernel: The closed-form router of micro_kernel.
-    """
-
-    group: Literal["attribute", "user"] = "attribute"
-    source: Literal["train", "test"] = "train"
-    budget: int = 50
-    pool: int = 200
-    draws: int = 5
-    tau: float = 1e-3
-    epochs: int = 10
-    batch_size: int = 32
-    targets: Literal["example", "wording", "group"] = "example"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    kernel: KernelConfig = field(default_factory=KernelConfig)
-
-    def __post_init__(self) -> None:
-        require(self.budget >= 0, "adapt.budget", "0 or more", self.budget)
-        require(
-            self.pool >= self.budget or self.source == "test",
-            "adapt.pool",
-            f"at least adapt.budget ({self.budget}) rows",
-            self.pool,
-        )
-        for key in ("draws", "epochs", "batch_size"):
-            require(getattr(self, key) >= 1, f"adapt.{key}", "1 or more", getattr(self, key))
-        for key in ("tau", "learning_rate"):
-            require(getattr(self, key) > 0, f"adapt.{key}", "above 0", getattr(self, key))
-        require(self.weight_decay >= 0, "adapt.weight_decay", "0 or more", self.weight_decay)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""Labelled rows, and stage 2, which learns from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .checks import require
+
+
+@dataclass(frozen=True)
+class KernelConfig:
+    """Kernel Hedge, the closed-form router of micro_kernel. Defaults: see README, Routing.
+
+    Attributes:
+        targets: Losses are averaged over the rows of a group, or of one wording.
+        tau: Temperature of the weights, in nats of the mean loss.
+        ridge: Ridge per labelled row of the regression from wish to losses.
+    """
+
+    targets: Literal["group", "wording"] = "group"
+    tau: float = 0.04
+    ridge: float = 0.03
+
+    def __post_init__(self) -> None:
+        for key in ("tau", "ridge"):
+            require(getattr(self, key) > 0, f"adapt.kernel.{key}", "above 0", getattr(self, key))
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Adapting to a few labelled pairs: the protocol of every method, and stage 2 of MiCRo.
+
+    Attributes:
+        group: Whose labels are learnt from: those of an attribute or of a user.
+        source: Where labelled rows come from. Rows drawn from test are not scored in that draw.
+        budget: Labelled rows per group in one draw.
+        pool: Training rows per group that are embedded with their context; every draw takes its
+            rows from them.
+        draws: Independent draws of the budget; reports give their mean and spread.
+        tau: Temperature of the Hedge targets (paper: 1e-3 HelpSteer2, 1e-4 RPR).
+        epochs: Passes over the budget; targets are recomputed at the start of each.
+        batch_size: Rows per step.
+        targets: Hedge targets from the losses of every row by itself, as in the paper, or averaged
+            over the rows of one wording or of a group.
+        learning_rate: Constant AdamW learning rate.
+        weight_decay: Decoupled weight decay.
+        kernel: The closed-form router of micro_kernel.
+    """
+
+    group: Literal["attribute", "user"] = "attribute"
+    source: Literal["train", "test"] = "train"
+    budget: int = 50
+    pool: int = 200
+    draws: int = 5
+    tau: float = 1e-3
+    epochs: int = 10
+    batch_size: int = 32
+    targets: Literal["example", "wording", "group"] = "example"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    kernel: KernelConfig = field(default_factory=KernelConfig)
+
+    def __post_init__(self) -> None:
+        require(self.budget >= 0, "adapt.budget", "0 or more", self.budget)
+        require(
+            self.pool >= self.budget or self.source == "test",
+            "adapt.pool",
+            f"at least adapt.budget ({self.budget}) rows",
+            self.pool,
+        )
+        for key in ("draws", "epochs", "batch_size"):
+            require(getattr(self, key) >= 1, f"adapt.{key}", "1 or more", getattr(self, key))
+        for key in ("tau", "learning_rate"):
+            require(getattr(self, key) > 0, f"adapt.{key}", "above 0", getattr(self, key))
+        require(self.weight_decay >= 0, "adapt.weight_decay", "0 or more", self.weight_decay)
