@@ -15,19 +15,19 @@ from pathlib import Path
 import pytest
 
 from micro_rm.configs.command_line import parse
+from micro_rm.tests.documented import (
+    BLOCK,
+    NOT_RUN,
+    PAGES,
+    ROOT,
+    TUTORIAL,
+    blocks,
+    of_page,
+    why_not,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-TUTORIAL = ROOT / "docs" / "tutorial.md"
 # Fewer prompts than the tutorial's own, which take a minute longer to embed.
 PROMPTS = 40
-
-
-def commands(page: Path) -> list[str]:
-    """Lines after a prompt sign, in the order of the page."""
-    blocks = [text for kind, text in BLOCK.findall(page.read_text("utf-8")) if kind == "console"]
-    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
 def of_micro_rm(line: str) -> list[str] | None:
@@ -47,7 +47,7 @@ def of_micro_rm(line: str) -> list[str] | None:
 ALL = [
     pytest.param(found, id=f"{page.name}-{number}")
     for page in PAGES
-    for number, line in enumerate(commands(page))
+    for number, line in enumerate(of_page(page))
     if (found := of_micro_rm(line)) is not None
 ]
 
@@ -64,13 +64,28 @@ def test_there_are_commands_to_try() -> None:
     assert len(ALL) > 40
 
 
+def test_commands_are_in_blocks_that_are_run() -> None:
+    kinds = {kind for page in PAGES for kind, _ in BLOCK.findall(page.read_text("utf-8"))}
+    assert kinds <= {"console", "python", "json", "yaml", ""}
+    for page in PAGES:
+        for _, text in blocks(page, ""):
+            assert not re.search(r"^(\$ )?(micro-rm|python|pip) ", text, re.MULTILINE), page
+
+
+def test_what_is_not_run_is_there_to_be_run() -> None:
+    """A reason that no command needs any more is taken out of the list."""
+    left_out = [line for page in PAGES for line in of_page(page) if why_not(line)]
+    for start in NOT_RUN:
+        assert any((line + "$").startswith(start) for line in left_out), start
+
+
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     """The tutorial typed into a shell, from its first command to its last."""
     place = tmp_path_factory.mktemp("tutorial")
     (place / "docs").symlink_to(ROOT / "docs")
     script = ["set -e"]
-    for kind, text in BLOCK.findall(TUTORIAL.read_text("utf-8")):
+    for kind, text in blocks(TUTORIAL, "console", "python"):
         if kind == "python":
             script.append(f"python - <<'END_OF_PYTHON'\n{text}END_OF_PYTHON")
             continue
@@ -93,7 +108,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProce
 @pytest.mark.long
 def test_every_command_of_the_tutorial_works(typed: subprocess.CompletedProcess[str]) -> None:
     assert typed.returncode == 0, typed.stdout[-3000:] + typed.stderr[-3000:]
-    for line in commands(TUTORIAL):
+    for line in of_page(TUTORIAL):
         assert line.split(" ")[0] in typed.stdout
 
 

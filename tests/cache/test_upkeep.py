@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -14,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micro_rm.cache import forget
+from micro_rm.cache import copying, forget
 from micro_rm.cache.compact import take_pairs, unused
 from micro_rm.cache.copying import copy_store
 from micro_rm.cache.files import replace_file
 from micro_rm.cache.lock import StoreLock
 from micro_rm.cache.manifest import read_manifest, write_manifest
-from micro_rm.cache.pairs import NO_ROW, PairTable, read_pairs, write_pairs
+from micro_rm.cache.pairs import DELETED, NO_ROW, PairTable, read_pairs, write_pairs
 from micro_rm.cache.reader import FeatureStore
 from micro_rm.cache.schema import StoreError, file_checksum, plan_path
 from micro_rm.cache.upkeep import collect, copy, delete, rebuild
@@ -192,6 +193,13 @@ def test_deleting_a_pair_by_its_id(store: Path) -> None:
     assert len(read_pairs(store, "more")) == 0 and len(read_pairs(store, "rows")) == 3
 
 
+def test_every_deletion_counts_towards_what_was_deleted(store: Path) -> None:
+    """A run trained between two deletions is outdated by the second one as well."""
+    for user, gone in (("ann", 2), ("ben", 3)):
+        delete(store, [user], [], silent, agree)
+        assert read_pairs(store, "rows").account[DELETED] == gone
+
+
 @pytest.mark.parametrize(("users", "pairs"), [(["nobody"], []), ([], ["nothing"]), ([], [])])
 def test_deleting_what_is_not_there_is_an_error(
     users: list[str], pairs: list[str], store: Path
@@ -215,6 +223,19 @@ def test_a_copy_is_the_same_store(store: Path, tmp_path: Path) -> None:
     assert len(copied) == 7  # manifest, three shards, two tables, quarantine
     for path in copied:
         assert path.read_bytes() == (store / path.relative_to(tmp_path / "copy")).read_bytes()
+
+
+def test_a_copy_that_cannot_be_whole_is_not_begun(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(StoreError, match=r"bytes are needed, 10 are free"):
+        copy_store(store, tmp_path / "copy")
+    monkeypatch.undo()
+    plan_path(store).mkdir()
+    with pytest.raises(StoreError, match="a job is unfinished"):
+        copy_store(store, tmp_path / "copy")
+    assert not any(path.is_file() for path in (tmp_path / "copy").rglob("*"))
 
 
 def test_a_copy_of_a_damaged_store_or_onto_a_store_is_refused(store: Path, tmp_path: Path) -> None:
