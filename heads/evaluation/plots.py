@@ -86,8 +86,29 @@ def _study_curve(
             )
         if x_axis["log"]:
             axis.set_xscale("log")
+        axis.set_ylim(view(series))
         dress(axis, metric, x_axis["label"])
         return svg(figure)
+
+
+def view(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[float, float] | None:
+    """Bottom and top of a panel: what was measured, and bands up to half of its range beyond.
+
+    Intervals of two or three seeds can be so wide that the curves would be flat lines among them.
+    None where all is one number.
+    """
+    points = [point for group in series.values() for point in group]
+    seen = [value for point in points for value in (point["mean"], *point["values"])]
+    seen = [value for value in seen if np.isfinite(value)]
+    if not seen or min(seen) == max(seen):
+        return None
+    low, high = min(seen), max(seen)
+    room = (high - low) / 2
+    known = [point for point in points if point["low"] is not None]
+    bottom = max(min([low, *(point["low"] for point in known)]), low - room)
+    top = min(max([high, *(point["high"] for point in known)]), high + room)
+    margin = (top - bottom) / 20
+    return bottom - margin, top + margin
 
 
 def styles() -> Iterator[tuple[str, str]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
-from micro_rm.heads.evaluation.plots import COLOURS, INK, training_curves
+from micro_rm.heads.evaluation.plots import COLOURS, INK, training_curves, view
 
 
 def test_no_curve_is_no_figure() -> None:
@@ -59,3 +61,24 @@ def test_figures_of_a_page_share_no_names() -> None:
     curves = {"micro": {"objective": [1.0, 0.5], "cross_entropy": [1.0, 0.5]}}
     names = [re.findall(r' id="([^"]+)"', figure) for figure in training_curves(curves)]
     assert all(names) and not set(names[0]) & set(names[1])
+
+
+def banded(mean: float, half: float | None) -> dict[str, Any]:
+    low, high = (None, None) if half is None else (mean - half, mean + half)
+    return {"x": 1.0, "mean": mean, "low": low, "high": high, "values": [mean]}
+
+
+@pytest.mark.parametrize(
+    ("half", "bottom", "top"),
+    [
+        (0.05, 0.55 - 0.015, 0.85 + 0.015),  # bands fit
+        (9.0, 0.5 - 0.02, 0.9 + 0.02),  # two seeds: cut at half the range of the curves
+        (None, 0.6 - 0.01, 0.8 + 0.01),
+    ],
+)
+def test_wide_bands_do_not_flatten_the_curves(
+    half: float | None, bottom: float, top: float
+) -> None:
+    series = {"micro": [banded(0.6, half), banded(0.8, half)]}
+    assert view(series) == pytest.approx((bottom, top))
+    assert view({"micro": [banded(0.6, half)]}) is None
