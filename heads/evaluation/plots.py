@@ -21,6 +21,7 @@ from ...configs.secrets import redact, visible
 COLOURS = ("#3b6fd4", "#d4633b", "#2f9e6e", "#9a5bd0", "#b8860b", "#5f7d8c")
 INK = "#808890"
 SHADES = {INK: "--soft"} | {colour: f"--c{n}" for n, colour in enumerate(COLOURS, 1)}
+SIDE_BY_SIDE = 24  # characters of the longest label of a legend with two columns
 LONGEST = 80  # characters of a label; a longer one would push the panels out of the figure
 
 
@@ -152,12 +153,13 @@ def dress(axis: Any, title: str, x_label: str) -> None:
     axis.set_xlabel(label(x_label), color=INK)
     axis.tick_params(colors=INK, which="both")
     axis.grid(alpha=0.2)
-    # Below the panel: bands leave no free corner inside.
+    # Below the panel: bands leave no free corner inside. A wider legend would shrink the panel.
+    longest = max((len(name) for name in axis.get_legend_handles_labels()[1]), default=0)
     axis.legend(
         frameon=False,
         fontsize=8,
         labelcolor=INK,
-        ncol=2,
+        ncol=2 if longest <= SIDE_BY_SIDE else 1,
         loc="upper left",
         bbox_to_anchor=(0, -0.2),
     )

@@ -82,3 +82,12 @@ def test_wide_bands_do_not_flatten_the_curves(
     series = {"micro": [banded(0.6, half), banded(0.8, half)]}
     assert view(series) == pytest.approx((bottom, top))
     assert view({"micro": [banded(0.6, half)]}) is None
+
+
+def test_a_legend_of_long_names_makes_no_panel_smaller() -> None:
+    def width(*names: str) -> float:
+        (figure,) = training_curves({name: {"objective": [1.0, 0.5]} for name in names})
+        return float(ElementTree.fromstring(figure).attrib["viewBox"].split()[2])
+
+    long = ("best head of micro_stage1, validated", "best head of micro_stage1, oracle")
+    assert width(*long) == pytest.approx(width("a", "b"), rel=0.02)
