@@ -157,6 +157,7 @@ def test_filling_adds_short_branches_that_nobody_reads(sequences: list[Ids], siz
     )
     for run in added:
         assert 0 < run.queries <= FILLING
+        assert (full.ends[run.start : run.stop] == run.stop).all()
         assert run.pieces == ((run.start, run.stop),)
         for token in (run.start, run.stop - 1):
             assert visible(full, token) == list(range(run.start, token + 1))
