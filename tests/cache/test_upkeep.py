@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micro_rm.cache import copying, forget
+from micro_rm.cache import copying, forget, writer
 from micro_rm.cache.compact import take_pairs, unused
 from micro_rm.cache.copying import copy_store
 from micro_rm.cache.files import replace_file
@@ -280,6 +280,48 @@ def test_a_damaged_shard_is_set_aside_and_tables_that_rest_on_it_are_named(store
     with pytest.raises(StoreError, match=r"those of other shards .*run micro-rm embed"):
         FeatureStore(store).require_layout(read_pairs(store, "rows").layout, "rows")
     assert any("row numbers are those of other shards" in p for p in verify_store(store).problems)
+
+
+def test_the_number_of_a_shard_that_was_set_aside_is_not_given_again(store: Path) -> None:
+    """Tables that rest on the lost shard would find another one under its number."""
+    (store / "shards" / "000002.h5").write_bytes(b"nothing")
+    (store / "manifest.json").unlink()
+    rebuild(store, silent)
+    assert read_manifest(store).next_shard == 3
+
+
+def test_a_sealed_shard_that_is_not_finite_is_set_aside(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions may have sealed one; its checksum is right."""
+    manifest, shard = read_manifest(store), store / "shards" / "000001.h5"
+    keys, vectors = FeatureStore(store).keys()[4:7], FeatureStore(store).gather(np.arange(4, 7))
+    vectors[1, 1] = np.nan
+    monkeypatch.setattr(writer, "first_not_finite", lambda _: None)
+    writer.write_shard(shard, manifest.identity, "job", keys, vectors)
+    (store / "manifest.json").unlink()
+    facts = rebuild(store, silent)
+    assert "000001.h5: NaN or infinity in row 1" in facts["set_aside"][0]
+    assert [s.name for s in read_manifest(store).shards] == ["000000.h5", "000002.h5"]
+
+
+def test_what_is_set_aside_twice_is_there_twice(store: Path) -> None:
+    shard, kept = store / "shards" / "000002.h5", []
+    for content in (b"one", b"two"):
+        shard.write_bytes(content)
+        rebuild(store, silent)
+        kept = sorted(path.read_bytes() for path in (store / "damaged").glob("000002.h5*"))
+    assert kept == [b"one", b"two"]
+
+
+def test_a_manifest_of_a_newer_version_is_not_made_anew(
+    store: Path, edit_manifest: Callable[..., None]
+) -> None:
+    edit_manifest(store, lambda raw: raw.update(format=9))
+    before = (store / "manifest.json").read_bytes()
+    with pytest.raises(StoreError, match="newer"):
+        rebuild(store, silent)
+    assert (store / "manifest.json").read_bytes() == before
 
 
 def test_a_rebuild_beside_a_manifest_believes_its_checksums(store: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from micro_rm.configs.schema import BackboneConfig, EmbedConfig
 from micro_rm.embed.chat import Conversation
 from micro_rm.embed.encoder import Encoder, load_encoder
 from micro_rm.embed.sources.pair import Message
+from micro_rm.serve import classifier
 from micro_rm.serve.classifier import write_classifier
 from micro_rm.serve.hf_files import (
     both_rope_spellings,
@@ -107,6 +109,19 @@ def test_padding_never_ends_a_text() -> None:
         False,
     )
     assert choose_padding(None, {"<eos>"}, {"<eos>": 0}) == ("[PAD]", True)
+
+
+def test_the_end_of_a_text_pads_nothing_even_if_templates_end_with_another_token() -> None:
+    vocabulary = {"<eos>": 0, "<end>": 1, "[PAD]": 2}
+    tokenizer = SimpleNamespace(
+        get_vocab=lambda: vocabulary,
+        convert_ids_to_tokens=lambda place: list(vocabulary)[place],
+        **{"eos_token": "<eos>", "bos_token": None, "pad_token": "<eos>"},
+    )
+    renderer = SimpleNamespace(tokenizer=tokenizer, token_ids=lambda _: [np.array([2, 1])])
+    files = SimpleNamespace(directory=Path("nowhere"))
+    found = classifier._padding(SimpleNamespace(renderer=renderer, files=files))
+    assert found == ("[PAD]", 2, False)
 
 
 def test_what_version_5_calls_a_tokenizer_is_read_by_4() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ import micro_rm
 from micro_rm import UserError
 from micro_rm.cache.pairs import PairTable, read_pairs
 from micro_rm.cache.schema import StoreError
+from micro_rm.configs.score import ScoreConfig
 from micro_rm.heads.scoring import ScoringError
 from micro_rm.pipeline import main
-from micro_rm.serve.model import Model
+from micro_rm.serve.model import Model, Score
 from micro_rm.serve.names import head_names
+from micro_rm.serve.score import score_question
 from micro_rm.serve.texts import TextEncoder, TextError
 
 
@@ -214,3 +217,13 @@ def test_a_question_without_an_answer_is_an_error_with_an_example(
 ) -> None:
     assert run_score(tiny_run, "--prompt", "Hi?") == 2
     assert '"responses": ["..."]' in capsys.readouterr().err
+
+
+def test_the_highest_reward_is_the_best() -> None:
+    def score(_prompts: Any, responses: list[str], *_rest: Any, **_settings: Any) -> list[Score]:
+        return [Score(float(len(text)), [0.0], [1.0], "micro") for text in responses]
+
+    asked = ScoreConfig(prompt="Why?", responses=["so", "because", "see"])
+    found = score_question(SimpleNamespace(score=score), asked)
+    assert found["best"] == 1
+    assert [row["response"] for row in found["ranking"]] == ["because", "see", "so"]
