@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -187,7 +187,7 @@ def _inside(place: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def _write_rows(path: Path, rows: list[dict[str, object]]) -> None:
+def _write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
@@ -213,6 +213,6 @@ def _write_backbone(place: Path) -> None:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=4096,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=int(tokenizer.get_vocab()[str(tokenizer.pad_token)]),
     )
     transformers.LlamaModel(config).save_pretrained(place)
