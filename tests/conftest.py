@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -39,6 +40,9 @@ LONG_FILES = (
     "heads/sweeps/test_run.py",
 )
 
+# What is imported to collect the tests stays: to look through it again and again found nothing.
+gc.disable()
+
 ROOT = Path(__file__).resolve().parent.parent
 
 if importlib.util.find_spec("micro_rm") is None:
@@ -57,6 +61,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if gone := [str(path) for path in place if not path.is_file()]:
         raise pytest.UsageError(f"tests/conftest.py: LONG_FILES names no test file: {gone}")
     items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """Garbage of tests is collected as always; what was there before them is not looked at."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
