@@ -44,7 +44,7 @@ class OnlineConfig:
     method: str | None = None
     eta: float = 1.0
     rho: float = 1.0
-    single: float = 0.5
+    single: float = 0.8
     users: int = 100_000
     router: bool = False
     router_every: int = 50

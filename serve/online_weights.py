@@ -72,7 +72,7 @@ class Rule:
 
     eta: float = 1.0
     rho: float = 1.0
-    single: float = 0.5
+    single: float = 0.8
 
     def log_belief(self, log_router_NxK: np.ndarray, person: Person) -> np.ndarray:
         """(N, C) log probabilities of the candidate tastes, or (C,) for one request: ``log pi``."""
@@ -96,12 +96,9 @@ class Rule:
         heads = person.tastes_CxK.shape[1]
         log_belief_NxC = self.log_belief(log_router_NxK, person)
         alone_NxK, mixed_NxM = np.split(log_belief_NxC, [heads], axis=-1)
-        if not mixed_NxM.shape[-1]:
-            return alone_NxK
-        most_Nx1 = np.maximum(mixed_NxM.max(axis=-1, keepdims=True), -1e300)
-        with np.errstate(divide="ignore"):
-            share_NxK = np.exp(mixed_NxM - most_Nx1) @ person.tastes_CxK[heads:]
-            return np.logaddexp(alone_NxK, most_Nx1 + np.log(share_NxK))
+        with np.errstate(divide="ignore"):  # what underflows here is nothing beside the heads
+            share_NxK = np.log(np.exp(mixed_NxM) @ person.tastes_CxK[heads:])
+        return np.logaddexp(alone_NxK, share_NxK)
 
     def served_loss(self, person: Person, margin_K: np.ndarray, log_router_K: np.ndarray) -> float:
         """What the belief of this moment loses on a comparison, in nats:
