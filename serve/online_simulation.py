@@ -67,8 +67,8 @@ def simulate(crowd: Crowd, rule: Rule) -> Outcome:
         _person(crowd, rule, np.random.default_rng((crowd.seed, number)))
         for number in range(crowd.people)
     ]
-    *accuracies, regret = np.array(rows).T
-    return Outcome(*(float(one.mean()) for one in accuracies), float(regret.max()))
+    online, router, informed, hindsight, _ = np.mean(rows, axis=0).tolist()
+    return Outcome(online, router, informed, hindsight, max(row[-1] for row in rows))
 
 
 def best_fixed(margin_NxK: np.ndarray, taste_K: np.ndarray) -> np.ndarray:
