@@ -1,14 +1,14 @@
 """A person's weights over the heads, learnt from comparisons one by one (pure, NumPy only).
 
-Hedge (paper eq. 5) over C candidate tastes ``w_c``: the K heads, and mixtures of them. A comparison
-costs candidate c what its reward loses on it, in nats, and candidates are believed by what they
+Hedge (paper eq. 5) over C candidate tastes ``w_t``: the K heads, and mixtures of them. A comparison
+costs candidate t what its reward loses on it, in nats, and candidates are believed by what they
 have lost so far and by how well they agree with the router's weights ``f(x, c)`` of the request:
 
-    l_c  =  -log sigmoid(w_c . margin)
-    pi_c(x)  =  prior_c  (w_c . f(x))^rho  exp(-eta L_c)  /  sum_j ...
-    w(x)  =  sum_c pi_c(x) w_c
+    l_t  =  -log sigmoid(w_t . margin)
+    pi_t(x)  =  prior_t  (w_t . f(x, c))^rho  exp(-eta L_t)  /  sum ...
+    w(x)  =  sum_t pi_t(x) w_t
 
-``L_c`` is the sum of the person's losses; ``prior`` gives ``single`` to the heads together and the
+``L_t`` is the sum of the person's losses; ``prior`` gives ``single`` to the heads together and the
 rest to the mixtures, evenly. With ``eta = 1`` this is Bayes' rule, and with ``single = 1`` the
 paper's Hedge over the heads, whose weights are ``f_k^rho exp(-eta L_k)``. With ``eta = 1`` and
 ``rho = 0`` the belief loses at most ``log(K / single)`` nats more than the best head over any
@@ -102,7 +102,7 @@ class Rule:
 
     def served_loss(self, person: Person, margin_K: np.ndarray, log_router_K: np.ndarray) -> float:
         """What the belief of this moment loses on a comparison, in nats:
-        ``-log sum_c pi_c sigmoid(w_c . margin)``."""
+        ``-log sum_t pi_t sigmoid(w_t . margin)``."""
         losses_C = bt_losses(person.tastes_CxK @ np.asarray(margin_K, np.float64))
         return -float(log_sum_exp(self.log_belief(log_router_K, person) - losses_C))
 

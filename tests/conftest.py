@@ -20,7 +20,7 @@ os.environ["XLA_FLAGS"] = (
 ).lstrip()
 
 # Few tests, much time: a core that starts with these does not end with one of them alone. xdist
-# would give files with many tests first (pyproject.toml keeps it from that).
+# would give files with many tests first (--no-loadscope-reorder keeps it from that).
 LONG_FILES = (
     "test_pipeline.py",
     "heads/test_members.py",
