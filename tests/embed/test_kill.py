@@ -14,7 +14,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from micro_rm.cache.pairs import NO_ROW, PairTable, read_pairs
 from micro_rm.cache.reader import FeatureStore
 from micro_rm.cache.schema import file_checksum
 from micro_rm.cache.verify import verify_store
+from micro_rm.tests.embed.driving import driven_by
 
 SEED = 20
 ROWS = 80
@@ -183,26 +183,9 @@ def killed(
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Directory with the stores ``whole`` and ``killed``, and the driver's log."""
     base = tmp_path_factory.mktemp("kill")
-    argv = [
-        "embed",
-        "--json",
-        f"--data.train={write_rows(base / 'rows.jsonl', preference_rows(ROWS))}",
-        "--data.name=rows",
-        f"--backbone.name={backbone_path('llama')}",
-        "--backbone.dtype=float32",
-        "--backbone.max_length=256",
-        "--embed.device=cpu",
-        "--embed.shard_tokens=100",
-        "--embed.bin_tokens=100",
-    ]
-    driver = subprocess.run(
-        [sys.executable, __file__, json.dumps(argv), str(base)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert driver.returncode == 0, driver.stderr
-    return base, json.loads(driver.stdout)
+    rows = write_rows(base / "rows.jsonl", preference_rows(ROWS))
+    found = driven_by(__file__, base, rows, backbone_path("llama"), shard=100, bins=100)
+    return base, found
 
 
 def by_key(store: Path) -> dict[bytes, bytes]:

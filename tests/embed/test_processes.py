@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from micro_rm.cache.pairs import read_pairs
 from micro_rm.cache.reader import FeatureStore
 from micro_rm.cache.verify import verify_store
+from micro_rm.tests.embed.driving import driven_by
 
 pytestmark = pytest.mark.long
 
@@ -96,26 +96,9 @@ def driven(
 ) -> tuple[Path, dict[str, Reports]]:
     """Directory with all the stores, and what their processes reported."""
     base = tmp_path_factory.mktemp("processes")
-    argv = [
-        "embed",
-        "--json",
-        f"--data.train={write_rows(base / 'rows.jsonl', preference_rows(ROWS))}",
-        "--data.name=rows",
-        f"--backbone.name={backbone_path('llama')}",
-        "--backbone.dtype=float32",
-        "--backbone.max_length=256",
-        "--embed.device=cpu",
-        "--embed.shard_tokens=300",
-        "--embed.bin_tokens=256",
-    ]
-    driver = subprocess.run(
-        [sys.executable, __file__, json.dumps(argv), str(base)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert driver.returncode == 0, driver.stderr
-    return base, json.loads(driver.stdout)
+    rows = write_rows(base / "rows.jsonl", preference_rows(ROWS))
+    found = driven_by(__file__, base, rows, backbone_path("llama"), shard=300, bins=256)
+    return base, found
 
 
 def files(store: Path) -> dict[str, bytes]:
