@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +25,11 @@ from micro_rm.heads.features import Scaler
 from micro_rm.heads.methods.interface import Trained
 from micro_rm.heads.scoring import Scorer
 from micro_rm.pipeline import main
-from micro_rm.serve import export
+from micro_rm.serve import export, persona
 from micro_rm.serve.card import in_line
 from micro_rm.serve.classifier import write_classifier
 from micro_rm.serve.export import ExportError, export_run
+from micro_rm.serve.golden import try_classifier
 from micro_rm.serve.model import Model, Score
 from micro_rm.serve.names import head_names
 from micro_rm.serve.persona import choose_persona, raw_heads
@@ -172,6 +175,42 @@ def test_an_export_that_scores_otherwise_is_not_finished(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_trial_of_an_export_sees_batches_templates_and_numbers_that_are_none(
+    exported: Callable[..., tuple[Path, dict[str, Any]]], tmp_path: Path
+) -> None:
+    place, facts = exported(context=WISH)
+    golden = json.loads((place / "golden.json").read_text("utf-8"))
+    assert facts["trial"]["chat_template_exact"]
+    copy = tmp_path / "copy"
+    shutil.copytree(place, copy)
+    (copy / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert not try_classifier(copy, golden, "float32")["chat_template_exact"]
+    settings = json.loads((copy / "config.json").read_text("utf-8"))
+    # Another padding token than the tokenizer's: a batch is read at its padding.
+    settings["pad_token_id"] = golden[0]["token_ids"][0]
+    (copy / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ExportError, match="other scores"):
+        try_classifier(copy, golden, "float32")
+    golden[0]["scores"] = [float("nan")]
+    with pytest.raises(ExportError, match="other scores"):
+        try_classifier(place, golden, "float32")
+
+
+def test_a_persona_says_where_it_comes_from_and_what_it_leaves_out(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = choose_persona(model, "micro", ExportConfig(weights=[0.0, 0.25, 0.75]))
+    assert numbers.weights_K.tolist() == [0.0, 0.25, 0.75]
+    apart = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    monkeypatch.setattr(persona, "_weights", lambda *_: apart)
+    wished = choose_persona(model, "micro", ExportConfig(context=WISH, prompts=PROMPTS[:2]))
+    assert wished.weights_K.tolist() == [0.5, 0.5, 0.0] and wished.spread == 0.5
+    assert "2 given prompts with the wish" in wished.origin
+    monkeypatch.setattr(model, "views", replace(model.views, adapt_router="context"))
+    alone = choose_persona(model, "micro", ExportConfig(context=WISH))
+    assert "all that it reads" in alone.origin and alone.spread == 0
+
+
 @contextmanager
 def refused(message: str) -> Iterator[None]:
     with pytest.raises(micro_rm.UserError, match=message):
@@ -195,6 +234,10 @@ def test_what_cannot_be_exported_is_said(
     (tmp_path / "full" / "file").write_text("mine")
     with refused("does not exist or is empty"):
         attempt(to=str(tmp_path / "full"), weights=[1.0])
+    (tmp_path / "pointer").symlink_to(tmp_path / "nowhere")
+    with refused("does not exist or is empty"):
+        attempt(to=str(tmp_path / "pointer"), weights=[1.0])
+    (tmp_path / "pointer").unlink()
     with refused("export.method: expected one of"):
         attempt(method="dpl", context=WISH)
     with refused("give export.context"):

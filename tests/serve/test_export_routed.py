@@ -24,6 +24,7 @@ from micro_rm.serve.export import export_run
 from micro_rm.serve.golden import _load_code
 from micro_rm.serve.model import Model
 from micro_rm.serve.persona import raw_heads
+from micro_rm.serve.probes import WISH
 from micro_rm.serve.routed import routed_tensors
 
 PROMPTS = [f"Question {place // 2}: how far is the moon?" for place in range(6)]
@@ -68,6 +69,10 @@ def test_a_routed_export_gives_the_runs_scores(
     ):
         gap = np.abs(values.numpy() - np.array([getattr(score, key) for score in expected]))
         assert gap.max() < 1e-4, key
+    golden = json.loads((place / "golden.json").read_text("utf-8"))
+    assert {item["context"] for item in golden} == {None, WISH}, "tried with and without a wish"
+    assert place.stat().st_mode & 0o555 == 0o555, "for others too, as files are made here"
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in place.rglob("*"))
     if method == "micro_kernel":  # the weights depend on the wish, or nothing was tested
         assert np.ptp(found.weights.numpy(), axis=0).max() > 1e-2
 
