@@ -33,6 +33,7 @@ from micro_rm.serve.hf_files import (
     tokens_of,
 )
 from micro_rm.serve.persona import ExportError
+from micro_rm.serve.routed import _copy_backbone
 from micro_rm.tests.embed.conftest import _make_model, _make_tokenizer
 
 LLAMA3 = {
@@ -219,7 +220,15 @@ def test_the_plain_layout_becomes_a_template(
 def test_a_template_that_prints_the_date_prints_the_runs(
     encoder: Callable[..., Encoder], tmp_path: Path
 ) -> None:
-    check_classifier(encoder("llama", "date_string"), tmp_path / "out")
+    made = encoder("llama", "date_string")
+    check_classifier(made, tmp_path / "out")
+    _copy_backbone(made, tmp_path / "copy")  # of a routed export
+    copied = AutoTokenizer.from_pretrained(
+        tmp_path / "copy",
+        config=AutoConfig.from_pretrained(tmp_path / "copy" / "backbone_config.json"),
+    )
+    said = copied.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    assert made.config.date in said
     tokenizer = _make_tokenizer("llama", "strftime_now")  # asks the clock, not the caller
     tokenizer.chat_template = pinned_template(str(tokenizer.chat_template), "26 Jul 2024")
     text = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)

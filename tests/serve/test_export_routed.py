@@ -109,6 +109,9 @@ def test_the_reward_function_keeps_to_trls_convention(
     (long,) = code.reward([turns], [RESPONSES[0]], context=["be brief"])
     (score,) = model.score([turns], [RESPONSES[0]], ["be brief"], method="micro")
     assert abs(long - score.reward) < 1e-4
+    # A completion of several turns, as a tool or a dialogue makes it: the last one is judged.
+    said = [*turns[1:], {"role": "assistant", "content": RESPONSES[0]}]
+    assert code.reward([turns[:1]], [said], context=["be brief"]) == [long]
     with pytest.raises(ValueError, match="tokens: expected 1 to 256"):
         code.reward(["far " * 300], ["yes"])
 
