@@ -1,8 +1,8 @@
 """The service against the same model called one request at a time: latency, throughput, memory.
 
-``python benchmarks/serve.py --run runs/demo [--soak 10000] [--json]``. Every request has a prompt,
-two responses and a wish that nobody sent before, so that no vector is remembered. Clients and
-service share the machine. The last line is JSON.
+``python benchmarks/serve.py --run runs/demo [--soak 10000 [--different 10000]] [--json]``. Every
+request has a prompt, two responses and a wish that nobody sent before, so that no vector is
+remembered. Clients and service share the machine. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="run over text, such as runs/demo")
     parser.add_argument("--requests", type=int, default=300, help="per number of clients")
     parser.add_argument("--soak", type=int, default=0, help="requests of the memory test")
+    parser.add_argument("--different", type=int, default=200, help="of them")
     parser.add_argument("--port", type=int, default=18341)
     parser.add_argument("--json", action="store_true", help="the last line only")
     asked = parser.parse_args()
@@ -133,7 +134,9 @@ async def measure(
                 fresh = [question(number, f"{clients}-") for number in range(len(questions))]
                 _, row = await load(http, fresh, clients)
                 rows.append({"clients": clients, **row})
-            soak = await endure(http, asked.soak, server.pid) if asked.soak else None
+            soak = None
+            if asked.soak:
+                soak = await endure(http, asked.soak, asked.different, server.pid)
     finally:
         server.terminate()
         server.wait(60)
@@ -172,13 +175,16 @@ async def load(
     return rewards, summary(seconds, time.perf_counter() - start)
 
 
-async def endure(http: httpx2.AsyncClient, requests: int, pid: int) -> dict[str, Any]:
-    """Many requests, 200 different ones; memory of the service after every tenth of them."""
+async def endure(
+    http: httpx2.AsyncClient, requests: int, different: int, pid: int
+) -> dict[str, Any]:
+    """Many requests, so many different ones; memory of the service after every tenth of them."""
     sizes, tenth = [], max(requests // 10, 1)
-    for _ in range(10):
-        await load(http, [question(n % 200, "soak-") for n in range(tenth)], 64)
+    for part in range(10):
+        numbers = range(part * tenth, (part + 1) * tenth)
+        await load(http, [question(n % different, "soak-") for n in numbers], 64)
         sizes.append(resident_mb(pid))
-    return {"requests": 10 * tenth, "errors": 0, "resident_mb": sizes}
+    return {"requests": 10 * tenth, "different": different, "errors": 0, "resident_mb": sizes}
 
 
 def resident_mb(pid: int) -> float:
