@@ -95,7 +95,7 @@ def evaluate(config: Config, say: Say) -> Result:
 
 def export(config: Config, say: Say) -> Result:
     """Write a trained run as a model that other tools load."""
-    from micro_rm.serve.export import export_run
+    from micro_rm.serve.export.stage import export_run
 
     return export_run(Path(config.run.dir), config.export, device=config.embed.device, say=say)
 

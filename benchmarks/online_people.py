@@ -22,8 +22,8 @@ import micro_rm
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import PreferencePair
 from micro_rm.serve.model import Model
-from micro_rm.serve.online_simulation import accuracy, best_fixed
-from micro_rm.serve.online_weights import Person, Rule
+from micro_rm.serve.online.simulation import accuracy, best_fixed
+from micro_rm.serve.online.weights import Person, Rule
 
 METHOD = "micro_stage1"
 ORDERS = 20  # random orders, averaged

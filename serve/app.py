@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from .. import UserError, __version__
 from . import messages as m
 from .guard import Guard, Refused
-from .online_plot import regret_svg
+from .online.plot import regret_svg
 from .service import Service
 
 UserPath = Annotated[m.UserName, Path(description="The name that the feedback came under.")]

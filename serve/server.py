@@ -15,9 +15,9 @@ from ..configs.checks import ConfigError, require
 from ..configs.serve import ServeConfig
 from .jobs import Job, padded_size, score_jobs
 from .model import Model
-from .online import Online
-from .online_router import RouterLearner
-from .online_weights import Rule
+from .online.people import Online
+from .online.router import RouterLearner
+from .online.weights import Rule
 from .service import Service
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -16,13 +16,13 @@ from .guard import Refused
 from .jobs import Job, Scored, Scoring, score_jobs
 from .limits import check_sizes, plain_prompt, texts_of
 from .metrics import Metrics
-from .online import Feedback, FullError, Online, regret_curves
-from .online_journal import JournalError
-from .online_weights import Person, Rule
+from .online.journal import JournalError
+from .online.people import Feedback, FullError, Online, regret_curves
+from .online.weights import Person, Rule
 from .openrlhf import QueryError, response_of
 
 if TYPE_CHECKING:
-    from .online_router import RouterLearner
+    from .online.router import RouterLearner
 
 Answer = TypeVar("Answer")
 RETRY = {"Retry-After": "1"}

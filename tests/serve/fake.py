@@ -14,8 +14,8 @@ import numpy as np
 
 from micro_rm import UserError
 from micro_rm.configs.serve import ServeConfig
-from micro_rm.serve.online import Online
-from micro_rm.serve.online_weights import Rule
+from micro_rm.serve.online.people import Online
+from micro_rm.serve.online.weights import Rule
 from micro_rm.serve.service import Service
 
 HEADS = 3

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from micro_rm.serve.online_journal import JOURNAL, read_lines
+from micro_rm.serve.online.journal import JOURNAL, read_lines
 from micro_rm.tests.serve.fake import HEADS, make_online
 
 USERS = ("user-0", "user-1")

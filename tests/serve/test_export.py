@@ -25,14 +25,14 @@ from micro_rm.heads.features import Scaler
 from micro_rm.heads.methods.interface import Trained
 from micro_rm.heads.scoring import Scorer
 from micro_rm.pipeline import main
-from micro_rm.serve import export, persona
-from micro_rm.serve.card import in_line
-from micro_rm.serve.classifier import write_classifier
-from micro_rm.serve.export import ExportError, export_run
-from micro_rm.serve.golden import try_classifier
+from micro_rm.serve.export import persona, stage
+from micro_rm.serve.export.card import in_line
+from micro_rm.serve.export.classifier import write_classifier
+from micro_rm.serve.export.golden import try_classifier
+from micro_rm.serve.export.persona import choose_persona, raw_heads
+from micro_rm.serve.export.stage import ExportError, export_run
 from micro_rm.serve.model import Model, Score
 from micro_rm.serve.names import head_names
-from micro_rm.serve.persona import choose_persona, raw_heads
 
 WISH = "use many words"
 PROMPTS = [f"Question {place}: how far is the moon?" for place in range(6)]
@@ -164,7 +164,7 @@ def test_an_export_that_scores_otherwise_is_not_finished(
     def wrong(place: Path, encoder: Any, heads_LxD: np.ndarray, labels: Any) -> None:
         write_classifier(place, encoder, heads_LxD * 1.01, labels)
 
-    monkeypatch.setattr(export, "write_classifier", wrong)
+    monkeypatch.setattr(stage, "write_classifier", wrong)
     with pytest.raises(ExportError, match="other scores than the run"):
         export_run(
             tiny_run,
@@ -220,7 +220,7 @@ def refused(message: str) -> Iterator[None]:
 def test_what_cannot_be_exported_is_said(
     tiny_run: Path, tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "load", lambda *_args, **_settings: model)
+    monkeypatch.setattr(stage, "load", lambda *_args, **_settings: model)
 
     def attempt(**settings: Any) -> None:
         config = ExportConfig(**({"to": str(tmp_path / "out")} | settings))

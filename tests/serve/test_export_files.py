@@ -19,9 +19,9 @@ from micro_rm.configs.schema import BackboneConfig, EmbedConfig
 from micro_rm.embed.chat import Conversation
 from micro_rm.embed.encoder import Encoder, load_encoder
 from micro_rm.embed.sources.pair import Message
-from micro_rm.serve import classifier
-from micro_rm.serve.classifier import write_classifier
-from micro_rm.serve.hf_files import (
+from micro_rm.serve.export import classifier
+from micro_rm.serve.export.classifier import write_classifier
+from micro_rm.serve.export.hf_files import (
     both_rope_spellings,
     choose_padding,
     classifier_config,
@@ -32,8 +32,8 @@ from micro_rm.serve.hf_files import (
     readable_config,
     tokens_of,
 )
-from micro_rm.serve.persona import ExportError
-from micro_rm.serve.routed import _copy_backbone
+from micro_rm.serve.export.persona import ExportError
+from micro_rm.serve.export.routed import _copy_backbone
 from micro_rm.tests.embed.conftest import _make_model, _make_tokenizer
 
 LLAMA3 = {

@@ -20,12 +20,12 @@ from micro_rm.configs.export import ExportConfig
 from micro_rm.heads.features import Scaler
 from micro_rm.heads.methods.interface import Trained
 from micro_rm.heads.scoring import Scorer
-from micro_rm.serve.export import export_run
-from micro_rm.serve.golden import _load_code
+from micro_rm.serve.export.golden import _load_code
+from micro_rm.serve.export.persona import raw_heads
+from micro_rm.serve.export.probes import WISH
+from micro_rm.serve.export.routed import routed_tensors
+from micro_rm.serve.export.stage import export_run
 from micro_rm.serve.model import Model
-from micro_rm.serve.persona import raw_heads
-from micro_rm.serve.probes import WISH
-from micro_rm.serve.routed import routed_tensors
 
 PROMPTS = [f"Question {place // 2}: how far is the moon?" for place in range(6)]
 RESPONSES = [f"About {place} km." + " It is far." * place for place in range(6)]
@@ -209,7 +209,7 @@ def test_the_code_of_an_export_needs_torch_and_transformers_only(repository: Pat
         "modeling_routed.py": {"torch", "safetensors"},
         "reward_funcs.py": {"torch", "transformers", "jinja2", "modeling_routed"},
     }
-    found = {path.name: path for path in (repository / "serve" / "exported").glob("*.py")}
+    found = {path.name: path for path in (repository / "serve" / "export" / "exported").glob("*.py")}
     assert set(found) == set(allowed)
     for name, path in found.items():
         names: set[str] = set()

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from micro_rm.serve.online import Feedback, FullError, Online, regret_curves
-from micro_rm.serve.online_journal import JOURNAL, JournalError
-from micro_rm.serve.online_simulation import Crowd, simulate
-from micro_rm.serve.online_tastes import tastes
-from micro_rm.serve.online_weights import Person, Rule, bt_losses
+from micro_rm.serve.online.journal import JOURNAL, JournalError
+from micro_rm.serve.online.people import Feedback, FullError, Online, regret_curves
+from micro_rm.serve.online.simulation import Crowd, simulate
+from micro_rm.serve.online.tastes import tastes
+from micro_rm.serve.online.weights import Person, Rule, bt_losses
 from micro_rm.tests.serve.fake import HEADS, make_online
 
 WAIT = 20

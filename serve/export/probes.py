@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..embed.chat import Conversation
-from ..embed.sources.pair import Message
+from ...embed.chat import Conversation
+from ...embed.sources.pair import Message
 
 PROMPTS = (
     "How do I keep basil alive on a window sill?",

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..embed.backbone import DTYPES
-from ..embed.chat import with_context
-from ..embed.sequences import conversation_of
-from ..embed.sources.pair import Message, PreferencePair
-from .model import Model, messages
+from ...embed.backbone import DTYPES
+from ...embed.chat import with_context
+from ...embed.sequences import conversation_of
+from ...embed.sources.pair import Message, PreferencePair
+from ..model import Model, messages
 from .persona import ExportError
 from .probes import PROMPTS, RESPONSES, WISH
 

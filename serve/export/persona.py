@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import UserError
-from ..configs.export import ExportConfig
-from ..embed.sources.pair import PreferencePair
-from ..heads.methods import load_method
-from ..heads.scoring import Scorer
-from .model import Model, messages
+from ... import UserError
+from ...configs.export import ExportConfig
+from ...embed.sources.pair import PreferencePair
+from ...heads.methods import load_method
+from ...heads.scoring import Scorer
+from ..model import Model, messages
 from .probes import PROMPTS
 
 

@@ -1,6 +1,6 @@
 """What people taught the service: one thread writes it down, everybody may read.
 
-State is a function of the journal: per person the sums of ``online_weights.Person``; a start reads
+State is a function of the journal: per person the sums of ``weights.Person``; a start reads
 all of it. Feedback is acknowledged when its line is synced; comparisons that arrive together share
 one sync.
 """
@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import UserError
-from .online_journal import Journal, JournalError, Record
-from .online_weights import Person, Rule
+from ... import UserError
+from .journal import Journal, JournalError, Record
+from .weights import Person, Rule
 
 AT_ONCE = 256  # comparisons under one sync
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..configs.data import DataConfig, PartConfig
-from ..configs.run_files import RECORD
-from ..configs.secrets import redact, redact_all, visible
-from ..embed.sources import licences
+from ...configs.data import DataConfig, PartConfig
+from ...configs.run_files import RECORD
+from ...configs.secrets import redact, redact_all, visible
+from ...embed.sources import licences
+from ..model import Model
 from .hf_files import read_json
-from .model import Model
 
 # Shown of a list of methods or attributes; the report has all.
 LONGEST = 24
@@ -27,7 +27,7 @@ def render_card(model: Model, facts: Mapping[str, Any], report: Mapping[str, Any
 
     record = redact_all(read_json(model.run / RECORD))
     environment = Environment(
-        loader=PackageLoader("micro_rm.serve", "."),
+        loader=PackageLoader("micro_rm.serve.export", "."),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

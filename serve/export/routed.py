@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from ..cache.schema import write_json
-from ..embed.chat import FORMS
-from ..embed.encoder import Encoder
-from ..embed.weights import TOKENIZER_FILES, file_sha256
-from ..heads.checkpoint import flatten
-from ..heads.scoring import Scorer
+from ...cache.schema import write_json
+from ...embed.chat import FORMS
+from ...embed.encoder import Encoder
+from ...embed.weights import TOKENIZER_FILES, file_sha256
+from ...heads.checkpoint import flatten
+from ...heads.scoring import Scorer
+from ..model import Model
 from .hf_files import TEMPLATE, pinned_template, read_json, readable_config, readable_tokenizer
-from .model import Model
 from .persona import ExportError
 
 CODE = Path(__file__).parent / "exported"

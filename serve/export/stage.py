@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
-from ..cache.schema import sync_directory, write_json
-from ..configs.export import ExportConfig
-from ..configs.schema import ConfigError
-from ..configs.secrets import redact
+from ... import __version__
+from ...cache.schema import sync_directory, write_json
+from ...configs.export import ExportConfig
+from ...configs.schema import ConfigError
+from ...configs.secrets import redact
+from ..model import Model, load
+from ..names import head_names, read_report
 from .card import render_card
 from .classifier import write_classifier
 from .golden import golden_texts, try_classifier, try_routed
-from .model import Model, load
-from .names import head_names, read_report
 from .persona import ExportError, choose_method, choose_persona, raw_heads
 from .routed import text_settings, write_routed
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .online_tastes import tastes
+from .tastes import tastes
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..configs.adapt import AdaptConfig
-from ..configs.schema import ConfigError
-from .jobs import padded_size
-from .online import Online
-from .online_journal import Record
+from ...configs.adapt import AdaptConfig
+from ...configs.schema import ConfigError
+from ..jobs import padded_size
+from .journal import Record
+from .people import Online
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 log = logging.getLogger("micro_rm.serve")
 NETWORKS = ("mlp", "linear")
@@ -51,8 +51,8 @@ class RouterLearner:
 
     def vector(self, prompt: Any, context: str | None, response: str) -> np.ndarray:
         """(D,) what the router reads; only for the thread that owns the model, after a score."""
-        from ..embed.sources.pair import PreferencePair
-        from .model import messages
+        from ...embed.sources.pair import PreferencePair
+        from ..model import messages
 
         pair = PreferencePair(
             prompt=messages(prompt),
@@ -121,7 +121,7 @@ class RouterLearner:
         import jax
         import jax.numpy as jnp
 
-        from ..heads.hedge import AdaptData, fit_router
+        from ...heads.hedge import AdaptData, fit_router
 
         rows = padded_size(len(records))
         vector_NxD = _padded([_vector(record) for record in records], rows)

@@ -1,4 +1,4 @@
-"""People whose tastes are known, to see how fast ``online_weights`` learns them (NumPy only).
+"""People whose tastes are known, to see how fast ``weights`` learns them (NumPy only).
 
 K heads judge pairs by margins with standard deviation ``scale``. A person's taste is a point ``t``
 of the simplex: a corner at concentration 0 (one head is theirs), else ``Dirichlet(concentration)``.
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .online_weights import Person, Rule, bt_losses, log_sum_exp
+from .weights import Person, Rule, bt_losses, log_sum_exp
 
 DRAWN = 10_000  # tastes of a crowd that stand for it
 Gradient = Callable[[np.ndarray, np.ndarray], np.ndarray]

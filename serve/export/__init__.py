@@ -1,0 +1,1 @@
+"""A run as a model of other tools: collapsed, multihead, routed."""
