@@ -209,7 +209,9 @@ def test_the_code_of_an_export_needs_torch_and_transformers_only(repository: Pat
         "modeling_routed.py": {"torch", "safetensors"},
         "reward_funcs.py": {"torch", "transformers", "jinja2", "modeling_routed"},
     }
-    found = {path.name: path for path in (repository / "serve" / "export" / "exported").glob("*.py")}
+    found = {
+        path.name: path for path in (repository / "serve" / "export" / "exported").glob("*.py")
+    }
     assert set(found) == set(allowed)
     for name, path in found.items():
         names: set[str] = set()
