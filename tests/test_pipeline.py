@@ -280,6 +280,7 @@ def test_all_methods_run_or_say_what_they_lack(
     assert all(entry["summary"].endswith(".") for entry in report["methods"].values())
 
 
+@pytest.mark.long
 def test_rows_of_the_test_split_can_be_adapted_to_and_are_not_scored(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,6 +304,7 @@ def test_rows_of_the_test_split_can_be_adapted_to_and_are_not_scored(
     assert again["micro_stage1"] == model["micro_stage1"]
 
 
+@pytest.mark.long
 def test_raters_without_attributes_can_be_adapted_to(arguments: list[str], tmp_path: Path) -> None:
     """Each rater has a taste; one of them has written down fewer rows than the budget."""
     for split, count in (("train", 40), ("test", 20)):

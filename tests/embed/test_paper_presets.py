@@ -19,7 +19,15 @@ from micro_rm.pipeline import main
 ROOT = Path(__file__).resolve().parent.parent.parent
 PRESETS = sorted((ROOT / "configs" / "paper").glob("*.yaml"))
 # One of every kind stays in the suite.
-LONG = ("figure2_helpsteer2", "figure2_rpr", "figure5", "figure6", "table4_700k", "table9")
+LONG = (
+    "figure2_helpsteer2",
+    "figure2_rpr",
+    "figure3",
+    "figure5",
+    "figure6",
+    "table4_700k",
+    "table9",
+)
 MARKED = [
     pytest.param(preset, marks=[pytest.mark.long] if preset.stem in LONG else [])
     for preset in PRESETS
