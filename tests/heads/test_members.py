@@ -128,7 +128,7 @@ def test_what_members_do_not_share_is_a_program_of_its_own(
         agree(found[place], fit_mixture(problems[place], 3, "linear"))
 
 
-@pytest.mark.parametrize("kind", ["linear", "static"])
+@pytest.mark.parametrize("kind", [pytest.param("linear", marks=pytest.mark.long), "static"])
 def test_room_for_more_heads_changes_rounding_at_most(problem: Problem, kind: RouterKind) -> None:
     """Sums are cut into vectors of another length, so that last bits may differ."""
     (padded,) = together([problem], kind, room=10)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,25 @@ METHODS = "single_bt,static_mixture,micro_stage1,micro,micro_kernel,micro_hyre"
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of the run; ``store``, ``backbone`` and ``rows.jsonl`` lie beside it."""
-    base = tmp_path_factory.mktemp("served")
+    """Directory of the run; ``store``, ``backbone`` and ``rows.jsonl`` lie beside it.
+
+    One for all processes of pytest-xdist: whoever wants to change it copies it.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    base, done = shared / "served", shared / "served.done"
+    with open(shared / "served.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(base, ignore_errors=True)  # of a process that failed
+            base.mkdir()
+            _train(base)
+            done.touch()
+    return base / "run"
+
+
+def _train(base: Path) -> None:
     tokenizer = _make_tokenizer("llama")
     tokenizer.save_pretrained(base / "backbone")
     _make_model("llama", len(tokenizer)).save_pretrained(base / "backbone")
@@ -53,4 +73,3 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
     )
     assert code == 0
-    return base / "run"
