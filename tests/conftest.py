@@ -25,7 +25,6 @@ LONG_FILES = (
     "test_pipeline.py",
     "heads/test_members.py",
     "heads/test_stages.py",
-    "stress/test_stress.py",
     "embed/test_paper_presets.py",
     "embed/sources/sets/test_sharing_and_downloads.py",
     "embed/sources/sets/test_hub.py",

@@ -254,6 +254,7 @@ def test_data_without_contexts_leave_micro_out_with_a_reason(
     assert "give data.contexts" in report["skipped"]["micro"]
 
 
+@pytest.mark.long
 def test_all_methods_run_or_say_what_they_lack(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from micro_rm.tests.stress.__main__ import ROUNDS, WITH_RUN
 LONG = (*WITH_RUN, "upkeep", "sizes", "writers", "yaml", "headers")
 SHORT = [name for name in ROUNDS if name not in LONG]
 SCALE = 0.01
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
