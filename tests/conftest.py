@@ -14,7 +14,7 @@ import pytest
 # No test may depend on programs that another run has compiled, or write into the user's cache.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 # Programs are cut into 32 parts to be compiled by as many threads; where every core has a process
-# of its own that is only more work. The same programs come out.
+# of its own that is only more work. It is how they are compiled, not what they compute.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
 ).lstrip()
