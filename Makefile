@@ -1,6 +1,9 @@
 # make demo and make test are all a newcomer needs. Each creates .venv with pinned versions first.
+# Without an NVIDIA GPU, TORCH_INDEX=https://download.pytorch.org/whl/cpu spares gigabytes of CUDA.
 PYTHON ?= python3
+TORCH_INDEX ?=
 VENV := .venv
+INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
@@ -26,11 +29,11 @@ audit: $(VENV)/.dev
 
 # Most of the time is compilation, which a process does on one core.
 unit: $(VENV)/.dev
-	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-# What the suite leaves out to stay below ten minutes.
+# The rest of the tests: matrices, kills, whole runs, presets and the documentation.
 long: $(VENV)/.dev
-	$(VENV)/bin/pytest -n 2 --dist loadfile -m long
+	$(VENV)/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m long
 
 # Kills, failing disks, company and damaged files, at full length; STRESS='--scale 0.1' is shorter.
 # Then the service: kills under feedback, and requests made from its own description.
@@ -43,11 +46,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/python $(INPUTS)
-	$(PIP) -e ".[demo]"
+	$(PIP) $(INDEX) -e ".[demo]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(INPUTS)
-	$(PIP) -e ".[dev]"
+	$(PIP) $(INDEX) -e ".[dev]"
 	@touch $@
 
 clean:

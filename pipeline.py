@@ -42,8 +42,10 @@ from micro_rm.commands import progress
 from micro_rm.commands.doctor import doctor
 from micro_rm.commands.embedding import check, embed, extend, retry
 from micro_rm.commands.reporting import report
+from micro_rm.commands.store_settings import follow_store, kept_type
 from micro_rm.commands.sweeping import sweep
 from micro_rm.commands.upkeep import clean, inspect, pull, push, verify
+from micro_rm.common.cores import limit_threads
 from micro_rm.configs.console import Say, make_printer, printable, working
 from micro_rm.configs.record import RunRecord, listing_files
 from micro_rm.configs.schema import SIMULATOR_SOURCE, Config, require
@@ -120,6 +122,7 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         "none with the simulator, which has no text",
         f"{len(config.report.prompts)} prompts",
     )
+    asked, config = config, follow_store(config)
     record = RunRecord(Path(config.run.dir), config)
     request = progress.request(config)
     embedded = progress.is_embedded(config, request)
@@ -131,17 +134,21 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         say(
             f"run      embed: {'done' if embedded else 'to do'}; to do: {', '.join(todo) or 'none'}"
         )
-        plan = {} if embedded else embed(config, say, dry_run=True)
+        plan = {} if embedded else embed(asked, say, dry_run=True)
         return plan | {"embedded": embedded, "stages": todo}
     for caveat in config.caveats():
         say(f"note     {caveat}")
     if config.data.source == SIMULATOR_SOURCE:
         say("embed    nothing: the simulator draws vectors, there is no text")
     elif embedded:
-        say(f"embed    done before for the same inputs ({config.store.dir})")
+        found = "; ".join(filter(None, (config.store.dir, kept_type(asked, config))))
+        say(f"embed    done before for the same inputs ({found})")
     else:
         with record.stage("embed", request) as notes:
-            notes |= embed(config, say, summary=True)
+            notes |= embed(asked, say, summary=True)
+        config = follow_store(config)
+        record = RunRecord(Path(config.run.dir), config)
+        request = progress.request(config)
     for name in LEARNING_STAGES:
         inputs = progress.stage_inputs(config, progress.learnt_from(config, request))
         if progress.is_done(config, record, name, inputs):
@@ -158,6 +165,7 @@ def study(config: Config, say: Say) -> Result:
     from micro_rm.heads.studies.run import run_studies
 
     run(config, say)
+    config = follow_store(config)
     say("")
     place = Path(config.run.dir)
     with listing_files(place):
@@ -258,6 +266,7 @@ def execute(options: Options, config: Config, say: Say) -> Result:
     if name in ("gc", "delete", "copy"):
         return clean(name, config, say, quiet=options.json)
     if name in LEARNING_STAGES:
+        config = follow_store(config)
         return _run_stage(name, config, say, RunRecord(Path(config.run.dir), config))
     others = {
         "check": check,
@@ -282,6 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from micro_rm.configs.command_line import parse  # the stages run without jsonargparse
 
     signal.signal(signal.SIGTERM, _stop)
+    limit_threads()
     try:
         options, config = parse(sys.argv[1:] if argv is None else argv)
         config = _with_place(options, config)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..common.cores import available_cores
 from .schema import StoreError
 
 # Bytes that one thread copies at a time. On 2 cores 8 to 64 MiB are equally fast, 1 MiB a fifth
 # slower; small slices keep the temporary copy of `FeatureStore.vectors` small.
 SLICE_BYTES = 8 << 20
-THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(8, available_cores())
 IOV_MAX = 1024  # buffers that one system call takes
 
 

@@ -171,6 +171,11 @@ def open_manifest(store: Path, identity: Identity, width: int) -> Manifest:
     return manifest
 
 
+def require_weights(store: Path, manifest: Manifest, weights: str) -> None:
+    """Refuse a store of another model by the sha256 of its weights, before they are loaded."""
+    require_identity(store, manifest, replace(manifest.identity, weights=weights))
+
+
 def require_identity(store: Path, manifest: Manifest, identity: Identity) -> None:
     """Refuse a store that was written under another identity, naming the fields."""
     differences = manifest.identity.differences(identity)

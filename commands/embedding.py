@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..configs.console import Say, say_all
 from ..configs.schema import Config
+from .store_settings import follow_store, kept_type
 
 if TYPE_CHECKING:
+    from ..embed.encoder import Encoder
     from ..embed.sources import PairSource
+    from ..embed.stage import Preview
 
 Result = dict[str, Any]
 
@@ -55,7 +58,8 @@ def embed(
     from ..embed.sources import open_pairs
     from ..embed.stage import preview_job, run_job
 
-    request = input_fingerprint(config)
+    asked, config = config, follow_store(config)
+    input_fingerprint(config)  # names a missing file before a model is loaded
     source = open_pairs(config.data)
     if dry_run:
         downloads = to_download(config.data, config.backbone)
@@ -65,17 +69,22 @@ def embed(
             return {"downloads": downloads}
     if summary:
         _show_summary(config, source, say)
+
+    def planned(preview: Preview, encoder: Encoder) -> None:
+        kept = kept_type(asked, config)
+        say_all(say, display.backbone_lines(encoder, config.views, kept))
+        say_all(say, display.preview_lines(preview, encoder))
+
     if dry_run:
         preview, seconds, encoder = preview_job(config, source)
-        say_all(say, display.preview_lines(preview, encoder))
+        planned(preview, encoder)
         say(f"embed    {preview.bytes:,} bytes, about {display.duration(seconds)}")
         return asdict(preview) | {"estimated_seconds": round(seconds, 3)}
     with display.embedding_progress(Console(stderr=True)) as progress:
         outcome = run_job(
             config,
             source,
-            request,
-            planned=lambda preview, encoder: say_all(say, display.preview_lines(preview, encoder)),
+            planned=planned,
             progress=progress,
             notice=lambda text: say(f"embed    {text}"),
             retry=retry,

@@ -133,7 +133,7 @@ def check_clock(now: float) -> Check:
 
 def check_limits(files: int, memory: int, encoding: str) -> list[Check]:
     """Open files allowed, free bytes of memory, encoding of file names."""
-    enough = "close other programs, lower embed.bin_tokens or train.memory_gib"
+    enough = "close other programs, lower embed.bin_tokens or train.memory_gb"
     checks = [
         (files >= 1024, "open files", f"{files} allowed", "ulimit -n 4096"),
         (memory >= 2 * GIB, "memory", f"{memory / GIB:,.1f} GiB free", enough),
@@ -142,6 +142,18 @@ def check_limits(files: int, memory: int, encoding: str) -> list[Check]:
     return [
         Check(n, OK if good else WARN, found, "" if good else r) for good, n, found, r in checks
     ]
+
+
+def check_cores(available: int, present: int) -> Check:
+    """Cores that this process may use; every thread pool takes as many."""
+    if available == present:
+        return Check("cores", OK, f"{available}")
+    return Check("cores", OK, f"{available} of {present}, by affinity or the quota of a container")
+
+
+def check_types(device: str, choice: str, reason: str) -> Check:
+    """The type that a backbone computes in by default on a device, and why."""
+    return Check("backbone type", OK, f"{choice} on {device}: {reason}")
 
 
 def check_hub(endpoint: str | None, offline: str | None, error: str) -> Check:

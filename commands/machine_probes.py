@@ -1,4 +1,4 @@
-"""Facts about this machine for ``doctor``, gathered without torch and jax."""
+"""Facts about this machine for ``doctor``; of what is heavy only torch is asked, for its speed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from importlib import metadata, util
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..common.cores import available_cores
 from .machine_checks import (
+    WARN,
     YES,
     Check,
     check_clock,
+    check_cores,
     check_cuda,
     check_file_system,
     check_hub,
     check_limits,
     check_numerics,
     check_space,
+    check_types,
     check_versions,
 )
 
@@ -54,6 +58,8 @@ def examine(store: Path) -> list[Check]:
         check_space("temporary files", temporary, shutil.disk_usage(temporary).free),
         *check_file_system(_file_system(place), *_try_files(place)),
         check_clock(time.time()),
+        check_cores(available_cores(), os.cpu_count() or 1),
+        *_types(),
         *check_limits(
             resource.getrlimit(resource.RLIMIT_NOFILE)[0], _memory(), sys.getfilesystemencoding()
         ),
@@ -137,6 +143,18 @@ def _memory() -> int:
         return min(free, limit - int((group / "memory.current").read_text()))
     except (OSError, ValueError):
         return free
+
+
+def _types() -> list[Check]:
+    """The type that a backbone would compute in, by measurement; nothing without torch."""
+    if util.find_spec("torch") is None:
+        return []
+    try:
+        from ..embed.dtype import USUAL_SHAPE, choose_dtype_here
+    except (ImportError, OSError) as error:
+        remedy = "install torch again, for this machine"
+        return [Check("backbone type", WARN, f"torch cannot be imported ({error})", remedy)]
+    return [check_types(*choose_dtype_here(USUAL_SHAPE))]
 
 
 def _endpoint() -> str | None:

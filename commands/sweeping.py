@@ -14,6 +14,7 @@ from ..configs.schema import Config, require
 from . import progress
 from .embedding import embed
 from .reporting import report_sweep
+from .store_settings import follow_store
 
 Result = dict[str, Any]
 
@@ -28,13 +29,14 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     from ..heads.sweeps.table import locked
 
     check_names(config.sweep.methods)
+    asked, config = config, follow_store(config)
     members = make_members(config)
     request = progress.request(config)
     embedded = progress.is_embedded(config, request)
     plan = f"{len(members)} members of {', '.join(config.sweep.methods)}"
     if dry_run:
         say(f"sweep    embed: {'done' if embedded else 'to do'}; {plan}")
-        found = {} if embedded else embed(config, say, dry_run=True)
+        found = {} if embedded else embed(asked, say, dry_run=True)
         return found | {"embedded": embedded, "members": len(members)}
     for caveat in config.caveats():
         say(f"note     {caveat}")
@@ -47,7 +49,9 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     record = RunRecord(Path(config.run.dir), config)
     if not embedded:
         with record.stage("embed", request) as notes:
-            notes |= embed(config, say)
+            notes |= embed(asked, say)
+        config = follow_store(config)
+        record = RunRecord(Path(config.run.dir), config)
     share = join(distributed=config.sweep.distributed)
     say(f"sweep    {plan}" + (f", part {share.part} of {share.parts}" if share.parts > 1 else ""))
     # One process of a job keeps the record.

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..common.cores import available_cores
 from .run_files import RECORD as FILE
 from .run_files import file_problem, seal, stats_of, updated
 from .schema import Config
@@ -58,7 +59,7 @@ class RunRecord:
             "seed": config.run.seed,
             "versions": _versions(),
             "commit": _commit(),
-            "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+            "machine": {"platform": platform.platform(), "cpus": available_cores()},
         }
 
     def done(self, stage: str, inputs: str) -> bool:

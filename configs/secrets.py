@@ -91,8 +91,14 @@ def visible(text: str) -> str:
 def _secret_values(environment: Mapping[str, str] | None) -> tuple[str, ...]:
     found = os.environ if environment is None else environment
     return _longest_first(
-        frozenset(value.strip() for name, value in found.items() if SECRET_NAME.search(name))
+        frozenset(value.strip() for name, value in found.items() if _names_secret(name))
     )
+
+
+# Thousands of texts are redacted by the names of one environment.
+@lru_cache(maxsize=1024)
+def _names_secret(name: str) -> bool:
+    return SECRET_NAME.search(name) is not None
 
 
 @lru_cache(maxsize=8)

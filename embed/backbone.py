@@ -14,7 +14,9 @@ from torch import Tensor
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
+from ..common.cores import available_cores
 from ..configs.schema import BackboneConfig, ConfigError
+from .dtype import pick_dtype
 from .packing import Bin, pack_rows, pack_trees
 from .sharing import choose_pass
 from .speed import Work
@@ -26,7 +28,9 @@ ROUNDING = {"float32": 1e-4, "bfloat16": 3e-2}
 ELASTIC_ROPES = ("dynamic", "longrope")
 # On the CPU a bin of trees is to stay in the caches, while rows need many for few long calls.
 BIN_TOKENS = {"cuda": 16384, "cpu": 1536}
-ROW_TOKENS = {"cuda": 16384, "cpu": 8192}
+ROW_TOKENS = {"cuda": 16384, "cpu": 2048}
+# Longest sequence by default of a model that knows longer ones: the paper's.
+DEFAULT_LENGTH = 4096
 Collect = Callable[[], np.ndarray]
 
 
@@ -36,8 +40,10 @@ class TorchBackbone:
     ``causal`` is measured, not believed: a changed last token must not move the states before it.
     ``sharing`` is measured too: a causal model computes shared prefixes once if that gives what
     separate passes give, and ``note`` says which way was taken and why, ``rounding`` how far apart
-    both were, relatively. ``bin_tokens`` is the size of a forward pass, ``work`` counts what was
-    computed. Rows, where nothing is shared, are padded on the right by default.
+    both were, relatively. What the configuration leaves open is resolved in ``dtype``, ``pooling``
+    and ``max_length``; ``dtype_reason`` says why that type. ``bin_tokens`` is the size of a forward
+    pass, ``work`` counts what was computed. Rows, where nothing is shared, are padded on the right
+    by default.
     """
 
     def __init__(
@@ -51,15 +57,15 @@ class TorchBackbone:
         share: bool = True,
     ) -> None:
         self.device = pick_device(device)
-        self.dtype = config.dtype
+        torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
+        self.dtype, self.dtype_reason = pick_dtype(config.dtype, directory, self.device)
         self.padding_side = padding_side
-        self.model = load_model(AutoModel, directory, config).to(self.device)
-        self._first_position = self._check_positions(config)
+        self.model = load_model(AutoModel, directory, self.dtype).to(self.device)
+        self.max_length, self._first_position = self._positions(config)
         self.width = int(self.model.config.get_text_config().hidden_size)
         self.causal = self._measure_causality()
-        self.pooling = config.pooling
-        if config.pooling == "auto":
-            self.pooling = "last" if self.causal else "mean"
+        natural = "last" if self.causal else "mean"
+        self.pooling = natural if config.pooling == "auto" else config.pooling
         if self.pooling == "last" and not self.causal:
             raise ConfigError(
                 f"backbone.pooling: {config.name} reads in both directions, its last token has no "
@@ -75,7 +81,7 @@ class TorchBackbone:
             on_gpu = self.device.type == "cuda"
             self._trees, self.note, self.rounding = choose_pass(
                 self.model,
-                config.max_length,
+                self.max_length,
                 fixed=(bin_tokens or BIN_TOKENS["cuda"]) if on_gpu else None,
                 compiler="inductor" if on_gpu else None,
             )
@@ -162,27 +168,33 @@ class TorchBackbone:
             inputs["use_cache"] = False
         return self.model(**inputs).last_hidden_state
 
-    def _check_positions(self, config: BackboneConfig) -> int:
-        """Number of the first position; refuses a ``max_length`` beyond what positions mean."""
-        reach = elastic_reach(self.model.config.get_text_config())
+    def _positions(self, config: BackboneConfig) -> tuple[int, int]:
+        """Longest sequence in tokens and number of the first position.
+
+        Refuses a ``max_length`` beyond what positions mean; auto takes what the model knows.
+        """
+        table = learned_positions(self.model)
+        # RoBERTa counts from behind its padding id.
+        first = table.padding_idx + 1 if table is not None and table.padding_idx is not None else 0
+        known = None if table is None else table.num_embeddings - first
+        inner = self.model.config.get_text_config()
+        reach = elastic_reach(inner)
+        if config.max_length == "auto":
+            trained = getattr(inner, "max_position_embeddings", None)
+            return min(filter(None, (DEFAULT_LENGTH, known, reach, trained))), first
         if reach is not None and config.max_length > reach:
             raise ConfigError(
                 f"backbone.max_length: {config.name} stretches its rotary positions when a longer "
                 f"sequence than {reach} tokens is in the same pass, so a vector would depend on "
                 f"its neighbours; expected {reach} or less, found {config.max_length}"
             )
-        table = learned_positions(self.model)
-        if table is None:
-            return 0
-        # RoBERTa counts from behind its padding id.
-        first = 0 if table.padding_idx is None else table.padding_idx + 1
-        if config.max_length > table.num_embeddings - first:
+        if known is not None and config.max_length > known:
             raise ConfigError(
-                f"backbone.max_length: {config.name} knows {table.num_embeddings - first} "
-                f"positions, found {config.max_length}; lower it, and see backbone.overlong for "
-                "what happens to longer rows"
+                f"backbone.max_length: {config.name} knows {known} positions, found "
+                f"{config.max_length}; lower it, and see backbone.overlong for what happens to "
+                "longer rows"
             )
-        return first
+        return config.max_length, first
 
     def _measure_causality(self) -> bool:
         self.causal = False
@@ -230,14 +242,14 @@ def collate(
     return padded, mask, starts
 
 
-def load_model(auto_class: Any, directory: Path, config: BackboneConfig) -> Any:
-    """Load safetensors weights from a local directory in the configured dtype, frozen."""
+def load_model(auto_class: Any, directory: Path, dtype: str) -> Any:
+    """Load safetensors weights from a local directory in a type, frozen."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         model, report = auto_class.from_pretrained(
             directory,
-            dtype=DTYPES[config.dtype],
+            dtype=DTYPES[dtype],
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,

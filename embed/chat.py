@@ -140,7 +140,7 @@ class Renderer:
 
         Raises ``OverlongError`` where the policy is to drop, or where nothing fits.
         """
-        limit, policy = self.config.max_length, self.config.overlong
+        limit, policy = self.config.token_limit, self.config.overlong
         longer, longer_ids = conversation, ids
         if policy == "truncate_prompt" and conversation.rival is not None:
             rival = conversation._replace(response=conversation.rival)
@@ -215,7 +215,7 @@ class Renderer:
         The wish in front of the prompt is never cut.
         """
         for _attempt in range(8):
-            excess = len(ids) - self.config.max_length
+            excess = len(ids) - self.config.token_limit
             if excess <= 0:
                 return conversation.prompt
             prompt = list(conversation.prompt)

@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..configs.columns import Column, Columns
+from ..configs.resolve import resolve_views
+from ..configs.schema import ViewsConfig
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -116,6 +118,32 @@ def _note(done: int, total: int, seconds: float) -> str:
     return f"{done:,} of {total:,} tokens, {rate:,.0f} tokens/s, {duration(left)} left"
 
 
+READ_OUTS = {"last": "last token", "mean": "mean over tokens", "cls": "first token"}
+POLICIES = {
+    "drop": "longer ones are dropped and counted",
+    "truncate_prompt": "of longer ones the prompt is shortened",
+    "truncate_end": "longer ones are cut at the end",
+    "error": "a longer one stops the job",
+}
+VIEWS = {"plain": "the prompt", "ctx": "the context and the prompt", "context": "the context alone"}
+
+
+def backbone_lines(encoder: Encoder, views: ViewsConfig, kept: str) -> list[str]:
+    """How the backbone reads, with everything that a configuration may leave open.
+
+    ``kept`` says that the type is the store's, if it is.
+    """
+    config, backbone = encoder.config, encoder.backbone
+    views = resolve_views(views, backbone.pooling)
+    return [
+        f"embed    {config.name} in {backbone.dtype} on {backbone.device}: "
+        f"{kept or backbone.dtype_reason}",
+        f"embed    {READ_OUTS[backbone.pooling]}, sequences of up to {backbone.max_length:,} "
+        f"tokens ({POLICIES[config.overlong]}); given a context, routers read "
+        f"{VIEWS[views.adapt_router]}",
+    ]
+
+
 def preview_lines(preview: Preview, encoder: Encoder) -> list[str]:
     """A plan in words: sequences, tokens before and after sharing, and how they are computed."""
     backbone = encoder.backbone
@@ -123,8 +151,7 @@ def preview_lines(preview: Preview, encoder: Encoder) -> list[str]:
     fewer = f" ({saved:.2f} times fewer)" if backbone.sharing else ""
     lines = [
         f"embed    {preview.pairs:,} pairs, {preview.sequences:,} distinct sequences, "
-        f"{preview.stored_sequences:,} of them stored; with {encoder.config.name} "
-        f"({backbone.dtype}, {backbone.device})"
+        f"{preview.stored_sequences:,} of them stored"
     ]
     if preview.bins:
         lines += [

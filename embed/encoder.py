@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from ..cache.schema import Identity
+from ..configs.resolve import resolve_backbone
 from ..configs.schema import BackboneConfig, ConfigError, EmbedConfig
 from .backbone import TorchBackbone
 from .chat import Renderer
@@ -19,12 +21,13 @@ LAYER = "last_hidden_state"
 class Encoder:
     """Everything that turns text into vectors, and the identity that names it.
 
-    The tokenizer is loaded at once, the weights when they are first needed.
+    ``asked`` may leave settings open, ``config`` does not. The tokenizer is loaded at once, the
+    weights when they are first needed.
     """
 
-    config: BackboneConfig
+    asked: BackboneConfig
     files: ModelFiles
-    renderer: Renderer
+    tokenizer: Any
     settings: EmbedConfig
 
     @cached_property
@@ -32,11 +35,21 @@ class Encoder:
         """The model, on its device."""
         return TorchBackbone(
             self.files.directory,
-            self.config,
+            self.asked,
             device=self.settings.device,
             bin_tokens=self.settings.bin_tokens,
             share=self.settings.share_prefixes,
         )
+
+    @cached_property
+    def config(self) -> BackboneConfig:
+        """The settings of the backbone, with nothing left open."""
+        return resolve_backbone(self.asked, self.backbone)
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """Conversations to token ids."""
+        return Renderer(self.tokenizer, self.config)
 
     @cached_property
     def identity(self) -> Identity:
@@ -51,8 +64,8 @@ class Encoder:
             bos=self.config.bos,
             pooling=self.backbone.pooling,
             layer=LAYER,
-            dtype=self.config.dtype,
-            max_length=self.config.max_length,
+            dtype=self.backbone.dtype,
+            max_length=self.backbone.max_length,
         )
 
 
@@ -73,4 +86,5 @@ def load_encoder(config: BackboneConfig, settings: EmbedConfig) -> Encoder:
         raise ConfigError(
             f"backbone.name: {files.directory} has no usable tokenizer: {error}"
         ) from error
-    return Encoder(config, files, Renderer(tokenizer, config), settings)
+    Renderer(tokenizer, config)  # what it refuses costs no model
+    return Encoder(config, files, tokenizer, settings)

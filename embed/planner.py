@@ -17,6 +17,7 @@ from ..cache.pairs import NO_ROW
 from ..cache.reader import FeatureStore, KeyIndex
 from ..cache.writer import next_shard_number
 from ..configs.data import UNION_SOURCE
+from ..configs.resolve import resolve
 from ..configs.schema import Config
 from .encoder import Encoder
 from .plan import TOKENS, Plan, PlanFacts, write_plan
@@ -53,6 +54,7 @@ def make_plan(
     ``retry`` plans the sequences again that the backbone gave no finite vector for.
     Raises ``DataError`` if the data lack a split or no pair can be embedded.
     """
+    config = resolve(config, encoder.backbone)
     pool, tally = _survey(source, config)
     tally.require_both_splits(transfer=config.data.source == UNION_SOURCE)
     columns, tokens = _tokenize(encoder, source, config, pool, directory / TOKENS)

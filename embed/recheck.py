@@ -106,7 +106,9 @@ def _sample(
 @torch.inference_mode()
 def _head_error(encoder: Encoder, sample: list[np.ndarray], vectors: np.ndarray) -> float:
     """Largest gap between vector times head and the backbone's reward, relative to their scale."""
-    model = load_model(AutoModelForSequenceClassification, encoder.files.directory, encoder.config)
+    model = load_model(
+        AutoModelForSequenceClassification, encoder.files.directory, encoder.backbone.dtype
+    )
     model.to(encoder.backbone.device)
     model.config.pad_token_id = None  # one unpadded row: a last token equal to pad is no padding
     ours = vectors @ model.score.weight.double().cpu().numpy().T

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from .attention import visible_keys
+from .timing import fastest
 from .trees import Layout
 
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 PEAK_SIZE = {"cuda": 8192, "cpu": 1024}
-PEAK_ROUNDS = 5
 
 
 @dataclass
@@ -93,17 +92,10 @@ def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
     size = PEAK_SIZE[device.type]
     one = torch.randn(size, size, device=device).to(dtype)
     out = torch.empty_like(one)
-    torch.mm(one, one, out=out)
-    best = float("inf")
-    for _ in range(PEAK_ROUNDS):
-        _wait(device)
-        start = time.perf_counter()
+
+    def product() -> None:
         torch.mm(one, one, out=out)
-        _wait(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return 2 * size**3 / fastest(product)

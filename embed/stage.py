@@ -14,8 +14,9 @@ from ..cache.manifest import read_manifest
 from ..cache.native_head import write_native_head
 from ..cache.pairs import read_account, read_request
 from ..cache.schema import LOGICAL
-from ..cache.writer import require_identity
+from ..cache.writer import require_identity, require_weights
 from ..configs.record import fingerprint
+from ..configs.resolve import resolve
 from ..configs.schema import Config
 from .backbone import TorchBackbone
 from .encoder import Encoder, load_encoder
@@ -23,6 +24,7 @@ from .extract import Notice, Progress, embed_shards
 from .job import close_job, open_job
 from .plan import Plan
 from .planner import make_plan
+from .request import input_fingerprint
 from .sources import PairSource
 from .space import shortage
 from .speed import Speed, Work, matrix_peak, measure_speed
@@ -93,8 +95,8 @@ def preview_job(config: Config, source: PairSource) -> tuple[Preview, float, Enc
 
     Raises ``ConfigError``, ``DataError`` or ``StoreError`` if the job could not run.
     """
-    encoder = load_encoder(config.backbone, config.embed)
     store = Path(config.store.dir)
+    encoder = _load_encoder(config, store)
     if (store / "manifest.json").is_file():
         require_identity(store, read_manifest(store), encoder.identity)
     with TemporaryDirectory(prefix="micro-rm-plan-") as directory:
@@ -122,7 +124,7 @@ def estimate_seconds(encoder: Encoder, plan: Plan) -> float:
 def run_job(
     config: Config,
     source: PairSource,
-    request: str,
+    request: str | None = None,
     *,
     planned: Callable[[Preview, Encoder], None],
     progress: Progress,
@@ -131,13 +133,16 @@ def run_job(
 ) -> Outcome:
     """Plan or join, embed this process's part, and finish if it is the last one.
 
-    ``planned`` is called as soon as there is a plan. ``retry`` tries the sequences again that the
+    ``request`` identifies the inputs, by default by their fingerprint. ``planned`` is called as
+    soon as there is a plan. ``retry`` tries the sequences again that the
     backbone gave NaN or infinity for, which are left out otherwise.
 
     Raises ``ConfigError``, ``DataError`` or ``StoreError``.
     """
-    encoder = load_encoder(config.backbone, config.embed)
     store = Path(config.store.dir)
+    encoder = _load_encoder(config, store)
+    config = resolve(config, encoder.backbone)
+    request = input_fingerprint(config) if request is None else request
     job = job_name(request, encoder, config) + "-retry" * retry
     with StoreLock(store) as lock:
         while True:
@@ -159,6 +164,14 @@ def run_job(
             if read_request(store, config.data.name) == request:
                 account = read_account(store, config.data.name)
                 return Outcome(preview, work, seconds, speed, pending, account)
+
+
+def _load_encoder(config: Config, store: Path) -> Encoder:
+    """The encoder; another model than the store's is refused before its weights are read."""
+    encoder = load_encoder(config.backbone, config.embed)
+    if (store / "manifest.json").is_file():
+        require_weights(store, read_manifest(store), encoder.files.weights_sha256)
+    return encoder
 
 
 def job_name(request: str, encoder: Encoder, config: Config) -> str:

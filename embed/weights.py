@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,13 @@ def _download(config: BackboneConfig) -> tuple[Path, str]:
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file, in hex."""
+    """sha256 of a file, in hex; read once as long as its size and time of change stay."""
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, _size: int, _changed: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

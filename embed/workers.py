@@ -19,6 +19,7 @@ from .. import UserError
 from ..cache.manifest import read_manifest
 from ..cache.schema import plan_path
 from ..cache.writer import require_identity
+from ..common.cores import available_cores
 from ..configs.schema import Config, ConfigError
 from .encoder import load_encoder
 from .extract import BinLimit, Notice, Progress, embed_shard
@@ -195,6 +196,6 @@ def _connect(actors: int | None) -> Any:
     if "RAY_ADDRESS" in os.environ:
         ray.init(**quiet)
     else:
-        cores = os.cpu_count() or 1
-        ray.init(include_dashboard=False, num_cpus=max(cores, actors or 0), **quiet)
+        cores = max(available_cores(), actors or 0)
+        ray.init(include_dashboard=False, num_cpus=cores, **quiet)
     return ray

@@ -19,8 +19,10 @@ from ..cache.native_head import read_native_head
 from ..cache.pairs import read_pairs
 from ..cache.reader import FeatureStore
 from ..cache.schema import StoreError, commit_file, write_json
+from ..common.cores import limit_threads
 from ..configs.record import FILE as RECORD
-from ..configs.schema import SIMULATOR_SOURCE, Config
+from ..configs.resolve import SIMULATED, resolve, resolve_backbone
+from ..configs.schema import SIMULATOR_SOURCE, BackboneConfig, Config
 from ..configs.secrets import redact_all
 from .checkpoint import load_models, save_models
 from .divergence import explosions
@@ -50,11 +52,17 @@ def open_workbench(config: Config) -> Workbench:
     """
     _configure_jax()
     if config.data.source == SIMULATOR_SOURCE:
+        config = resolve(config, SIMULATED)
         simulation = simulate(config.data.simulator, config.data.name)
         return Workbench(config, Features(simulation.store, simulation.table))
     store = Path(config.store.dir)
     table = read_pairs(store, config.data.name)
-    made, asked = table.settings["backbone"], asdict(config.backbone)
+    reader = FeatureStore(store)
+    identity = reader.manifest.identity
+    config = resolve(config, identity)
+    # Tables may name a read-out of version 0.1 as it was asked for: auto.
+    made = asdict(resolve_backbone(BackboneConfig(**table.settings["backbone"]), identity))
+    asked = asdict(config.backbone)
     differences = [
         f"backbone.{key}: the store has {made[key]!r}, this run has {asked[key]!r}"
         for key in asked
@@ -65,7 +73,6 @@ def open_workbench(config: Config) -> Workbench:
             f"{store}: pair table {config.data.name!r} was made otherwise "
             f"({'; '.join(differences)}); run micro-rm embed, or restore these settings"
         )
-    reader = FeatureStore(store)
     reader.require_layout(table.layout, table.name)
     if config.store.checksum:
         for name in (f"pairs/{table.name}.h5", HEAD):
@@ -270,6 +277,7 @@ def write_text(path: Path, text: str) -> None:
 def _configure_jax() -> None:
     """Full float32 products (GPUs would take TF32), no claim on memory that torch may hold, and
     compiled programs kept on disk for the next run."""
+    limit_threads()
     jax.config.update("jax_default_matmul_precision", "float32")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if (

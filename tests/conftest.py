@@ -11,8 +11,27 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parent.parent
+
+if importlib.util.find_spec("micro_rm") is None:
+    _spec = importlib.util.spec_from_file_location(
+        "micro_rm", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    assert _spec is not None and _spec.loader is not None
+    _package = importlib.util.module_from_spec(_spec)
+    sys.modules["micro_rm"] = _package
+    _spec.loader.exec_module(_package)
+
+from micro_rm.common.cores import available_cores, limit_threads  # noqa: E402
+
+# A process takes more than a gigabyte.
+MOST_WORKERS = 8
+
 # No test may depend on programs that another run has compiled, or write into the user's cache.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
+# Small programs are compiled for longer than they run: without most optimisations a third less.
+# The tutorial is typed with all of them (test_docs.py).
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 # Programs are cut into 32 parts to be compiled by as many threads; where every core has a process
 # of its own that is only more work. It is how they are compiled, not what they compute.
 os.environ["XLA_FLAGS"] = (
@@ -43,16 +62,17 @@ LONG_FILES = (
 # What is imported to collect the tests stays: to look through it again and again found nothing.
 gc.disable()
 
-ROOT = Path(__file__).resolve().parent.parent
 
-if importlib.util.find_spec("micro_rm") is None:
-    _spec = importlib.util.spec_from_file_location(
-        "micro_rm", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert _spec is not None and _spec.loader is not None
-    _package = importlib.util.module_from_spec(_spec)
-    sys.modules["micro_rm"] = _package
-    _spec.loader.exec_module(_package)
+def pytest_configure(config: pytest.Config) -> None:
+    """Each process has its share of the cores, and says so before a library asks."""
+    if config.getoption("numprocesses", None):
+        return  # this process only hands out the tests; what it said would be inherited
+    limit_threads(max(1, available_cores() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of ``-n auto``: one per core that is really there."""
+    return min(available_cores(), MOST_WORKERS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,18 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("cache", "commands", "configs", "embed", "heads", "serve")
+PARTS = ("cache", "commands", "common", "configs", "embed", "heads", "serve")
 MAY_IMPORT = {
-    "cache": {"cache"},
-    "commands": {"commands", "serve", "embed", "heads", "cache", "configs"},
-    "configs": {"configs"},
-    "embed": {"embed", "cache", "configs"},
-    "heads": {"heads", "cache", "configs"},
-    "serve": {"serve", "embed", "heads", "cache", "configs"},
+    "cache": {"cache", "common"},
+    "commands": {"commands", "serve", "embed", "heads", "cache", "configs", "common"},
+    "common": {"common"},
+    "configs": {"configs", "common"},
+    "embed": {"embed", "cache", "configs", "common"},
+    "heads": {"heads", "cache", "configs", "common"},
+    "serve": {"serve", "embed", "heads", "cache", "configs", "common"},
 }
 NEVER = {
     "cache": {"torch", "jax", "flax", "optax", "transformers", "datasets"},
     "commands": {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py"},
+    "common": {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py"},
     "configs": {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py"},
     "embed": {"jax", "flax", "optax"},
     "heads": {"torch", "transformers", "datasets", "h5py"},
@@ -69,7 +71,7 @@ def test_the_command_line_imports_nothing_heavy_at_module_level(path: Path) -> N
     names = imported(path, top_level=True)
     assert not {name.partition(".")[0] for name in names} & HEAVY
     parts = {name.split(".")[1] for name in names if name.startswith("micro_rm.")}
-    assert parts <= {"commands", "configs", "UserError"}
+    assert parts <= {"commands", "common", "configs", "UserError"}
 
 
 def test_every_sub_package_is_in_the_wheel() -> None:

@@ -185,6 +185,7 @@ def test_a_second_run_does_nothing_and_says_the_same(
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.h5")}
 
 
+@pytest.mark.long
 def test_another_k_trains_again_but_embeds_nothing(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +199,7 @@ def test_another_k_trains_again_but_embeds_nothing(
     assert len(report["heads"]["micro"]["usage"]) == 5
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_numbers_in_another_directory(
     arguments: list[str], tmp_path: Path
 ) -> None:
@@ -212,12 +214,14 @@ def test_the_same_seed_gives_the_same_numbers_in_another_directory(
     assert model["run"] != model["other"]
 
 
+@pytest.mark.long
 def test_stages_can_be_run_one_by_one(arguments: list[str], tmp_path: Path) -> None:
     for command in ("check", "embed", "verify", "inspect", "train", "adapt", "evaluate", "report"):
         assert main([command, *arguments]) == 0, command
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+@pytest.mark.long
 def test_added_rows_embed_only_what_is_new(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +248,7 @@ def test_dry_run_plans_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_data_without_contexts_leave_micro_out_with_a_reason(
     arguments: list[str], tmp_path: Path
 ) -> None:
@@ -323,6 +328,7 @@ def test_raters_without_attributes_can_be_adapted_to(arguments: list[str], tmp_p
     assert set(report["methods"]["micro"]["attributes"]) == {"(none)"}
 
 
+@pytest.mark.long
 def test_rated_responses_keep_their_ratings_in_the_store(
     arguments: list[str], tmp_path: Path
 ) -> None:
@@ -348,6 +354,7 @@ def test_rated_responses_keep_their_ratings_in_the_store(
     assert report["verdict"] == []
 
 
+@pytest.mark.long
 def test_flags_win_over_the_config_file_wherever_they_stand(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -418,7 +425,7 @@ class TestErrorsTellWhatToDo:
     ) -> None:
         main(["embed", *arguments])
         message = fails(["run", *arguments, "--backbone.max_length=64"])
-        assert "max_length: the store has 4096, this run has 64" in message
+        assert "max_length: the store has 2048, this run has 64" in message
         assert "store.dir" in message
 
     def test_training_without_a_store(
@@ -455,6 +462,7 @@ class TestErrorsTellWhatToDo:
         message = fails(["embed", *arguments, "--backbone.name=nobody/nothing"])
         assert "backbone.name: nobody/nothing" in message and "local directory" in message
 
+    @pytest.mark.long
     def test_views_that_were_never_embedded(
         self, fails: Callable[..., str], arguments: list[str]
     ) -> None:
@@ -476,6 +484,7 @@ def test_every_preset_loads(preset: Path, capsys: pytest.CaptureFixture[str]) ->
 class TestStaleResultsAreNeverReused:
     """A stage is done only for the pair table, settings and files that it was done with."""
 
+    @pytest.mark.long
     def test_text_changed_behind_the_store(self, arguments: list[str], tmp_path: Path) -> None:
         """Training follows the pair table; the next run notices that the text is another one."""
         main(["run", *arguments])
@@ -488,6 +497,7 @@ class TestStaleResultsAreNeverReused:
         main(["run", *arguments, f"--run.dir={tmp_path / 'fresh'}"])
         assert (tmp_path / "fresh" / "model.safetensors").read_bytes() == one
 
+    @pytest.mark.long
     def test_a_stage_that_died_half_way(
         self, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -507,6 +517,7 @@ class TestStaleResultsAreNeverReused:
         assert main(["run", *arguments]) == 0
         assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
+    @pytest.mark.long
     def test_a_deleted_result(self, arguments: list[str], tmp_path: Path) -> None:
         main(["run", *arguments])
         for name in ("model.safetensors", "report.json"):
@@ -514,6 +525,7 @@ class TestStaleResultsAreNeverReused:
             assert main(["run", *arguments]) == 0
             assert (tmp_path / "run" / name).is_file()
 
+    @pytest.mark.long
     def test_settings_of_another_table(
         self, fails: Callable[..., str], arguments: list[str]
     ) -> None:
@@ -522,6 +534,7 @@ class TestStaleResultsAreNeverReused:
         assert "backbone.overlong: the store has 'drop', this run has 'error'" in message
 
 
+@pytest.mark.long
 def test_rows_without_an_attribute_or_a_wish_do_not_stop_a_run(
     arguments: list[str], tmp_path: Path
 ) -> None:
@@ -539,6 +552,7 @@ def test_a_diverged_training_is_an_error(fails: Callable[..., str], arguments: l
     assert "diverged" in message and "lower train.learning_rate" in message
 
 
+@pytest.mark.long
 def test_markup_and_brackets_in_names_are_shown_as_they_are(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -551,6 +565,7 @@ def test_markup_and_brackets_in_names_are_shown_as_they_are(
     assert "[/bold] x" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_adapting_needs_the_heads_that_stage_1_trains(
     fails: Callable[..., str], arguments: list[str]
 ) -> None:

@@ -27,10 +27,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, islice, product
 from typing import TypeVar
 
-from ...configs.schema import DataConfig
+from ...configs.data import DataConfig, SyntheticConfig
 from . import synthetic_text as words
 from .account import Account
 from .pair import DataError, Message, PreferencePair, hash_fraction
@@ -66,16 +67,20 @@ INFLECTED = re.compile(r"(\S+)/(\S+)")
 
 
 def read(config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """The population that the configuration describes, written anew at every pass."""
-    settings = config.synthetic
-    for pair in generate(
-        seed=settings.seed,
-        prompts=settings.prompts,
-        test_fraction=config.test_fraction,
-        noise=settings.noise,
-    ):
+    """The population that the configuration describes."""
+    for pair in _population(config.synthetic, config.test_fraction):
         account.rows += 1
         yield pair
+
+
+@lru_cache(maxsize=1)  # a run reads its pairs four times, and writing them takes a second
+def _population(settings: SyntheticConfig, test_fraction: float) -> list[PreferencePair]:
+    return generate(
+        seed=settings.seed,
+        prompts=settings.prompts,
+        test_fraction=test_fraction,
+        noise=settings.noise,
+    )
 
 
 def generate(

@@ -51,6 +51,7 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
     Raises ``StudyError`` if the data cannot serve a method.
     """
     bench = open_workbench(config)
+    config = bench.config
     for method in choose_methods(config.sweep.methods):
         reason = bench.lacks(method)
         if reason is not None:

@@ -18,6 +18,7 @@ def test_defaults_are_the_dataclass_defaults() -> None:
     assert config == Config()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "demo"])
 def test_every_command_takes_every_key(command: str) -> None:
     _, config = parse([command, "--train.num_heads=3", "--store.dir=here"])
@@ -67,7 +68,7 @@ def test_methods_as_list_or_text() -> None:
         (["run", "--baselines.dpl.atoms=1"], "baselines.dpl.atoms: expected 2 or more, found 1"),
         (["run", "--baselines.drm.atoms=3"], "did you mean baselines.dpl.atoms?"),
         (["run", "--data.name=a/b"], "data.name"),
-        (["run", "--backbone.overlong=truncate_end"], "mean or cls"),
+        (["run", "--backbone.pooling=last", "--backbone.overlong=truncate_end"], "mean or cls"),
         (["walk"], "walk"),
         ([], "command"),
     ],

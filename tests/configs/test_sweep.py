@@ -120,7 +120,7 @@ def test_an_optional_setting_can_be_none(key: str) -> None:
         ("train.router", "rnn", "expected 'mlp' or 'linear', found 'rnn'"),
         ("train.router", 3, "expected 'mlp' or 'linear', found 3"),
         ("train.router", ["mlp"], r"found \['mlp'\]"),
-        ("views.adapt_router", "contexts", "expected 'plain' or 'ctx' or 'context'"),
+        ("views.adapt_router", "contexts", "expected 'auto' or 'plain' or 'ctx' or 'context'"),
         ("train", {"epochs": 2}, "sweep train: expected TrainConfig"),
         ("train.epoch", 2, r"unknown key 'train\.epoch'; train has num_heads, .*epochs"),
         ("adapt.kernel.taus", 2, r"adapt\.kernel has targets, tau, ridge"),

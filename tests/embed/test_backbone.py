@@ -208,7 +208,7 @@ def test_a_model_is_packed_for_the_way_that_it_computes(
 
 @pytest.mark.parametrize(
     ("family", "bin_tokens", "size"),
-    [("llama", None, 1536), ("llama", 77, 77), ("bert", None, 8192), ("bert", 77, 77)],
+    [("llama", None, 1536), ("llama", 77, 77), ("bert", None, 2048), ("bert", 77, 77)],
 )
 def test_the_size_of_a_pass_is_the_one_asked_for_or_fits_trees_or_rows(
     family: str,

@@ -336,6 +336,7 @@ class Small:
         return self.honest(sequences)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("error", SHORTAGES, ids=["cuda", "cpu", "python"])
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_nothing_is_lost_when_memory_runs_out(

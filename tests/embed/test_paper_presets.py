@@ -106,6 +106,7 @@ def run_preset(
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preset", MARKED, ids=[preset.stem for preset in PRESETS])
 def test_a_preset_runs_from_its_fixture_to_the_compared_table(
     preset: Path,
@@ -160,6 +161,7 @@ def test_presets_state_the_settings_of_the_paper() -> None:
         assert stated["store"]["dir"] == "cache/store/grm-llama3.2-3b"
 
 
+@pytest.mark.long
 def test_what_is_retrained_for_a_second_table_of_the_same_run_is_nothing(
     run_preset: Callable[[Path], tuple[int, Path]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -285,6 +285,7 @@ def test_a_shard_ends_with_the_bin_that_fills_it(sizes: list[int], shard_tokens:
         assert sum(sizes[start:stop]) >= shard_tokens or stop == len(sizes)
 
 
+@pytest.mark.long
 def test_no_text_and_no_token_stays_in_memory(
     encoder: LoadEncoder,
     configure: Callable[..., Config],

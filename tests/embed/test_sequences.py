@@ -28,6 +28,8 @@ MakePair = Callable[..., PreferencePair]
 A = (Message("user", "a"),)
 PLAIN = ViewsConfig(adapt_head="plain", adapt_router="plain")
 
+PAPER = ViewsConfig(adapt_head="ctx", adapt_router="ctx")
+
 
 @pytest.fixture
 def pairs(make_pair: MakePair) -> list[PreferencePair]:
@@ -186,7 +188,7 @@ def test_opposite_labels_share_their_sequences(make_pair: MakePair) -> None:
 
 
 def test_a_column_is_there_for_every_view_even_if_no_pair_needs_it(make_pair: MakePair) -> None:
-    _, columns = indexed([make_pair("a")], np.zeros(1, bool), ViewsConfig())
+    _, columns = indexed([make_pair("a")], np.zeros(1, bool), PAPER)
     assert sorted(columns) == [
         f"{view}/{role}" for view in ("ctx", "plain") for role in ("chosen", "prompt", "rejected")
     ]
@@ -194,7 +196,7 @@ def test_a_column_is_there_for_every_view_even_if_no_pair_needs_it(make_pair: Ma
 
 
 def test_training_rows_need_stage_one_views_only(pairs: list[PreferencePair]) -> None:
-    found = resolved(pairs, np.zeros(len(pairs), bool), ViewsConfig())
+    found = resolved(pairs, np.zeros(len(pairs), bool), PAPER)
     for row, pair in enumerate(pairs):
         view = "plain" if pair.split == "train" else "ctx"
         assert set(found[row]) == {f"{view}/{role}" for role in ("prompt", "chosen", "rejected")}

@@ -191,6 +191,7 @@ def test_a_kernel_that_raises_is_no_stop(
     assert relative_error(model.vectors(sequences()), expected) < TOLERANCE
 
 
+@pytest.mark.long
 def test_a_model_that_cannot_be_pruned_is_still_compiled(
     decoder: Decoder, relative_error: RelativeError
 ) -> None:

@@ -20,6 +20,7 @@ from micro_rm.cache.schema import KEY_DTYPE, Identity, sequence_key
 from micro_rm.cache.writer import adopt_shards, open_manifest, shard_path, write_shard
 from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.baselines import BaselinesConfig
+from micro_rm.configs.resolve import SIMULATED, KnownFacts, resolve, resolve_backbone
 from micro_rm.configs.schema import BackboneConfig, Config, DataConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features
@@ -30,6 +31,9 @@ from micro_rm.heads.workbench import Workbench
 ATTRIBUTES = ("brief", "polite")
 PROMPTS, TRAIN_PROMPTS, POOL_PROMPTS, WIDTH = 60, 40, 32, 8
 CONTEXTS = {"brief": "Keep it short.", "polite": "Mind your manners."}
+
+
+FACTS = KnownFacts(dtype="float32", pooling="last", max_length=64)
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
     table = PairTable(
         name="tiny",
         request="0" * 32,
-        settings={"backbone": asdict(BackboneConfig()), "form": "header"},
+        settings={
+            "backbone": asdict(resolve_backbone(BackboneConfig(), FACTS)),
+            "form": "header",
+        },
         rows=rows,
         text=text,
         source_row=np.arange(number_N.size),
@@ -151,10 +158,8 @@ def _write_vectors(
         template="",
         probe="",
         bos="none",
-        pooling="last",
         layer="last",
-        dtype="float32",
-        max_length=64,
+        **FACTS._asdict(),
     )
     manifest = open_manifest(store, identity, WIDTH)
     keys = np.array([sequence_key([place]) for place in range(len(stacked))], KEY_DTYPE)
@@ -187,7 +192,7 @@ def make_bench(tiny: TinyData) -> Callable[..., Workbench]:
         sections.setdefault("train", TrainConfig(validation_fraction=0.2))
         sections.setdefault("adapt", AdaptConfig(budget=8, pool=32, draws=3))
         features = Features(FeatureStore(tiny.store), replace(tiny.table, **changes), native_head_D)
-        return Workbench(Config(**sections), features)
+        return Workbench(resolve(Config(**sections), SIMULATED), features)
 
     return make
 

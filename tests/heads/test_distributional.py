@@ -57,6 +57,7 @@ def test_categorical_rewards_compare_as_worked_out() -> None:
     assert float(wins[0]) == pytest.approx(0.7876052, abs=1e-6)
 
 
+@pytest.mark.long
 @given(LOGITS, LOGITS)
 @settings(max_examples=25, deadline=None)
 def test_categorical_probabilities_of_both_outcomes_sum_to_one(
@@ -94,6 +95,7 @@ def test_moments_of_levels_between_zero_and_one() -> None:
     assert [float(x[0]) for x in sure] == pytest.approx([1.0, 0.0])
 
 
+@pytest.mark.long
 def test_extremes_have_finite_values_and_gradients() -> None:
     def normal(raw: jax.Array, link: str) -> jax.Array:
         return normal_log_prob(normal_moments(raw[:1]), normal_moments(raw[1:]), link).sum()
@@ -110,6 +112,7 @@ def test_extremes_have_finite_values_and_gradients() -> None:
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.long
 def test_the_batch_entropy_is_that_of_the_mean_over_real_rows_of_both_sides() -> None:
     first, last, other = (50.0 * jnp.eye(4)[place : place + 1] for place in (0, 3, 1))
     mask = jnp.array([1.0, 0.0])

@@ -59,6 +59,7 @@ def test_groups_are_equal_where_they_can_be() -> None:
     assert [len(group) for group in split(5, 10, 45)] == [3, 2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_the_first_heads_do_not_depend_on_how_many_there_are(kind: RouterKind) -> None:
     keys = jax.random.split(jax.random.key(3), 2)

@@ -59,6 +59,7 @@ def test_labels_only_say_which_response_comes_first(fitted: MixtureRewards) -> N
     np.testing.assert_allclose(again.predict_proba(X), fitted.predict_proba(X), atol=1e-6)
 
 
+@pytest.mark.long
 def test_stage_two_routes_by_a_wish_that_stage_one_never_saw() -> None:
     """Topics tell tastes apart in stage 1; then a wish takes the place of the topic."""
 
@@ -77,6 +78,7 @@ def test_stage_two_routes_by_a_wish_that_stage_one_never_saw() -> None:
     assert model.score(wishing(test), wanted) > max(0.75, before + 0.15)
 
 
+@pytest.mark.long
 def test_scikit_learn_can_copy_and_validate_it() -> None:
     X, y, _ = opposed(240, 5)
     model = MixtureRewards(**QUICK | {"epochs": 8})

@@ -23,6 +23,7 @@ from micro_rm.cache.schema import (
     sequence_key,
 )
 from micro_rm.cache.writer import adopt_shards, open_manifest, shard_path, write_shard
+from micro_rm.configs.resolve import SIMULATED, resolve
 from micro_rm.configs.schema import Config, DataConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features, Scaler
@@ -206,7 +207,8 @@ def test_reading_features_leaves_the_store_untouched(tiny: Any, tmp_path: Path) 
     features = Features(FeatureStore(store), read_pairs(store, "tiny"))
     for fraction in (0.0, 0.3):
         train = TrainConfig(validation_fraction=fraction, features="standardized")
-        bench = Workbench(Config(data=DataConfig(name="tiny"), train=train), features)
+        config = resolve(Config(data=DataConfig(name="tiny"), train=train), SIMULATED)
+        bench = Workbench(config, features)
         bench.problem(adapt=False).train.load_sides()
         bench.stage2(bench.parts.test)
     assert {path: file_checksum(path) for path in files} == before

@@ -347,6 +347,7 @@ def rows_of_their_own(delta_NxK: jax.Array, router_input_NxD: jax.Array) -> Adap
     return AdaptData(delta_NxK, router_input_NxD, jnp.ones(count), jnp.arange(count))
 
 
+@pytest.mark.long
 def test_targets_stay_fixed_within_an_epoch_and_change_with_the_next() -> None:
     """G-H8, against a plain loop. All rows are the same one, so their order cannot matter."""
     count = 3
@@ -438,6 +439,7 @@ def with_filling(rows: AdaptData, count: int, mask: float) -> AdaptData:
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), rows, filling)
 
 
+@pytest.mark.long
 def test_a_place_without_a_row_teaches_nothing() -> None:
     """One batch per epoch holds rows and filling alike; only a mask of zero hides the filling."""
     rows, config = budget_rows(6, 6), AdaptConfig(tau=0.5, epochs=4, batch_size=8)
@@ -449,6 +451,7 @@ def test_a_place_without_a_row_teaches_nothing() -> None:
     assert np.abs(np.asarray(counted[1]) - np.asarray(alone[1])).min() > 1e-3
 
 
+@pytest.mark.long
 def test_a_batch_of_filling_alone_has_a_finite_loss() -> None:
     data = budget_rows(4, 7)._replace(mask_N=jnp.zeros(4))
     router, curve = fit_router(LINEAR, linear_router(7), data, CONFIG, jax.random.key(0))
@@ -468,6 +471,7 @@ def test_pooled_losses_are_the_mean_over_the_rows_that_count() -> None:
     np.testing.assert_array_equal(nobody, np.zeros((4, 2)))
 
 
+@pytest.mark.long
 @given(arrays(0, 50), st.lists(st.integers(0, N - 1), min_size=N, max_size=N))
 @settings(deadline=None, max_examples=40)
 def test_every_row_has_the_mean_loss_of_its_pool(losses_NxK: np.ndarray, pool: list[int]) -> None:
@@ -481,6 +485,7 @@ def test_every_row_has_the_mean_loss_of_its_pool(losses_NxK: np.ndarray, pool: l
     np.testing.assert_array_equal(alone_NxK, losses_NxK)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("pool", "weight"), [([0, 1, 2], 2 / 3), ([0, 0, 0], 0.0)])
 def test_rows_of_one_pool_decide_together(pool: list[int], weight: float) -> None:
     """Head 0 is a little better on two of three rows, head 1 much better on the third.
@@ -497,6 +502,7 @@ def test_rows_of_one_pool_decide_together(pool: list[int], weight: float) -> Non
     np.testing.assert_allclose(weights_K, [weight, 1 - weight, 0.0], atol=0.05)
 
 
+@pytest.mark.long
 def test_contradictory_twins_need_the_context_to_be_told_apart() -> None:
     """G-H13: a synthetic RPR, two opposite heads and every pair with both labels.
 

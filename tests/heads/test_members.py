@@ -136,6 +136,7 @@ def test_room_for_more_heads_changes_rounding_at_most(problem: Problem, kind: Ro
     agree(padded, alone, rtol=1e-6, atol=2e-7)
 
 
+@pytest.mark.long
 def test_a_single_head_with_room_for_more(problem: Problem) -> None:
     one = member(problem, num_heads=1)
     (padded,) = together([one], "static", room=10)
@@ -143,6 +144,7 @@ def test_a_single_head_with_room_for_more(problem: Problem) -> None:
     assert padded.params["heads"]["kernel"].shape == (D, 1)
 
 
+@pytest.mark.long
 def test_a_member_that_diverges_has_an_error_in_its_place(problem: Problem) -> None:
     wild: dict[str, Any] = {"learning_rate": 1e38, "clip": 1e30}
     changes: list[dict[str, Any]] = [{}, {"num_heads": 2, **wild}, {"seed": 3}]
@@ -156,6 +158,7 @@ def test_a_member_that_diverges_has_an_error_in_its_place(problem: Problem) -> N
         fit_mixture(member(problem, **wild), 3, "linear")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["bfloat16"])
 def test_16_bits_train_about_the_same_model(problem: Problem, precision: Any) -> None:
     exact = fit_mixture(problem, 3, "linear")
@@ -223,6 +226,7 @@ def expected_epochs(nll_E: np.ndarray, patience: int) -> int:
     return len(nll_E)
 
 
+@pytest.mark.long
 def test_patience_ends_a_run_and_keeps_its_best_epoch(overfitting: Problem) -> None:
     stopped = fit_mixture(overfitting, 3, "linear")
     nll_E = stopped.curves["validation_nll"]
@@ -238,6 +242,7 @@ def test_patience_ends_a_run_and_keeps_its_best_epoch(overfitting: Problem) -> N
     assert nll_E.argmin() == epochs - 3
 
 
+@pytest.mark.long
 def test_epochs_behind_the_last_are_marked_and_members_stop_by_themselves(
     overfitting: Problem,
 ) -> None:
@@ -251,6 +256,7 @@ def test_epochs_behind_the_last_are_marked_and_members_stop_by_themselves(
     np.testing.assert_array_equal(np.asarray(curves.validation_nll) != NOT_RUN, ran_SxE)
 
 
+@pytest.mark.long
 def test_without_validation_rows_nobody_loses_patience(
     overfitting: Problem, make_examples: Callable[..., Examples]
 ) -> None:
@@ -317,6 +323,7 @@ def test_stage_2_of_members_is_that_of_each_alone(adapting: Problem) -> None:
         routers.append(router)
 
 
+@pytest.mark.long
 def test_stage_2_of_other_shapes_is_a_program_of_its_own(
     adapting: Problem, make_budget: Any
 ) -> None:
@@ -335,6 +342,7 @@ def test_stage_2_of_other_shapes_is_a_program_of_its_own(
     agree(found[2], MICRO.fit(problems[2], {"micro_stage1": stage1}))
 
 
+@pytest.mark.long
 def test_room_for_more_heads_hides_them_from_stage_2(adapting: Problem) -> None:
     (stage1,) = together([adapting], "linear")
     done = [{"micro_stage1": stage1}]

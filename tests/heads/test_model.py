@@ -48,6 +48,7 @@ def with_columns(params: dict[str, Any], spec: ModelSpec, order: list[int]) -> d
     return {**params, "router": {**router, "output": output}}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_starts_as_float32_in_its_documented_place(kind: RouterKind) -> None:
     params = init(spec_of(kind), jax.random.key(0))

@@ -164,6 +164,7 @@ def test_drawn_rows_are_the_first_real_places() -> None:
     np.testing.assert_array_equal(choose(count=9), [1, 0, 1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("query", ACTIVE)
 def test_rows_are_asked_for_greedily_under_updated_weights(query: Query, loss: Loss) -> None:
@@ -188,6 +189,7 @@ def test_rows_are_asked_for_greedily_under_updated_weights(query: Query, loss: L
         assert sorted(static) != sorted(expected), "the example must tell updating from not"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("query", ACTIVE)
 def test_asking_for_more_than_there_is_takes_all_real_rows(query: Query) -> None:
     delta_NxK = jnp.asarray(np.random.default_rng(0).normal(size=(N, K)), jnp.float32)

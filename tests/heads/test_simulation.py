@@ -457,6 +457,7 @@ def train(
 train_once = cache(train)
 
 
+@pytest.mark.long
 def test_a_mixture_finds_the_planted_directions() -> None:
     """G-S16, and no further from the perfect router than the entropy term explains."""
     simulation = simulated(CONFIG)
@@ -468,6 +469,7 @@ def test_a_mixture_finds_the_planted_directions() -> None:
     assert -SIGMAS * error < excess_N.mean() < 0.03 + SIGMAS * error
 
 
+@pytest.mark.long
 def test_a_static_mixture_does_worse_beyond_noise() -> None:
     """G-S16: on the same rows, and it stays above the floor of everything without a prompt."""
     simulation = simulated(CONFIG)
@@ -492,6 +494,7 @@ def best_linear(delta_NxD: np.ndarray) -> np.ndarray:
     return weight_D
 
 
+@pytest.mark.long
 def test_a_single_reward_ends_at_the_best_that_a_line_can_do() -> None:
     """It is the mean of all tastes: alike to each, with cosine 1/sqrt(3) but for estimation."""
     simulation = simulated(CONFIG)

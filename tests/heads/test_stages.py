@@ -222,6 +222,7 @@ def test_a_run_without_validation_rows_writes_null_not_nan(done: Done, tmp_path:
     assert '"validation_nll": null' in (tmp_path / "metrics.jsonl").read_text("utf-8")
 
 
+@pytest.mark.long
 def test_without_validation_rows_no_head_can_be_chosen_but_by_the_oracle(
     done: Done, tmp_path: Path
 ) -> None:
@@ -350,6 +351,7 @@ def test_rows_of_the_test_split_that_are_adapted_to_are_not_scored(
     assert all(row["scored"] for row in predictions(tmp_path, "single_bt"))
 
 
+@pytest.mark.long
 def test_with_one_draw_the_count_beside_the_accuracy_is_what_is_left(
     done: Done, tmp_path: Path
 ) -> None:

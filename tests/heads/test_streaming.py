@@ -226,6 +226,7 @@ def test_a_streamed_run_is_the_run_in_memory(
     assert nll_E.argmin() < len(nll_E) - 1 or not held_out, "the best must not be the last"
 
 
+@pytest.mark.long
 def test_a_streamed_run_in_16_bits_is_the_run_in_memory() -> None:
     config = TrainConfig(batch_size=BATCH, epochs=5, router="linear", select="last")
     memory, streamed = both_ways(config, 20, HELD_OUT, replace(SPEC, precision="bfloat16"))
@@ -235,6 +236,7 @@ def test_a_streamed_run_in_16_bits_is_the_run_in_memory() -> None:
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-5, "16 bits must have been used"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("block_rows", "count"), [(20, 48), (3, N)])
 def test_every_row_is_read_once_an_epoch(block_rows: int, count: int) -> None:
     """The filling of the last batch reads some row again."""
@@ -257,6 +259,7 @@ def test_every_row_is_read_once_an_epoch(block_rows: int, count: int) -> None:
     assert (orders[0] != orders[1]).any(), "every epoch has an order of its own"
 
 
+@pytest.mark.long
 def test_an_epoch_that_patience_leaves_out_is_not_read() -> None:
     plan = Plan.of(TrainConfig(batch_size=BATCH, epochs=5, patience=1), validated=True)
     source, held_out = make_source(N, 20), make_source(HELD_OUT, 9, seed=1)
@@ -288,6 +291,7 @@ def test_a_method_that_cannot_stream_says_what_to_change(make_bench: Any) -> Non
     assert "only single_bt, static_mixture, micro_stage1 and micro can stream them" in message
 
 
+@pytest.mark.long
 def test_predictions_in_blocks_are_those_at_once(make_bench: Any) -> None:
     whole = make_bench(train=TrainConfig(num_heads=2, epochs=1, router="linear"))
     trained = load_method("micro_stage1").fit(whole.problem(adapt=False), {})
@@ -300,6 +304,7 @@ def test_predictions_in_blocks_are_those_at_once(make_bench: Any) -> None:
     assert one.heads is not None and one.heads.delta_NxK.shape == (40, 2)
 
 
+@pytest.mark.long
 def test_a_run_with_little_memory_gives_the_same_report(tiny: Any, tmp_path: Path) -> None:
     """All stages. The 16 labelled rows are held, training, validation and test are streamed."""
     reports, curves = [], []

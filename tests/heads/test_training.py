@@ -192,6 +192,7 @@ def test_last_selection_returns_the_last_epoch_of_the_same_run(overfitted: dict[
     assert reached > float(curves.validation_nll.min()) + 1e-3
 
 
+@pytest.mark.long
 def test_without_validation_rows_best_means_last() -> None:
     """Not the start, which is what a comparison with NaN would keep."""
     config = TrainConfig(
@@ -240,6 +241,7 @@ def test_identical_heads_never_separate_but_random_ones_do(planted: Any) -> None
     assert np.abs(cosine_KxK - np.eye(3)).max() < 0.3
 
 
+@pytest.mark.long
 def test_labels_without_meaning_leave_log_2() -> None:
     """G-S17: with random signs nothing can be learned, and held-out loss does not get below it.
 

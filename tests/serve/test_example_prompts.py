@@ -42,6 +42,7 @@ def test_weights_are_those_of_score_without_and_with_the_wish(tiny_run: Path) ->
         assert second[name]["without"] != pytest.approx(found["without"], abs=1e-5)
 
 
+@pytest.mark.long
 def test_a_report_keeps_the_prompts_until_others_are_asked(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,6 +59,7 @@ def test_a_report_keeps_the_prompts_until_others_are_asked(
     assert (run / "report.html").read_text("utf-8") == shown
 
 
+@pytest.mark.long
 def test_a_backbone_that_is_gone_is_an_error_only_where_prompts_are_asked_for(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

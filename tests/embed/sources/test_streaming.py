@@ -108,6 +108,7 @@ def test_pairs_come_before_the_rest_of_the_file_is_read(tmp_path: Path) -> None:
     assert source.account == Account()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet"])
 @pytest.mark.parametrize("row", [explicit, rated])
 def test_a_pass_holds_a_few_rows_only(
@@ -121,6 +122,7 @@ def test_a_pass_holds_a_few_rows_only(
     assert source.account.rows == 5000
 
 
+@pytest.mark.long
 def test_a_summary_keeps_no_texts(tmp_path: Path, write_rows: WriteRows) -> None:
     """Digests and numbers, about 400 bytes a pair, of 6 kB texts."""
     path = write_rows(tmp_path / "rows.jsonl", [explicit(n, 6000) for n in range(5000)])

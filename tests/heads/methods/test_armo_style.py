@@ -233,6 +233,7 @@ def test_the_temperature_divides_the_logits() -> None:
     np.testing.assert_allclose(*differences, atol=1e-4)
 
 
+@pytest.mark.long
 def test_dropout_needs_a_key_and_keeps_the_mean() -> None:
     """Prediction has none: the same weights every time, whatever the rate."""
     layers, inputs = gate()["layers"], gate_rows(count=4).gate_input_NxD
@@ -255,6 +256,7 @@ def test_the_scale_starts_where_equal_weights_fit_best() -> None:
     assert start_scale(-delta_NxA) == 1.0
 
 
+@pytest.mark.long
 def test_the_gate_of_the_best_check_is_kept() -> None:
     """On noise, training only makes the validation loss worse; the last gate is not the best."""
     train, validation, key = NOISE, gate_rows(count=200, seed=1), jax.random.key(0)
@@ -297,6 +299,7 @@ def test_the_same_seed_gives_the_same_gate(fitted: Any) -> None:
     assert np.abs(np.subtract(*kernels)).max() > 0.01
 
 
+@pytest.mark.long
 def test_without_validation_rows_it_still_fits() -> None:
     problem, test = make_problem(replace(CONFIG, steps=1), held_out=0)
     trained = METHOD.fit(problem, {})

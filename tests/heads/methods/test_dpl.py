@@ -119,6 +119,7 @@ def levels_entropy(trained: Trained) -> float:
     return float(-(mean_O * np.log(mean_O)).sum())
 
 
+@pytest.mark.long
 def test_each_penalty_moves_what_it_is_about(fits: tuple[str, Trained, Trained]) -> None:
     """Narrower rewards; and all levels in use over responses, not within each of them."""
     name, clear, hidden = fits
@@ -133,6 +134,7 @@ def test_each_penalty_moves_what_it_is_about(fits: tuple[str, Trained, Trained])
         assert levels_entropy(clear) > 0.95 * np.log(10)
 
 
+@pytest.mark.long
 def test_the_best_epoch_on_validation_rows_is_kept() -> None:
     """A learning rate that ends far off: the last epoch is not the best one."""
     setting = problem(hidden=True, select="best", learning_rate=1.0)
@@ -143,6 +145,7 @@ def test_the_best_epoch_on_validation_rows_is_kept() -> None:
     assert curve[-1] > curve.min() + 1e-3
 
 
+@pytest.mark.long
 def test_the_last_epoch_is_kept_if_asked_for() -> None:
     setting = problem(hidden=True, select="last", learning_rate=1.0)
     trained = load_method("dpl").fit(setting, {})

@@ -115,6 +115,7 @@ def test_a_group_is_answered_by_the_head_that_agrees_with_it() -> None:
     np.testing.assert_allclose(strangers.log_prob_SxN[0], -np.logaddexp(0, -mean_N), atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("query", ["entropy", "bald", "variance"])
 def test_active_queries_look_beyond_the_first_rows(query: str) -> None:
     """Two rows that all heads call alike come first; the asking variants pass them over."""

@@ -149,6 +149,7 @@ def test_heads_that_explain_their_rows_less_well_are_refused() -> None:
     assert fitted_DxK[1, 1] > 0
 
 
+@pytest.mark.long
 def test_one_cluster_is_bradley_terry_and_one_user_is_one_cluster() -> None:
     """G-B9: K = 1 fits one head to all rows."""
     alone = replace(TRAIN, user_N=np.zeros_like(TRAIN.user_N))

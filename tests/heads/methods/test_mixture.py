@@ -108,6 +108,7 @@ def test_training_that_diverges_is_an_error_with_a_remedy(planted: Any) -> None:
         fit_mixture(replace(planted.problem, train=broken), 3, "linear")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "heads", "own", "routes"),
     [

@@ -72,6 +72,7 @@ def test_both_parts_start_from_the_same_distribution_and_differ() -> None:
     np.testing.assert_allclose(tripled_DxK, 3 * prior_DxK, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_trained_to_the_end_every_head_is_the_single_reward() -> None:
     """G-B5."""
     setup = problem(prior_scale=3.0)
@@ -129,6 +130,7 @@ def test_without_validation_rows_the_curve_says_so() -> None:
     assert np.isnan(fit("shared_base", setup).curves["validation_nll"]).all()
 
 
+@pytest.mark.long
 def test_official_learns_from_batches_of_all_rows() -> None:
     setup = problem(learning_rate=0.1)
     before = np.asarray(sum(initial_parts(setup)))

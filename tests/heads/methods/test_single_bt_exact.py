@@ -102,6 +102,7 @@ def test_features_of_any_size_are_solved(scale: float) -> None:
     assert objective(np.asarray(head_D), delta_NxD, RIDGE) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("learning_rate", [1e-3, 1e-2, 0.1])
 def test_no_adamw_run_has_a_smaller_loss_on_the_training_rows(
     planted: Any, learning_rate: float

@@ -211,6 +211,7 @@ def test_rows_of_nobody_teach_nothing(trained: Trained) -> None:
     jax.tree.map(np.testing.assert_array_equal, again.params, trained.params)
 
 
+@pytest.mark.long
 def test_small_groups_read_a_set_per_row() -> None:
     """Twenty rows of a group are too few to share one set of six."""
     trained = load_method("vpl").fit(problem(train=examples(0, np.arange(N) % 30)), {})

@@ -120,6 +120,7 @@ def test_a_member_that_diverges_is_an_error_among_numbers(done: dict[int, Any]) 
     assert all(isinstance(done[number], dict) for number in range(4))
 
 
+@pytest.mark.long
 def test_groups_that_memory_cuts_give_the_same_numbers(
     bench: Workbench, test_set: ScoredRows, done: dict[int, Any]
 ) -> None:
@@ -285,8 +286,8 @@ def test_members_with_the_same_data_share_them(bench: Workbench) -> None:
 @pytest.mark.parametrize(
     ("section", "value", "same_train"),
     [
-        ("views", ViewsConfig(train_head="plain", adapt_head="plain"), True),
-        ("views", ViewsConfig(adapt_router="context"), True),
+        ("views", ViewsConfig(adapt_head="plain", adapt_router="ctx"), True),
+        ("views", ViewsConfig(adapt_head="ctx", adapt_router="context"), True),
         ("adapt", replace(ADAPT, budget=7), True),
         ("adapt", replace(ADAPT, draws=3), True),
         ("adapt", replace(ADAPT, source="test"), True),

@@ -298,6 +298,7 @@ def printed(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A plan, a sweep, the same again as JSON."""
     argv = ["sweep", *FLAGS, f"--run.dir={tmp_path / 'run'}"]

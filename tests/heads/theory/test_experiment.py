@@ -199,6 +199,7 @@ def test_standard_errors_shrink_with_the_root_of_the_pairs() -> None:
     assert found["irreducible"]["value"] == pytest.approx(entropy_P.mean())
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(
     result: dict[str, Any],
 ) -> None:

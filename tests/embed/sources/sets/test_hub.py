@@ -106,6 +106,7 @@ def check(*flags: str) -> list[str]:
     return ["-m", "micro_rm.pipeline", "check", "--data.source", "helpsteer2", *flags]
 
 
+@pytest.mark.long
 def test_every_set_reads_the_same_from_a_hub_as_from_local_copies(
     ask: Callable[..., Any], load: Load
 ) -> None:
@@ -119,6 +120,7 @@ def test_every_set_reads_the_same_from_a_hub_as_from_local_copies(
             assert found[f"{name} {streaming}"] == [*expected, len(local.account.refusals)], name
 
 
+@pytest.mark.long
 def test_the_pinned_commit_is_read_once_and_then_from_the_cache(
     ask: Callable[..., Any], hub: FakeHub
 ) -> None:
@@ -130,6 +132,7 @@ def test_the_pinned_commit_is_read_once_and_then_from_the_cache(
     assert again.stdout == first.stdout and not hub.requests
 
 
+@pytest.mark.long
 def test_another_cached_revision_is_not_taken_for_the_pinned_one(
     ask: Callable[..., Any], hub: FakeHub
 ) -> None:

@@ -117,6 +117,7 @@ def test_a_dry_run_names_what_it_would_download_and_then_plans_without_asking(
     assert not (store.parent / "other").exists()
 
 
+@pytest.mark.long
 def test_a_dry_run_without_a_hub_says_so_once(micro_rm: Run) -> None:
     flags = paper("--dry_run", "--store.dir", "other")
     done = micro_rm("run", *flags, HF_HUB_OFFLINE="1", HF_HOME="empty")
@@ -149,6 +150,7 @@ def test_tables_of_texts_may_stay_at_home(micro_rm: Run, hub: FakeHub, store: Pa
     assert sorted(hub.repos["datasets/me/bare"]) == ["manifest.json", "shards/000000.h5"]
 
 
+@pytest.mark.long
 def test_a_store_that_was_changed_is_neither_sent_nor_taken(
     micro_rm: Run, hub: FakeHub, shared: str
 ) -> None:
@@ -165,6 +167,7 @@ def test_a_store_that_was_changed_is_neither_sent_nor_taken(
     assert "datasets/me/worse" not in hub.repos
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
