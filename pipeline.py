@@ -46,6 +46,7 @@ from micro_rm.commands.store_settings import follow_store, kept_type
 from micro_rm.commands.sweeping import sweep
 from micro_rm.commands.upkeep import clean, inspect, pull, push, verify
 from micro_rm.common.cores import limit_threads
+from micro_rm.common.imports import permanent_imports
 from micro_rm.configs.console import Say, make_printer, printable, working
 from micro_rm.configs.record import RunRecord, listing_files
 from micro_rm.configs.schema import SIMULATOR_SOURCE, Config, require
@@ -59,7 +60,8 @@ Result = dict[str, Any]
 
 def train(config: Config, say: Say) -> Result:
     """Stage 1: fit every chosen method that needs no labelled rows."""
-    from micro_rm.heads import stages
+    with permanent_imports(), working("train    loading jax"):
+        from micro_rm.heads import stages
 
     with working("train    heads and routers from plain pairs"):
         models, skipped = stages.train(config)
@@ -71,7 +73,8 @@ def train(config: Config, say: Say) -> Result:
 
 def adapt(config: Config, say: Say) -> Result:
     """Stage 2: fit every chosen method that learns from labelled rows."""
-    from micro_rm.heads import stages
+    with permanent_imports():
+        from micro_rm.heads import stages
 
     with working("adapt    learning from labelled rows"):
         models, skipped = stages.adapt(config)
@@ -87,7 +90,8 @@ def adapt(config: Config, say: Say) -> Result:
 
 def evaluate(config: Config, say: Say) -> Result:
     """Score the held-out rows; writes report.json and predictions.parquet."""
-    from micro_rm.heads import stages
+    with permanent_imports():
+        from micro_rm.heads import stages
 
     with working("evaluate scoring the held-out rows"):
         report = stages.evaluate(config)

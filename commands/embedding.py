@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..configs.console import Say, say_all
+from ..common.imports import permanent_imports
+from ..configs.console import Say, say_all, working
 from ..configs.schema import Config
 from .store_settings import follow_store, kept_type
 
@@ -56,7 +57,6 @@ def embed(
     from ..embed.downloads import to_download
     from ..embed.request import input_fingerprint
     from ..embed.sources import open_pairs
-    from ..embed.stage import preview_job, run_job
 
     asked, config = config, follow_store(config)
     input_fingerprint(config)  # names a missing file before a model is loaded
@@ -75,6 +75,8 @@ def embed(
         say_all(say, display.backbone_lines(encoder, config.views, kept))
         say_all(say, display.preview_lines(preview, encoder))
 
+    with permanent_imports(), working("embed    loading torch"):
+        from ..embed.stage import preview_job, run_job
     if dry_run:
         preview, seconds, encoder = preview_job(config, source)
         planned(preview, encoder)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..common.imports import permanent_imports
 from ..configs.console import Say, say_all, working
 from ..configs.record import listing_files
 from ..configs.report import ExamplePrompt
@@ -56,7 +57,8 @@ def report(config: Config, say: Say) -> Result:
 
 def _route(config: Config, prompts: Sequence[ExamplePrompt]) -> list[dict[str, Any]]:
     """Router weights of prompts, by the run's own backbone."""
-    from ..serve.example_prompts import route_prompts
+    with permanent_imports():
+        from ..serve.example_prompts import route_prompts
 
     with working("report   routing the example prompts"):
         return route_prompts(config.run.dir, prompts, device=config.embed.device)

@@ -107,7 +107,7 @@ class EmbedConfig:
     Attributes:
         device: auto takes CUDA when present.
         bin_tokens: Tokens per forward pass; by default 16384 on CUDA, on the CPU 1536 where
-            prefixes are shared and 8192 where not. Halved when memory runs out.
+            prefixes are shared and 2048 where not. Halved when memory runs out.
         share_prefixes: Compute what several sequences begin with once, where the model allows it.
         shard_tokens: Tokens of work per sealed shard, which is what a killed process loses at most.
         shards: The part of the shards that this process embeds, as i/N with i from 0 to N-1, for N

@@ -32,6 +32,8 @@ class TrainConfig:
         router: Two-layer perceptron, or the linear router of the official code.
         router_units: Hidden units of the perceptron.
         features: raw, or standardized per dimension with statistics of the training rows.
+        compile: How programs are compiled: full optimisation, or quick, for data so small that to
+            compile takes longer than to train; results differ by rounding.
         memory_gb: GiB that the features may take in memory; more are streamed from the store, by
             the methods that can, with the same result. By default there is no limit.
         data_devices: Devices that share every batch, for very large ones; groups of so many share
@@ -54,6 +56,7 @@ class TrainConfig:
     router: Literal["mlp", "linear"] = "mlp"
     router_units: int = 128
     features: Literal["raw", "standardized"] = "raw"
+    compile: Literal["full", "quick"] = "full"
     memory_gb: float | None = None
     data_devices: int = 1
 

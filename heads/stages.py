@@ -44,13 +44,18 @@ from .simulation import simulate
 from .studies.run import read_studies
 from .workbench import Workbench
 
+# Loops fused in another way are compiled in half the time. XLA ends a process that gives it a flag
+# that it does not know, so it is for the version that it was tried with.
+FUSION_FLAG = "--xla_cpu_use_fusion_emitters=false"
+FUSION_FLAG_VERSION = "0.10."
+
 
 def open_workbench(config: Config) -> Workbench:
     """The run's pair table and vectors, ready for methods.
 
     Raises ``StoreError`` if the table was made with other settings of the backbone.
     """
-    _configure_jax()
+    _configure_jax(config.train.compile)
     if config.data.source == SIMULATOR_SOURCE:
         config = resolve(config, SIMULATED)
         simulation = simulate(config.data.simulator, config.data.name)
@@ -274,10 +279,14 @@ def write_text(path: Path, text: str) -> None:
     commit_file(temporary, path)
 
 
-def _configure_jax() -> None:
+def _configure_jax(how: str) -> None:
     """Full float32 products (GPUs would take TF32), no claim on memory that torch may hold, and
-    compiled programs kept on disk for the next run."""
+    compiled programs kept on disk for the next run; ``how`` is ``train.compile``."""
     limit_threads()
+    if how == "quick":
+        jax.config.update("jax_disable_most_optimizations", True)
+        if jax.__version__.startswith(FUSION_FLAG_VERSION) and FUSION_FLAG not in _xla_flags():
+            os.environ["XLA_FLAGS"] = f"{_xla_flags()} {FUSION_FLAG}".strip()
     jax.config.update("jax_default_matmul_precision", "float32")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if (
@@ -286,6 +295,10 @@ def _configure_jax() -> None:
         place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(place / "micro_rm" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _xla_flags() -> str:
+    return os.environ.get("XLA_FLAGS", "")
 
 
 def _number(value: np.ndarray) -> float | None:

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,13 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 # Small programs are compiled for longer than they run: without most optimisations a third less.
 # The tutorial is typed with all of them (test_docs.py).
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+# The emitter of fused loops doubles the time of compilation. The flag is one of this version: XLA
+# ends a process that gives it a flag that it does not know.
+FAST_FLAGS = ["--xla_cpu_use_fusion_emitters=false"] if version("jax").startswith("0.10.") else []
 # Programs are cut into 32 parts to be compiled by as many threads; where every core has a process
 # of its own that is only more work. It is how they are compiled, not what they compute.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
-).lstrip()
+FAST_FLAGS += ["--xla_cpu_parallel_codegen_split_count=1"]
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FAST_FLAGS]).strip()
 
 # Few tests, much time: a core that starts with these does not end with one of them alone. xdist
 # would give files with many tests first (--no-loadscope-reorder keeps it from that).

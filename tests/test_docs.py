@@ -95,7 +95,8 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProce
             script += [f"echo {shlex.quote('>>> ' + line)}", line]
     scripts = str(Path(sys.executable).parent)
     environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    del environment["JAX_DISABLE_MOST_OPTIMIZATIONS"]  # the programs are those of users
+    for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"):  # programs are those of users
+        environment.pop(name, None)
     return subprocess.run(
         ["bash", "-c", "\n".join(script)],
         cwd=place,

@@ -63,6 +63,7 @@ def test_exchanged_files_are_found(run: Path) -> None:
     assert len(verify_run(run)[1]) == 2
 
 
+@pytest.mark.long
 def test_every_byte_of_the_record_counts_but_white_space(run: Path) -> None:
     path = run / "record.json"
     honest = path.read_bytes()

@@ -87,8 +87,17 @@ def test_vector_times_score_head_is_the_backbones_own_reward(
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "bert", "llama-reward"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("llama", marks=pytest.mark.long),
+        pytest.param("qwen2", marks=pytest.mark.long),
+        pytest.param("gpt2", marks=pytest.mark.long),
+        "bert",
+        "llama-reward",
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_a_correct_store_passes(
     name: str, dtype: str, made: Callable[..., tuple[FeatureStore, PairTable]]
 ) -> None:

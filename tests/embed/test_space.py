@@ -160,6 +160,7 @@ def test_another_error_of_the_disk_stays_what_it_is(tmp_path: Path) -> None:
         raise PermissionError(errno.EACCES, "no")
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_while_shards_are_sealed_keeps_them_and_the_job_goes_on(
     embed: Embed, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,7 +185,7 @@ def test_compiled_layers_meet_one_shape_and_compile_once(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("compiler", [None, "eager"])
+@pytest.mark.parametrize("compiler", [None, pytest.param("eager", marks=pytest.mark.long)])
 def test_deactivated_a_model_is_what_it_was(
     family: str, compiler: str | None, decoder: Decoder
 ) -> None:

@@ -90,8 +90,10 @@ CHANGES: list[dict[str, Any]] = [
     {"clip": 0.01},
 ]
 
+LONG_MLP, LONG_LINEAR = (pytest.param(kind, marks=pytest.mark.long) for kind in ("mlp", "linear"))
 
-@pytest.mark.parametrize("kind", ["mlp", pytest.param("linear", marks=pytest.mark.long), "static"])
+
+@pytest.mark.parametrize("kind", [LONG_MLP, LONG_LINEAR, "static"])
 def test_members_of_one_program_are_what_each_is_alone(problem: Problem, kind: RouterKind) -> None:
     changes = CHANGES if kind == "linear" else CHANGES[2:5]
     problems = [member(problem, **change) for change in changes]

@@ -514,6 +514,7 @@ def test_a_single_reward_ends_at_the_best_that_a_line_can_do() -> None:
     np.testing.assert_allclose(cosines, 3**-0.5, atol=0.1)
 
 
+@pytest.mark.long
 def test_opposed_tastes_are_found_and_a_single_reward_is_left_with_a_coin() -> None:
     simulation = simulated(OPPOSED)
     mixture, single = train_once(OPPOSED, 2, "linear"), train_once(OPPOSED, 1, "linear")

@@ -203,9 +203,11 @@ def both_ways(
 @pytest.mark.parametrize(
     ("block_rows", "held_out", "changes"),
     [
-        (3, 0, {"patience": 1}),  # less than a batch: one batch at a time
+        # Less than a batch: one batch at a time.
+        pytest.param(3, 0, {"patience": 1}, marks=pytest.mark.long),
         (7 * BATCH, HELD_OUT, {"select": "last"}),  # all steps in one block
-        (20, HELD_OUT, {"patience": 2}),  # two batches, which do not divide the seven steps
+        # Two batches, which do not divide the seven steps.
+        pytest.param(20, HELD_OUT, {"patience": 2}, marks=pytest.mark.long),
     ],
 )
 def test_a_streamed_run_is_the_run_in_memory(

@@ -195,6 +195,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(JSON, JSON)
 def test_whatever_a_row_holds_it_is_parsed_or_refused(first: Any, second: Any) -> None:

@@ -75,6 +75,7 @@ def test_the_synthetic_source_can_be_read_again() -> None:
     assert source.account == before == Account(pairs=len(first), rows=len(first))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet"])
 @pytest.mark.parametrize("row", [explicit, rated])
 def test_an_abandoned_pass_does_no_harm(

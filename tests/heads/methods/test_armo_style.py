@@ -273,6 +273,7 @@ def test_the_gate_of_the_best_check_is_kept() -> None:
     assert float(gate_loss(last, validation, SHORT)) == pytest.approx(final, rel=1e-3)
 
 
+@pytest.mark.long
 def test_steps_beyond_the_schedule_change_nothing() -> None:
     """51 steps are 26 checks of two; the 52nd step has rate zero and no weight decay."""
     nothing, key = gate_rows(count=0), jax.random.key(0)

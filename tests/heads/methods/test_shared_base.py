@@ -144,6 +144,7 @@ def test_official_learns_from_batches_of_all_rows() -> None:
     np.testing.assert_array_equal(kernel(again), kernel(trained))
 
 
+@pytest.mark.long
 def test_an_anchor_keeps_the_heads_apart_the_more_the_stronger() -> None:
     """At a strong anchor theta is nothing and each head is its prior."""
     setup = problem(prior_scale=2.0)

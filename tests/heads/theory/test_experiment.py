@@ -97,6 +97,7 @@ def test_draws_follow_the_stated_probabilities() -> None:
 # --- fitted heads ---------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_result_is_plain_json_without_nan(result: dict[str, Any]) -> None:
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     cases = [(row["case"], row["spread"]) for row in result["sweep"]]
@@ -104,6 +105,7 @@ def test_the_result_is_plain_json_without_nan(result: dict[str, Any]) -> None:
     assert sorted(cases) == sorted((name, spread) for name in names for spread in (1.0, 4.0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["ordered", "shuffled", "silent"])
 @pytest.mark.parametrize("spread", [1.0, 4.0])
 def test_fitted_heads_stay_above_the_limits(
@@ -118,6 +120,7 @@ def test_fitted_heads_stay_above_the_limits(
         assert values[bound] < values["single"]
 
 
+@pytest.mark.long
 def test_models_come_near_the_limits_that_they_can_attain(result: dict[str, Any]) -> None:
     """The mixture has the form of sigma_bar, the told head that of sigma_k; one head neither.
 
@@ -135,6 +138,7 @@ def test_models_come_near_the_limits_that_they_can_attain(result: dict[str, Any]
     assert values["joint"] - values["best_single"] > 0.02
 
 
+@pytest.mark.long
 def test_the_router_gains_where_the_prompt_tells_the_group(result: dict[str, Any]) -> None:
     (row,) = [r for r in result["sweep"] if (r["case"], r["spread"]) == ("ordered", 4.0)]
     gain = row["values"]["gain"]
@@ -142,6 +146,7 @@ def test_the_router_gains_where_the_prompt_tells_the_group(result: dict[str, Any
     assert abs(value_of(result, "silent", 1.0)["gain"]) < 0.005
 
 
+@pytest.mark.long
 def test_both_orders_empty_the_bound_of_the_paper_and_change_nothing_else(
     result: dict[str, Any],
 ) -> None:
@@ -153,6 +158,7 @@ def test_both_orders_empty_the_bound_of_the_paper_and_change_nothing_else(
         assert shuffled[name] == pytest.approx(ordered[name], abs=1e-9), name
 
 
+@pytest.mark.long
 def test_a_silent_prompt_changes_no_limit(result: dict[str, Any]) -> None:
     """Where all prompts are alike, the least loss without the prompt is the least loss."""
     silent, telling = (value_of(result, case, 4.0) for case in ("silent", "ordered"))
@@ -216,6 +222,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(
 # --- terminal and settings ------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_terminal_shows_a_row_per_case_and_spread(result: dict[str, Any]) -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     for part in theory_table(result):
