@@ -6,6 +6,8 @@ VENV := .venv
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
+PYRIGHT := $(VENV)/bin/pyright --project $(VENV)/types/micro_rm --pythonpath $(VENV)/bin/python
+PACKAGE := __init__.py pipeline.py cache commands common configs embed heads serve
 
 .PHONY: demo test lint types audit unit long stress clean
 
@@ -19,9 +21,8 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 
 # The checkout is the package, whatever its folder is called: pyright sees it under its own name.
-types: $(VENV)/.dev
-	@mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/micro_rm
-	$(VENV)/bin/pyright --project $(VENV)/types/micro_rm --pythonpath $(VENV)/bin/python
+types: $(VENV)/types/micro_rm
+	$(PYRIGHT) $(addprefix $(VENV)/types/micro_rm/,$(PACKAGE))
 
 # Known vulnerabilities of the pinned versions; a version that nobody could be asked about is named.
 audit: $(VENV)/.dev
@@ -31,8 +32,9 @@ audit: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(VENV)/bin/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-# The rest of the tests: matrices, kills, whole runs, presets and the documentation.
-long: $(VENV)/.dev
+# The rest: types of tests and benchmarks, matrices, kills, whole runs, presets, the documentation.
+long: $(VENV)/types/micro_rm
+	$(PYRIGHT)
 	$(VENV)/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m long
 
 # Kills, failing disks, company and damaged files, at full length; STRESS='--scale 0.1' is shorter.
@@ -44,6 +46,9 @@ stress: $(VENV)/.dev
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/types/micro_rm: $(VENV)/.dev
+	@mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $@
 
 $(VENV)/.demo: $(VENV)/bin/python $(INPUTS)
 	$(PIP) $(INDEX) -e ".[demo]"

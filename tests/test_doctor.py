@@ -152,6 +152,7 @@ def test_the_command_prints_lines_or_json_and_fails_with_a_failed_check(
     assert {"name", "level", "found", "remedy"} == content["checks"][0].keys()
 
 
+@pytest.mark.long
 def test_of_what_is_heavy_only_torch_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys; from micro_rm.pipeline import main\n"

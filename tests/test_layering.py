@@ -104,6 +104,7 @@ def test_help_loads_none_of_the_heavy_libraries() -> None:
         assert not loaded_modules(code) & {"torch", "jax", "transformers", "datasets", "numpy"}
 
 
+@pytest.mark.long
 def test_training_loads_no_torch_and_embedding_no_jax() -> None:
     assert "torch" not in loaded_modules("import micro_rm.heads.stages")
     assert "jax" not in loaded_modules("import micro_rm.embed.stage, micro_rm.embed.recheck")

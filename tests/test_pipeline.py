@@ -433,12 +433,14 @@ class TestErrorsTellWhatToDo:
     ) -> None:
         assert "run micro-rm embed" in fails(["train", *arguments])
 
+    @pytest.mark.long
     def test_adapting_without_a_model(
         self, fails: Callable[..., str], arguments: list[str]
     ) -> None:
         main(["embed", *arguments])
         assert "run micro-rm train" in fails(["adapt", *arguments])
 
+    @pytest.mark.long
     def test_not_enough_budget_rows(self, fails: Callable[..., str], arguments: list[str]) -> None:
         message = fails(["run", *arguments, "--adapt.budget=60"])
         assert "expected 60 train rows for attribute" in message
@@ -471,6 +473,7 @@ class TestErrorsTellWhatToDo:
         assert "run micro-rm embed with these views" in message
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "preset", sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 )
@@ -547,6 +550,7 @@ def test_rows_without_an_attribute_or_a_wish_do_not_stop_a_run(
     assert set(report["methods"]["micro"]["attributes"]) == {*TASTES, "(none)"}
 
 
+@pytest.mark.long
 def test_a_diverged_training_is_an_error(fails: Callable[..., str], arguments: list[str]) -> None:
     message = fails(["run", *arguments, "--train.learning_rate=1e30", "--train.clip=1e30"])
     assert "diverged" in message and "lower train.learning_rate" in message

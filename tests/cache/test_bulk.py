@@ -73,6 +73,7 @@ def test_any_rows_come_in_the_order_asked_for(opened: Opened) -> None:
     check()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("slicing")
 def test_any_range_is_read_across_shards(opened: Opened) -> None:
     store, vectors = opened
@@ -175,6 +176,7 @@ def test_opening_reading_and_gathering_leave_no_file_open(
     assert open_files() == before
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("slicing")
 def test_threads_share_a_store(opened: Opened) -> None:
     store, vectors = FeatureStore(opened[0].path), opened[1]

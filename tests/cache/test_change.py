@@ -40,6 +40,7 @@ def content(store: Path) -> dict[str, bytes]:
     return {str(path.relative_to(store)): path.read_bytes() for path in files}
 
 
+@pytest.mark.long
 def test_a_death_at_any_call_leaves_the_store_as_it_was_or_as_it_shall_be(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

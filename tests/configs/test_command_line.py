@@ -113,6 +113,7 @@ def test_help_shows_those_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert "reward heads of every mixture" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "argv",
     [

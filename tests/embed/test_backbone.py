@@ -99,6 +99,7 @@ def test_a_vector_is_the_same_shared_and_under_either_padding_side(
         assert relative_error(vectors, shared) < TOLERANCE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("side", "share"), WAYS)
 @settings(max_examples=12, deadline=None)

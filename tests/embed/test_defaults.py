@@ -74,14 +74,14 @@ def test_what_is_left_open_follows_from_the_model_and_is_said(
     assert f"embed    {reads}, sequences of up to 256 tokens" in printed
     identity = read_manifest(STORE).identity
     assert (identity.dtype, identity.max_length) == ("float32", 256)
-    table = read_pairs(STORE, "data")
+    table = read_pairs(STORE, "preferences")
     settings = table.settings["backbone"]
     assert "auto" not in (settings["dtype"], settings["pooling"], settings["max_length"])
     assert settings["overlong"] == policy and len(table.text["prompt"]) == pairs
     assert {key.split("/")[0] for key in table.rows} == views
 
 
-@pytest.mark.parametrize("first", ["float32", "bfloat16"])
+@pytest.mark.parametrize("first", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 @pytest.mark.usefixtures("rows")
 def test_a_store_keeps_its_type_on_a_machine_that_would_choose_the_other(
     first: str,

@@ -104,6 +104,7 @@ def test_a_store_holds_what_embedding_one_by_one_gives(
     assert verify_store(tmp_path).problems == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "changes",

@@ -127,6 +127,7 @@ def test_failed_sequences_take_their_pairs_along_and_nothing_else(
     assert any("are left out: the backbone gives NaN" in text for text in said)
 
 
+@pytest.mark.long
 def test_what_failed_is_tried_again_only_when_asked(
     spoil: Callable[[], int],
     configure: Callable[..., Config],

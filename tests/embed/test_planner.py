@@ -87,6 +87,7 @@ def test_every_pair_finds_its_conversations_among_the_sequences(
     assert checked > 24 * 3
 
 
+@pytest.mark.long
 def test_the_order_of_the_data_changes_no_byte_of_a_shard(
     embed: Embed, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
 ) -> None:

@@ -155,6 +155,7 @@ def test_a_pad_token_that_equals_the_end_of_turn_does_not_mislead_the_reward_hea
     assert found.head_error is not None and found.head_error < 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["plain/prompt", "plain/chosen", "ctx/rejected"])
 def test_a_swapped_row_in_a_pair_table_is_found(
     name: str, made: Callable[..., tuple[FeatureStore, PairTable]]
@@ -201,6 +202,7 @@ def test_wrong_vectors_are_found_even_under_the_right_identity(
     assert (found.sequences, len(found.problems)) == (5, 5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("seen", "problems"), [(0.0, 1), (0.009, 1), (0.02, 0)])
 def test_what_the_probe_saw_of_a_model_is_no_defect(
     seen: float,

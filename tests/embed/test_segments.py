@@ -36,6 +36,7 @@ def metaspace(scheme: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="</s>")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", list(MARKS))
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())

@@ -148,7 +148,7 @@ def test_neither_order_nor_packing_changes_a_state(
 
 
 @pytest.mark.parametrize("family", ["Llama", "Mistral", "Gemma2", "GPT2"])
-@pytest.mark.parametrize("compiler", [None, "eager"])
+@pytest.mark.parametrize("compiler", [None, pytest.param("eager", marks=pytest.mark.long)])
 def test_a_bin_filled_to_a_fixed_size_gives_the_same_states(
     family: str, compiler: str | None, decoder: Decoder, relative_error: RelativeError
 ) -> None:

@@ -120,6 +120,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.long
 @given(
     st.dictionaries(
         st.sampled_from(["micro", "pal", "vpl"]),

@@ -525,6 +525,7 @@ def test_opposed_tastes_are_found_and_a_single_reward_is_left_with_a_coin() -> N
     assert single.right_N.mean() == pytest.approx(0.5, abs=noise)
 
 
+@pytest.mark.long
 def test_wishes_decide_where_the_prompt_says_nothing() -> None:
     """G-H13: two opposed tastes and prompts without a clue. A router of plain prompts guesses;
     one that reads the wish, in wordings it never saw, is right wherever the reward is clear."""

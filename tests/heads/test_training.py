@@ -221,6 +221,7 @@ def planted_start(planted: Any) -> Any:
     return init(ModelSpec(planted.problem.width, 3, "linear"), jax.random.key(0))
 
 
+@pytest.mark.long
 def test_the_seed_decides_a_run_to_the_last_bit(planted: Any) -> None:
     one, same, other = (planted_fit(planted, planted_start(planted), seed) for seed in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, one, same)

@@ -135,6 +135,7 @@ def test_twenty_comparisons_come_close_to_the_best_fixed_weights() -> None:
     assert few.gap > 0.02, "two comparisons are not enough: the test can fail"
 
 
+@pytest.mark.long
 def test_mixtures_help_people_with_mixed_tastes_and_asking_well_helps_everybody() -> None:
     """x."""
     crowd = Crowd(people=10, heads=8, test=300, concentration=0.3)

@@ -515,6 +515,7 @@ def data(repository: Path) -> Path:
     return directory
 
 
+@pytest.mark.long
 def test_alpaca_styles_has_every_pair_with_both_labels(data: Path) -> None:
     """G-D2, G-D3, G-D6: counts, opposite labels, no overlap, unseen test wordings."""
     base = data / "alpaca_styles"

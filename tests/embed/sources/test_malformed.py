@@ -75,6 +75,7 @@ def test_a_line_beyond_the_limit_is_refused_unread(
         assert refusal.reason == f"a line of {size:,} bytes, at most 1,000 are read"
 
 
+@pytest.mark.long
 def test_a_gzip_bomb_takes_no_more_memory_than_a_line_may(tmp_path: Path) -> None:
     """300 MB of one line in 300 kB; resource.getrusage would see what other tests took."""
     import tracemalloc

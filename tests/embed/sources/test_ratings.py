@@ -252,6 +252,7 @@ def test_a_row_number_is_no_rating(number: int, expected: tuple[str, ...]) -> No
     assert rating_columns(rows, set()) == expected
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(

@@ -150,6 +150,7 @@ def test_pages_with_figures_of_hostile_names_are_harmless_too(make_report: Any) 
     assert found.tags.count("svg") == 2 + 4  # a curve, a study, the calibration of four methods
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ATTACKS.values(), ids=list(ATTACKS))
 def test_a_figure_is_well_formed_and_its_labels_are_text(text: str) -> None:
     from micro_rm.heads.evaluation.plots import study_curves

@@ -159,6 +159,7 @@ def test_an_anchor_keeps_the_heads_apart_the_more_the_stronger() -> None:
     np.testing.assert_allclose(kernel(trained), initial_parts(setup)[1], atol=1e-3)
 
 
+@pytest.mark.long
 def test_the_anchored_solution_is_stationary_in_theta() -> None:
     setup, anchor = problem(), 0.1
     theta_DxK, prior_DxK = initial_parts(setup)

@@ -107,6 +107,7 @@ def test_kl_is_zero_at_the_prior_and_has_its_factor_one_half() -> None:
     assert float(kl_to_prior(Posterior(zeros, log_four))[0]) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.long
 def test_the_order_of_context_pairs_does_not_matter_but_their_sides_do(model: dict) -> None:
     """G-B11."""
     pairs, mask = context(0), jnp.ones((1, 5))
@@ -155,6 +156,7 @@ def test_the_kl_weight_rises_in_four_cycles_from_its_floor() -> None:
     assert (np.diff(slopes[:100]) > 0).all()
 
 
+@pytest.mark.long
 def test_context_rows_are_distinct_other_rows_of_the_group() -> None:
     group_N, size_G = jnp.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 2, 2]), jnp.array([5, 4, 2])
     drawn = set()

@@ -144,6 +144,7 @@ def test_the_readings_and_the_caveats_are_told_with_their_numbers(
     assert fall in text
 
 
+@pytest.mark.long
 def test_violations_are_counted_and_not_praised(page: str, result: dict[str, Any]) -> None:
     assert "0 violations in 40 random mixtures: every loss is above every bound" in page
     broken = copy.deepcopy(result)

@@ -171,6 +171,7 @@ def refused(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return dict(zip(asked, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("why", "words"),
     [
@@ -185,6 +186,7 @@ def test_what_a_hub_refuses_is_an_error_with_a_remedy(
     is_an_error_with_a_remedy(*refused[why], words)
 
 
+@pytest.mark.long
 def test_what_is_not_in_the_cache_is_an_error_with_a_remedy(ask: Callable[..., Any]) -> None:
     done = ask(*check(), HF_HUB_OFFLINE="1")
     words = "not in the local cache.*HF_HUB_OFFLINE"
@@ -199,6 +201,7 @@ def is_an_error_with_a_remedy(code: int, errors: str, words: str) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.long
 def test_a_hub_that_does_not_answer_is_a_matter_of_the_network() -> None:
     """In one step: the libraries try again for half a minute first."""
     part = HELPSTEER2.parts[0]
@@ -207,6 +210,7 @@ def test_a_hub_that_does_not_answer_is_a_matter_of_the_network() -> None:
     assert _reason(ArithmeticError(), part) is None
 
 
+@pytest.mark.long
 def test_a_split_that_is_gone_is_an_error_that_names_it(
     refused: dict[str, tuple[int, str]],
 ) -> None:

@@ -126,6 +126,7 @@ def test_a_dry_run_without_a_hub_says_so_once(micro_rm: Run) -> None:
     assert done.stdout.count("HF_HUB_OFFLINE forbids to ask") == 1
 
 
+@pytest.mark.long
 def test_a_store_comes_back_from_the_hub_byte_for_byte(
     micro_rm: Run, hub: FakeHub, store: Path, shared: str
 ) -> None:
@@ -144,6 +145,7 @@ def test_a_store_comes_back_from_the_hub_byte_for_byte(
     assert again.returncode == 2 and "there is a store already" in again.stderr
 
 
+@pytest.mark.long
 def test_tables_of_texts_may_stay_at_home(micro_rm: Run, hub: FakeHub, store: Path) -> None:
     done = micro_rm("push", store.name, "--share.repo", "me/bare", "--share.tables", "false")
     assert done.returncode == 0, done.stderr
