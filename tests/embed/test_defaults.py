@@ -131,6 +131,9 @@ def test_another_model_is_named_before_its_settings_are(
 def test_a_whole_run_needs_a_file_and_a_backbone(
     family: str, backbone_path: Callable[[str], Path]
 ) -> None:
+    rows = Path("rows.jsonl").read_text("utf-8")
+    several = [rows.replace("question", f"question {number} of") for number in range(4)]
+    Path("rows.jsonl").write_text("".join(several), "utf-8")  # 50 labelled rows per attribute
     assert main(["run", "--data.train=rows.jsonl", f"--backbone.name={backbone_path(family)}"]) == 0
     report = json.loads(Path("runs/default/report.json").read_text("utf-8"))
     assert "micro" in report["methods"]
