@@ -14,7 +14,10 @@ PACKAGE := __init__.py pipeline.py cache commands common configs embed heads ser
 demo: $(VENV)/.demo
 	$(VENV)/bin/micro-rm demo
 
-test: lint types audit unit
+# The types take one core for a minute; the rest of the checks is done beside them.
+test: $(VENV)/.dev
+	$(MAKE) --jobs=3 lint types audit
+	$(MAKE) unit
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
