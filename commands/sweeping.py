@@ -52,6 +52,7 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
             notes |= embed(asked, say)
         config = follow_store(config)
         record = RunRecord(Path(config.run.dir), config)
+        request = progress.request(config)
     share = join(distributed=config.sweep.distributed)
     say(f"sweep    {plan}" + (f", part {share.part} of {share.parts}" if share.parts > 1 else ""))
     # One process of a job keeps the record.

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from ..cache.compact import used_rows
@@ -19,7 +17,6 @@ from ..cache.native_head import read_native_head
 from ..cache.pairs import read_pairs
 from ..cache.reader import FeatureStore
 from ..cache.schema import StoreError, commit_file, write_json
-from ..common.cores import limit_threads
 from ..configs.record import FILE as RECORD
 from ..configs.resolve import SIMULATED, resolve, resolve_backbone
 from ..configs.schema import SIMULATOR_SOURCE, BackboneConfig, Config
@@ -38,16 +35,12 @@ from .evaluation.reward_bench import benchmark, incomplete
 from .evaluation.verdict import verdict, warnings
 from .features import Features
 from .fitting import fit_methods, score_models
+from .jax_settings import configure_jax
 from .methods import choose_methods, load_method
 from .methods.interface import Method, Trained
 from .simulation import simulate
 from .studies.run import read_studies
 from .workbench import Workbench
-
-# Loops fused in another way are compiled in half the time. XLA ends a process that gives it a flag
-# that it does not know, so it is for the version that it was tried with.
-FUSION_FLAG = "--xla_cpu_use_fusion_emitters=false"
-FUSION_FLAG_VERSION = "0.10."
 
 
 def open_workbench(config: Config) -> Workbench:
@@ -55,7 +48,7 @@ def open_workbench(config: Config) -> Workbench:
 
     Raises ``StoreError`` if the table was made with other settings of the backbone.
     """
-    _configure_jax(config.train.compile)
+    configure_jax(config.train.compile)
     if config.data.source == SIMULATOR_SOURCE:
         config = resolve(config, SIMULATED)
         simulation = simulate(config.data.simulator, config.data.name)
@@ -65,7 +58,7 @@ def open_workbench(config: Config) -> Workbench:
     reader = FeatureStore(store)
     identity = reader.manifest.identity
     config = resolve(config, identity)
-    # Tables may name a read-out of version 0.1 as it was asked for: auto.
+    # Older tables name a read-out as it was asked for, which may be auto.
     made = asdict(resolve_backbone(BackboneConfig(**table.settings["backbone"]), identity))
     asked = asdict(config.backbone)
     differences = [
@@ -277,28 +270,6 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, "utf-8")
     commit_file(temporary, path)
-
-
-def _configure_jax(how: str) -> None:
-    """Full float32 products (GPUs would take TF32), no claim on memory that torch may hold, and
-    compiled programs kept on disk for the next run; ``how`` is ``train.compile``."""
-    limit_threads()
-    if how == "quick":
-        jax.config.update("jax_disable_most_optimizations", True)
-        if jax.__version__.startswith(FUSION_FLAG_VERSION) and FUSION_FLAG not in _xla_flags():
-            os.environ["XLA_FLAGS"] = f"{_xla_flags()} {FUSION_FLAG}".strip()
-    jax.config.update("jax_default_matmul_precision", "float32")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if (
-        jax.config.values["jax_compilation_cache_dir"] is None
-    ):  # JAX_COMPILATION_CACHE_DIR says otherwise
-        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(place / "micro_rm" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-def _xla_flags() -> str:
-    return os.environ.get("XLA_FLAGS", "")
 
 
 def _number(value: np.ndarray) -> float | None:
