@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 MARK = "[redacted]"
@@ -57,7 +56,11 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     >>> redact("no https://me:letmein@host/x?token=abcdefgh", {})
     'no https://[redacted]@host/x?token=[redacted]'
     """
-    for value in _secret_values(environment):
+    return _redact(text, _secret_values(environment))
+
+
+def _redact(text: str, secrets: tuple[str, ...]) -> str:
+    for value in secrets:
         text = text.replace(value, MARK)
     text = TOKENS.sub(MARK, text)
     text = ADDRESS_USER.sub(MARK, text)
@@ -68,12 +71,16 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
 
 def redact_all(value: Any) -> Any:
     """A JSON value with every text in it redacted, keys too; tuples become lists."""
+    return _redact_all(value, _secret_values(None))
+
+
+def _redact_all(value: Any, secrets: tuple[str, ...]) -> Any:
     if isinstance(value, str):
-        return redact(value)
+        return _redact(value, secrets)
     if isinstance(value, Mapping):
-        return {redact_all(key): redact_all(item) for key, item in value.items()}
+        return {_redact_all(key, secrets): _redact_all(v, secrets) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [redact_all(item) for item in value]
+        return [_redact_all(item, secrets) for item in value]
     return value
 
 
@@ -90,19 +97,5 @@ def visible(text: str) -> str:
 
 def _secret_values(environment: Mapping[str, str] | None) -> tuple[str, ...]:
     found = os.environ if environment is None else environment
-    return _longest_first(
-        frozenset(value.strip() for name, value in found.items() if _names_secret(name))
-    )
-
-
-# Thousands of texts are redacted by the names of one environment.
-@lru_cache(maxsize=1024)
-def _names_secret(name: str) -> bool:
-    return SECRET_NAME.search(name) is not None
-
-
-@lru_cache(maxsize=8)
-def _longest_first(values: frozenset[str]) -> tuple[str, ...]:
-    return tuple(
-        sorted((value for value in values if len(value) >= SHORTEST), key=len, reverse=True)
-    )
+    values = {value.strip() for name, value in found.items() if SECRET_NAME.search(name)}
+    return tuple(sorted((v for v in values if len(v) >= SHORTEST), key=len, reverse=True))

@@ -75,8 +75,9 @@ def pack_trees(sequences: Sequence[np.ndarray], bin_tokens: int) -> list[Bin]:
 def pack_rows(sequences: Sequence[np.ndarray], bin_tokens: int, *, causal: bool) -> list[Bin]:
     """Bins of sequences of similar length for right-padded rows, longest first.
 
-    Rows times their longest length is at most ``bin_tokens``, except for a single longer row. With
-    a causal model a sequence that is a prefix of another one is read from that one's row.
+    Rows times their longest length is at most ``bin_tokens``, except for a single longer row. A
+    bin that is more than half full takes no shorter row, which would have to be padded. With a
+    causal model a sequence that is a prefix of another one is read from that one's row.
     """
     order = lexicographic(sequences)
     rows: list[list[int]] = []
@@ -90,7 +91,10 @@ def pack_rows(sequences: Sequence[np.ndarray], bin_tokens: int, *, causal: bool)
     rows.sort(key=lambda row: (-len(sequences[row[0]]), sequences[row[0]].tobytes()))
     bins: list[list[list[int]]] = []
     for row in rows:
-        if bins and (len(bins[-1]) + 1) * len(sequences[bins[-1][0][0]]) <= bin_tokens:
+        longest = len(sequences[bins[-1][0][0]]) if bins else 0
+        fits = bins and (len(bins[-1]) + 1) * longest <= bin_tokens
+        shorter = len(sequences[row[0]]) < longest
+        if fits and not (shorter and 2 * len(bins[-1]) * longest > bin_tokens):
             bins[-1].append(row)
         else:
             bins.append([row])

@@ -256,3 +256,9 @@ def test_a_bin_of_rows_is_filled_before_the_next_begins() -> None:
     ids = arrays([(1, 1, 1, 1), (2, 2, 2), (3, 3), (4,), (5,)])
     bins = pack_rows(ids, 8, causal=True)
     assert [[len(ids[place]) for place in found.members] for found in bins] == [[4, 3], [2, 1, 1]]
+
+
+def test_a_bin_of_rows_more_than_half_full_is_not_padded_for_a_shorter_row() -> None:
+    ids = arrays([(1, 1, 1), (2, 2, 2), (3, 3, 3), (4, 4), (5,)])
+    bins = pack_rows(ids, 12, causal=False)
+    assert [[len(ids[place]) for place in found.members] for found in bins] == [[3, 3, 3], [2, 1]]
