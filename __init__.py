@@ -7,25 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .common.errors import UserError
+from .common.version import __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .serve.model import Model
-
-__version__ = "0.2.0"
-
-
-class UserError(Exception):
-    """Something that the user can put right; the message says what, where and how.
-
-    Every error that micro_rm raises on purpose is one of these. Its text holds no secrets: what
-    others said in it (a hub, a library) is redacted.
-    """
-
-    def __str__(self) -> str:
-        from .configs.secrets import redact
-
-        return redact(super().__str__())
 
 
 def load(run: str | Path, *, device: str = "auto", room: int = 10_000) -> Model:

@@ -37,20 +37,20 @@ if __name__ == "__main__":  # python pipeline.py: register this checkout as the 
 
     _run_checkout()
 
-from micro_rm import UserError
-from micro_rm.commands import progress
-from micro_rm.commands.doctor import doctor
+from micro_rm.commands.doctor.command import doctor
 from micro_rm.commands.embedding import check, embed, extend, retry
 from micro_rm.commands.reporting import report
-from micro_rm.commands.store_settings import follow_store, kept_type
 from micro_rm.commands.sweeping import sweep
 from micro_rm.commands.upkeep import clean, inspect, pull, push, verify
+from micro_rm.common.console import Say, make_printer, printable, working
 from micro_rm.common.cores import limit_threads
+from micro_rm.common.errors import UserError, require
 from micro_rm.common.imports import permanent_imports
-from micro_rm.configs.console import Say, make_printer, printable, working
-from micro_rm.configs.record import RunRecord, listing_files
-from micro_rm.configs.schema import SIMULATOR_SOURCE, Config, require
-from micro_rm.configs.secrets import redact_all
+from micro_rm.common.redact import redact_all
+from micro_rm.configs.schema import SIMULATOR_SOURCE, Config
+from micro_rm.runs import freshness as progress
+from micro_rm.runs.record import RunRecord, listing_files
+from micro_rm.runs.store_settings import follow_store, kept_type
 
 if TYPE_CHECKING:
     from micro_rm.configs.command_line import Options
@@ -164,8 +164,8 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
 
 def study(config: Config, say: Say) -> Result:
     """Everything that ``run`` does, then the studies, and the report with both."""
+    from micro_rm.display.studies import study_tables
     from micro_rm.heads.stages import open_workbench
-    from micro_rm.heads.studies.display import study_tables
     from micro_rm.heads.studies.run import run_studies
 
     run(config, say)
@@ -221,10 +221,10 @@ def serve(config: Config, say: Say) -> Result:
 
 def theory(config: Config, say: Say) -> Result:
     """Check Theorem 3.2 on random mixtures and fitted heads; writes theory.json and theory.html."""
-    from micro_rm.cache.schema import write_json
-    from micro_rm.heads.theory.display import theory_table
+    from micro_rm.common.files import write_json
+    from micro_rm.display.theory import theory_table
+    from micro_rm.display.theory_page import render_theory_page
     from micro_rm.heads.theory.experiment import run_theory
-    from micro_rm.heads.theory.page import render_theory_page
 
     place = Path(config.theory.dir)
     place.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ import torch
 
 from micro_rm.configs.schema import BackboneConfig
 from micro_rm.embed.backbone import TorchBackbone
-from micro_rm.embed.speed import Work, matrix_peak, useful_flops
+from micro_rm.embed.throughput import Work, matrix_peak, useful_flops
 
 # Mean tokens of prompt, chosen and rejected, and rows per pair.
 SHAPES = {

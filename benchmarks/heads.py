@@ -61,7 +61,8 @@ from micro_rm.heads.lbfgs import minimise
 from micro_rm.heads.losses import head_nll, stage1_objective
 from micro_rm.heads.methods.single_bt_exact import solve_bt
 from micro_rm.heads.model import ModelSpec, log_weights, margins
-from micro_rm.heads.training import Rows, make_optimiser
+from micro_rm.heads.rows import Rows
+from micro_rm.heads.training import make_optimiser
 
 GATE_EPOCHS = 2
 EXCESS = 1e-6  # loss above the optimum, relative, at which K = 1 counts as solved

@@ -19,10 +19,10 @@ from typing import Any
 import micro_rm
 from micro_rm.configs.command_line import parse
 from micro_rm.configs.data import DataConfig
-from micro_rm.configs.run_files import RECORD
 from micro_rm.configs.serve import OnlineConfig, ServeConfig
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import PreferencePair
+from micro_rm.runs.files import RECORD
 from micro_rm.serve import messages as m
 from micro_rm.serve.model import Model
 from micro_rm.serve.server import make_service

@@ -88,7 +88,7 @@ def train(store: str, name: str, memory: float | None) -> dict[str, Any]:
     from micro_rm.configs.train import TrainConfig
     from micro_rm.heads.features import Features
     from micro_rm.heads.methods import load_method
-    from micro_rm.heads.workbench import Workbench
+    from micro_rm.heads.run_data import Workbench
 
     settings = TrainConfig(epochs=2, batch_size=256, memory_gb=memory)
     features = Features(FeatureStore(store), read_pairs(Path(store), name))

@@ -52,7 +52,8 @@ from micro_rm.benchmarks.peers import (
 )
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.model import ModelSpec, init
-from micro_rm.heads.training import Member, Plan, Rows, fit_members
+from micro_rm.heads.rows import Rows
+from micro_rm.heads.training import Member, Plan, fit_members
 
 LEAST_HEADS = 2
 RATE = 2e-3

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import xxhash
 
+from ..common.files import commit_file
 from .lock import StoreLock
 from .manifest import read_manifest, write_manifest
-from .schema import FileSum, StoreError, change_path, commit_file, plan_path
+from .schema import FileSum, StoreError, change_path, plan_path
 from .verify import Verdict, verify_store
 
 BLOCK = 1 << 22

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ..common.files import commit_file
 from .manifest import FILE, read_manifest, write_manifest
-from .schema import FileSum, Manifest, StoreError, commit_file, file_checksum
+from .schema import FileSum, Manifest, StoreError, file_checksum
 
 FOLDERS = (("pairs", "*.h5"), ("quarantine", "*.jsonl"), (".", "native_head.h5"))
 

@@ -15,17 +15,9 @@ from typing import Any
 
 import xxhash
 
-from .. import __version__
-from .schema import (
-    LOGICAL,
-    FileSum,
-    Identity,
-    Manifest,
-    Shard,
-    StoreError,
-    change_path,
-    write_json,
-)
+from ..common.files import write_json
+from ..common.version import __version__
+from .schema import LOGICAL, FileSum, Identity, Manifest, Shard, StoreError, change_path
 
 FILE = "manifest.json"
 FORMAT = 2

@@ -11,9 +11,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from .bulk import SLICE_BYTES, THREADS, ShardFile, in_slices, read_rows
 from .hdf5 import dataset, open_hdf5
 from .manifest import parse_identity, read_manifest
+from .positional_reads import SLICE_BYTES, THREADS, ShardFile, in_slices, read_rows
 from .schema import (
     KEY_BYTES,
     KEY_DTYPE,

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from .change import finish_change
 from .files import file_problem, files_of, sum_of
 from .hdf5 import open_hdf5
 from .lock import StoreLock
@@ -24,6 +23,7 @@ from .native_head import read_native_head
 from .pairs import read_pairs
 from .reader import open_vectors, shard_identity
 from .schema import FileSum, Identity, Manifest, Shard, StoreError, first_not_finite
+from .transaction import finish_change
 from .verify import shard_problem
 from .writer import describe_shard
 

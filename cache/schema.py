@@ -11,17 +11,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 import xxhash
 
-from .. import UserError
+from ..common.errors import UserError
 
 KEY_BYTES = 16
 KEY_DTYPE = np.dtype(f"S{KEY_BYTES}")
@@ -51,7 +49,7 @@ def plan_path(store: Path) -> Path:
 
 
 def change_path(store: Path) -> Path:
-    """Where a change of several files lies between its commit and its end (cache/change.py)."""
+    """Where a change of several files lies between its commit and its end."""
     return store / "change"
 
 
@@ -169,31 +167,3 @@ def file_checksum(path: Path) -> str:
         while block := stream.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name, sync it and rename it into place."""
-    temporary = path.with_name(path.name + ".tmp")
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    temporary.write_text(text + "\n", "utf-8")
-    commit_file(temporary, path)
-
-
-def commit_file(temporary: Path, final: Path) -> None:
-    """Sync a finished file, give it its final name, and sync the directory entry."""
-    descriptor = os.open(temporary, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(temporary, final)
-    sync_directory(final.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names that were given or taken in a directory survive a loss of power."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

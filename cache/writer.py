@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from .change import finish_change
+from ..common.files import commit_file
 from .failed import put_failed
 from .hdf5 import dataset, open_hdf5
 from .manifest import FILE, read_manifest, write_manifest
@@ -29,10 +29,10 @@ from .schema import (
     Manifest,
     Shard,
     StoreError,
-    commit_file,
     file_checksum,
     first_not_finite,
 )
+from .transaction import finish_change
 
 ALIGNMENT = 4096
 

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.console import Say, say_all, working
 from ..common.imports import permanent_imports
-from ..configs.console import Say, say_all, working
 from ..configs.schema import Config
-from .store_settings import follow_store, kept_type
+from ..runs.store_settings import follow_store, kept_type
 
 if TYPE_CHECKING:
     from ..embed.encoder import Encoder
@@ -27,15 +27,15 @@ def check(config: Config, say: Say) -> Result:
 
 
 def _show_summary(config: Config, source: PairSource, say: Say) -> Result:
-    from ..embed.display import summary_views
+    from ..display.embedding import summary_views
     from ..embed.sources.check import summarise
 
     summary = summarise(source)
     for part in summary_views(config.data.train or config.data.source, summary):
         say(part)
     if config.report.compare == "paper":
+        from ..display.published import compare_views
         from ..heads.evaluation.compare import COUNTS, compare
-        from ..heads.evaluation.compare_display import compare_views
 
         if config.report.tables and COUNTS not in config.report.tables:
             return summary
@@ -53,9 +53,9 @@ def embed(
     """
     from rich.console import Console
 
-    from ..embed import display
+    from ..display import embedding as display
     from ..embed.downloads import to_download
-    from ..embed.request import input_fingerprint
+    from ..embed.input_fingerprint import input_fingerprint
     from ..embed.sources import open_pairs
 
     asked, config = config, follow_store(config)

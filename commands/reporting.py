@@ -7,34 +7,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..common.console import Say, say_all, working
 from ..common.imports import permanent_imports
-from ..configs.console import Say, say_all, working
-from ..configs.record import listing_files
 from ..configs.report import ExamplePrompt
 from ..configs.schema import Config
+from ..runs.record import listing_files
 
 Result = dict[str, Any]
 
 
 def report(config: Config, say: Say) -> Result:
     """Put the record into report.json, write report.html and print the table; likewise a sweep."""
-    from ..heads import stages
+    from ..display.report import write_report
     from ..heads.sweeps.table import read_sweep
 
     run = Path(config.run.dir)
     swept = {} if read_sweep(run) is None else {"sweep": report_sweep(config, say)}
     if swept and not (run / "report.json").is_file():
         return swept
-    from ..heads.evaluation.compare_display import compare_views
-    from ..heads.evaluation.display import (
-        attribute_table,
-        benchmark_table,
-        headline_methods,
-        method_table,
-    )
+    from ..display.published import compare_views
+    from ..display.tables import attribute_table, benchmark_table, headline_methods, method_table
 
     with listing_files(run):
-        content = stages.report(config, partial(_route, config))
+        content = write_report(config, partial(_route, config))
     say("")
     say(method_table(content))
     say("")
@@ -66,14 +61,14 @@ def _route(config: Config, prompts: Sequence[ExamplePrompt]) -> list[dict[str, A
 
 def report_sweep(config: Config, say: Say) -> Result:
     """Write sweep.html from sweep.parquet and print what it shows."""
-    from ..heads.sweeps.display import sweep_tables
-    from ..heads.sweeps.run import PAGE, write_page
+    from ..display.report import SWEEP_PAGE, write_sweep_page
+    from ..display.sweeps import sweep_tables
     from ..heads.sweeps.table import FILE
 
-    summary = write_page(config)
+    summary = write_sweep_page(config)
     say("")
     for part in sweep_tables(summary):
         say(part)
     place = Path(config.run.dir)
-    say(f"page     {place / PAGE}\ntable    {place / FILE}")
+    say(f"page     {place / SWEEP_PAGE}\ntable    {place / FILE}")
     return summary

@@ -8,21 +8,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..configs.console import Say, working
-from ..configs.record import RunRecord, fingerprint, listing_files
-from ..configs.schema import Config, require
-from . import progress
+from ..common.console import Say, working
+from ..common.errors import require
+from ..common.fingerprint import fingerprint
+from ..configs.schema import Config
+from ..runs import freshness as progress
+from ..runs.record import RunRecord, listing_files
+from ..runs.store_settings import follow_store
 from .embedding import embed
 from .reporting import report_sweep
-from .store_settings import follow_store
 
 Result = dict[str, Any]
 
 
 def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     """Embed what is missing, then fit and score every member of the sweep."""
+    from ..display.sweeps import progress_line
     from ..heads.methods import check_names
-    from ..heads.sweeps.display import progress_line
     from ..heads.sweeps.plan import make_members
     from ..heads.sweeps.processes import join
     from ..heads.sweeps.run import run_sweep

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..configs.console import Say, say_all
-from ..configs.run_files import RECORD
+from ..common.console import Say, say_all
 from ..configs.schema import Config
+from ..runs.files import RECORD
 
 VERIFY_SAMPLE = 32
 Result = dict[str, Any]
@@ -19,7 +19,7 @@ def inspect(config: Config, say: Say) -> Result:
     """Draw a store or a run; ``--json`` has every detail."""
     from ..cache.draw import draw_store
     from ..cache.inspect import describe_store
-    from ..heads.evaluation.run_view import describe_run, draw_run
+    from ..display.run_view import describe_run, draw_run
 
     path = Path(config.store.dir)
     if _is_run(path):
@@ -37,9 +37,9 @@ def _is_run(path: Path) -> bool:
 
 def verify(config: Config, say: Say) -> Result:
     """Check every byte of a store or run, then embed a sample of every pair table again."""
+    from ..cache.maintenance import finish_interrupted, rebuild
     from ..cache.pairs import read_pairs, table_names
     from ..cache.reader import FeatureStore
-    from ..cache.upkeep import finish_interrupted, rebuild
     from ..cache.verify import verify_store
     from ..embed.recheck import recheck
 
@@ -81,7 +81,7 @@ def verify(config: Config, say: Say) -> Result:
 
 def _verify_run(run: Path, say: Say) -> Result:
     """Check every byte of a run directory against its record."""
-    from ..configs.run_files import verify_run
+    from ..runs.files import verify_run
 
     files, problems, notes = verify_run(run)
     say(f"verify   {files} files of a run: {len(problems)} problems")
@@ -92,7 +92,7 @@ def _verify_run(run: Path, say: Say) -> Result:
 
 def clean(name: str, config: Config, say: Say, *, quiet: bool) -> Result:
     """gc, delete or copy, as ``name`` says."""
-    from ..cache import upkeep
+    from ..cache import maintenance as upkeep
 
     def ask(question: str) -> bool:
         if config.upkeep.yes or quiet or not sys.stdin.isatty():
@@ -109,7 +109,7 @@ def clean(name: str, config: Config, say: Say, *, quiet: bool) -> Result:
 
 def push(config: Config, say: Say) -> Result:
     """Verify the store and upload it to the hub."""
-    from ..embed.share import push_store
+    from ..embed.hub import push_store
 
     address = push_store(Path(config.store.dir), config.share)
     say(f"push     {config.store.dir} verified and uploaded: {address}")
@@ -118,7 +118,7 @@ def push(config: Config, say: Say) -> Result:
 
 def pull(config: Config, say: Say) -> Result:
     """Download a store from the hub and verify it."""
-    from ..embed.share import pull_store
+    from ..embed.hub import pull_store
 
     commit = pull_store(Path(config.store.dir), config.share)
     say(f"pull     {config.share.repo} at {commit} verified: {config.store.dir}")

@@ -13,7 +13,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace, set_loader, set_parsing_settings
 from yaml import YAMLError
 
-from .schema import Config, ConfigError
+from ..common.errors import ConfigError
+from .schema import Config
 from .yaml_text import load_yaml
 
 PRESETS = Path(__file__).parent

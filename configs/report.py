@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .checks import require
+from ..common.errors import require
 
 
 @dataclass(frozen=True)

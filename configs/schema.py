@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..common.errors import ConfigError, require
 from .adapt import AdaptConfig
 from .baselines import BaselinesConfig
-from .checks import ConfigError, require
 from .data import SIMULATOR_SOURCE, SYNTHETIC_SOURCE, DataConfig
 from .export import ExportConfig
 from .report import ReportConfig

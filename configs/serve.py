@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .checks import require
+from ..common.errors import require
 
 # Marks with which the chat templates of common models end a turn or fill a batch.
 END_MARKS = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .checks import require
+from ..common.errors import require
 
 
 @dataclass(frozen=True)

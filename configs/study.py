@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .checks import require
+from ..common.errors import require
 
 STUDIES = ("num_heads", "budget", "tau", "pruning", "agreement")
 

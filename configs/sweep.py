@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from .checks import ConfigError, require
+from ..common.errors import ConfigError, require
 
 SWEPT = ("train", "adapt", "views", "baselines", "run.seed")
 SEED = "run.seed"

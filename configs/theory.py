@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .checks import require
+from ..common.errors import require
 
 SPREADS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import get_loader
 
-from .checks import ConfigError
+from ..common.errors import ConfigError
 
 _LOAD = get_loader("yaml")
 

@@ -15,11 +15,12 @@ from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 from ..common.cores import available_cores
-from ..configs.schema import BackboneConfig, ConfigError
+from ..common.errors import ConfigError
+from ..configs.schema import BackboneConfig
 from .dtype import pick_dtype
 from .packing import Bin, pack_rows, pack_trees
-from .sharing import choose_pass
-from .speed import Work
+from .prefix_probe import choose_pass
+from .throughput import Work
 from .trees import lay_out
 
 POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jinja2 import TemplateError
 
-from ..configs.schema import BackboneConfig, ConfigError
+from ..common.errors import ConfigError
+from ..configs.schema import BackboneConfig
 from .segments import SegmentTokenizer
 from .sources.pair import Message
 

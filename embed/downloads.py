@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ..configs.data import DataConfig
 from ..configs.schema import DEMO_ENCODER, BackboneConfig
+from .model_files import HUB_PATTERNS
 from .sources import published_tables
 from .sources.pair import DataError
-from .weights import HUB_PATTERNS
 
 
 def to_download(data: DataConfig, backbone: BackboneConfig) -> list[str]:

@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from ..cache.schema import Identity
+from ..common.errors import ConfigError
 from ..configs.resolve import resolve_backbone
-from ..configs.schema import BackboneConfig, ConfigError, EmbedConfig
+from ..configs.schema import BackboneConfig, EmbedConfig
 from .backbone import TorchBackbone
 from .chat import Renderer
-from .weights import ModelFiles, find_model
+from .model_files import ModelFiles, find_model
 
 LAYER = "last_hidden_state"
 

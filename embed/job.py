@@ -15,8 +15,8 @@ from ..cache.lock import StoreLock
 from ..cache.manifest import read_manifest
 from ..cache.schema import Identity, plan_path
 from ..cache.writer import adopt_shards, open_manifest, recover_store
+from .disk_space import bytes_left, full_disk_explained, require_space
 from .plan import Plan, find_plan, move_plan, remove_plan
-from .space import bytes_left, full_disk_explained, require_space
 
 POLL_SECONDS = 0.1
 # Whoever has just taken the lock has announced its job after this many polls.

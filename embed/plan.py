@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.schema import StoreError, plan_path, write_json
+from ..cache.schema import StoreError, plan_path
 from ..cache.writer import shard_path
+from ..common.files import write_json
 from .tokenize import TOKEN_DTYPE
 
 FORMAT = 1

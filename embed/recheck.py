@@ -18,9 +18,9 @@ from ..configs.schema import BackboneConfig, EmbedConfig
 from .backbone import load_model
 from .chat import Conversation
 from .encoder import Encoder, load_encoder
+from .model_files import score_head
 from .sequences import conversation_of
 from .sources.pair import Message, PreferencePair
-from .weights import score_head
 
 # Relative L2 error that batching may cause; bfloat16 differs from itself by this much, and deep
 # models by more: by what the probe at start-up saw of this one, in the few sequences that it has.

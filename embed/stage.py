@@ -15,22 +15,22 @@ from ..cache.native_head import write_native_head
 from ..cache.pairs import read_account, read_request
 from ..cache.schema import LOGICAL
 from ..cache.writer import require_identity, require_weights
-from ..configs.record import fingerprint
+from ..common.fingerprint import fingerprint
 from ..configs.resolve import resolve
 from ..configs.schema import Config
 from .backbone import TorchBackbone
+from .disk_space import shortage
 from .encoder import Encoder, load_encoder
-from .extract import Notice, Progress, embed_shards
+from .input_fingerprint import input_fingerprint
 from .job import close_job, open_job
+from .model_files import score_head
+from .pair_table import tabulate
 from .plan import Plan
 from .planner import make_plan
-from .request import input_fingerprint
+from .ray_workers import embed_on_ray
+from .shard_loop import Notice, Progress, embed_shards
 from .sources import PairSource
-from .space import shortage
-from .speed import Speed, Work, matrix_peak, measure_speed
-from .tabulate import tabulate
-from .weights import score_head
-from .workers import embed_on_ray
+from .throughput import Speed, Work, matrix_peak, measure_speed
 
 PROBE_BINS = 3
 

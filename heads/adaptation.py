@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import UserError
 from ..cache.pairs import NO_ROW, PairTable
+from ..common.errors import UserError
 from ..configs.adapt import AdaptConfig
 from .partition import Partition
 

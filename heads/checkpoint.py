@@ -17,7 +17,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ..cache.schema import StoreError, commit_file, write_json
+from ..cache.schema import StoreError
+from ..common.files import commit_file, write_json
 from .features import Scaler
 from .methods.interface import Trained
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .. import UserError
-
-if TYPE_CHECKING:
-    from .methods.interface import Trained
+from ..common.errors import UserError
 
 NO_STEP = -1.0
-# An objective that ends above its value at the start by this much of it (and of log 2) is no
-# training, though all numbers are finite.
-EXPLODED = 0.5
 
 
 class DivergenceError(UserError):
@@ -56,19 +48,3 @@ def divergence(
         f"{what} diverged in {unit} {bad[0] + 1} of {len(bad_step_E)}, step {step} of it{member}: "
         f"the loss is not finite; {remedy}"
     )
-
-
-def explosions(models: Mapping[str, Trained]) -> list[str]:
-    """Sentences about methods whose objective ends far above the loss of their first step."""
-    found = []
-    for name, model in models.items():
-        # Stage 2 takes over the settings of stage 1, not its curves.
-        if "first_loss" not in model.settings or "objective" not in model.curves:
-            continue
-        start, end = float(model.settings["first_loss"]), float(model.curves["objective"][-1])
-        if not end - start <= EXPLODED * max(abs(start), math.log(2)):
-            found.append(
-                f"{name}: the training objective rose from {start:.3g} at the first step to "
-                f"{end:.3g} in the last epoch; lower the learning rate."
-            )
-    return found

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..configs.checks import require
+from ..common.errors import require
 from .model import ModelSpec, init
 
 Tree = TypeVar("Tree")

@@ -19,8 +19,8 @@ from ..configs.train import TrainConfig
 from .features import Scaler
 from .methods import load_method
 from .methods.interface import NO_LABEL, Budget, Examples, Problem, Sides, Trained
+from .rows import Rows
 from .scoring import HeadScores, Scorer, ScoringError
-from .training import Rows
 
 STAGE1, STAGE2 = "micro_stage1", "micro"
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .. import UserError
 from ..cache.pairs import NO_ROW, PairTable
 from ..cache.schema import StoreError, first_not_finite
-from .training import Rows
+from ..common.errors import UserError
+from .rows import Rows
 
 # A dimension that varies less than this share of the median one carries rounding, not meaning:
 # all-MiniLM-L6-v2 has three of them.

@@ -13,7 +13,7 @@ from .evaluation.protocol import EvaluationError, Scored, TestSet, attribute_pla
 from .evaluation.report import with_best_heads
 from .methods import load_method
 from .methods.interface import Method, Problem, Trained
-from .workbench import Workbench
+from .run_data import Workbench
 
 
 def fit_methods(

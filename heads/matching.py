@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from .. import UserError
+from ..common.errors import UserError
 
 
 class MatchingError(UserError):

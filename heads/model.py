@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from .precision import Precision, product
+from .matmul import Precision, product
 
 RouterKind = Literal["mlp", "linear", "static"]
 HEADS_STREAM, ROUTER_STREAM = 0, 1

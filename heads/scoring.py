@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import UserError
+from ..common.errors import UserError
 from .checkpoint import load_models
 from .features import Scaler
 from .methods import load_method

@@ -10,26 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.compact import used_rows
 from ..cache.files import require_file
 from ..cache.native_head import FILE as HEAD
 from ..cache.native_head import read_native_head
 from ..cache.pairs import read_pairs
 from ..cache.reader import FeatureStore
-from ..cache.schema import StoreError, commit_file, write_json
-from ..configs.record import FILE as RECORD
+from ..cache.removal import used_rows
+from ..cache.schema import StoreError
+from ..common.files import write_json, write_text
+from ..common.redact import redact_all
 from ..configs.resolve import SIMULATED, resolve, resolve_backbone
 from ..configs.schema import SIMULATOR_SOURCE, BackboneConfig, Config
-from ..configs.secrets import redact_all
 from .checkpoint import load_models, save_models
-from .divergence import explosions
 from .evaluation.answers import answers
-from .evaluation.compare import comparable, compare
-from .evaluation.diagnostics import flags
+from .evaluation.diagnostics import explosions, flags
 from .evaluation.gallery import gallery
-from .evaluation.page import render_page
 from .evaluation.predictions import write_predictions
-from .evaluation.prompts import Route, routed
 from .evaluation.report import best_head_summary, build_report
 from .evaluation.reward_bench import benchmark, incomplete
 from .evaluation.verdict import verdict, warnings
@@ -38,9 +34,8 @@ from .fitting import fit_methods, score_models
 from .jax_settings import configure_jax
 from .methods import choose_methods, load_method
 from .methods.interface import Method, Trained
+from .run_data import Workbench
 from .simulation import simulate
-from .studies.run import read_studies
-from .workbench import Workbench
 
 
 def open_workbench(config: Config) -> Workbench:
@@ -160,54 +155,11 @@ def evaluate(config: Config) -> dict[str, Any]:
     return report
 
 
-def report(config: Config, route: Route) -> dict[str, Any]:
-    """Complete report.json with the run record and write report.html from it.
-
-    ``route`` gives the router weights of the prompts in ``config.report``; it is called only where
-    the report has none of these prompts yet.
-    """
-    run = Path(config.run.dir)
-    path = run / "report.json"
-    if not path.is_file():
-        raise StoreError(f"{path}: nothing to report yet; run micro-rm evaluate")
-    content = _read_json(path, "micro-rm evaluate")
-    if "gallery" not in content:  # of micro-rm before 0.2
-        raise StoreError(f"{path}: of an older version of micro-rm; run micro-rm evaluate again")
-    record = _read_json(run / RECORD, "micro-rm train")
-    content["record"] = {k: v for k, v in record.items() if k not in ("files", "checksum")}
-    evaluated = content["record"].get("stages", {}).get("evaluate", {})
-    content["studies"] = read_studies(run, evaluated.get("inputs"))
-    content["published"] = []
-    if config.report.compare == "paper":
-        tables = config.report.tables or comparable(content)
-        content["published"] = [compare(content, table) for table in tables]
-    content["prompts"] = routed(content.get("prompts"), config.report.prompts, route)
-    write_json(path, redact_all(content))
-    models, _ = load_models(run)
-    page = render_page(
-        content,
-        curves={name: model.curves for name, model in models.items()},
-    )
-    write_text(run / "report.html", page)
-    return content
-
-
 def _with_groups(name: str, trained: Trained, bench: Workbench) -> Trained:
     """A model with the names of the groups that its weights are numbered by, if they are."""
     if load_method(name).told != "group":
         return trained
     return replace(trained, settings={**trained.settings, "groups": list(bench.groups)})
-
-
-def _read_json(path: Path, command: str) -> dict[str, Any]:
-    """A JSON object of a run; ``StoreError`` names the command that makes it anew."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: cannot be read ({error}); run {command} again") from error
-    if not isinstance(found, dict):
-        raise StoreError(f"{path}: expected a JSON object; run {command} again")
-    return found
 
 
 def _possible(config: Config, bench: Workbench, stage: str) -> tuple[list[Method], dict[str, str]]:
@@ -264,12 +216,6 @@ def _write_metrics(run: Path, models: Mapping[str, Trained]) -> None:
             }
             lines.append({"method": name, "epoch": epoch + 1, **values})
     write_text(run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-
-
-def write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, "utf-8")
-    commit_file(temporary, path)
 
 
 def _number(value: np.ndarray) -> float | None:

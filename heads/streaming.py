@@ -18,13 +18,13 @@ from jax import Array
 
 from .features import RowSource
 from .model import ModelSpec
+from .rows import Rows
 from .training import (
     Batches,
     Curves,
     Member,
     Plan,
     Progress,
-    Rows,
     begin,
     end_epoch,
     flip,

@@ -21,21 +21,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ..configs.train import TrainConfig
 from .divergence import first_bad
 from .losses import mixture_nll, stage1_objective
+from .matmul import product
 from .model import ModelSpec, log_weights, margins
-from .precision import product, take_rows
+from .rows import Rows
 
 NOT_RUN = -math.inf
-
-
-class Rows(NamedTuple):
-    """Training or validation rows: chosen minus rejected, and what the router reads."""
-
-    delta_NxD: Array
-    router_input_NxD: Array
-
-    def take(self, rows_B: Array) -> Rows:
-        """Some rows, in the order asked for."""
-        return Rows(take_rows(self.delta_NxD, rows_B), take_rows(self.router_input_NxD, rows_B))
 
 
 class Batches(NamedTuple):

@@ -13,10 +13,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.exceptions import HTTPException
 
-from .. import UserError, __version__
+from ..common.errors import UserError
+from ..common.version import __version__
+from ..display.online import regret_svg
 from . import messages as m
 from .guard import Guard, Refused
-from .online.plot import regret_svg
 from .service import Service
 
 UserPath = Annotated[m.UserName, Path(description="The name that the feedback came under.")]

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import UserError
+from ..common.errors import ConfigError, UserError
 from ..configs.report import ExamplePrompt
-from ..configs.schema import ConfigError
 from ..heads.methods import load_method
 from .model import Model, load
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import UserError
 from ..cache.schema import Identity, StoreError
-from ..configs.run_files import RECORD
+from ..common.errors import UserError
 from ..configs.schema import BackboneConfig, EmbedConfig, ViewsConfig
 from ..embed.encoder import load_encoder
 from ..embed.sequences import conversation_of
 from ..embed.sources.pair import ROLES, Message, PreferencePair
 from ..heads.scoring import HeadScores, Scorer
+from ..runs.files import RECORD
 from .names import head_names, read_report
 from .texts import TextEncoder
 

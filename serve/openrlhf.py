@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .. import UserError
+from ..common.errors import UserError
 
 # What chat templates put between turns: such a prompt is not what a person wrote.
 TURN_MARKS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<|user|>")

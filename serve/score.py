@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from .. import UserError
-from ..configs.schema import ConfigError
+from ..common.errors import ConfigError, UserError
 from ..configs.score import ScoreConfig
 from .model import Model, Prompt, Score
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..configs.checks import ConfigError, require
+from ..common.errors import ConfigError, require
 from ..configs.serve import ServeConfig
 from .jobs import Job, padded_size, score_jobs
 from .model import Model

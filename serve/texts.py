@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .. import UserError
 from ..cache.schema import sequence_key
+from ..common.errors import UserError
 from ..embed.chat import Conversation, OverlongError
 from ..embed.encoder import Encoder
 

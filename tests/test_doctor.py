@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from micro_rm.commands import machine_probes
-from micro_rm.commands.machine_checks import (
+from micro_rm.commands.doctor import probes as machine_probes
+from micro_rm.commands.doctor.checks import (
     FAIL,
     GIB,
     OK,
@@ -27,7 +27,7 @@ from micro_rm.commands.machine_checks import (
     check_space,
     check_versions,
 )
-from micro_rm.commands.machine_probes import examine
+from micro_rm.commands.doctor.probes import examine
 from micro_rm.pipeline import main
 
 REQUIRED = [

@@ -9,7 +9,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from micro_rm.configs.secrets import MARK
+from micro_rm.common.redact import MARK
 from micro_rm.pipeline import main
 
 TOKEN = "hf_" + "Ab1" * 9

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from ...common.errors import ConfigError
 from ...configs.data import SIMULATOR_SOURCE, UNION_SOURCE, DataConfig
-from ...configs.schema import ConfigError
 from . import jsonl, published, synthetic
 from .account import Account
 from .contexts import NO_WISHES, Wishes, read_contexts, with_wish

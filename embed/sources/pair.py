@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from ... import UserError
+from ...common.errors import UserError
 
 SAME_TEXT = "chosen and rejected are the same text"
 ROLES = ("system", "user", "assistant")

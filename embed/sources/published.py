@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...configs.checks import require
+from ...common.errors import require
 from ...configs.data import DataConfig
 from .account import Account, UpstreamRows
 from .conversation import RowError
@@ -16,7 +16,7 @@ from .corrections import corrected, read_corrections
 from .files import SUFFIXES, Row, read_rows
 from .hub import HubTable
 from .pair import DataError, PreferencePair, Refusal, shown
-from .upstream import Part, Published, Upstream
+from .upstream import Part, Upstream
 
 Parse = Callable[[int, Row], Iterable[PreferencePair]]
 
@@ -128,6 +128,22 @@ class Files:
                 f"{where}: unknown column {', '.join(extra)}, upstream may have changed; {remedy}, "
                 "or read on with --data.extra_columns ignore"
             )
+
+
+@dataclass(frozen=True)
+class Published:
+    """A source that reads a published data set.
+
+    ``convert`` turns rows into pairs. ``variants`` are the values of ``data.variant``, the default
+    first, with the parts that each reads. ``contexts`` names the wishes that come with it.
+    """
+
+    name: str
+    summary: str
+    upstream: Upstream
+    variants: dict[str, tuple[str, ...]]
+    convert: Callable[[Files, DataConfig, Account], Iterator[PreferencePair]]
+    contexts: str | None = None
 
 
 def read(source: Published, config: DataConfig, account: Account) -> Iterator[PreferencePair]:

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from ...configs.data import DataConfig
-from .account import Account
-from .pair import PreferencePair
-
-if TYPE_CHECKING:
-    from .published import Files
 
 
 @dataclass(frozen=True)
@@ -53,19 +44,3 @@ class Upstream:
     def part(self, name: str) -> Part:
         """The part of a name."""
         return next(part for part in self.parts if part.name == name)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A source that reads a published data set.
-
-    ``convert`` turns rows into pairs. ``variants`` are the values of ``data.variant``, the default
-    first, with the parts that each reads. ``contexts`` names the wishes that come with it.
-    """
-
-    name: str
-    summary: str
-    upstream: Upstream
-    variants: dict[str, tuple[str, ...]]
-    convert: Callable[[Files, DataConfig, Account], Iterator[PreferencePair]]
-    contexts: str | None = None

@@ -10,7 +10,7 @@ from importlib import resources
 from statistics import NormalDist
 from typing import Any
 
-from ... import UserError
+from ...common.errors import UserError
 
 FILE = "published.json"
 COUNTS = "table5"

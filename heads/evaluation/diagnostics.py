@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..matching import cosine_similarity
-from ..methods.interface import HeadOutputs
+from ..methods.interface import HeadOutputs, Trained
 
 # Two heads with this uncentred correlation of margins decide alike.
 ALIKE = 0.99
@@ -16,6 +17,9 @@ ALIKE = 0.99
 UNUSED = 0.1
 # Nats that the weights tell about the row. Less than this is a router that ignores its input.
 DEAF = 0.01
+# An objective that ends above its value at the first step by this share of it (or of log 2) did not
+# train, although every number is finite.
+EXPLODED = 0.5
 
 
 def routing_information(log_weights_SxNxK: np.ndarray) -> float:
@@ -88,3 +92,19 @@ def _heads(numbers: list[int], verb: str = "") -> str:
     if len(numbers) == 1:
         return f"head {shown} {verb or 'has'}"
     return f"heads {shown} {verb or 'have'}"
+
+
+def explosions(models: Mapping[str, Trained]) -> list[str]:
+    """Sentences about methods whose objective ends far above the loss of their first step."""
+    found = []
+    for name, model in models.items():
+        # Stage 2 takes over the settings of stage 1, not its curves.
+        if "first_loss" not in model.settings or "objective" not in model.curves:
+            continue
+        start, end = float(model.settings["first_loss"]), float(model.curves["objective"][-1])
+        if not end - start <= EXPLODED * max(abs(start), math.log(2)):
+            found.append(
+                f"{name}: the training objective rose from {start:.3g} at the first step to "
+                f"{end:.3g} in the last epoch; lower the learning rate."
+            )
+    return found

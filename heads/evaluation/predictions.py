@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ...cache.pairs import PairTable
-from ...cache.schema import commit_file
+from ...common.files import commit_file
 from .protocol import Scored, TestSet
 
 LABELS = ("pair_id", "prompt_id", "attribute", "context", "user")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ...configs.record import fingerprint
+from ...common.fingerprint import fingerprint
 from ...configs.report import ExamplePrompt
 from .gallery import cut
 

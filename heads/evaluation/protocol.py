@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ... import UserError
 from ...cache.pairs import PairTable
+from ...common.errors import UserError
 from ..methods.interface import HeadOutputs, Prediction
 from .metrics import correctness, is_tie, log_sigmoid
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ...configs.schema import ConfigError
+from ...common.errors import ConfigError
 
 if TYPE_CHECKING:
     from .interface import Method

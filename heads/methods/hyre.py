@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..model import margins
-from ..posterior import group_log_posteriors, uniform_log_weights
+from ..reweighting import group_log_posteriors, uniform_log_weights
 from .group_weights import predict_by_group
 from .interface import Fit, Method, Problem, Trained
 

@@ -14,14 +14,14 @@ import jax
 import numpy as np
 from jax import Array
 
-from ... import UserError
+from ...common.errors import UserError
 from ...configs.adapt import AdaptConfig
 from ...configs.baselines import BaselinesConfig
 from ...configs.train import TrainConfig
 from ..evaluation.metrics import decision_statistic, log_probability, log_sigmoid
 from ..features import RowSource, Scaler
 from ..model import ModelSpec
-from ..training import Rows
+from ..rows import Rows
 
 NO_LABEL = -1
 Rule = Literal["R1", "R2"]

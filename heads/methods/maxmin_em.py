@@ -32,7 +32,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from ... import UserError
+from ...common.errors import UserError
 from ...configs.train import TrainConfig
 from ..divergence import DivergenceError
 from ..losses import head_nll, mixture_nll

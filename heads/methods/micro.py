@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ... import UserError
+from ...common.errors import UserError
 from ..ensemble import by_key, cut_heads, pad_heads, stack
 from ..hedge import Draws, Members, Setting, fit_routers
 from ..model import ModelSpec

@@ -13,22 +13,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..features import Scaler
-from ..kernel_router import (
-    KernelRouter,
-    fit_kernel_router,
-    kernel_log_weights,
-    response_directions,
-)
+from ..kernel_router import KernelRouter, fit_kernel_router, kernel_log_weights, response_directions
 from ..moments import accumulate, row_blocks
-from .interface import (
-    Budget,
-    Examples,
-    Method,
-    Prediction,
-    Problem,
-    Trained,
-    predict_heads,
-)
+from .interface import Budget, Examples, Method, Prediction, Problem, Trained, predict_heads
 
 
 def _micro_kernel(problem: Problem, done: Mapping[str, Trained]) -> Trained:

@@ -12,13 +12,14 @@ import jax
 import numpy as np
 from jax import Array
 
-from ... import UserError
+from ...common.errors import UserError
 from ..divergence import DivergenceError, divergence
 from ..ensemble import by_key, cut_heads, draw, make_mesh, pad_heads, spread, stack
 from ..features import RowSource
 from ..model import ModelSpec, RouterKind, log_weights, margins
+from ..rows import Rows
 from ..streaming import fit_streamed
-from ..training import NOT_RUN, Curves, Member, Plan, Rows, alike, fit_members
+from ..training import NOT_RUN, Curves, Member, Plan, alike, fit_members
 from .interface import Examples, FitMany, Method, Prediction, Problem, Trained, predict_heads
 
 PARAMS_STREAM, SHUFFLE_STREAM = 0, 2

@@ -38,15 +38,7 @@ from ..divergence import DivergenceError
 from ..losses import head_nll
 from ..perceptron import init_perceptron, perceptron
 from ..training import Batches, shuffled_batches
-from .interface import (
-    NO_LABEL,
-    Examples,
-    Method,
-    Prediction,
-    Problem,
-    Trained,
-    predict_reward,
-)
+from .interface import NO_LABEL, Examples, Method, Prediction, Problem, Trained, predict_reward
 
 Variant = Literal["A", "B"]
 INIT_STREAM, TRAIN_STREAM, ADAPT_STREAM = 51, 52, 53

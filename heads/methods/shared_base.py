@@ -26,8 +26,9 @@ from ..divergence import DivergenceError
 from ..lbfgs import minimise
 from ..losses import head_nll
 from ..model import RewardHeads, margins
-from ..posterior import uniform_log_weights
-from ..training import Batches, Rows, make_optimiser, shuffled_batches
+from ..reweighting import uniform_log_weights
+from ..rows import Rows
+from ..training import Batches, make_optimiser, shuffled_batches
 from .interface import Examples, Method, Prediction, Problem, Trained, predict_heads
 from .single_bt_exact import RIDGE
 

@@ -16,7 +16,7 @@ from ..matching import agreement as agree
 from ..methods import load_method
 from ..methods.interface import HeadOutputs, Trained, predict_heads
 from ..pruning import Merging, merge_heads, plan_merging
-from ..workbench import Workbench
+from ..run_data import Workbench
 from .measure import STAGE1, Members, StudyError
 from .points import curves
 

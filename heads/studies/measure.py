@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ... import UserError
+from ...common.errors import UserError
 from ..fitting import fit_methods
 from ..methods import load_method
 from ..methods.interface import Trained
-from ..workbench import Workbench
+from ..run_data import Workbench
 
 STAGE1 = "micro_stage1"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..evaluation.protocol import TestSet
-from ..workbench import Workbench
+from ..run_data import Workbench
 from . import heads, sweeps
 from .measure import Members
 

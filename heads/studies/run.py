@@ -8,9 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ...cache.schema import StoreError, write_json
+from ...cache.schema import StoreError
+from ...common.files import write_json
 from ..methods import load_method
-from ..workbench import Workbench
+from ..run_data import Workbench
 from .measure import STAGE1, StudyError, train_members
 from .registry import REGISTRY
 

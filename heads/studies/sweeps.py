@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ... import UserError
+from ...common.errors import UserError
 from ...configs.sweep import SEED
 from ..adaptation import BudgetError
 from ..evaluation.protocol import TestSet
 from ..evaluation.rows import ORACLE, VALIDATED
+from ..run_data import Workbench
 from ..sweeps.engine import run_members
 from ..sweeps.plan import make_member
-from ..workbench import Workbench
 from .measure import STAGE1, Members, StudyError
 from .points import best_point, curves
 

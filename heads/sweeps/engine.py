@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ... import UserError
+from ...common.errors import UserError
 from ..adaptation import drawable_rows
 from ..divergence import DivergenceError
 from ..ensemble import by_key
@@ -19,7 +19,7 @@ from ..evaluation.protocol import Scored, TestSet
 from ..fitting import score_models
 from ..methods import choose_methods, load_method
 from ..methods.interface import Examples, Method, Trained
-from ..workbench import Workbench
+from ..run_data import Workbench
 from .plan import Member, largest_heads, together
 
 Numbers = dict[str, Any]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 
-from ...configs.checks import require
+from ...common.errors import require
 
 # A process that is done waits so long for the others before it gives up on them, in seconds.
 PATIENCE = 7 * 24 * 3600

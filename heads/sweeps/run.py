@@ -5,30 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ...configs.record import code_fingerprint, fingerprint
+from ...common.fingerprint import code_fingerprint, fingerprint
 from ...configs.schema import Config
 from ..ensemble import by_key
-from ..evaluation.page import render_sweep_page
 from ..methods import choose_methods
-from ..stages import open_workbench, write_text
+from ..stages import open_workbench
 from ..studies.measure import StudyError
 from .engine import run_members
 from .plan import describe, largest_heads, make_members
 from .processes import Share
-from .summary import summarise
-from .table import (
-    Sweep,
-    clear_parts,
-    locked,
-    read_parts,
-    read_sweep,
-    rows_of,
-    write_part,
-)
+from .table import Sweep, clear_parts, locked, read_parts, rows_of, write_part
 
-PAGE = "sweep.html"
 Tell = Callable[[int, int, int], None]
 
 
@@ -94,17 +82,3 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
     else:
         write_part(run, f"{part}-of-{parts}", mine, numbers)
     return Outcome(done, len(known.labels), failed, replaced)
-
-
-def write_page(config: Config) -> dict[str, Any]:
-    """Write sweep.html from sweep.parquet; returns the summary that it shows."""
-    run = Path(config.run.dir)
-    sweep = read_sweep(run)
-    assert sweep is not None
-    summary = summarise(sweep, config.evaluate.confidence)
-    page = render_sweep_page(
-        summary, config.data.name, config.caveats(), config.evaluate.confidence
-    )
-    with locked(run):
-        write_text(run / PAGE, page)
-    return summary

@@ -17,9 +17,10 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from ... import UserError
 from ...cache.lock import FileLock
-from ...cache.schema import StoreError, commit_file
+from ...cache.schema import StoreError
+from ...common.errors import UserError
+from ...common.files import commit_file
 from .plan import Member
 
 FILE, PARTS, LOCK = "sweep.parquet", "sweep", "sweep/lock"

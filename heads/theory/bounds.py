@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ... import UserError
+from ...common.errors import UserError
 
 Array = NDArray[np.float64]
 

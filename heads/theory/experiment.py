@@ -14,7 +14,8 @@ from ...configs.theory import TheoryConfig
 from ...configs.train import TrainConfig
 from ..losses import mixture_log_prob
 from ..model import ModelSpec, init, log_weights, margins
-from ..training import Rows, fit
+from ..rows import Rows
+from ..training import fit
 from . import bounds
 from .bounds import Array, Mixture, sigmoid
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...common.redact import redact, redact_all, visible
 from ...configs.data import DataConfig, PartConfig
-from ...configs.run_files import RECORD
-from ...configs.secrets import redact, redact_all, visible
 from ...embed.sources import licences
+from ...runs.files import RECORD
 from ..model import Model
 from .hf_files import read_json
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from jinja2 import TemplateError
 
-from ...cache.schema import write_json
+from ...common.files import write_json
 from ...embed.encoder import Encoder
-from ...embed.weights import TOKENIZER_FILES
+from ...embed.model_files import TOKENIZER_FILES
 from .hf_files import (
     TEMPLATE,
     choose_padding,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ... import UserError
+from ...common.errors import UserError
 from ...configs.export import ExportConfig
 from ...embed.sources.pair import PreferencePair
 from ...heads.methods import load_method

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from ...cache.schema import write_json
+from ...common.files import write_json
 from ...embed.chat import FORMS
 from ...embed.encoder import Encoder
-from ...embed.weights import TOKENIZER_FILES, file_sha256
+from ...embed.model_files import TOKENIZER_FILES, file_sha256
 from ...heads.checkpoint import flatten
 from ...heads.scoring import Scorer
 from ..model import Model

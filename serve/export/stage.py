@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ... import __version__
-from ...cache.schema import sync_directory, write_json
+from ...common.errors import ConfigError
+from ...common.files import sync_directory, write_json
+from ...common.redact import redact
+from ...common.version import __version__
 from ...configs.export import ExportConfig
-from ...configs.schema import ConfigError
-from ...configs.secrets import redact
 from ..model import Model, load
 from ..names import head_names, read_report
 from .card import render_card

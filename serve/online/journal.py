@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from ... import UserError
 from ...cache.lock import FileLock
-from ...cache.schema import commit_file
+from ...common.errors import UserError
+from ...common.files import commit_file
 
 JOURNAL, LOCK, FORMAT = "journal.jsonl", "writer.lock", 1
 FRONT, MIDDLE, END = b'{"checksum":"', b'","record":', b"}\n"

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ... import UserError
+from ...common.errors import UserError
 from .journal import Journal, JournalError, Record
 from .weights import Person, Rule
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.errors import ConfigError
 from ...configs.adapt import AdaptConfig
-from ...configs.schema import ConfigError
 from ..jobs import padded_size
 from .journal import Record
 from .people import Online

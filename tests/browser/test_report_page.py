@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from micro_rm.heads.evaluation.page import render_page
+from micro_rm.display.page import render_page
 from micro_rm.tests.browser.chromium import Chromium, find_chromium
 
 BINARY = find_chromium()

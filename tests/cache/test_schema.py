@@ -15,7 +15,6 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micro_rm import UserError
 from micro_rm.cache.hdf5 import dataset
 from micro_rm.cache.manifest import read_manifest, write_manifest
 from micro_rm.cache.schema import (
@@ -27,12 +26,12 @@ from micro_rm.cache.schema import (
     Manifest,
     Shard,
     StoreError,
-    commit_file,
     file_checksum,
     first_not_finite,
     sequence_key,
-    write_json,
 )
+from micro_rm.common.errors import UserError
+from micro_rm.common.files import commit_file, write_json
 
 MakeIdentity = Callable[..., Identity]
 

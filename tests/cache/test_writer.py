@@ -16,13 +16,7 @@ import pytest
 
 from micro_rm.cache.manifest import read_manifest, write_manifest
 from micro_rm.cache.reader import FeatureStore, KeyIndex
-from micro_rm.cache.schema import (
-    KEY_DTYPE,
-    Identity,
-    Manifest,
-    StoreError,
-    file_checksum,
-)
+from micro_rm.cache.schema import KEY_DTYPE, Identity, Manifest, StoreError, file_checksum
 from micro_rm.cache.verify import verify_store
 from micro_rm.cache.writer import (
     adopt_shards,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from micro_rm.common.errors import ConfigError, require
 from micro_rm.configs.baselines import BaselinesConfig
-from micro_rm.configs.checks import ConfigError, require
 from micro_rm.configs.schema import Config, DataConfig
 
 COUNTS = ["maxmin.chunk", "maxmin.rounds", "maxmin.epochs", "armo.hidden", "armo.steps"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import docstring_parser
 import pytest
 
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.command_line import COMMANDS, parse
-from micro_rm.configs.schema import Config, ConfigError
+from micro_rm.configs.schema import Config
 
 
 def test_defaults_are_the_dataclass_defaults() -> None:

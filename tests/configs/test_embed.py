@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.command_line import parse
-from micro_rm.configs.schema import ConfigError, EmbedConfig
+from micro_rm.configs.schema import EmbedConfig
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.resolve import KnownFacts, left_open, resolve
-from micro_rm.configs.schema import BackboneConfig, Config, ConfigError, ViewsConfig
+from micro_rm.configs.schema import BackboneConfig, Config, ViewsConfig
 
 DECODER = KnownFacts("bfloat16", "last", 2048)
 ENCODER = KnownFacts("float32", "mean", 512)

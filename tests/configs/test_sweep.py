@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.command_line import parse
-from micro_rm.configs.schema import Config, ConfigError
+from micro_rm.configs.schema import Config
 from micro_rm.configs.sweep import SweepConfig, with_settings
 
 # --- members --------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.command_line import parse
-from micro_rm.configs.schema import ConfigError
 from micro_rm.configs.yaml_text import MAX_CHARACTERS, MAX_DEPTH, check_yaml
 from micro_rm.pipeline import main
 

@@ -18,16 +18,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel, RobertaConfig, RobertaModel
 
-from micro_rm.configs.schema import BackboneConfig, ConfigError
-from micro_rm.embed.backbone import (
-    TorchBackbone,
-    collate,
-    elastic_reach,
-    pick_device,
-    to_numpy,
-)
+from micro_rm.common.errors import ConfigError
+from micro_rm.configs.schema import BackboneConfig
+from micro_rm.embed.backbone import TorchBackbone, collate, elastic_reach, pick_device, to_numpy
 from micro_rm.embed.packing import pack_rows, pack_trees
-from micro_rm.embed.speed import Work
+from micro_rm.embed.throughput import Work
 
 FAMILIES = ("llama", "qwen2", "gpt2", "bert")
 DECODERS = ("llama", "qwen2", "gpt2")

@@ -11,7 +11,8 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from micro_rm.configs.schema import BackboneConfig, ConfigError
+from micro_rm.common.errors import ConfigError
+from micro_rm.configs.schema import BackboneConfig
 from micro_rm.embed.chat import (
     PROBE,
     PROBE_RESPONSE,

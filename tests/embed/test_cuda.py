@@ -16,7 +16,7 @@ from micro_rm.configs.schema import BackboneConfig
 from micro_rm.embed import attention
 from micro_rm.embed.attention import Scores
 from micro_rm.embed.backbone import TorchBackbone
-from micro_rm.embed.extract import BinLimit, embed_bins
+from micro_rm.embed.shard_loop import BinLimit, embed_bins
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from micro_rm.configs.schema import DataConfig
-from micro_rm.embed.display import (
+from micro_rm.display.embedding import (
     duration,
     embedding_progress,
     outcome_facts,
@@ -24,8 +24,8 @@ from micro_rm.embed.sources import PairSource
 from micro_rm.embed.sources.account import Account
 from micro_rm.embed.sources.check import summarise
 from micro_rm.embed.sources.pair import PreferencePair, Refusal
-from micro_rm.embed.speed import Speed, Work
 from micro_rm.embed.stage import Outcome, Preview
+from micro_rm.embed.throughput import Speed, Work
 
 
 def shown(*parts: object, terminal: bool = False) -> str:

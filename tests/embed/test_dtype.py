@@ -9,13 +9,7 @@ import pytest
 import torch
 
 from micro_rm.embed import dtype, timing
-from micro_rm.embed.dtype import (
-    Rates,
-    choose_dtype,
-    measure_rates,
-    pick_dtype,
-    product_shape,
-)
+from micro_rm.embed.dtype import Rates, choose_dtype, measure_rates, pick_dtype, product_shape
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

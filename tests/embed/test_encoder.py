@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from micro_rm.configs.schema import BackboneConfig, ConfigError, EmbedConfig
+from micro_rm.common.errors import ConfigError
+from micro_rm.configs.schema import BackboneConfig, EmbedConfig
 from micro_rm.embed.encoder import Encoder, load_encoder
 
 LoadEncoder = Callable[..., Encoder]

@@ -60,7 +60,7 @@ Listing = dict[str, tuple[int, str]]
 HEAVY = (
     "transformers.models.llama.modeling_llama",
     "micro_rm.configs.command_line",
-    "micro_rm.embed.display",
+    "micro_rm.display.embedding",
     "micro_rm.embed.stage",
     "micro_rm.pipeline",
 )

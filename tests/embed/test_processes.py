@@ -30,7 +30,7 @@ AT_ONCE = {"parallel": ["0/3", "1/3", "2/3"], "twice": ["0/1", "0/1"], "overlap"
 HEAVY = (
     "transformers.models.llama.modeling_llama",
     "micro_rm.configs.command_line",
-    "micro_rm.embed.display",
+    "micro_rm.display.embedding",
     "micro_rm.embed.stage",
     "micro_rm.pipeline",
 )

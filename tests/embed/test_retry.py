@@ -13,14 +13,14 @@ import pytest
 from micro_rm.cache.pairs import read_pairs
 from micro_rm.cache.verify import verify_store
 from micro_rm.configs.schema import Config, DataConfig
-from micro_rm.embed.request import input_fingerprint
+from micro_rm.embed.input_fingerprint import input_fingerprint
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.corrections import read_corrections
 from micro_rm.embed.sources.files import RAW_LIMIT
 from micro_rm.embed.sources.pair import DataError
 from micro_rm.embed.stage import Outcome, run_job
 
-from .test_failures import by_key, resolved
+from .test_nonfinite import by_key, resolved
 
 Embed = Callable[..., Outcome]
 Rows = Callable[[int], list[dict[str, Any]]]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from micro_rm.cache.schema import sequence_key
-from micro_rm.configs.schema import BackboneConfig, ConfigError, EmbedConfig
+from micro_rm.common.errors import ConfigError
+from micro_rm.configs.schema import BackboneConfig, EmbedConfig
 from micro_rm.embed import tokenize
 from micro_rm.embed.chat import Conversation, Renderer
 from micro_rm.embed.encoder import Encoder, load_encoder

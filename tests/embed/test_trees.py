@@ -9,15 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micro_rm.embed.trees import (
-    FILLING,
-    Layout,
-    Run,
-    filled,
-    lay_out,
-    lexicographic,
-    shared_length,
-)
+from micro_rm.embed.trees import FILLING, Layout, Run, filled, lay_out, lexicographic, shared_length
 
 Ids = tuple[int, ...]
 # Few distinct ids make prefixes frequent; large ones span several bytes.

@@ -25,8 +25,8 @@ from micro_rm.configs.schema import BackboneConfig, Config, DataConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features
 from micro_rm.heads.methods.interface import NO_LABEL, Budget, Examples, Problem, Sides
-from micro_rm.heads.training import Rows
-from micro_rm.heads.workbench import Workbench
+from micro_rm.heads.rows import Rows
+from micro_rm.heads.run_data import Workbench
 
 ATTRIBUTES = ("brief", "polite")
 PROMPTS, TRAIN_PROMPTS, POOL_PROMPTS, WIDTH = 60, 40, 32, 8

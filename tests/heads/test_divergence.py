@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from micro_rm.heads.divergence import DivergenceError, divergence, explosions, first_bad, named
+from micro_rm.heads.divergence import DivergenceError, divergence, first_bad, named
+from micro_rm.heads.evaluation.diagnostics import explosions
 from micro_rm.heads.methods.interface import Trained
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micro_rm.configs.schema import ConfigError
+from micro_rm.common.errors import ConfigError
 from micro_rm.heads.ensemble import (
     by_key,
     cut_heads,

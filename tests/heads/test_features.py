@@ -15,19 +15,13 @@ from hypothesis.extra import numpy as hnp
 
 from micro_rm.cache.pairs import PairTable, read_pairs, write_pairs
 from micro_rm.cache.reader import FeatureStore
-from micro_rm.cache.schema import (
-    KEY_DTYPE,
-    Identity,
-    StoreError,
-    file_checksum,
-    sequence_key,
-)
+from micro_rm.cache.schema import KEY_DTYPE, Identity, StoreError, file_checksum, sequence_key
 from micro_rm.cache.writer import adopt_shards, open_manifest, shard_path, write_shard
 from micro_rm.configs.resolve import SIMULATED, resolve
 from micro_rm.configs.schema import Config, DataConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features, Scaler
-from micro_rm.heads.workbench import Workbench
+from micro_rm.heads.run_data import Workbench
 
 
 def write_store(path: Path, identity: Identity, places: np.ndarray, vectors: np.ndarray) -> None:

@@ -17,13 +17,10 @@ from micro_rm.heads import hedge, training
 from micro_rm.heads.ensemble import draw, stack
 from micro_rm.heads.methods.interface import Examples, Problem
 from micro_rm.heads.methods.micro import MICRO
-from micro_rm.heads.methods.mixture import (
-    DivergenceError,
-    fit_mixture,
-    fit_mixtures,
-)
+from micro_rm.heads.methods.mixture import DivergenceError, fit_mixture, fit_mixtures
 from micro_rm.heads.model import ModelSpec, RouterKind, log_weights, margins
-from micro_rm.heads.training import NOT_RUN, Curves, Member, Plan, Rows, fit_members, mean_nll
+from micro_rm.heads.rows import Rows
+from micro_rm.heads.training import NOT_RUN, Curves, Member, Plan, fit_members, mean_nll
 
 D, N, HELD_OUT = 6, 60, 20
 CONFIG = TrainConfig(

@@ -6,10 +6,10 @@ from typing import get_args
 
 import pytest
 
-from micro_rm.configs.schema import ConfigError
+from micro_rm.common.errors import ConfigError
 from micro_rm.heads.methods import METHODS, check_names, choose_methods, load_method
 from micro_rm.heads.methods.interface import Need, Told
-from micro_rm.heads.workbench import LACKS
+from micro_rm.heads.run_data import LACKS
 
 
 def names(asked: list[str] | str) -> list[str]:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micro_rm.heads.model import ModelSpec, RouterKind, init, log_weights, margins
-from micro_rm.heads.training import Rows, mean_nll
+from micro_rm.heads.rows import Rows
+from micro_rm.heads.training import mean_nll
 
 N, D, K = 6, 8, 3
 KINDS: tuple[RouterKind, ...] = ("mlp", "linear", "static")

@@ -15,7 +15,7 @@ import pytest
 
 from micro_rm.cache.pairs import ROLES, VIEWS, read_pairs, write_pairs
 from micro_rm.cache.schema import StoreError
-from micro_rm.configs.checks import ConfigError
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.simulator import SimulatorConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features
@@ -23,8 +23,9 @@ from micro_rm.heads.losses import mixture_nll
 from micro_rm.heads.matching import recovery
 from micro_rm.heads.model import ModelSpec, init, log_weights, margins
 from micro_rm.heads.partition import partition
+from micro_rm.heads.rows import Rows
 from micro_rm.heads.simulation import Simulation, floors, simulate, win_probability
-from micro_rm.heads.training import Rows, fit
+from micro_rm.heads.training import fit
 
 # Five standard errors: a right program fails one check in three million.
 SIGMAS = 5

@@ -20,6 +20,7 @@ from micro_rm.cache.schema import StoreError, file_checksum
 from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.schema import Config, DataConfig, EvaluateConfig, RunConfig, StoreConfig
 from micro_rm.configs.train import TrainConfig
+from micro_rm.display.report import write_report
 from micro_rm.heads import stages
 from micro_rm.heads.adaptation import BudgetError
 from micro_rm.heads.checkpoint import load_models, save_models
@@ -98,7 +99,7 @@ def done(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Done:
     adapted, _ = stages.adapt(config)
     stages.evaluate(config)
     (run / "record.json").write_text(json.dumps({"seed": 5}), "utf-8")
-    return Done(config, run, before, list(adapted), stages.report(config, no_prompts))
+    return Done(config, run, before, list(adapted), write_report(config, no_prompts))
 
 
 def test_a_wish_in_words_decides_where_one_reward_for_all_cannot(done: Done) -> None:
@@ -451,7 +452,7 @@ def test_the_best_head_is_chosen_on_validation_rows_and_no_others(
 
 def test_reporting_before_evaluating_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"report\.json: nothing to report yet; run micro-rm eval"):
-        stages.report(Config(run=RunConfig(str(tmp_path))), no_prompts)
+        write_report(Config(run=RunConfig(str(tmp_path))), no_prompts)
 
 
 def test_adapting_before_training_is_an_error_with_the_remedy(done: Done, tmp_path: Path) -> None:

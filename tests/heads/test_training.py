@@ -16,7 +16,8 @@ from micro_rm.configs.train import TrainConfig
 from micro_rm.heads import training
 from micro_rm.heads.losses import stage1_objective
 from micro_rm.heads.model import ModelSpec, init, log_weights, margins
-from micro_rm.heads.training import Rows, fit, make_optimiser, mean_nll
+from micro_rm.heads.rows import Rows
+from micro_rm.heads.training import fit, make_optimiser, mean_nll
 
 shuffled_batches = jax.jit(training.shuffled_batches, static_argnames=("count", "batch_size"))
 

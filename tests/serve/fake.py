@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from micro_rm import UserError
+from micro_rm.common.errors import UserError
 from micro_rm.configs.serve import ServeConfig
 from micro_rm.serve.online.people import Online
 from micro_rm.serve.online.weights import Rule

@@ -15,7 +15,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from micro_rm.configs.checks import ConfigError
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.serve import OnlineConfig, ServeConfig
 from micro_rm.serve.app import make_app
 from micro_rm.serve.service import Service

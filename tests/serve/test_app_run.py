@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import micro_rm
-from micro_rm.configs.checks import ConfigError
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.serve import OnlineConfig, ServeConfig
 from micro_rm.serve.app import make_app
 from micro_rm.serve.server import make_service, read_key, same_heads

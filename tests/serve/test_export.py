@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 import micro_rm
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.export import ExportConfig
-from micro_rm.configs.schema import ConfigError
 from micro_rm.heads.features import Scaler
 from micro_rm.heads.methods.interface import Trained
 from micro_rm.heads.scoring import Scorer
@@ -213,7 +213,7 @@ def test_a_persona_says_where_it_comes_from_and_what_it_leaves_out(
 
 @contextmanager
 def refused(message: str) -> Iterator[None]:
-    with pytest.raises(micro_rm.UserError, match=message):
+    with pytest.raises(micro_rm.common.errors.UserError, match=message):
         yield
 
 

@@ -14,9 +14,9 @@ import pytest
 from pyarrow import parquet
 
 import micro_rm
-from micro_rm import UserError
 from micro_rm.cache.pairs import PairTable, read_pairs
 from micro_rm.cache.schema import StoreError
+from micro_rm.common.errors import UserError
 from micro_rm.configs.score import ScoreConfig
 from micro_rm.heads.scoring import ScoringError
 from micro_rm.pipeline import main

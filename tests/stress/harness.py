@@ -25,7 +25,7 @@ from micro_rm.cache.schema import file_checksum
 HEAVY = (
     "transformers.models.llama.modeling_llama",
     "micro_rm.configs.command_line",
-    "micro_rm.embed.display",
+    "micro_rm.display.embedding",
     "micro_rm.embed.stage",
     "micro_rm.pipeline",
 )
@@ -116,7 +116,7 @@ def explained(action: Callable[[], int]) -> Callable[[], int]:
 
     @wraps(action)
     def run() -> int:
-        from micro_rm import UserError
+        from micro_rm.common.errors import UserError
 
         try:
             return action()

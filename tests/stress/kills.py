@@ -68,7 +68,7 @@ def logged(world: World, store: Path, diary: Path) -> Callable[[], int]:
     job = world.command(store)
 
     def run() -> int:
-        from micro_rm.embed import extract
+        from micro_rm.embed import shard_loop as extract
 
         honest = extract.embed_bins
         descriptor = os.open(diary, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

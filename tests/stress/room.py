@@ -60,7 +60,7 @@ def blind(action: Callable[[], int]) -> Callable[[], int]:
     """An action that believes that there is room, as under a quota."""
 
     def run() -> int:
-        from micro_rm.embed import space
+        from micro_rm.embed import disk_space as space
 
         space.free_bytes = lambda _store: 1 << 50
         return action()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..upstream import Published
+from ..published import Published
 from . import (
     capybara,
     helpsteer,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from ....configs.data import DataConfig
 from ..account import Account
 from ..pair import PreferencePair
-from ..published import Files
-from ..upstream import Part, Published, Upstream
+from ..published import Files, Published
+from ..upstream import Part, Upstream
 from .helpsteer2 import ATTRIBUTES, compared
 
 

@@ -23,9 +23,9 @@ from ..account import Account
 from ..conversation import RowError, clean_text, parse_prompt
 from ..files import Row
 from ..pair import PreferencePair
-from ..published import Files
+from ..published import Files, Published
 from ..ratings import Comparison, RatedResponse, parse_ratings
-from ..upstream import Part, Published, Upstream
+from ..upstream import Part, Upstream
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 RATINGS = range(5)

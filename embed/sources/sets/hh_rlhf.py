@@ -17,8 +17,8 @@ from ..account import Account
 from ..conversation import split_conversations
 from ..files import Row
 from ..pair import PreferencePair
-from ..published import Files
-from ..upstream import Part, Published, Upstream
+from ..published import Files, Published
+from ..upstream import Part, Upstream
 
 # Folder: rows of its training and of its test split.
 FOLDERS = {

@@ -16,10 +16,10 @@ from ..account import Account
 from ..conversation import clean_text, parse_prompt, two_texts
 from ..files import Row
 from ..pair import Message, PreferencePair
-from ..published import Files
+from ..published import Files, Published
 from ..ratings import finite_number
 from ..splitting import split_of
-from ..upstream import Part, Published, Upstream
+from ..upstream import Part, Upstream
 
 LEAST_SCORE = 8
 

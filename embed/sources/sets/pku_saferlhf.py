@@ -14,8 +14,8 @@ from ..account import Account
 from ..conversation import RowError, parse_prompt, two_texts
 from ..files import Row
 from ..pair import PreferencePair
-from ..published import Files
-from ..upstream import Part, Published, Upstream
+from ..published import Files, Published
+from ..upstream import Part, Upstream
 
 SAFETY = {"safety": "safer_response_id"}
 LABELS = {"safety": SAFETY, "both": {"helpfulness": "better_response_id", **SAFETY}}

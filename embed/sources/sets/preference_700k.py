@@ -13,10 +13,10 @@ from ..account import Account
 from ..conversation import RowError, split_conversations
 from ..files import Row
 from ..pair import PreferencePair
-from ..published import Files
+from ..published import Files, Published
 from ..ratings import finite_number
 from ..splitting import split_of
-from ..upstream import Part, Published, Upstream
+from ..upstream import Part, Upstream
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:

@@ -23,9 +23,9 @@ from ..account import Account
 from ..conversation import RowError, clean_text
 from ..files import Row
 from ..pair import Message, PreferencePair, hash_fraction
-from ..published import Files
+from ..published import Files, Published
 from ..ratings import finite_number
-from ..upstream import Part, Published, Upstream
+from ..upstream import Part, Upstream
 
 WISHES = {"stated": "system_string", "profile": "self_description"}
 EMPTY = "EMPTY STRING"  # what upstream writes where there was no text

@@ -13,8 +13,8 @@ from ..account import Account
 from ..conversation import clean_text, parse_prompt, two_texts
 from ..files import Row
 from ..pair import PreferencePair
-from ..published import Files
-from ..upstream import Part, Published, Upstream
+from ..published import Files, Published
+from ..upstream import Part, Upstream
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:

@@ -15,8 +15,8 @@ from ..account import Account
 from ..conversation import RowError, clean_text, parse_prompt
 from ..files import Row
 from ..pair import PreferencePair
-from ..published import Files
-from ..upstream import Part, Published, Upstream
+from ..published import Files, Published
+from ..upstream import Part, Upstream
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:

@@ -16,9 +16,9 @@ from ..account import Account
 from ..conversation import RowError, clean_text, parse_prompt, two_texts
 from ..files import Row
 from ..pair import PreferencePair
-from ..published import Files
+from ..published import Files, Published
 from ..ratings import finite_number
-from ..upstream import Part, Published, Upstream
+from ..upstream import Part, Upstream
 
 LEAST_SCORE = 3
 

@@ -16,10 +16,10 @@ from ..account import Account
 from ..conversation import RowError, clean_text, parse_prompt
 from ..files import Row
 from ..pair import PreferencePair
-from ..published import Files
+from ..published import Files, Published
 from ..ratings import Comparison, RatedResponse
 from ..splitting import split_of
-from ..upstream import Part, Published, Upstream
+from ..upstream import Part, Upstream
 
 ATTRIBUTES = ("instruction_following", "truthfulness", "honesty", "helpfulness")
 RATINGS = ("1", "2", "3", "4", "5")

@@ -13,9 +13,9 @@ from ..account import Account
 from ..conversation import parse_prompt, two_texts
 from ..files import Row
 from ..pair import PreferencePair
-from ..published import Files
+from ..published import Files, Published
 from ..splitting import split_of
-from ..upstream import Part, Published, Upstream
+from ..upstream import Part, Upstream
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:

@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 from micro_rm.embed.sources import PairSource
 from micro_rm.embed.sources.check import Tally, summarise
 from micro_rm.embed.sources.facts import Contradictions, WordCounts
-from micro_rm.embed.sources.pair import (
-    SAME_TEXT,
-    DataError,
-    Message,
-    PreferencePair,
-    Refusal,
-)
+from micro_rm.embed.sources.pair import SAME_TEXT, DataError, Message, PreferencePair, Refusal
 
 MakePair = Callable[..., PreferencePair]
 SourceOf = Callable[..., PairSource]

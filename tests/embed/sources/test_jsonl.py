@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.data import ColumnsConfig
-from micro_rm.configs.schema import ConfigError, DataConfig
+from micro_rm.configs.schema import DataConfig
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.account import Account
 from micro_rm.embed.sources.check import summarise

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.data import SyntheticConfig
-from micro_rm.configs.schema import ConfigError, DataConfig
+from micro_rm.configs.schema import DataConfig
 from micro_rm.embed.sources import jsonl, open_pairs
 from micro_rm.embed.sources.account import Account
 from micro_rm.embed.sources.check import summarise

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.data import DataConfig, PartConfig
-from micro_rm.configs.schema import ConfigError
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.check import Tally, summarise
 from micro_rm.embed.sources.pair import DataError, PreferencePair

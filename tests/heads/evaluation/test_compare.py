@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from micro_rm.display.published import compare_views
 from micro_rm.heads.evaluation.compare import (
     ABOVE,
     ALONE,
@@ -22,7 +23,6 @@ from micro_rm.heads.evaluation.compare import (
     compare,
     published,
 )
-from micro_rm.heads.evaluation.compare_display import compare_views
 
 TABLES = {name: table for name, table in published().items() if "rows" in table}
 HALF = 1.959964  # standard errors on each side of 95 %

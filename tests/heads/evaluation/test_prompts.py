@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from micro_rm.configs.report import ExamplePrompt
+from micro_rm.display.page import render_page
 from micro_rm.heads.evaluation.gallery import LONGEST
-from micro_rm.heads.evaluation.page import render_page
 from micro_rm.heads.evaluation.prompts import NAMED, panels, routed
 
 EGG = ExamplePrompt("How do I boil an egg?", "Make me laugh.")

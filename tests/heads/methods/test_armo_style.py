@@ -29,7 +29,7 @@ from micro_rm.heads.methods.armo_style import (
 )
 from micro_rm.heads.methods.interface import NO_LABEL, Examples, Problem, Ratings, Sides, Trained
 from micro_rm.heads.methods.mixture import DivergenceError
-from micro_rm.heads.training import Rows
+from micro_rm.heads.rows import Rows
 
 D, A, PROMPTS, VERBOSITY = 8, 3, 600, 2
 NAMES = ("warm", "dry", "verbosity")

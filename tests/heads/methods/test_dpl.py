@@ -16,7 +16,7 @@ from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.dpl import apply_outputs, init_outputs
 from micro_rm.heads.methods.interface import NO_LABEL, Examples, Problem, Sides, Trained
 from micro_rm.heads.methods.mixture import DivergenceError
-from micro_rm.heads.training import Rows
+from micro_rm.heads.rows import Rows
 
 N, D = 512, 4
 NAMES = ("dpl", "dpl_categorical")

@@ -18,15 +18,8 @@ from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.evaluation.metrics import correctness
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.drm import adapt_weights, principal_components, score_deviation
-from micro_rm.heads.methods.interface import (
-    NO_LABEL,
-    Budget,
-    Examples,
-    Problem,
-    Sides,
-    Trained,
-)
-from micro_rm.heads.training import Rows
+from micro_rm.heads.methods.interface import NO_LABEL, Budget, Examples, Problem, Sides, Trained
+from micro_rm.heads.rows import Rows
 
 D, N, DRAWS, PLACES = 6, 300, 2, 12
 GROUPS = ("first", "second")

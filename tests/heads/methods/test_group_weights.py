@@ -8,7 +8,7 @@ import pytest
 
 from micro_rm.heads.methods.group_weights import predict_by_group
 from micro_rm.heads.methods.interface import NO_LABEL, Examples, Rule, Trained, predict_heads
-from micro_rm.heads.training import Rows
+from micro_rm.heads.rows import Rows
 
 N, D, K, GROUPS, DRAWS = 5, 4, 3, 2, 2
 

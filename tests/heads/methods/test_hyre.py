@@ -16,7 +16,7 @@ from micro_rm.configs.baselines import BaselinesConfig, HyreConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.methods import hyre, load_method
 from micro_rm.heads.methods.interface import NO_LABEL, Budget, Examples, Problem, Trained
-from micro_rm.heads.training import Rows
+from micro_rm.heads.rows import Rows
 
 D, K, GROUPS, PLACES, DRAWS = 4, 4, 3, 6, 2
 # Head k is coordinate k, group g always prefers more of coordinate g.

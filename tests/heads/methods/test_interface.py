@@ -13,13 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from micro_rm.heads.methods.interface import (
-    Rule,
-    Trained,
-    one_draw,
-    predict_heads,
-    predict_reward,
-)
+from micro_rm.heads.methods.interface import Rule, Trained, one_draw, predict_heads, predict_reward
 from micro_rm.heads.methods.mixture import predict_routed
 from micro_rm.heads.model import ModelSpec, RouterKind, init, log_weights, margins
 

@@ -29,7 +29,7 @@ from micro_rm.heads.methods.maxmin_em import (
     unit_kind,
 )
 from micro_rm.heads.methods.mixture import DivergenceError
-from micro_rm.heads.training import Rows
+from micro_rm.heads.rows import Rows
 
 D, K = 6, 2
 METHOD = load_method("maxmin_em")

@@ -16,8 +16,8 @@ from micro_rm.heads.fitting import fit_methods, score_models
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import Trained
 from micro_rm.heads.methods.micro_kernel import pooled_mean
+from micro_rm.heads.run_data import Workbench
 from micro_rm.heads.stages import open_workbench
-from micro_rm.heads.workbench import Workbench
 
 CONFIG = Config(
     data=DataConfig(

@@ -18,15 +18,8 @@ from micro_rm.heads.adaptation import BudgetError
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import NO_LABEL, Budget, Examples, Problem, Sides, Trained
 from micro_rm.heads.methods.mixture import DivergenceError
-from micro_rm.heads.methods.pal import (
-    SCALE_INIT,
-    Inputs,
-    init_model,
-    margin,
-    nearness,
-    project,
-)
-from micro_rm.heads.training import Rows
+from micro_rm.heads.methods.pal import SCALE_INIT, Inputs, init_model, margin, nearness, project
+from micro_rm.heads.rows import Rows
 
 D, N, S, PLACES, GROUPS = 4, 600, 2, 12, 2
 OPTIONS = PalConfig(

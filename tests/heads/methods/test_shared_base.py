@@ -25,7 +25,8 @@ from micro_rm.heads.methods.shared_base import (
     train_official,
 )
 from micro_rm.heads.methods.single_bt_exact import solve_bt
-from micro_rm.heads.training import Rows, make_optimiser
+from micro_rm.heads.rows import Rows
+from micro_rm.heads.training import make_optimiser
 
 N, D, K = 400, 6, 4
 

@@ -26,7 +26,7 @@ from micro_rm.heads.methods.vpl import (
     margin,
     rescale,
 )
-from micro_rm.heads.training import Rows
+from micro_rm.heads.rows import Rows
 
 D, N, S, PLACES, GROUPS = 4, 600, 2, 12, 2
 OPTIONS = VplConfig(

@@ -16,15 +16,15 @@ from micro_rm.configs.schema import Config, DataConfig, RunConfig, ViewsConfig
 from micro_rm.configs.simulator import SimulatorConfig
 from micro_rm.configs.study import STUDIES, StudyConfig
 from micro_rm.configs.train import TrainConfig
+from micro_rm.display.studies import study_tables
 from micro_rm.heads.adaptation import BudgetError
+from micro_rm.heads.run_data import Workbench
 from micro_rm.heads.stages import open_workbench
 from micro_rm.heads.studies import sweeps
-from micro_rm.heads.studies.display import study_tables
 from micro_rm.heads.studies.measure import StudyError
 from micro_rm.heads.studies.points import best_point, curves, point
 from micro_rm.heads.studies.registry import REGISTRY
 from micro_rm.heads.studies.run import read_studies, run_studies
-from micro_rm.heads.workbench import Workbench
 
 CONFIG = Config(
     data=DataConfig(

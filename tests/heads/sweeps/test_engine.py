@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from micro_rm import UserError
+from micro_rm.common.errors import UserError
 from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.schema import EvaluateConfig, ViewsConfig
 from micro_rm.configs.train import TrainConfig
@@ -19,10 +19,10 @@ from micro_rm.heads.evaluation.report import build_report
 from micro_rm.heads.fitting import fit_methods, score_models
 from micro_rm.heads.methods import choose_methods, load_method
 from micro_rm.heads.methods.mixture import DivergenceError
+from micro_rm.heads.run_data import Workbench
 from micro_rm.heads.sweeps import engine
 from micro_rm.heads.sweeps.engine import held_out_pool, validation_rows
 from micro_rm.heads.sweeps.plan import Member, make_member
-from micro_rm.heads.workbench import Workbench
 
 TRAIN = TrainConfig(
     num_heads=3,

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.adapt import AdaptConfig
-from micro_rm.configs.schema import Config, ConfigError, EvaluateConfig, RunConfig
+from micro_rm.configs.schema import Config, EvaluateConfig, RunConfig
 from micro_rm.configs.sweep import SweepConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.sweeps.plan import (

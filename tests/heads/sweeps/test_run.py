@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from micro_rm import UserError
 from micro_rm.cache.schema import StoreError
+from micro_rm.common.errors import UserError
 from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.schema import Config, DataConfig, EvaluateConfig, RunConfig, StoreConfig
 from micro_rm.configs.sweep import SweepConfig
 from micro_rm.configs.train import TrainConfig
+from micro_rm.display.report import SWEEP_PAGE, write_sweep_page
 from micro_rm.heads.studies.measure import StudyError
 from micro_rm.heads.sweeps import run as stage
 from micro_rm.heads.sweeps.processes import Share
-from micro_rm.heads.sweeps.run import PAGE, Outcome, run_sweep, write_page
+from micro_rm.heads.sweeps.run import Outcome, run_sweep
 from micro_rm.heads.sweeps.table import FILE, PARTS, Sweep, read_sweep
 from micro_rm.pipeline import main
 
@@ -117,19 +118,19 @@ def test_every_member_is_fitted_written_and_told(config: Config, fake: Fake) -> 
     assert rates(config) == [rate for rate in RATES for _ in range(2)]
     assert {row["method"] for row in table(config).rows} == {"micro_stage1", "micro"}
     assert table(config).attributes == ("brief", "polite")
-    best = write_page(config)["best"]["micro"][0]
+    best = write_sweep_page(config)["best"]["micro"][0]
     assert best["settings"] == {"train.learning_rate": 0.1}
-    page = (Path(config.run.dir) / PAGE).read_text("utf-8")
+    page = (Path(config.run.dir) / SWEEP_PAGE).read_text("utf-8")
     assert "tiny: a sweep of 4 members" in page and "<svg" in page
 
 
 def test_a_second_run_fits_nothing_and_shows_the_same(config: Config, fake: Fake) -> None:
     run(config)
-    first = write_page(config)
+    first = write_sweep_page(config)
     before = (Path(config.run.dir) / FILE).read_bytes()
     again = run(config)
     assert (again.fitted, again.before, again.failed, again.replaced) == (0, 4, 0, 0)
-    assert write_page(config) == first and len(fake.fitted) == 4
+    assert write_sweep_page(config) == first and len(fake.fitted) == 4
     (Path(config.run.dir) / FILE).unlink()
     run(config)
     assert (Path(config.run.dir) / FILE).read_bytes() == before and len(fake.fitted) == 4
@@ -152,7 +153,7 @@ def test_more_values_are_fitted_and_the_old_ones_kept(config: Config, fake: Fake
     more = swept(config, grid={"train.learning_rate": [0.05, *RATES]})
     outcome = run(more)
     assert fake.fitted == [0.05] and (outcome.fitted, outcome.before) == (1, 4)
-    summary = write_page(more)
+    summary = write_sweep_page(more)
     assert summary["members"] == 5
     points = summary["studies"]["train.learning_rate"]["metrics"]["macro accuracy"]
     assert [point["x"] for point in points["micro"]] == [0.05, *RATES]
@@ -171,7 +172,7 @@ def test_fewer_values_are_shown_without_the_others(config: Config, fake: Fake) -
     fewer = swept(config, grid={"train.learning_rate": [0.2, 0.3]})
     outcome = run(fewer)
     assert (outcome.fitted, outcome.before) == (0, 2) and len(fake.fitted) == 4
-    assert write_page(fewer)["members"] == 2 and sorted(set(rates(fewer))) == [0.2, 0.3]
+    assert write_sweep_page(fewer)["members"] == 2 and sorted(set(rates(fewer))) == [0.2, 0.3]
 
 
 @pytest.mark.parametrize(
@@ -213,11 +214,11 @@ def test_members_that_failed_are_recorded_and_not_tried_again(config: Config, fa
     errors = [row["error"] for row in table(config).rows if row["error"]]
     assert errors == ["0.2 is too much"]
     failed = [{"settings": {"train.learning_rate": 0.2}, "error": "0.2 is too much"}]
-    assert write_page(config)["failed"] == failed
-    assert "0.2 is too much" in (Path(config.run.dir) / PAGE).read_text("utf-8")
+    assert write_sweep_page(config)["failed"] == failed
+    assert "0.2 is too much" in (Path(config.run.dir) / SWEEP_PAGE).read_text("utf-8")
     again = run(config)
     assert (again.fitted, again.before) == (0, 4)
-    assert write_page(config)["failed"] == failed
+    assert write_sweep_page(config)["failed"] == failed
 
 
 def test_members_fitted_later_have_the_room_of_all(config: Config, fake: Fake) -> None:
@@ -253,7 +254,7 @@ def test_fewer_values_after_several_processes(config: Config, fake: Fake) -> Non
         run(config, share=Share(part, 2))
     fewer = swept(config, grid={"train.learning_rate": RATES[:2]})
     assert run(fewer).fitted == 0
-    assert write_page(fewer)["members"] == 2
+    assert write_sweep_page(fewer)["members"] == 2
 
 
 def test_a_damaged_part_stops_the_sweep_with_a_remedy(config: Config, fake: Fake) -> None:
@@ -317,7 +318,7 @@ def test_the_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert all(row["error"] is None and 0 <= row["accuracy"] <= 1 for row in found.rows)
     adapted = [row for row in found.rows if row["method"] == "micro"]
     assert len(adapted) == 4 and all(row["validation_rows"] for row in adapted)
-    page = (tmp_path / "run" / PAGE).read_text("utf-8")
+    page = (tmp_path / "run" / SWEEP_PAGE).read_text("utf-8")
     assert "sim: a sweep of 4 members" in page and "a simulator drew vectors" in page
 
     again = json.loads(printed(capsys, [*argv, "--json"]))

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from micro_rm import UserError
 from micro_rm.cache.lock import FileLock
 from micro_rm.cache.schema import StoreError
+from micro_rm.common.errors import UserError
 from micro_rm.configs.schema import Config
 from micro_rm.heads.sweeps import table as sweep_table
 from micro_rm.heads.sweeps.plan import Member, make_member

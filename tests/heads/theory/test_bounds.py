@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micro_rm import UserError
+from micro_rm.common.errors import UserError
 from micro_rm.heads.theory import bounds
 from micro_rm.heads.theory.bounds import Mixture, MixtureError
 

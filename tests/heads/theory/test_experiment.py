@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from micro_rm.configs.checks import ConfigError
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.theory import TheoryConfig
+from micro_rm.display.theory import theory_table
 from micro_rm.heads.theory import bounds, experiment
-from micro_rm.heads.theory.display import theory_table
 from micro_rm.heads.theory.experiment import check_random_mixtures, make_population, run_theory
 
 SMALL = TheoryConfig(mixtures=50, pairs=6000, spreads=[4.0, 1.0])

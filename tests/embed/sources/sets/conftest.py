@@ -14,7 +14,7 @@ from micro_rm.configs.data import DataConfig
 from micro_rm.embed.sources import PairSource, open_pairs, published
 from micro_rm.embed.sources.account import Account
 from micro_rm.embed.sources.pair import PreferencePair
-from micro_rm.embed.sources.upstream import Published
+from micro_rm.embed.sources.published import Published
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from micro_rm.common.errors import ConfigError
 from micro_rm.configs.data import DataConfig
-from micro_rm.configs.schema import ConfigError
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import DataError
 from micro_rm.embed.sources.sets import PUBLISHED

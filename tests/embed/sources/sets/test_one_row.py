@@ -12,6 +12,7 @@ from micro_rm.configs.data import DataConfig
 from micro_rm.embed.sources import published
 from micro_rm.embed.sources.account import Account
 from micro_rm.embed.sources.pair import Message, PreferencePair
+from micro_rm.embed.sources.published import Published
 from micro_rm.embed.sources.sets import (
     capybara,
     orca_pairs,
@@ -19,7 +20,6 @@ from micro_rm.embed.sources.sets import (
     reward_bench_2,
     ultrainteract,
 )
-from micro_rm.embed.sources.upstream import Published
 
 HELLO, AGAIN = Message("user", "Hello"), Message("user", "Again")
 HI = Message("assistant", "Hi")

@@ -1,0 +1,132 @@
+"""The commands that look after a store: rebuild, gc, delete and copy, with what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .copying import copy_store
+from .deletion import Forgetting, forget, plan_forgetting
+from .lock import StoreLock
+from .rebuild import rebuild_manifest
+from .removal import Removal, remove, unused
+from .schema import StoreError
+from .writer import recover_store
+
+Say = Callable[[object], None]
+Ask = Callable[[str], bool]
+
+
+@contextmanager
+def alone(store: Path, work: str) -> Iterator[None]:
+    """The store for this process alone, what others left behind put in order."""
+    if not (store / "manifest.json").is_file():
+        raise StoreError(f"{store}: no store here (manifest.json is missing)")
+    with StoreLock(store) as lock:
+        if not lock.take():
+            raise lock.busy()
+        lock.announce(work)
+        recover_store(store)
+        yield
+
+
+def finish_interrupted(store: Path) -> None:
+    """Carry out a change that was interrupted behind its commit, if there is one."""
+    if (store / "change").is_dir():
+        with alone(store, "finish a change"):
+            pass
+
+
+def rebuild(store: Path, say: Say) -> dict[str, Any]:
+    """Make the manifest anew; damaged files are set aside."""
+    done = rebuild_manifest(store)
+    say(f"rebuild  {done.shards} shards, {done.vectors:,} vectors, {done.files} other files listed")
+    for text in done.set_aside:
+        say(f"aside    {text}")
+    for name in done.outdated_tables:
+        say(f"rebuild  pair table {name!r} rests on lost shards: run micro-rm embed for it again")
+    return asdict(done)
+
+
+def collect(store: Path, say: Say, ask: Ask) -> dict[str, Any]:
+    """Remove the vectors that no pair table uses, after asking."""
+    with alone(store, "gc"):
+        removal = unused(store)
+        facts = _facts(removal)
+        if not removal.vectors:
+            say("gc       every vector is used by a pair table; nothing to remove")
+            return facts | {"done": False}
+        say(f"gc       {_describe(removal)} that no pair table uses")
+        if not ask("Remove them?"):
+            say("gc       nothing was changed; --yes removes them")
+            return facts | {"done": False}
+        remove(store, removal)
+    say(f"gc       removed; micro-rm verify {store} checks what is left")
+    return facts | {"done": True}
+
+
+def delete(
+    store: Path, users: Sequence[str], pairs: Sequence[str], say: Say, ask: Ask
+) -> dict[str, Any]:
+    """Delete the rows of users and pairs, after asking, and prove it."""
+    if not users and not pairs:
+        raise StoreError(f"{store}: nothing to delete; give --user NAME or --pair ID")
+    with alone(store, "delete"):
+        plan = plan_forgetting(store, users, pairs)
+        facts = _facts(plan.removal) | {"pairs": dict(plan.pairs), "refused_rows": plan.refused}
+        for line in _plan_lines(plan):
+            say(f"delete   {line}")
+        if not ask("Delete them?"):
+            say("delete   nothing was changed; --yes deletes them")
+            return facts | {"done": False}
+        proof = forget(store, plan)
+    say(
+        f"proof    {proof.files} files searched for {proof.texts:,} texts, {proof.keys:,} keys and "
+        f"the names: {len(proof.found)} found"
+    )
+    say(
+        "delete   not touched: the data files (embedding them again brings the rows back), run "
+        "directories, copies, what was pushed, and blocks of the disk that are not overwritten yet"
+    )
+    found = [f"{store}: still there: {text}" for text in proof.found]
+    return facts | {"done": True, "proof": asdict(proof), "problems": found}
+
+
+def copy(store: Path, target: str | None, say: Say) -> dict[str, Any]:
+    """Copy a store into another directory and read the copy back."""
+    if target is None:
+        raise StoreError(f"{store}: copy to where? give --to DIRECTORY")
+    finish_interrupted(store)
+    verdict = copy_store(store, Path(target))
+    say(
+        f"copy     {target}: {verdict.shards} shards, {verdict.vectors:,} vectors, "
+        f"{verdict.files} other files, every byte read back"
+    )
+    return {"to": target, "vectors": verdict.vectors, "bytes": verdict.bytes}
+
+
+def _facts(removal: Removal) -> dict[str, Any]:
+    return {
+        "vectors": removal.vectors,
+        "bytes": removal.bytes,
+        "shards_removed": removal.shards_removed,
+        "shards_rewritten": removal.shards_rewritten,
+    }
+
+
+def _describe(removal: Removal) -> str:
+    return (
+        f"{removal.vectors:,} vectors ({removal.bytes:,} bytes; {removal.shards_removed} shards "
+        f"go, {removal.shards_rewritten} are written anew)"
+    )
+
+
+def _plan_lines(plan: Forgetting) -> Iterator[str]:
+    for name, count in plan.pairs.items():
+        yield f"{count:,} pairs of table {name!r}"
+    if plan.refused:
+        yield f"{plan.refused:,} lines of quarantine files"
+    yield f"{_describe(plan.removal)} that nobody else's pairs need"

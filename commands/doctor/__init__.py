@@ -1,0 +1,1 @@
+"""micro-rm doctor: what this machine has, and what to change."""

@@ -1,0 +1,68 @@
+"""The comparison with the published tables, for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..heads.evaluation.compare import ABOVE, ALONE, BELOW, WITHIN
+
+SIGNS = {ABOVE: "+", WITHIN: "=", BELOW: "-", ALONE: ""}
+LEGEND = "+ above, = within noise, - below: 95 % of what both test sets allow"
+
+
+def compare_views(comparison: Mapping[str, Any]) -> list[RenderableType]:
+    """A table per attribute block, then the notes."""
+    title = f"{comparison['table']}: {comparison['title']}, published and ours"
+    notes = [Text(f"{note['about']}: {note['text']}") for note in comparison["notes"]]
+    if "counts" in comparison:
+        return [title, _count_table(comparison), "", *notes]
+    tables: list[RenderableType] = []
+    for row in comparison["rows"]:
+        alone = all(cell["verdict"] == ALONE for cell in row["cells"].values())
+        shown = _alone(row) if alone else _row_table(row, comparison["attributes"])
+        tables += [shown, ""]
+    return [title, "", *tables, LEGEND, *notes]
+
+
+def _alone(row: Mapping[str, Any]) -> Text:
+    why = "nothing here is that" if row["ours"] is None else f"{row['ours']} is not in this run"
+    return Text(f"{row['name']}: average {row['average']['published']:.3f}; {why}")
+
+
+def _row_table(row: Mapping[str, Any], attributes: list[str]) -> Table:
+    """One method: attributes down, the two numbers, our interval, their difference."""
+    heading = row["name"] if row["ours"] is None else f"{row['name']} ({row['ours']})"
+    table = Table(heading, "published", "ours", "interval", "", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.columns[0].min_width = 40
+    for name in attributes:
+        table.add_row(Text(name), *_cells(row["cells"][name]))
+    table.add_row(Text("average", style="bold"), *_cells(row["average"]))
+    return table
+
+
+def _cells(cell: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    if cell["ours"] is None:
+        return f"{cell['published']:.3f}", "-", "", ""
+    return (
+        f"{cell['published']:.3f}",
+        f"{cell['ours']:.3f}",
+        f"{cell['low']:.3f}-{cell['high']:.3f}",
+        SIGNS[cell["verdict"]],
+    )
+
+
+def _count_table(comparison: Mapping[str, Any]) -> Table:
+    table = Table("pairs", "published", "ours", "", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in comparison["counts"]:
+        same = "=" if row["published"] == row["ours"] else f"{row['ours'] - row['published']:+,}"
+        table.add_row(Text(row["name"]), f"{row['published']:,}", f"{row['ours']:,}", same)
+    return table

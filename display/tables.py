@@ -1,0 +1,94 @@
+"""The result tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ..common.columns import Column, Columns
+from ..heads.evaluation.rows import ORACLE, VALIDATED, labelled_rows
+
+
+def method_table(report: Mapping[str, Any]) -> Table:
+    """A method per row: macro accuracy with its interval, spread over draws, NLL, what it is told.
+
+    The best accuracy is bold; oracles do not compete.
+    """
+    table = Table(box=None, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for heading in ("macro", f"{report['confidence']:.0%} interval", "draws", "NLL", "told"):
+        table.add_column(heading, justify="right")
+    best = best_method(report)
+    for name, label in labelled_rows(report["methods"]):
+        entry = report["methods"][name]
+        macro, draws = entry["macro"], entry["draws"]
+        table.add_row(
+            Text(label),
+            Text(f"{macro['accuracy']:.3f}", style="bold" if name == best else ""),
+            f"{macro['low']:.3f}-{macro['high']:.3f}",
+            f"±{draws['std']:.3f}" if draws["count"] > 1 else "",
+            f"{entry['nll']:.3f}",
+            entry["told"],
+        )
+    return table
+
+
+def attribute_table(report: Mapping[str, Any], names: list[str]) -> Columns:
+    """Attributes as rows, some methods as columns; the best of a row is bold."""
+    methods = {name: report["methods"][name]["attributes"] for name in names}
+    first = next(iter(methods.values()))
+    best = {a: max(cells[a]["accuracy"] for cells in methods.values()) for a in first}
+    return Columns(
+        [
+            Column("accuracy", list(first)),
+            Column("n", [str(cell["n"]) for cell in first.values()]),
+        ],
+        [
+            Column(
+                name,
+                [_bold(f"{c['accuracy']:.3f}", c["accuracy"] == best[a]) for a, c in cells.items()],
+            )
+            for name, cells in methods.items()
+        ],
+    )
+
+
+def _bold(text: str, best: bool) -> Text:
+    return Text(text, style="bold" if best else "")
+
+
+def best_method(report: Mapping[str, Any]) -> str:
+    """The method with the highest macro accuracy, oracles left out."""
+    methods = report["methods"]
+    real = [name for name in methods if not name.endswith(ORACLE)]
+    return max(real, key=lambda name: methods[name]["macro"]["accuracy"])
+
+
+def headline_methods(report: Mapping[str, Any]) -> list[str]:
+    """The few methods whose attributes a terminal shows: reference, MiCRo's stages, the best."""
+    wanted = {"single_bt", "static_mixture", "micro_stage1", "micro", best_method(report)}
+    shown = [name for name in report["methods"] if name in wanted]
+    return [name for name in shown if not name.endswith(VALIDATED)]
+
+
+def benchmark_table(found: Mapping[str, Any]) -> Columns:
+    """The scores of a benchmark in its own units; official ones behind a slash."""
+    methods = found["methods"]
+    scores = {
+        name: {"total": entry["macro"]["accuracy"]}
+        | {section: cell["accuracy"] for section, cell in entry["attributes"].items()}
+        for name, entry in methods.items()
+    }
+
+    def cell(name: str, section: str) -> str:
+        mine = f"{scores[name][section]:.3f}"
+        return f"{mine}/{found['official'][name][section]:.3f}" if "official" in found else mine
+
+    sections = list(next(iter(scores.values())))
+    return Columns(
+        [Column(found["name"], list(methods))],
+        [Column(section, [cell(name, section) for name in methods]) for section in sections],
+    )

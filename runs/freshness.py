@@ -1,0 +1,86 @@
+"""Which stages of a run are done: fingerprints of what each one's result depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .record import RunRecord
+from ..common.fingerprint import code_fingerprint, fingerprint
+from ..configs.schema import SIMULATOR_SOURCE, Config
+
+OUTPUTS = {
+    "train": ("model.safetensors", "model.json"),
+    "adapt": ("model.safetensors", "model.json"),
+    "evaluate": ("report.json", "predictions.parquet"),
+}
+
+
+def request(config: Config) -> str:
+    """Fingerprint of what the pair table is made from."""
+    from ..embed.input_fingerprint import input_fingerprint
+
+    if config.data.source == SIMULATOR_SOURCE:
+        return fingerprint(SIMULATOR_SOURCE, config.data.simulator)
+    return input_fingerprint(config)
+
+
+def table_request(config: Config) -> str | None:
+    """Fingerprint of the pair table that is learnt from, whatever the text files hold by now."""
+    from ..cache.pairs import read_request
+
+    if config.data.source == SIMULATOR_SOURCE:
+        return request(config)
+    return learnt_from(config, read_request(Path(config.store.dir), config.data.name))
+
+
+def learnt_from(config: Config, request: str | None) -> str | None:
+    """The request, and how many of its pairs the table lacks: failed ones, which a retry may fill
+    in later, and deleted ones."""
+    from ..cache.pairs import DELETED, read_account, read_request
+
+    store = Path(config.store.dir)
+    if config.data.source == SIMULATOR_SOURCE or request is None:
+        return request
+    if read_request(store, config.data.name) != request:
+        return request
+    account = read_account(store, config.data.name)  # older tables have neither
+    missing = account.get("failed_pairs", 0), account.get(DELETED, 0)
+    return f"{request} without {missing}" if any(missing) else request
+
+
+def stage_inputs(config: Config, request: str | None) -> dict[str, str]:
+    """Fingerprint of everything that each learning stage's result depends on.
+
+    ``request`` identifies the pair table.
+    """
+    from ..heads.methods import check_names
+
+    methods = check_names(config.methods)
+    learning = [code_fingerprint("heads"), config.data.name, methods, config.run.seed]
+    trained = fingerprint(request, learning, config.views, config.train, config.baselines)
+    adapted = fingerprint(trained, config.adapt)
+    return {
+        "train": trained,
+        "adapt": adapted,
+        "evaluate": fingerprint(adapted, config.evaluate),
+    }
+
+
+def is_done(config: Config, record: RunRecord, name: str, inputs: dict[str, str]) -> bool:
+    """Whether a stage has finished for these ``stage_inputs`` and its files are sound."""
+    sound = not any(record.problem(file) for file in OUTPUTS[name])
+    return sound and record.done(name, inputs[name])
+
+
+def is_embedded(config: Config, request: str) -> bool:
+    """Whether the store holds the pair table of exactly these inputs, with all its shards."""
+    from ..cache.pairs import read_layout, read_request
+    from ..cache.reader import FeatureStore
+
+    if config.data.source == SIMULATOR_SOURCE:
+        return True
+    store = Path(config.store.dir)
+    if not (store / "manifest.json").is_file() or read_request(store, config.data.name) != request:
+        return False
+    # Raises if a sealed shard is missing or misshapen.
+    return FeatureStore(store).manifest.fits(read_layout(store, config.data.name))

@@ -1,0 +1,124 @@
+"""A change of several files is whole or does not happen, wherever the process dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from micro_rm.cache import transaction as module
+from micro_rm.cache.maintenance import alone, collect
+from micro_rm.cache.manifest import read_manifest
+from micro_rm.cache.pairs import PairTable, write_pairs
+from micro_rm.cache.schema import StoreError, change_path
+from micro_rm.cache.transaction import Change, finish_change
+from micro_rm.cache.verify import verify_store
+
+MakeStore = Callable[..., tuple[list[bytes], np.ndarray]]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_store: MakeStore, make_table: Callable[..., PairTable]) -> Path:
+    """Three shards of which a table uses a part of the first and all of the last."""
+    make_store(tmp_path / "store", (4, 3, 2))
+    write_pairs(tmp_path / "store", make_table([1, 3, 7, 8]))
+    return tmp_path / "store"
+
+
+def content(store: Path) -> dict[str, bytes]:
+    files = (path for path in sorted(store.rglob("*")) if path.is_file())
+    return {str(path.relative_to(store)): path.read_bytes() for path in files}
+
+
+@pytest.mark.long
+def test_a_death_at_any_call_leaves_the_store_as_it_was_or_as_it_shall_be(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every rename, removal and sync of a gc is the last one once."""
+    before = content(store)
+    whole = tmp_path / "whole"
+    shutil.copytree(store, whole)
+    collect(whole, print, lambda _: True)
+    after = content(whole)
+    assert after.keys() != before.keys()
+
+    calls = {"left": 0}
+
+    def dying(honest: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if calls["left"] == 0:
+                raise Killed
+            calls["left"] -= 1
+            return honest(*arguments, **options)
+
+        return call
+
+    seen = set()
+    for number in range(200):
+        victim = tmp_path / f"victim{number}"
+        shutil.copytree(store, victim)
+        calls["left"] = number
+        with monkeypatch.context() as patch:
+            # A process that is killed tidies nothing up.
+            patch.setattr(module.shutil, "rmtree", dying(shutil.rmtree))
+            for name in ("rename", "replace", "fsync", "unlink"):
+                patch.setattr(os, name, dying(getattr(os, name)))
+            try:
+                collect(victim, print, lambda _: True)
+                finished = True
+            except Killed:
+                finished = False
+        committed = change_path(victim).exists()
+        if committed:
+            with pytest.raises(StoreError, match="was interrupted; micro-rm verify"):
+                read_manifest(victim)
+        with alone(victim, "recovery"):
+            pass
+        found = content(victim)
+        found.pop("writer.lock")
+        seen.add("after" if found == {k: v for k, v in after.items() if k != "writer.lock"} else "")
+        if found != {k: v for k, v in after.items() if k != "writer.lock"}:
+            assert found == before and not committed and not finished
+        assert verify_store(victim).problems == []
+        shutil.rmtree(victim)
+        if finished:
+            break
+    else:
+        pytest.fail("gc makes more calls than were tried")
+    assert number > 10 and seen == {"after", ""}
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc/passwd", "shards/../../x.h5", "notes.txt", "shards/x.h5", 3]
+)
+@pytest.mark.parametrize("kind", ["placed", "removed"])
+def test_a_list_of_changes_cannot_reach_out_of_the_store(
+    name: Any, kind: str, store: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    change_path(store).mkdir()
+    raw = {"placed": [], "removed": []} | {kind: [name]}
+    (change_path(store) / "change.json").write_text(json.dumps(raw))
+    with pytest.raises(StoreError, match="expected files of a store"):
+        finish_change(store)
+    assert outside.read_text() == "precious"
+
+
+def test_a_change_that_is_not_committed_leaves_no_trace(store: Path) -> None:
+    before = content(store)
+    with pytest.raises(ZeroDivisionError), Change(store) as change:
+        (change.directory / "pairs").mkdir()
+        (change.directory / "pairs" / "x.h5").write_bytes(b"half")
+        raise ZeroDivisionError
+    assert content(store) == before

@@ -1,0 +1,170 @@
+"""Whatever a name or a text contains, the pages show it: nothing of it is run or followed."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from micro_rm.common.redact import MARK, visible
+from micro_rm.display.page import render_page, render_sweep_page
+
+ATTACKS = {
+    "script": "<script>alert('x')</script>",
+    "quote": '"><img src=x onerror=alert(1)>',
+    "single quote": "' onmouseover='alert(1)",
+    "address": "javascript:alert(1)",
+    "style": "</style></svg><style>*{background:url(https://evil.example)}</style>",
+    "comment": "--><svg onload=alert(1)><!--",
+    "cdata": "]]><a xlink:href='javascript:alert(1)'>x</a>",
+    "template": "{{ 7*7 }}{% raw %}",
+    "control": "a\x00b\x1b[2J\u202ec",
+    "surrogate": "\ud800 and \udfff",
+    "formula": r"$\frac{1}{0}$ $x $$ \$",
+    "hidden": "_hidden",
+    "scripts": "\u4f60\u597d \u05e9\u05dc\u05d5\u05dd 🙂",
+}
+FOLLOWED = {"src", "href", "xlink:href", "srcset", "action", "formaction", "data", "poster"}
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+TOKEN = "hf_" + "Ab1" * 9
+CELL = {"accuracy": 0.5, "n": 3, "ties": 0, "low": 0.4, "high": 0.6}
+
+
+class Page(HTMLParser):
+    """Every tag, attribute and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def require_harmless(text: str) -> Page:
+    """No element that runs or loads, no handler, no address, a policy that forbids all of them."""
+    text.encode("utf-8")
+    page = Page(text)
+    allowed = {"html", "head", "meta", "title", "style", "body", "header", "section", "h1", "h2"}
+    allowed |= {"p", "ul", "li", "strong", "small", "em", "code", "pre", "div", "br", "details"}
+    allowed |= {"summary", "table", "caption", "thead", "tbody", "tr", "th", "td", "i", "b"}
+    drawn = {"svg", "g", "defs", "path", "text", "use", "clippath", "rect", "metadata", "tspan"}
+    drawn |= {"line", "circle"}
+    allowed |= {"span", "main", "nav", "a", "h3", "figure", "figcaption", "label", "input"}
+    drawn |= {tag for tag in page.tags if tag.startswith(("rdf:", "cc:", "dc:"))}
+    assert set(page.tags) <= allowed | drawn, set(page.tags) - allowed - drawn
+    for name, value in page.attributes:
+        assert not name.startswith("on"), (name, value)
+        assert name not in FOLLOWED or value.startswith("#"), (name, value)
+        assert "javascript:" not in value.lower() or name not in FOLLOWED
+    styles = re.findall(r"<style[^>]*>(.*?)</style>", text, re.DOTALL)
+    styles += [value for name, value in page.attributes if name == "style"]
+    assert all("url(" not in style.replace("url(#", "") for style in styles)
+    assert ("content", POLICY) in page.attributes
+    assert not re.search("[\x00\x1b\u202e\ud800-\udfff]", text)
+    return page
+
+
+def hostile_study(text: str) -> dict[str, Any]:
+    point = {"x": 1.0, "mean": 0.5, "low": 0.4, "high": 0.6, "values": [0.5]}
+    return {
+        "title": text,
+        "question": text,
+        "reading": text,
+        "seeds": 2,
+        "x": {"label": text, "log": True},
+        "metrics": {text: {text: [point, point | {"x": 10.0}]}},
+    }
+
+
+@pytest.mark.parametrize("text", ATTACKS.values(), ids=list(ATTACKS))
+def test_a_report_shows_every_text_and_obeys_none(text: str, make_report: Any) -> None:
+    account = {"refused": 0, "shortened_sequences": 0, "prompt_overlap": 0}
+    report = make_report(text, (text, "polite"), account, say=lambda _: text)
+    report["methods"][text] = report["methods"].pop("micro") | {"summary": text, "told": text}
+    report["heads"][text] = report["heads"].pop("micro")
+    report["gallery"]["method"] = text
+    for item in report["comparisons"]:
+        item |= {key: text for key in ("method", "against") if item[key] == "micro"}
+    report["answers"] = [dict.fromkeys(("question", "standing", "answer", "detail"), text)]
+    report["skipped"] = {text: text}
+    for key in ("caveats", "warnings", "verdict"):
+        report[key].append(text)
+    report["record"] |= {"config": {text: [text, {"dir": f"{text}</pre>"}]}, "commit": text}
+    report["record"]["versions"] = {text: text}
+    report["account"] = {"sources": {text: {"rows": 1}}}
+    report["published"] = [
+        {
+            "table": text,
+            "title": text,
+            "counts": [{"name": text, "published": 1, "ours": 2}],
+            "notes": [{"about": text, "text": text}],
+        }
+    ]
+    shown = {"text": text, "characters": len(text)}
+    both = {"without": [0.5, 0.5], "with": [0.1, 0.9]}
+    report["prompts"] = {"asked": text, "rows": [{"prompt": shown, "wish": shown}]}
+    report["prompts"]["rows"][0]["weights"] = {text: both}
+    found = require_harmless(render_page(report, {}))
+    assert found.words.count(visible(text)) >= 66
+
+
+def test_a_text_that_unfolds_is_as_harmless(make_report: Any) -> None:
+    text = ATTACKS["script"] * 20
+    found = require_harmless(render_page(make_report(say=lambda _: text), {}))
+    assert found.words.count(text) >= 6
+
+
+@pytest.mark.parametrize("text", ATTACKS.values(), ids=list(ATTACKS))
+def test_a_sweep_shows_every_text_and_obeys_none(text: str) -> None:
+    mean = {"mean": 0.5, "low": None}
+    entry = {"settings": {text: text}, "seeds": 1, "validation_nll": None, "validation_rows": 0}
+    sweep = {
+        "members": 1,
+        "keys": [text],
+        "failed": [{"settings": text, "error": text}],
+        "best": {text: [entry | {"accuracy": mean, "nll": mean}]},
+        "studies": {},
+    }
+    found = require_harmless(render_sweep_page(sweep, text, [text], 0.95))
+    assert found.words.count(visible(text)) >= 8
+
+
+def test_pages_with_figures_of_hostile_names_are_harmless_too(make_report: Any) -> None:
+    report = make_report()
+    text = " ".join(ATTACKS.values())
+    report["studies"] = {text: hostile_study(text)}
+    found = require_harmless(render_page(report, {text: {"objective": [1.0, 0.5]}}))
+    assert found.words.count(visible(text)) >= 7
+    assert found.tags.count("svg") == 2 + 4  # a curve, a study, the calibration of four methods
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("text", ATTACKS.values(), ids=list(ATTACKS))
+def test_a_figure_is_well_formed_and_its_labels_are_text(text: str) -> None:
+    from micro_rm.display.plots import study_curves
+
+    study = hostile_study(text)
+    study["x"]["log"] = False
+    (figure,) = study_curves(study)
+    root = ElementTree.fromstring(figure)  # XML: one wrong character and this fails
+    words = [node.text for node in root.iter() if node.tag.endswith("}text")]
+    assert sum(visible(text).strip() == (word or "").strip() for word in words) == 3
+
+
+def test_no_secret_is_on_a_page(make_report: Any) -> None:
+    report = make_report(dataset=TOKEN)
+    report["skipped"] = {"pal": f"the hub said {TOKEN}"}
+    page = render_page(report, {TOKEN: {"objective": [1.0, 0.5]}})
+    assert TOKEN not in page and page.count(MARK) >= 3

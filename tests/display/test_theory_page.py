@@ -1,0 +1,168 @@
+"""theory.html: self-contained, complete, and its numbers are those of the result."""
+
+from __future__ import annotations
+
+import copy
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from micro_rm.display.theory_page import CASES, LINES, render_theory_page
+from micro_rm.heads.theory import bounds, experiment
+
+LOADING = {"src", "href", "xlink:href", "srcset", "action", "formaction", "data", "poster"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes, and the text that a reader sees."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def result() -> dict[str, Any]:
+    """A result with invented losses, no two alike; nothing is fitted."""
+    names = [*LINES, "gain"]
+    sweep = [
+        {
+            "case": case,
+            "spread": spread,
+            "values": {
+                name: {
+                    "value": 0.1 + 0.2 * row + 0.05 * column + 0.0101 * order,
+                    "standard_error": 0.0003,
+                }
+                for order, name in enumerate(names)
+            },
+        }
+        for row, case in enumerate(CASES)
+        for column, spread in enumerate((0.5, 1.0, 2.0))
+    ]
+    return {
+        "config": {"num_groups": 3, "clarity": 0.85, "pairs": 4321, "seed": 7, "dir": "<b>x</b>"},
+        "misreadings": bounds.misreadings(),
+        "random": experiment.check_random_mixtures(40, 0),
+        "sweep": sweep,
+    }
+
+
+@pytest.fixture(scope="module")
+def page(result: dict[str, Any]) -> str:
+    return render_theory_page(result)
+
+
+def test_nothing_is_loaded_from_anywhere(page: str) -> None:
+    parsed = Page(page)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(parsed.tags)
+    for name, value in parsed.attributes:
+        if name in LOADING:
+            assert value.startswith("#"), (name, value)
+    assert "@import" not in page
+    assert all(target.startswith("#") for target in re.findall(r"url\(\s*['\"]?(.)", page))
+    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    assert policy in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_every_number_of_the_sweep_is_in_the_tables(page: str, result: dict[str, Any]) -> None:
+    text = Page(page).text
+    for row in result["sweep"]:
+        for name in LINES:
+            assert f"{row['values'][name]['value']:.4f}" in text
+        assert f"{row['values']['gain']['value']:+.4f}" in text
+
+
+def test_the_verdict_quotes_the_middle_spread(page: str, result: dict[str, Any]) -> None:
+    verdict = page[page.index('class="verdict"') : page.index("</section>")]
+    ordered, silent = (
+        next(r for r in result["sweep"] if (r["case"], r["spread"]) == (case, 1.0))["values"]
+        for case in ("ordered", "silent")
+    )
+    for name in ("single", "mixture", "best_single", "irreducible"):
+        assert f"{ordered[name]['value']:.4f}" in verdict
+    for name in ("single", "mixture", "best_single"):
+        assert f"{silent[name]['value']:.4f}" in verdict
+    assert "At spread 1, where the prompt names the group with probability 0.85" in verdict
+    for seen in result["random"]["tightness"].values():
+        assert f"{100 * seen['median']:.0f} %" in verdict
+
+
+def test_every_line_of_every_panel_has_a_name_and_the_axes_a_unit(page: str) -> None:
+    assert page.count("<svg") == 2
+    drawn = [part[: part.index("</svg>")] for part in page.split("<svg")[1:]]
+    tightness, sweep = drawn
+    for line in LINES.values():
+        assert f">{line.label}</text>" in sweep
+    assert ">loss per pair (nats)</text>" in sweep
+    assert sweep.count(">spread of a group's score differences (log-odds)</text>") == len(CASES)
+    for title in CASES.values():
+        for half in title.split(", "):
+            assert half in sweep
+    for bound in experiment.BOUNDS:
+        assert f">{LINES[bound].label} (median" in tightness
+    assert len({(line.colour, line.style, line.marker) for line in LINES.values()}) == len(LINES)
+
+
+def test_the_readings_and_the_caveats_are_told_with_their_numbers(
+    page: str, result: dict[str, Any]
+) -> None:
+    text = Page(page).text
+    assert "128.0, while a constant 1/2 has loss 0.6931" in text
+    assert "would be 1.0131, while a constant 1/2 has loss 0.6931" in text
+    for claim in (
+        "Logarithms are natural",
+        "For two interchangeable answers the bound is empty",
+        "It does not separate a mixture from one reward",
+        "cannot get below E[h(σ̄)] either",
+        "A mixture gains in two ways only",
+        "a reward is transitive, a population need not be",
+        "The printed H is not the H of the proof",
+        "Scores cannot take the place of probabilities",
+    ):
+        assert claim in text
+    shuffled = next(r for r in result["sweep"] if (r["case"], r["spread"]) == ("shuffled", 1.0))
+    fall = f"falls from {0.15 + 0.0101 * 7:.4f} to {shuffled['values']['paper_bound']['value']:.4f}"
+    assert list(LINES).index("paper_bound") == 7
+    assert fall in text
+
+
+@pytest.mark.long
+def test_violations_are_counted_and_not_praised(page: str, result: dict[str, Any]) -> None:
+    assert "0 violations in 40 random mixtures: every loss is above every bound" in page
+    broken = copy.deepcopy(result)
+    broken["random"]["violations"]["paper_bound >= irreducible"] = 3
+    text = Page(render_theory_page(broken)).text
+    assert "3 violations in 40 random mixtures" in text
+    assert "every loss is above every bound" not in text
+    assert "3 of 40" in text
+
+
+def test_settings_cannot_smuggle_in_markup(page: str, result: dict[str, Any]) -> None:
+    """A path in the configuration, and a seed in a result that was read from a file."""
+    hostile = {**result, "config": {**result["config"], "seed": "<b>7</b>"}}
+    for text in (page, render_theory_page(hostile)):
+        assert "b" not in Page(text).tags
+    assert "seed <b>7</b>." in Page(render_theory_page(hostile)).text
+
+
+def test_one_spread_is_enough_for_a_page(result: dict[str, Any]) -> None:
+    single = {**result, "sweep": [row for row in result["sweep"] if row["spread"] == 2.0]}
+    assert "At spread 2, where" in render_theory_page(single)

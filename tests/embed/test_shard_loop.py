@@ -1,0 +1,438 @@
+"""The embedding loop: each shard once, the same vectors in any circumstances, nothing lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from micro_rm.cache.lock import FileLock
+from micro_rm.cache.reader import FeatureStore, KeyIndex
+from micro_rm.cache.schema import StoreError, plan_path
+from micro_rm.cache.verify import verify_store
+from micro_rm.cache.writer import open_manifest, recover_store, shard_path
+from micro_rm.configs.schema import Config, EmbedConfig
+from micro_rm.embed import shard_loop as extract
+from micro_rm.embed.backbone import Collect
+from micro_rm.embed.encoder import Encoder, load_encoder
+from micro_rm.embed.plan import Plan
+from micro_rm.embed.planner import make_plan
+from micro_rm.embed.shard_loop import BinLimit, MemoryShortage, embed_shards
+from micro_rm.embed.sources import open_pairs
+
+LoadEncoder = Callable[..., Encoder]
+RelativeError = Callable[..., float]
+Prepare = Callable[..., tuple[Encoder, Plan]]
+Rows = Callable[[int], list[dict[str, Any]]]
+WriteRows = Callable[..., str]
+FAMILIES = ("llama", "qwen2", "gpt2", "bert")
+SMALL = EmbedConfig(device="cpu", bin_tokens=200, shard_tokens=400)
+
+
+@pytest.fixture(scope="session")
+def prepare(
+    encoder: LoadEncoder,
+    configure: Callable[..., Config],
+    write_rows: WriteRows,
+    preference_rows: Rows,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Prepare:
+    """``prepare(family, store, rows=24, embed=SMALL)``: an encoder, and a plan for a new store."""
+
+    def make(
+        family: str,
+        store: Path,
+        rows: int = 24,
+        embed: EmbedConfig = SMALL,
+        made: Encoder | None = None,
+    ) -> tuple[Encoder, Plan]:
+        base = tmp_path_factory.mktemp("prepared")
+        file = write_rows(base / "rows.jsonl", preference_rows(rows))
+        config = configure(family, file, store, embed=embed)
+        made = made or encoder(family, embed)
+        (base / "plan").mkdir()
+        return made, make_plan(made, open_pairs(config.data), config, "job", base / "plan")
+
+    return make
+
+
+def run(
+    made: Encoder,
+    plan: Plan,
+    store: Path,
+    part: tuple[int, int] = (0, 1),
+    progress: extract.Progress = lambda *_: None,
+    notice: extract.Notice = lambda _: None,
+) -> np.ndarray:
+    """Embed into a store; its vectors in the order of the plan's sequences, NaN where missing."""
+    open_manifest(store, made.identity, made.backbone.width)
+    embed_shards(made.backbone, made.identity, plan, store, part, progress, notice)
+    return stored(plan, store)
+
+
+def stored(plan: Plan, store: Path) -> np.ndarray:
+    recover_store(store)
+    reader = FeatureStore(store)
+    rows = KeyIndex(reader.keys()).rows(plan.keys)
+    vectors = np.full((len(rows), reader.width), np.nan, np.float32)
+    vectors[rows >= 0] = reader.vectors(rows[rows >= 0])
+    return vectors
+
+
+def shards(store: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((store / "shards").iterdir())}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_store_holds_what_embedding_one_by_one_gives(
+    family: str, prepare: Prepare, relative_error: RelativeError, tmp_path: Path
+) -> None:
+    """G-F3, G-F6, G-F8: every sequence, finite, equal to a pass of its own without sharing."""
+    made, plan = prepare(family, tmp_path)
+    found = run(made, plan, tmp_path)
+    assert len(FeatureStore(tmp_path)) == plan.facts.sequences
+    assert np.isfinite(found).all()
+    expected = [made.backbone.alone(plan.sequence(n)) for n in range(plan.facts.sequences)]
+    assert relative_error(found, np.array(expected)) < 1e-5
+    assert verify_store(tmp_path).problems == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bin_tokens": 1},
+        {"bin_tokens": 10_000},
+        {"shard_tokens": 1},
+        {"shard_tokens": 10**6},
+        {"share_prefixes": False},
+    ],
+)
+def test_how_the_pass_runs_changes_no_vector(
+    family: str,
+    changes: dict[str, Any],
+    prepare: Prepare,
+    relative_error: RelativeError,
+    tmp_path: Path,
+) -> None:
+    """G-F6: bins, shards and sharing are no part of the identity."""
+    made, plan = prepare(family, tmp_path / "a", 12)
+    other, same = prepare(family, tmp_path / "b", 12, replace(SMALL, **changes))
+    assert made.identity == other.identity
+    assert plan.keys.tobytes() == same.keys.tobytes()
+    first, second = run(made, plan, tmp_path / "a"), run(other, same, tmp_path / "b")
+    assert relative_error(second, first) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_different_prompts_have_different_vectors(
+    family: str, prepare: Prepare, tmp_path: Path
+) -> None:
+    """G-F4: a constant read-out position would give one vector for all prompts."""
+    made, plan = prepare(family, tmp_path)
+    found = run(made, plan, tmp_path)
+    column = plan.columns["plain/prompt"]
+    prompts = np.unique(plan.sequence_of[column[column >= 0]])
+    assert len(prompts) > 5
+    assert (found[prompts].astype(np.float64).std(axis=0) > 1e-3).all()
+
+
+def test_the_rows_of_a_shard_are_in_the_order_of_the_plan(prepare: Prepare, tmp_path: Path) -> None:
+    made, plan = prepare("llama", tmp_path)
+    run(made, plan, tmp_path)
+    keys = [plan.keys[plan.members(shard)].tobytes() for shard in range(plan.facts.shards)]
+    assert FeatureStore(tmp_path).keys().tobytes() == b"".join(keys)
+
+
+def test_every_shard_is_written_once_and_by_its_own_part(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, plan = prepare("llama", tmp_path)
+    assert plan.facts.shards > 3
+    written: list[int] = []
+    honest = extract.write_shard
+
+    def write(path: Path, *content: Any) -> None:
+        written.append(int(path.stem))
+        honest(path, *content)
+
+    monkeypatch.setattr(extract, "write_shard", write)
+    for part, parts in ((1, 3), (0, 3), (1, 3), (2, 3)):
+        before = len(written)
+        run(made, plan, tmp_path, (part, parts))
+        assert all(number % parts == part for number in written[before:])
+    assert sorted(written) == list(range(plan.facts.shards))
+
+
+def test_parts_make_the_files_that_one_process_makes(prepare: Prepare, tmp_path: Path) -> None:
+    made, plan = prepare("llama", tmp_path / "whole")
+    run(made, plan, tmp_path / "whole")
+    for part in (2, 0, 1):
+        run(made, plan, tmp_path / "parts", (part, 3))
+    assert shards(tmp_path / "parts") == shards(tmp_path / "whole")
+
+
+def test_a_job_of_several_jobs_before_goes_on_behind_their_shards(
+    prepare: Prepare, tmp_path: Path
+) -> None:
+    for rows in (8, 24):
+        made, plan = prepare("llama", tmp_path, rows)
+        before = shards(tmp_path) if rows == 24 else {}
+        run(made, plan, tmp_path)
+    assert before and before.items() <= shards(tmp_path).items()
+    assert plan.facts.first_shard == len(before)
+    assert np.isfinite(stored(plan, tmp_path)).all()
+    assert len(FeatureStore(tmp_path)) == plan.facts.sequences
+
+
+def test_what_two_workers_embed_side_by_side_is_embedded_once(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, plan = prepare("llama", tmp_path)
+    other = load_encoder(made.config, SMALL)
+    assert other.identity == made.identity
+    open_manifest(tmp_path, made.identity, made.backbone.width)
+    monkeypatch.setattr(extract, "WAIT_SECONDS", 0.01)
+    barrier = threading.Barrier(2)
+
+    def work(worker: Encoder) -> int:
+        barrier.wait()
+        before = worker.backbone.work.tokens
+        embed_shards(
+            worker.backbone,
+            worker.identity,
+            plan,
+            tmp_path,
+            (0, 1),
+            lambda *_: None,
+            lambda _: None,
+        )
+        return worker.backbone.work.tokens - before
+
+    with ThreadPoolExecutor(2) as pool:
+        tokens = list(pool.map(work, (made, other)))
+    assert sum(tokens) == plan.facts.tokens
+    assert np.isfinite(stored(plan, tmp_path)).all()
+
+
+def test_a_shard_whose_owner_dies_is_taken_over(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "WAIT_SECONDS", 0.01)
+    made, plan = prepare("llama", tmp_path)
+    claim = FileLock(plan_path(tmp_path) / "claims" / "000001.lock")
+    assert claim.take()
+    notices: list[str] = []
+
+    def die(text: str) -> None:
+        notices.append(text)
+        assert not shard_path(tmp_path, 1).exists()
+        sealed = list((tmp_path / "shards").glob("*.h5"))
+        assert len(sealed) >= plan.facts.shards - 2  # the last one is being sealed
+        claim.release()
+
+    found = run(made, plan, tmp_path, notice=die)
+    assert notices == ["waiting for another process that embeds shards of this part"]
+    assert np.isfinite(found).all()
+
+
+def test_progress_counts_tokens_up_to_all_of_them(prepare: Prepare, tmp_path: Path) -> None:
+    made, plan = prepare("llama", tmp_path)
+    seen: list[tuple[int, int]] = []
+    run(made, plan, tmp_path, progress=lambda done, total, _: seen.append((done, total)))
+    assert len(seen) == plan.facts.bins > 1
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1] == (plan.facts.tokens, plan.facts.tokens)
+
+
+def test_progress_of_a_part_counts_what_is_left_of_it(prepare: Prepare, tmp_path: Path) -> None:
+    made, plan = prepare("llama", tmp_path)
+    run(made, plan, tmp_path, (0, plan.facts.shards))
+    seen: list[tuple[int, int]] = []
+    run(made, plan, tmp_path, (0, 2), lambda done, total, _: seen.append((done, total)))
+    left = sum(plan.shard_tokens(shard) for shard in range(2, plan.facts.shards, 2))
+    assert seen[-1] == (left, left)
+
+
+def test_the_work_that_was_done_is_returned(
+    prepare: Prepare, settings: Callable[..., Any], tmp_path: Path
+) -> None:
+    made, plan = prepare("llama", tmp_path, made=load_encoder(settings("llama"), SMALL))
+    open_manifest(tmp_path, made.identity, made.backbone.width)
+    work = embed_shards(
+        made.backbone, made.identity, plan, tmp_path, (0, 1), lambda *_: None, lambda _: None
+    )
+    assert work.tokens == plan.facts.tokens
+
+
+@pytest.mark.parametrize("stop_after", [1, 4])
+def test_an_interrupted_job_goes_on_and_ends_with_the_same_files(
+    stop_after: int, prepare: Prepare, tmp_path: Path
+) -> None:
+    """Whole shards stay. The one that was interrupted is free again in the same process, too."""
+    made, plan = prepare("llama", tmp_path / "whole")
+    run(made, plan, tmp_path / "whole")
+    begun = iter(range(1, plan.facts.bins))
+
+    def interrupt(done: int, total: int, seconds: float) -> None:
+        if next(begun) == stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(made, plan, tmp_path / "cut", progress=interrupt)
+    sealed = shards(tmp_path / "cut")
+    assert len(sealed) < plan.facts.shards
+    notices: list[str] = []
+    run(made, plan, tmp_path / "cut", notice=notices.append)
+    assert notices == []
+    assert shards(tmp_path / "cut") == shards(tmp_path / "whole")
+
+
+def test_a_vector_that_is_not_finite_stops_the_job(
+    prepare: Prepare,
+    settings: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """G-F8: nothing of its shard is written."""
+    made = load_encoder(settings("llama"), SMALL)
+    _, plan = prepare("llama", tmp_path / "store", made=made)
+    with torch.no_grad():
+        made.backbone.model.norm.weight[3] = float("nan")
+    with pytest.raises(StoreError, match="NaN or infinity"):
+        run(made, plan, tmp_path / "store")
+    assert shards(tmp_path / "store") == {}
+
+
+# Out of memory
+
+CPU = "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried"
+SHORTAGES = (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(CPU), MemoryError())
+
+
+class Small:
+    """A backbone's ``submit`` on a device that has memory for so many distinct tokens."""
+
+    def __init__(self, made: Encoder, room: int, error: BaseException) -> None:
+        self.honest = made.backbone.submit
+        self.pack = made.backbone.pack
+        self.room = room
+        self.error = error
+        self.failed: list[int] = []
+        self.sizes: list[int] = []
+
+    def __call__(self, sequences: Sequence[np.ndarray]) -> Collect:
+        size = sum(made.tokens for made in self.pack(sequences, 10**9))
+        if size > self.room:
+            self.failed.append(size)
+            raise self.error
+        self.sizes.append(size)
+        return self.honest(sequences)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("error", SHORTAGES, ids=["cuda", "cpu", "python"])
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_nothing_is_lost_when_memory_runs_out(
+    family: str,
+    error: BaseException,
+    prepare: Prepare,
+    relative_error: RelativeError,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, plan = prepare(family, tmp_path / "roomy")
+    expected = run(made, plan, tmp_path / "roomy")
+    small = Small(made, int(plan.lengths.max()) + 10, error)
+    monkeypatch.setattr(made.backbone, "submit", small)
+    found = run(made, plan, tmp_path / "small")
+    assert small.failed
+    assert relative_error(found, expected) < 1e-5
+
+
+def test_the_limit_that_was_found_is_remembered_and_told(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One error in all: later bins are cut before they are tried."""
+    made, plan = prepare("llama", tmp_path)
+    small = Small(made, 120, SHORTAGES[0])
+    monkeypatch.setattr(made.backbone, "submit", small)
+    notices: list[str] = []
+    run(made, plan, tmp_path, notice=notices.append)
+    assert len(small.failed) == len(notices) == 1
+    (tokens,) = small.failed
+    assert notices[0] == (
+        f"out of memory with {tokens:,} tokens in a forward pass, going on with {tokens // 2:,}; "
+        f"set embed.bin_tokens to that to begin with it"
+    )
+    assert max(small.sizes) <= tokens // 2
+    assert len(small.sizes) > plan.facts.bins
+
+
+def test_the_limit_is_halved_again_and_again(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, plan = prepare("llama", tmp_path)
+    small = Small(made, int(plan.lengths.max()) + 1, SHORTAGES[0])
+    monkeypatch.setattr(made.backbone, "submit", small)
+    notices: list[str] = []
+    found = run(made, plan, tmp_path, notice=notices.append)
+    assert np.isfinite(found).all()
+    assert len(notices) == len(small.failed) >= 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "found", "expected"), [(100, 80, 40), (100, 300, 50), (3, 3, 1), (1, 9, 1)]
+)
+def test_a_limit_goes_down_to_half_of_what_failed_and_never_below_one(
+    limit: int, found: int, expected: int
+) -> None:
+    made = BinLimit(limit, lambda _: None)
+    made.halve(found)
+    assert made.tokens == expected
+
+
+def test_a_sequence_that_has_no_room_alone_is_an_error_with_a_remedy(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, plan = prepare("llama", tmp_path)
+    longest = int(plan.lengths.max())
+    monkeypatch.setattr(made.backbone, "submit", Small(made, longest - 1, SHORTAGES[0]))
+    message = rf"a sequence of {longest} tokens alone does not fit .* lower backbone\.max_length"
+    with pytest.raises(MemoryShortage, match=message):
+        run(made, plan, tmp_path)
+
+
+def test_one_long_prefix_is_computed_with_fewer_and_fewer_branches(
+    encoder: LoadEncoder, relative_error: RelativeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a long prefix a smaller bin has the same tokens: then it is cut in halves.
+
+    Whatever the order of the sequences, each vector comes back in its own place.
+    """
+    made = encoder("llama")
+    prefix = np.arange(60, dtype=np.int32) + 20
+    sequences = [np.append(prefix, np.int32(place)) for place in (5, 1, 7, 0, 4, 2, 6, 3)]
+    expected = [made.backbone.alone(ids) for ids in sequences]
+    monkeypatch.setattr(made.backbone, "submit", Small(made, 62, SHORTAGES[0]))
+    parts = extract._submit(made.backbone, sequences, BinLimit(1, lambda _: None))
+    assert all(len(members) <= 2 for members, _ in parts)
+    found = extract._collected(made.backbone, parts)
+    assert relative_error(found, np.array(expected)) < 1e-5
+
+
+@pytest.mark.parametrize("error", [RuntimeError("expected scalar type Half"), ValueError("no")])
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    error: Exception, prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, plan = prepare("llama", tmp_path)
+    monkeypatch.setattr(made.backbone, "submit", Small(made, 0, error))
+    with pytest.raises(type(error), match=str(error)):
+        run(made, plan, tmp_path)

@@ -1,0 +1,103 @@
+"""Useful work is counted by hand for a small model; how long it takes decides nothing here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from micro_rm.embed import throughput as speed
+from micro_rm.embed.throughput import Speed, Work, matrix_peak, measure_speed, useful_flops
+from micro_rm.embed.trees import lay_out
+
+Decoder = Callable[..., Any]
+HIDDEN, MLP, LAYERS = 32, 48, 3
+
+
+def arrays(*sequences: tuple[int, ...]) -> list[np.ndarray]:
+    return [np.array(ids, np.int32) for ids in sequences]
+
+
+def test_the_operations_of_a_llama_are_those_counted_by_hand(decoder: Decoder) -> None:
+    """Grouped heads: keys and values are half as wide. Embeddings and norms do not multiply."""
+    layer = 2 * HIDDEN * HIDDEN + 2 * HIDDEN * (HIDDEN // 2) + 3 * HIDDEN * MLP
+    found = useful_flops(decoder("Llama"), Work(tokens=100, attended=1000))
+    assert found == 2 * LAYERS * layer * 100 + 4 * HIDDEN * LAYERS * 1000
+
+
+def test_heads_of_their_own_size_count_with_it(decoder: Decoder) -> None:
+    """Qwen3 has four heads of 12, wider together than the model."""
+    found = useful_flops(decoder("Qwen3"), Work(tokens=0, attended=10))
+    assert found == 4 * 4 * 12 * LAYERS * 10
+
+
+def test_a_table_of_positions_does_not_count(decoder: Decoder) -> None:
+    small, large = (
+        useful_flops(decoder("OPT", max_position_embeddings=size), Work(tokens=10))
+        for size in (64, 256)
+    )
+    assert small == large
+
+
+def test_a_mixture_of_experts_has_no_count(decoder: Decoder) -> None:
+    assert useful_flops(decoder("Mixtral"), Work(tokens=10, attended=10)) is None
+
+
+@pytest.mark.parametrize("family", ["GPT2", "GPTNeoX", "Bloom", "Falcon", "GPTNeo", "Bert"])
+def test_other_families_have_a_count(family: str, decoder: Decoder) -> None:
+    found = useful_flops(decoder(family), Work(tokens=10, attended=10))
+    assert found is not None
+    assert found > 2 * 10 * 10_000
+
+
+def test_a_model_without_attention_has_no_count(decoder: Decoder) -> None:
+    assert useful_flops(decoder("Mamba"), Work(tokens=10, attended=10)) is None
+
+
+def test_work_counts_a_shared_prefix_once() -> None:
+    work = Work()
+    work.add_tree(lay_out(arrays((1, 2, 3, 4), (1, 2, 3, 5, 6), (7,))))
+    # Four tokens in a row, two behind the first three of them, one alone.
+    assert work == Work(tokens=7, attended=1 + 2 + 3 + 4 + 4 + 5 + 1)
+
+
+def test_a_tree_of_one_sequence_is_a_causal_row() -> None:
+    tree, row = Work(), Work()
+    tree.add_tree(lay_out(arrays(tuple(range(17)))))
+    row.add_row(17, causal=True)
+    assert tree == row == Work(tokens=17, attended=17 * 18 // 2)
+
+
+def test_a_row_that_reads_in_both_directions_attends_to_all_of_itself() -> None:
+    work = Work()
+    work.add_row(5, causal=False)
+    work.add_row(3, causal=False)
+    assert work == Work(tokens=8, attended=34)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_matrix_peak_is_a_rate(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(speed.PEAK_SIZE, "cpu", 64)
+    assert 0 < matrix_peak(torch.device("cpu"), dtype) < float("inf")
+
+
+def test_rates_are_work_over_time(decoder: Decoder) -> None:
+    model, work = decoder("Llama"), Work(tokens=100, attended=1000)
+    flops = useful_flops(model, work)
+    assert flops is not None
+    found = measure_speed(model, work, 4.0, 1e6)
+    assert found == Speed(25.0, flops / 4, 1e6)
+    assert found.share == flops / 4e6
+
+
+def test_nothing_done_in_no_time_is_no_division_by_zero(decoder: Decoder) -> None:
+    assert measure_speed(decoder("Llama"), Work(), 0.0, 1e6) == Speed(0.0, 0.0, 1e6)
+
+
+def test_without_a_count_there_is_no_share() -> None:
+    assert Speed(10.0, None, 1e9).share is None
+    assert Speed(0.0, 0.0, 0.0).share is None  # of workers that found everything done
+    assert Speed(10.0, 2.5e8, 1e9).share == 0.25

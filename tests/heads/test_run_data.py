@@ -1,0 +1,363 @@
+"""A run's data as methods see them: views, scaling, labels, labelled draws, and what is lacking."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from micro_rm.cache.pairs import NO_ROW
+from micro_rm.cache.schema import StoreError
+from micro_rm.configs.adapt import AdaptConfig
+from micro_rm.configs.schema import RunConfig, ViewsConfig
+from micro_rm.configs.train import TrainConfig
+from micro_rm.heads.adaptation import BudgetError
+from micro_rm.heads.features import Scaler
+from micro_rm.heads.methods import load_method
+from micro_rm.heads.methods.interface import NO_LABEL, Method, Need, Problem
+from micro_rm.heads.run_data import LACKS, Workbench
+
+STANDARDIZED = TrainConfig(validation_fraction=0.2, features="standardized")
+HEAD_D = np.linspace(-2, 3, 8).astype(np.float32)
+ROWS = np.array([119, 3, 3, 4, 50])
+
+
+def stored(tiny: Any, rows: np.ndarray, head: str, router: str) -> tuple[np.ndarray, ...]:
+    """Responses and prompts of some rows, straight from the vectors of the fixture."""
+    places = (f"{head}/chosen", f"{head}/rejected", f"{router}/prompt")
+    return tuple(tiny.vectors[place][rows] for place in places)
+
+
+def raw(tiny: Any, rows: np.ndarray, head: str, router: str) -> tuple[np.ndarray, np.ndarray]:
+    """Differences and prompts of some rows."""
+    chosen_NxD, rejected_NxD, prompt_NxD = stored(tiny, rows, head, router)
+    return chosen_NxD - rejected_NxD, prompt_NxD
+
+
+def text(tiny: Any, **columns: Any) -> dict[str, Any]:
+    """Other labels, as a column or as one value for all rows."""
+    count = len(tiny.table)
+    return {"text": {k: [v] * count if isinstance(v, str) else v for k, v in columns.items()}}
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", ["raw", "standardized"])
+def test_every_row_is_scaled_with_statistics_of_the_training_rows(
+    tiny: Any, make_bench: Any, features: Any
+) -> None:
+    """In their stage-1 view, whatever rows and views they are applied to."""
+    bench = make_bench(train=replace(STANDARDIZED, features=features))
+    expected = Scaler.identity(8)
+    if features == "standardized":
+        expected = Scaler.fit(*raw(tiny, bench.parts.train, "plain", "plain"))
+        assert np.ptp(expected.delta_scale_D) > 0.5, "the fixture must need scaling"
+    np.testing.assert_array_equal(bench.scaler.delta_scale_D, expected.delta_scale_D)
+    pool = np.flatnonzero(tiny.table.pool)
+    problem = bench.problem(adapt=False)
+    for examples, rows, view in (
+        (problem.train, bench.parts.train, "plain"),
+        (problem.validation, bench.parts.validation, "plain"),
+        (bench.stage1(pool), pool, "plain"),
+        (bench.stage2(pool), pool, "ctx"),
+        (bench.stage2(bench.parts.test), bench.parts.test, "ctx"),
+    ):
+        wanted = expected.apply(*stored(tiny, rows, view, view))
+        for found, array in zip(examples.rows, wanted, strict=True):
+            np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize("head", ["plain", "ctx"])
+@pytest.mark.parametrize("router", ["plain", "ctx", "context"])
+def test_the_views_of_stage_2_are_the_configured_ones(
+    tiny: Any, make_bench: Any, head: Any, router: Any
+) -> None:
+    bench = make_bench(views=ViewsConfig(adapt_head=head, adapt_router=router))
+    test = bench.parts.test
+    for found, expected in zip(bench.stage2(test).rows, raw(tiny, test, head, router), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    budget = bench.problem(adapt=True).budget
+    assert budget is not None and bench.draws is not None
+    _, prompt_NxD = raw(tiny, bench.draws.rows_SxB.reshape(-1), head, router)
+    np.testing.assert_array_equal(
+        np.asarray(budget.rows.router_input_NxD).reshape(-1, 8), prompt_NxD
+    )
+
+
+def test_sides_differ_by_the_difference_and_are_scaled_like_it(tiny: Any, make_bench: Any) -> None:
+    bench = make_bench(train=STANDARDIZED)
+    for examples, rows, view in (
+        (bench.stage1(ROWS[1:]), ROWS[1:], "plain"),
+        (bench.stage2(bench.parts.test), bench.parts.test, "ctx"),
+    ):
+        sides = examples.load_sides()
+        chosen_NxD = tiny.vectors[f"{view}/chosen"][rows] / bench.scaler.delta_scale_D
+        np.testing.assert_array_equal(sides.chosen_NxD, chosen_NxD)
+        difference_NxD = sides.chosen_NxD - sides.rejected_NxD
+        np.testing.assert_allclose(difference_NxD, examples.rows.delta_NxD, atol=1e-5)
+
+
+def test_labels_are_numbers_that_stay_with_their_names(tiny: Any, make_bench: Any) -> None:
+    """The same number for the same name in every choice of rows, and none for an empty name."""
+    names = ["cy", "", "ann", "bob"] * 30
+    bench = make_bench(text(tiny, attribute=names))
+    everything, some = bench.stage1(np.arange(80)), bench.stage1(np.array([3, 1, 2, 7]))
+    numbers = dict(zip(names, everything.attribute_N.tolist(), strict=False))
+    assert numbers[""] == NO_LABEL
+    assert len(set(numbers.values())) == 4
+    assert min(numbers[name] for name in ("ann", "bob", "cy")) >= 0
+    assert some.attribute_N.tolist() == [numbers[name] for name in ("bob", "", "ann", "bob")]
+    assert len(set(everything.user_N.tolist())) == 2  # the two raters of the fixture
+
+
+def test_a_group_is_numbered_by_its_place_among_those_with_labelled_rows(
+    tiny: Any, make_bench: Any
+) -> None:
+    """Test rows of an attribute without any are nobody's."""
+    attribute = ["polite" if row % 2 else "brief" for row in range(80)] + ["novel", "polite"] * 20
+    bench = make_bench(text(tiny, attribute=attribute))
+    assert bench.groups == ("brief", "polite")
+    test = bench.stage2(bench.parts.test)
+    assert test.group_N.tolist() == [NO_LABEL, 1] * 20
+    assert bench.problem(adapt=False).groups == bench.groups
+    by_user = make_bench(adapt=AdaptConfig(budget=8, group="user"))
+    assert by_user.groups == ("rater of brief", "rater of polite")
+    assert by_user.stage2(bench.parts.test).group_N.tolist() == [0, 1] * 20
+
+
+def test_length_counts_the_tokens_by_which_chosen_is_longer(tiny: Any, make_bench: Any) -> None:
+    longer_N = make_bench().stage1(ROWS).longer_N
+    tokens = tiny.table.tokens
+    assert longer_N.tolist() == [int(tokens["chosen"][r] - tokens["rejected"][r]) for r in ROWS]
+    assert longer_N.min() < 0 < longer_N.max()
+
+
+def test_validation_may_not_take_every_training_row(make_bench: Any) -> None:
+    bench = make_bench(train=TrainConfig(validation_fraction=0.999))
+    with pytest.raises(BudgetError, match=r"'tiny' has no training rows left; lower train\.valid"):
+        bench.problem(adapt=False)
+
+
+def test_a_view_that_was_not_embedded_is_an_error_with_a_remedy(make_bench: Any) -> None:
+    bench = make_bench(views=ViewsConfig(train_head="ctx"))
+    with pytest.raises(StoreError, match=r"'tiny' has no ctx/chosen vectors.*run micro-rm embed"):
+        bench.problem(adapt=False)
+
+
+# --- labelled rows --------------------------------------------------------------------------------
+
+
+def test_the_budget_is_the_draws_in_the_views_of_stage_2(tiny: Any, make_bench: Any) -> None:
+    bench = make_bench(train=STANDARDIZED, views=ViewsConfig(adapt_router="context"))
+    problem = bench.problem(adapt=True)
+    budget, draws = problem.budget, bench.draws
+    assert budget is not None and draws is not None
+    assert budget.rows.delta_NxD.shape == (3, 16, 8)
+    assert budget.draws == 3
+    assert problem.groups == draws.groups
+    np.testing.assert_array_equal(budget.mask_SxB, np.ones((3, 16)))
+    np.testing.assert_array_equal(budget.group_B, draws.group_B)
+    sides = budget.load_sides()
+    attribute = np.asarray(tiny.table.text["attribute"])
+    for draw, rows_B in enumerate(draws.rows_SxB):
+        wanted = bench.scaler.apply(*stored(tiny, rows_B, "ctx", "context"))
+        np.testing.assert_array_equal(budget.rows.delta_NxD[draw], wanted.delta_NxD)
+        np.testing.assert_array_equal(budget.rows.router_input_NxD[draw], wanted.router_input_NxD)
+        chosen_BxD = tiny.vectors["ctx/chosen"][rows_B] / bench.scaler.delta_scale_D
+        np.testing.assert_array_equal(sides.chosen_NxD[draw], chosen_BxD)
+        assert [problem.groups[group] for group in budget.group_B] == attribute[rows_B].tolist()
+
+
+def test_the_same_words_are_the_same_wish(tiny: Any, make_bench: Any) -> None:
+    context = [f"wish {row % 3}" for row in range(120)]
+    bench = make_bench(text(tiny, context=context))
+    budget = bench.problem(adapt=True).budget
+    assert budget is not None and bench.draws is not None
+    pairs = zip(
+        budget.wording_SxB.ravel().tolist(), bench.draws.rows_SxB.ravel().tolist(), strict=True
+    )
+    seen = {(number, context[row]) for number, row in pairs}
+    assert len(seen) == len(dict(seen)) == 3
+
+
+def test_a_place_that_a_user_cannot_fill_counts_nothing(tiny: Any, make_bench: Any) -> None:
+    """It holds finite numbers of some labelled row, under a mask of zero."""
+    config = AdaptConfig(budget=5, pool=32, draws=2, group="user")
+    bench = make_bench(text(tiny, user=["ann"] * 3 + ["bob"] * 117), adapt=config)
+    budget = bench.problem(adapt=True).budget
+    assert budget is not None and bench.draws is not None
+    np.testing.assert_array_equal(budget.mask_SxB, [[1, 1, 1, 0, 0, 1, 1, 1, 1, 1]] * 2)
+    np.testing.assert_array_equal(budget.mask_SxB == 0, bench.draws.rows_SxB == NO_ROW)
+    assert np.isfinite(budget.rows.delta_NxD).all()
+    assert budget.by_group(budget.mask_SxB)[:, 0].sum() == 6
+    rows_B = bench.draws.rows_SxB[1][[0, 1, 2, 5, 6, 7, 8, 9]]
+    np.testing.assert_array_equal(
+        np.asarray(budget.rows.delta_NxD)[1][[0, 1, 2, 5, 6, 7, 8, 9]],
+        raw(tiny, rows_B, "ctx", "ctx")[0],
+    )
+
+
+def test_methods_of_stage_1_see_no_labelled_row(make_bench: Any) -> None:
+    assert make_bench().problem(adapt=False).budget is None
+
+
+def test_without_groups_there_is_nothing_to_draw(tiny: Any, make_bench: Any) -> None:
+    bench = make_bench(text(tiny, attribute=""))
+    assert (bench.groups, bench.draws, bench.problem(adapt=True).budget) == ((), None, None)
+
+
+def test_a_budget_of_zero_is_empty_but_keeps_its_draws(make_bench: Any) -> None:
+    """G-H12."""
+    budget = make_bench(adapt=AdaptConfig(budget=0, draws=2)).problem(adapt=True).budget
+    assert budget is not None
+    assert budget.rows.delta_NxD.shape == (2, 0, 8)
+    assert budget.mask_SxB.shape == budget.wording_SxB.shape == (2, 0)
+    assert budget.load_sides().chosen_NxD.shape == (2, 0, 8)
+
+
+def test_labelled_rows_of_the_test_split_are_those_that_are_not_scored(
+    tiny: Any, make_bench: Any
+) -> None:
+    """G-B4, through the workbench."""
+    bench = make_bench(adapt=AdaptConfig(budget=6, draws=2, source="test"))
+    problem = bench.problem(adapt=True)
+    assert problem.budget is not None and bench.draws is not None
+    taken = bench.draws.rows_SxB
+    assert set(taken.ravel().tolist()) <= set(bench.parts.test.tolist())
+    for draw in range(2):
+        delta_BxD, _ = raw(tiny, taken[draw], "ctx", "ctx")
+        np.testing.assert_array_equal(problem.budget.rows.delta_NxD[draw], delta_BxD)
+
+
+def test_another_seed_draws_other_rows_from_the_same_data(make_bench: Any) -> None:
+    benches = [make_bench(run=RunConfig(seed=seed)) for seed in (3, 3, 4)]
+    one, same, other = (bench.draws.rows_SxB for bench in benches)
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    keys = [jax.random.key_data(bench.problem(adapt=False).key).tolist() for bench in benches]
+    assert keys[0] == keys[1] != keys[2]
+
+
+# --- the backbone's head and ratings --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", ["raw", "standardized"])
+def test_the_native_head_gives_the_reward_of_raw_vectors_under_any_scaling(
+    tiny: Any, make_bench: Any, features: Any
+) -> None:
+    """G-F1, in the heads: margins are vector times head, as if nothing were scaled."""
+    bench = make_bench(native_head_D=HEAD_D, train=replace(STANDARDIZED, features=features))
+    problem, method = bench.problem(adapt=False), load_method("native_head")
+    trained = method.fit(problem, {})
+    prediction = method.predict(trained, bench.stage2(bench.parts.test))
+    chosen_N, rejected_N = (
+        tiny.vectors[f"ctx/{role}"][bench.parts.test] @ HEAD_D for role in ("chosen", "rejected")
+    )
+    np.testing.assert_allclose(prediction.statistic_SxN, [chosen_N - rejected_N], atol=1e-4)
+    assert np.ptp(bench.scaler.delta_scale_D) > 0.5 or features == "raw"
+
+
+@pytest.fixture
+def rated(make_bench: Any) -> Workbench:
+    """Ratings from 0 to 4 by store row, so that a response is rated alike in all its pairs."""
+    plain = make_bench().features.table.rows
+    places_Nx2 = np.stack([plain["plain/chosen"], plain["plain/rejected"]], axis=1)
+    help_Nx2 = (places_Nx2 % 5).astype(np.float32)
+    brief_Nx2 = np.where(places_Nx2 % 7 == 0, np.nan, places_Nx2 % 3).astype(np.float32)
+    return make_bench({"ratings": {"help": help_Nx2, "brief": brief_Nx2}}, train=STANDARDIZED)
+
+
+def test_rated_responses_are_those_of_training_prompts_scaled_like_differences(
+    rated: Workbench,
+) -> None:
+    problem = rated.problem(adapt=False)
+    assert problem.load_ratings is not None
+    ratings = problem.load_ratings()
+    table, parts = rated.features.table, rated.parts
+    rows_N = np.concatenate([parts.train, parts.validation])
+    wanted = [table.rows[f"plain/{role}"][rows_N] for role in ("chosen", "rejected")]
+    places_M = np.unique(np.concatenate(wanted))
+    assert ratings.names == ("help", "brief")
+    expected_MxD = rated.features.store.vectors(places_M) / rated.scaler.delta_scale_D
+    np.testing.assert_allclose(ratings.features_MxD, expected_MxD, rtol=1e-6)
+    assert ratings.features_MxD.dtype == np.float32
+    np.testing.assert_array_equal(ratings.rating_MxA[:, 0], places_M % 5)
+    unknown_M = places_M % 7 == 0
+    assert unknown_M.any()
+    expected_M = np.where(unknown_M, np.nan, places_M % 3)
+    np.testing.assert_array_equal(ratings.rating_MxA[:, 1], expected_M)
+    validation = {
+        place
+        for role in ("chosen", "rejected")
+        for place in table.rows[f"plain/{role}"][parts.validation].tolist()
+    }
+    np.testing.assert_array_equal(ratings.held_out_M, [m in validation for m in places_M.tolist()])
+    assert 0 < ratings.held_out_M.sum() < places_M.size
+
+
+# --- what is lacking ------------------------------------------------------------------------------
+
+
+def needy(need: Need) -> Method:
+    """A method that needs one thing."""
+
+    def never(*_: object) -> Any:
+        raise AssertionError("a method that lacks something must not run")
+
+    return Method("needy", "Needs.", stage="train", fit=never, predict=never, needs=(need,))
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [
+        ("contexts", "give data.contexts or a context column"),
+        ("groups", "there is nobody to adapt to"),
+        ("users", "give a user column"),
+        ("ratings", "the data are choices without ratings"),
+        ("native_head", "the backbone has no reward head of its own"),
+    ],
+)
+def test_what_the_data_lack_is_said_in_words(
+    tiny: Any, make_bench: Any, rated: Workbench, need: Need, words: str
+) -> None:
+    without = make_bench(text(tiny, attribute="", user="", context=""))
+    reason = without.lacks(needy(need))
+    assert reason is not None and words in reason
+    assert reason == LACKS[need]
+    features = replace(rated.features, native_head_D=HEAD_D)
+    assert replace(rated, features=features).lacks(needy(need)) is None
+
+
+def test_each_need_is_of_its_own(tiny: Any, make_bench: Any) -> None:
+    """Labels without wishes serve some methods; wishes nobody can be adapted to serve none."""
+    wishless = make_bench(text(tiny, context=""))
+    assert wishless.lacks(needy("groups")) is None
+    assert wishless.lacks(needy("contexts")) == LACKS["contexts"]
+    nameless = make_bench(text(tiny, attribute=""))
+    assert nameless.lacks(needy("groups")) == LACKS["groups"]
+    assert nameless.lacks(needy("contexts")) == LACKS["contexts"]
+    assert nameless.lacks(needy("users")) is None
+    by_user = make_bench(text(tiny, attribute=""), adapt=AdaptConfig(budget=8, group="user"))
+    assert by_user.lacks(needy("groups")) is None
+    assert by_user.lacks(needy("contexts")) is None
+    only_tested = ["" if row < 80 else "ann" for row in range(120)]
+    assert make_bench(text(tiny, user=only_tested)).lacks(needy("users")) == LACKS["users"]
+
+
+def test_the_first_thing_that_is_lacking_is_the_reason(tiny: Any, make_bench: Any) -> None:
+    both = replace(needy("ratings"), needs=("ratings", "contexts"))
+    assert make_bench(text(tiny, context="")).lacks(both) == LACKS["ratings"]
+    assert make_bench().lacks(replace(both, needs=())) is None
+
+
+def test_a_problem_offers_what_there_is(make_bench: Any, rated: Workbench) -> None:
+    def offers(problem: Problem) -> tuple[bool, bool]:
+        return problem.load_ratings is not None, problem.native_head_D is not None
+
+    assert offers(make_bench().problem(adapt=True)) == (False, False)
+    assert offers(make_bench(native_head_D=HEAD_D).problem(adapt=True)) == (False, True)
+    assert offers(rated.problem(adapt=True)) == (True, False)

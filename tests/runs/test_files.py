@@ -1,0 +1,93 @@
+"""A run vouches for its files: what a stage wrote is known, what changes later is found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from micro_rm.runs.record import RunRecord, listing_files
+from micro_rm.runs.files import verify_run
+from micro_rm.configs.schema import Config
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of two stages, a page that was written later, and a note of its owner."""
+    record = RunRecord(tmp_path, Config())
+    with record.stage("train", "a"):
+        (tmp_path / "model.safetensors").write_bytes(b"arrays")
+        (tmp_path / "model.json").write_text("{}")
+    with record.stage("evaluate", "b"):
+        (tmp_path / "report.json").write_text("{}")
+    with listing_files(tmp_path):
+        (tmp_path / "report.html").write_text("<p>")
+    (tmp_path / "notes.txt").write_text("mine")
+    return tmp_path
+
+
+def test_a_finished_run_has_no_problems(run: Path) -> None:
+    assert verify_run(run) == (4, [], [])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json", "report.json", "report.html"])
+def test_a_changed_or_missing_file_is_named(name: str, run: Path) -> None:
+    path = run / name
+    honest = path.read_bytes()
+    path.write_bytes(honest[:-1])
+    assert name in RunRecord(run, Config()).problem(name)
+    for content in (honest[:-1], honest + b" ", bytes([honest[0] ^ 1]) + honest[1:], b""):
+        path.write_bytes(content)
+        _, (problem,), _ = verify_run(run)
+        assert f"{name}: bytes differ" in problem and "run the same command again" in problem
+    path.unlink()
+    _, (problem,), _ = verify_run(run)
+    assert f"{name}: missing" in problem
+
+
+def test_a_later_stage_does_not_vouch_for_what_it_did_not_write(run: Path) -> None:
+    """Damage between two stages stays damage."""
+    (run / "model.json").write_text("[]")
+    with RunRecord(run, Config()).stage("evaluate", "c"):
+        (run / "report.json").write_text("{ }")
+    _, (problem,), _ = verify_run(run)
+    assert "model.json" in problem
+
+
+def test_exchanged_files_are_found(run: Path) -> None:
+    model, page = (run / name for name in ("model.safetensors", "report.html"))
+    content = model.read_bytes()
+    model.write_bytes(page.read_bytes())
+    page.write_bytes(content)
+    assert len(verify_run(run)[1]) == 2
+
+
+@pytest.mark.long
+def test_every_byte_of_the_record_counts_but_white_space(run: Path) -> None:
+    path = run / "record.json"
+    honest = path.read_bytes()
+    for place in range(0, len(honest), 41):
+        path.write_bytes(honest[:place] + bytes([honest[place] ^ 1]) + honest[place + 1 :])
+        found = verify_run(run)[1]
+        assert found or honest[place : place + 1].isspace(), honest[place - 20 : place + 20]
+        if found:
+            assert not RunRecord(run, Config()).done("train", "a") or "0.2" in found[0]
+
+
+def test_a_stage_that_was_interrupted_is_noted(run: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), RunRecord(run, Config()).stage("evaluate", "c"):
+        (run / "predictions.parquet").write_bytes(b"half")
+        raise KeyboardInterrupt
+    _, problems, notes = verify_run(run)
+    assert "stage evaluate was interrupted" in notes[0]
+    assert "predictions.parquet: not in record.json" in problems[0]
+
+
+def test_a_record_of_before_is_read_but_vouches_for_nothing(run: Path) -> None:
+    path = run / "record.json"
+    raw = json.loads(path.read_text())
+    del raw["files"], raw["checksum"]
+    path.write_text(json.dumps(raw))
+    assert "before 0.2" in verify_run(run)[1][0]
+    assert RunRecord(run, Config()).done("train", "a")
