@@ -42,15 +42,15 @@ from micro_rm.commands.embedding import check, embed, extend, retry
 from micro_rm.commands.reporting import report
 from micro_rm.commands.sweeping import sweep
 from micro_rm.commands.upkeep import clean, inspect, pull, push, verify
-from micro_rm.common.console import Say, make_printer, printable, working
+from micro_rm.common.console import Say, make_printer, printable, spinner
 from micro_rm.common.cores import limit_threads
 from micro_rm.common.errors import UserError, require
 from micro_rm.common.imports import permanent_imports
 from micro_rm.common.redact import redact_all
 from micro_rm.configs.schema import SIMULATOR_SOURCE, Config
 from micro_rm.runs import freshness as progress
-from micro_rm.runs.record import RunRecord, listing_files
-from micro_rm.runs.store_settings import follow_store, kept_type
+from micro_rm.runs.record import RunRecord, recording_files
+from micro_rm.runs.store_settings import kept_dtype, resolve_from_store
 
 if TYPE_CHECKING:
     from micro_rm.configs.command_line import Options
@@ -60,10 +60,10 @@ Result = dict[str, Any]
 
 def train(config: Config, say: Say) -> Result:
     """Stage 1: fit every chosen method that needs no labelled rows."""
-    with permanent_imports(), working("train    loading jax"):
+    with permanent_imports(), spinner("train    loading jax"):
         from micro_rm.heads import stages
 
-    with working("train    heads and routers from plain pairs"):
+    with spinner("train    heads and routers from plain pairs"):
         models, skipped = stages.train(config)
     say(f"train    {', '.join(models)}")
     for name, reason in skipped.items():
@@ -76,7 +76,7 @@ def adapt(config: Config, say: Say) -> Result:
     with permanent_imports():
         from micro_rm.heads import stages
 
-    with working("adapt    learning from labelled rows"):
+    with spinner("adapt    learning from labelled rows"):
         models, skipped = stages.adapt(config)
     if models:
         source = "" if config.adapt.source == "train" else " of the test rows, not scored then"
@@ -93,7 +93,7 @@ def evaluate(config: Config, say: Say) -> Result:
     with permanent_imports():
         from micro_rm.heads import stages
 
-    with working("evaluate scoring the held-out rows"):
+    with spinner("evaluate scoring the held-out rows"):
         report = stages.evaluate(config)
     say(f"evaluate {report['test']['rows']:,} rows over {report['test']['prompts']:,} prompts")
     return {"rows": report["test"]["rows"], "prompts": report["test"]["prompts"]}
@@ -126,12 +126,12 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         "none with the simulator, which has no text",
         f"{len(config.report.prompts)} prompts",
     )
-    asked, config = config, follow_store(config)
+    asked, config = config, resolve_from_store(config)
     record = RunRecord(Path(config.run.dir), config)
-    request = progress.request(config)
+    request = progress.table_fingerprint(config)
     embedded = progress.is_embedded(config, request)
     if dry_run:
-        inputs = progress.stage_inputs(config, progress.learnt_from(config, request))
+        inputs = progress.stage_inputs(config, progress.with_missing_pairs(config, request))
         todo = [
             name for name in LEARNING_STAGES if not progress.is_done(config, record, name, inputs)
         ]
@@ -145,16 +145,16 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     if config.data.source == SIMULATOR_SOURCE:
         say("embed    nothing: the simulator draws vectors, there is no text")
     elif embedded:
-        found = "; ".join(filter(None, (config.store.dir, kept_type(asked, config))))
+        found = "; ".join(filter(None, (config.store.dir, kept_dtype(asked, config))))
         say(f"embed    done before for the same inputs ({found})")
     else:
         with record.stage("embed", request) as notes:
             notes |= embed(asked, say, summary=True)
-        config = follow_store(config)
+        config = resolve_from_store(config)
         record = RunRecord(Path(config.run.dir), config)
-        request = progress.request(config)
+        request = progress.table_fingerprint(config)
     for name in LEARNING_STAGES:
-        inputs = progress.stage_inputs(config, progress.learnt_from(config, request))
+        inputs = progress.stage_inputs(config, progress.with_missing_pairs(config, request))
         if progress.is_done(config, record, name, inputs):
             say(f"{name:<8} done before for the same inputs")
         else:
@@ -169,10 +169,10 @@ def study(config: Config, say: Say) -> Result:
     from micro_rm.heads.studies.run import run_studies
 
     run(config, say)
-    config = follow_store(config)
+    config = resolve_from_store(config)
     say("")
     place = Path(config.run.dir)
-    with listing_files(place):
+    with recording_files(place):
         done = run_studies(
             open_workbench(config),
             config.study.names,
@@ -245,9 +245,9 @@ def _run_stage(name: str, config: Config, say: Say, record: RunRecord) -> Result
         record.content["store"] = asdict(config.data.simulator)
     else:
         record.content["store"] = asdict(read_manifest(Path(config.store.dir)).identity)
-    request = progress.table_request(config)
+    request = progress.stored_table_fingerprint(config)
     order = list(LEARNING_STAGES)
-    record.forget(order[order.index(name) :])
+    record.invalidate(order[order.index(name) :])
     with record.stage(name, progress.stage_inputs(config, request)[name]) as notes:
         notes |= LEARNING_STAGES[name](config, say)
     return notes
@@ -270,7 +270,7 @@ def execute(options: Options, config: Config, say: Say) -> Result:
     if name in ("gc", "delete", "copy"):
         return clean(name, config, say, quiet=options.json)
     if name in LEARNING_STAGES:
-        config = follow_store(config)
+        config = resolve_from_store(config)
         return _run_stage(name, config, say, RunRecord(Path(config.run.dir), config))
     others = {
         "check": check,

@@ -10,7 +10,7 @@ import xxhash
 from ..common.files import commit_file
 from .lock import StoreLock
 from .manifest import read_manifest, write_manifest
-from .schema import FileSum, StoreError, change_path, plan_path
+from .schema import FileSum, StoreError, plan_path, transaction_path
 from .verify import Verdict, verify_store
 
 BLOCK = 1 << 22
@@ -22,15 +22,15 @@ def copy_store(source: Path, target: Path) -> Verdict:
     Raises ``StoreError`` if the source is damaged or at work, or if the target has a store already
     or too little space.
     """
-    if (target / "manifest.json").exists() or change_path(target).exists():
+    if (target / "manifest.json").exists() or transaction_path(target).exists():
         raise StoreError(
             f"{target}: there is a store already; micro-rm verify checks it, or name an empty "
             "directory"
         )
     manifest = read_manifest(source)
     with StoreLock(source) as lock:
-        if not lock.take():
-            raise lock.busy()
+        if not lock.acquire():
+            raise lock.busy_error()
         if plan_path(source).exists():
             raise StoreError(
                 f"{source}: a job is unfinished; finish it with the same micro-rm embed"

@@ -13,7 +13,7 @@ import numpy as np
 
 from .pairs import PairTable
 from .reader import FeatureStore, KeyIndex
-from .removal import Removal, read_tables, remove, without_pairs
+from .removal import Removal, apply_removal, plan_pair_removal, read_tables
 from .schema import StoreError
 
 # A shorter text is found in any file by chance; the tables' own columns are searched for it.
@@ -22,7 +22,7 @@ TEXTS = ("pair_id", "user", "prompt", "chosen", "rejected", "context")  # names 
 
 
 @dataclass(frozen=True)
-class Forgetting:
+class Deletion:
     """What is to be deleted: pairs per table, their removal, quarantine without them."""
 
     pairs: Mapping[str, int]
@@ -44,7 +44,7 @@ class Proof:
     found: list[str] = field(default_factory=list)
 
 
-def plan_forgetting(path: Path, users: Sequence[str], pairs: Sequence[str]) -> Forgetting:
+def plan_deletion(path: Path, users: Sequence[str], pairs: Sequence[str]) -> Deletion:
     """What deleting some users' pairs and some pairs takes.
 
     Raises ``StoreError`` if the store has none of them.
@@ -58,7 +58,7 @@ def plan_forgetting(path: Path, users: Sequence[str], pairs: Sequence[str]) -> F
             f"{path}: no pair and no refused row of user {list(users)} or pair {list(pairs)} in "
             f"{', '.join(tables) or 'any table'}; micro-rm inspect lists the tables"
         )
-    removal = without_pairs(path, drops)
+    removal = plan_pair_removal(path, drops)
     gone, stay = set[str](), set[str]()
     for name, table in tables.items():
         for column in TEXTS:
@@ -67,16 +67,16 @@ def plan_forgetting(path: Path, users: Sequence[str], pairs: Sequence[str]) -> F
     texts = sorted(text for text in gone - stay if len(text.encode()) >= SHORTEST)
     keys = FeatureStore(path).keys()[removal.gone]
     names = {"user": list(users), "pair_id": list(pairs)}
-    return Forgetting(counts, removal, quarantine, refused, texts, names, keys)
+    return Deletion(counts, removal, quarantine, refused, texts, names, keys)
 
 
-def forget(path: Path, plan: Forgetting) -> Proof:
+def apply_deletion(path: Path, plan: Deletion) -> Proof:
     """Delete, then search what is left; the caller holds the store alone."""
-    remove(path, plan.removal, plan.quarantine)
-    return prove(path, plan)
+    apply_removal(path, plan.removal, plan.quarantine)
+    return prove_deletion(path, plan)
 
 
-def prove(path: Path, plan: Forgetting) -> Proof:
+def prove_deletion(path: Path, plan: Deletion) -> Proof:
     """Search every table and quarantine file for the deleted texts, and shards for the keys."""
     proof = Proof(texts=len(plan.texts), keys=len(plan.keys))
     for name, table in read_tables(path).items():

@@ -14,7 +14,7 @@ from .schema import KEY_BYTES, KEY_DTYPE
 NAME = "failed"
 
 
-def put_failed(file: h5py.File, keys: np.ndarray) -> None:
+def write_failed_keys(file: h5py.File, keys: np.ndarray) -> None:
     """Note (m,) keys in a shard that is being written; nothing if there are none."""
     if len(keys):
         spelled = np.frombuffer(keys.astype(KEY_DTYPE).tobytes(), np.uint8)

@@ -25,14 +25,14 @@ def replace_file(store: Path, name: str, temporary: Path) -> None:
         commit_file(temporary, store / name)
         return
     manifest = read_manifest(store)
-    made, before = sum_of(temporary), manifest.files.get(name, ())
+    made, before = file_sum(temporary), manifest.files.get(name, ())
     known = {**manifest.files, name: tuple(dict.fromkeys((*before, made)))}
     write_manifest(store, replace(manifest, files=known))
     commit_file(temporary, store / name)
     write_manifest(store, replace(manifest, files={**manifest.files, name: (made,)}))
 
 
-def sum_of(path: Path) -> FileSum:
+def file_sum(path: Path) -> FileSum:
     """Size and checksum of a file as it lies on the disk."""
     return FileSum(path.stat().st_size, file_checksum(path))
 
@@ -58,7 +58,7 @@ def file_problem(store: Path, manifest: Manifest, name: str) -> str:
             f"{path}: not in the manifest, nothing vouches for it; run micro-rm embed for this "
             "data set, or remove it"
         )
-    found = sum_of(path)
+    found = file_sum(path)
     if found in known:
         return ""
     listed = " or ".join(f"{item.bytes:,} bytes {item.checksum}" for item in known)

@@ -31,15 +31,15 @@ class FileLock:
         self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
-    def take(self, *, shared: bool = False) -> bool:
+    def acquire(self, *, shared: bool = False) -> bool:
         """Take the lock, or change its kind, without waiting; whether that was possible."""
         return self._flock(self._descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
-    def pause(self) -> None:
+    def release(self) -> None:
         """Give the lock back but keep the file open, to take the lock again."""
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Give the lock back and close the file."""
         os.close(self._descriptor)
 
@@ -59,7 +59,7 @@ class FileLock:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.release()
+        self.close()
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class Owner:
     started: str
 
     @classmethod
-    def here(cls, job: str) -> Owner:
+    def this_process(cls, job: str) -> Owner:
         """This process, now."""
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         return cls(socket.gethostname(), os.getpid(), job, started)
 
-    def explain(self) -> str:
+    def describe(self) -> str:
         """Who this is and whether it still lives, as far as this machine can tell."""
         who = f"process {self.pid} on {self.host} began job {self.job} at {self.started}"
         if self.host != socket.gethostname():
@@ -98,21 +98,21 @@ class StoreLock(FileLock):
         self.store = store
         self._proven = False
 
-    def take(self, *, shared: bool = False) -> bool:
+    def acquire(self, *, shared: bool = False) -> bool:
         """As of every lock, after a proof that this file system's locks keep others out."""
-        taken = super().take(shared=shared)
+        taken = super().acquire(shared=shared)
         # Two that lock a removed file and a new one would both have the store for themselves.
         while self._moved():
-            self.release()
+            self.close()
             super().__init__(self.path)
-            taken = super().take(shared=shared)
+            taken = super().acquire(shared=shared)
         if taken and not shared and not self._proven:
             self._prove()
         return taken
 
     def announce(self, job: str) -> None:
         """Say who holds the lock and for which job, for those who find it taken."""
-        text = json.dumps(asdict(Owner.here(job)))
+        text = json.dumps(asdict(Owner.this_process(job)))
         # Not replaced: the lock is on this very file. Who reads in between waits for the next look.
         os.pwrite(self._descriptor, text.encode(), 0)
         os.ftruncate(self._descriptor, len(text.encode()))
@@ -130,10 +130,10 @@ class StoreLock(FileLock):
         owner = self.owner()
         return "" if owner is None else owner.job
 
-    def busy(self) -> StoreError:
+    def busy_error(self) -> StoreError:
         """The error for those who cannot wait."""
         owner = self.owner()
-        who = "its name is not in the lock file" if owner is None else owner.explain()
+        who = "its name is not in the lock file" if owner is None else owner.describe()
         return StoreError(
             f"{self.store}: another process is writing here; wait for it, or choose another "
             f"store.dir ({who}; {self.path} is its lock: it ends with the process, never remove "

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .copying import copy_store
-from .deletion import Forgetting, forget, plan_forgetting
+from .deletion import Deletion, apply_deletion, plan_deletion
 from .lock import StoreLock
 from .rebuild import rebuild_manifest
-from .removal import Removal, remove, unused
+from .removal import Removal, apply_removal, plan_garbage_collection
 from .schema import StoreError
 from .writer import recover_store
 
@@ -21,13 +21,13 @@ Ask = Callable[[str], bool]
 
 
 @contextmanager
-def alone(store: Path, work: str) -> Iterator[None]:
+def exclusive_access(store: Path, work: str) -> Iterator[None]:
     """The store for this process alone, what others left behind put in order."""
     if not (store / "manifest.json").is_file():
         raise StoreError(f"{store}: no store here (manifest.json is missing)")
     with StoreLock(store) as lock:
-        if not lock.take():
-            raise lock.busy()
+        if not lock.acquire():
+            raise lock.busy_error()
         lock.announce(work)
         recover_store(store)
         yield
@@ -36,7 +36,7 @@ def alone(store: Path, work: str) -> Iterator[None]:
 def finish_interrupted(store: Path) -> None:
     """Carry out a change that was interrupted behind its commit, if there is one."""
     if (store / "change").is_dir():
-        with alone(store, "finish a change"):
+        with exclusive_access(store, "finish a change"):
             pass
 
 
@@ -51,10 +51,10 @@ def rebuild(store: Path, say: Say) -> dict[str, Any]:
     return asdict(done)
 
 
-def collect(store: Path, say: Say, ask: Ask) -> dict[str, Any]:
+def collect_garbage(store: Path, say: Say, ask: Ask) -> dict[str, Any]:
     """Remove the vectors that no pair table uses, after asking."""
-    with alone(store, "gc"):
-        removal = unused(store)
+    with exclusive_access(store, "gc"):
+        removal = plan_garbage_collection(store)
         facts = _facts(removal)
         if not removal.vectors:
             say("gc       every vector is used by a pair table; nothing to remove")
@@ -63,7 +63,7 @@ def collect(store: Path, say: Say, ask: Ask) -> dict[str, Any]:
         if not ask("Remove them?"):
             say("gc       nothing was changed; --yes removes them")
             return facts | {"done": False}
-        remove(store, removal)
+        apply_removal(store, removal)
     say(f"gc       removed; micro-rm verify {store} checks what is left")
     return facts | {"done": True}
 
@@ -74,15 +74,15 @@ def delete(
     """Delete the rows of users and pairs, after asking, and prove it."""
     if not users and not pairs:
         raise StoreError(f"{store}: nothing to delete; give --user NAME or --pair ID")
-    with alone(store, "delete"):
-        plan = plan_forgetting(store, users, pairs)
+    with exclusive_access(store, "delete"):
+        plan = plan_deletion(store, users, pairs)
         facts = _facts(plan.removal) | {"pairs": dict(plan.pairs), "refused_rows": plan.refused}
         for line in _plan_lines(plan):
             say(f"delete   {line}")
         if not ask("Delete them?"):
             say("delete   nothing was changed; --yes deletes them")
             return facts | {"done": False}
-        proof = forget(store, plan)
+        proof = apply_deletion(store, plan)
     say(
         f"proof    {proof.files} files searched for {proof.texts:,} texts, {proof.keys:,} keys and "
         f"the names: {len(proof.found)} found"
@@ -124,7 +124,7 @@ def _describe(removal: Removal) -> str:
     )
 
 
-def _plan_lines(plan: Forgetting) -> Iterator[str]:
+def _plan_lines(plan: Deletion) -> Iterator[str]:
     for name, count in plan.pairs.items():
         yield f"{count:,} pairs of table {name!r}"
     if plan.refused:

@@ -17,7 +17,7 @@ import xxhash
 
 from ..common.files import write_json
 from ..common.version import __version__
-from .schema import LOGICAL, FileSum, Identity, Manifest, Shard, StoreError, change_path
+from .schema import LOGICAL, FileSum, Identity, Manifest, Shard, StoreError, transaction_path
 
 FILE = "manifest.json"
 FORMAT = 2
@@ -37,7 +37,7 @@ def read_manifest(store: Path) -> Manifest:
     change of the store was interrupted behind its commit.
     """
     path = store / FILE
-    if change_path(store).exists():
+    if transaction_path(store).exists():
         raise StoreError(
             f"{store}: a change of this store (gc or delete) was interrupted; "
             f"micro-rm verify {store} finishes it"

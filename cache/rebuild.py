@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from .files import file_problem, files_of, sum_of
+from .files import file_problem, file_sum, files_of
 from .hdf5 import open_hdf5
 from .lock import StoreLock
 from .manifest import SHARD_NAME, read_manifest, write_manifest
@@ -23,7 +23,7 @@ from .native_head import read_native_head
 from .pairs import read_pairs
 from .reader import open_vectors, shard_identity
 from .schema import FileSum, Identity, Manifest, Shard, StoreError, first_not_finite
-from .transaction import finish_change
+from .transaction import finish_transaction
 from .verify import shard_problem
 from .writer import describe_shard
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Rebuilt:
+class RebuildReport:
     """What a rebuilt manifest lists, what was set aside and why, and the tables to embed again."""
 
     shards: int = 0
@@ -42,7 +42,7 @@ class Rebuilt:
     outdated_tables: list[str] = field(default_factory=list)
 
 
-def rebuild_manifest(store: Path) -> Rebuilt:
+def rebuild_manifest(store: Path) -> RebuildReport:
     """Write a manifest of everything in a store that can be vouched for.
 
     Raises ``StoreError`` if another process is writing, if there is no sound shard, or if a newer
@@ -51,12 +51,12 @@ def rebuild_manifest(store: Path) -> Rebuilt:
     if not (store / "shards").is_dir():
         raise StoreError(f"{store}: no shards here, nothing to rebuild from; run micro-rm embed")
     with StoreLock(store) as lock:
-        if not lock.take():
-            raise lock.busy()
+        if not lock.acquire():
+            raise lock.busy_error()
         lock.announce("rebuild")
-        finish_change(store)
+        finish_transaction(store)
         before = _manifest_or_none(store)
-        done = Rebuilt()
+        done = RebuildReport()
         identity, width = (before.identity, before.width) if before else _identity_of(store)
         sound_shard = partial(_sound_shard, before=before, identity=identity, width=width)
         sound_file = partial(_sound_file, store=store, before=before)
@@ -109,7 +109,7 @@ def _identity_of(store: Path) -> tuple[Identity, int]:
     raise StoreError(f"{store}: no shard can be read; restore the store from a copy")
 
 
-def _keep(done: Rebuilt, store: Path, path: Path, check: Callable[[Path], T]) -> T | None:
+def _keep(done: RebuildReport, store: Path, path: Path, check: Callable[[Path], T]) -> T | None:
     """What a check makes of a file; None after setting it aside."""
     try:
         return check(path)
@@ -149,4 +149,4 @@ def _sound_file(path: Path, store: Path, before: Manifest | None) -> FileSum:
     else:
         for line in path.read_text("utf-8").splitlines():
             json.loads(line)
-    return sum_of(path)
+    return file_sum(path)

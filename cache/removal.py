@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import sum_of
+from .files import file_sum
 from .manifest import write_manifest
 from .pairs import DELETED, NO_ROW, PairTable, read_pairs, table_names, write_pairs
 from .reader import FeatureStore
 from .schema import FileSum, Shard, StoreError, plan_path
-from .transaction import Change
+from .transaction import Transaction
 from .writer import describe_shard, next_shard_number, shard_path, write_shard
 
 
@@ -58,7 +58,7 @@ def plan_removal(store: FeatureStore, gone: np.ndarray, tables: Mapping[str, Pai
     return Removal(gone, tables, removed, rewritten, int(gone.sum()) * row_bytes)
 
 
-def unused(path: Path) -> Removal:
+def plan_garbage_collection(path: Path) -> Removal:
     """The vectors of a store that no pair table uses.
 
     Raises ``StoreError`` while a job is unfinished: its table is not there yet.
@@ -70,7 +70,7 @@ def unused(path: Path) -> Removal:
     return plan_removal(store, ~used_rows(tables, len(store)), tables)
 
 
-def without_pairs(path: Path, drops: Mapping[str, np.ndarray]) -> Removal:
+def plan_pair_removal(path: Path, drops: Mapping[str, np.ndarray]) -> Removal:
     """Some pairs (a mask per table), and the vectors of theirs that no other pair needs.
 
     Raises ``StoreError`` while a job is unfinished.
@@ -80,18 +80,18 @@ def without_pairs(path: Path, drops: Mapping[str, np.ndarray]) -> Removal:
     after, leaving = {}, {}
     for name, table in before.items():
         store.require_layout(table.layout, name)
-        after[name] = take_pairs(table, np.flatnonzero(~drops[name]))
+        after[name] = select_pairs(table, np.flatnonzero(~drops[name]))
         if drops[name].any():
             # What was learnt from the table with them is outdated (see ``read_deleted``).
             deleted = table.account.get(DELETED, 0) + int(drops[name].sum())
             account = {**table.account, DELETED: deleted}
             after[name] = replace(after[name], account=account)
-        leaving[name] = take_pairs(table, np.flatnonzero(drops[name]))
+        leaving[name] = select_pairs(table, np.flatnonzero(drops[name]))
     gone = used_rows(leaving, len(store)) & ~used_rows(after, len(store))
     return plan_removal(store, gone, after)
 
 
-def take_pairs(table: PairTable, places: np.ndarray) -> PairTable:
+def select_pairs(table: PairTable, places: np.ndarray) -> PairTable:
     """A pair table with some of its pairs, in the order given."""
     return replace(
         table,
@@ -105,13 +105,13 @@ def take_pairs(table: PairTable, places: np.ndarray) -> PairTable:
     )
 
 
-def remove(path: Path, removal: Removal, texts: Mapping[str, str] | None = None) -> None:
+def apply_removal(path: Path, removal: Removal, texts: Mapping[str, str] | None = None) -> None:
     """Carry out a removal; the caller holds the store alone and has adopted every shard.
 
     ``texts`` replaces other files of the store, by name.
     """
     store = FeatureStore(path)
-    with Change(path) as change:
+    with Transaction(path) as change:
         shards, removed = _rewrite(store, removal.gone, change.directory)
         stayed = np.concatenate([rows for _, rows in shards] or [np.empty(0, np.int64)])
         new_rows = np.full(len(store), NO_ROW, np.int64)
@@ -123,12 +123,12 @@ def remove(path: Path, removal: Removal, texts: Mapping[str, str] | None = None)
         for name, table in removal.tables.items():
             rows = {key: _moved(places, new_rows) for key, places in table.rows.items()}
             made = write_pairs(change.directory, replace(table, rows=rows, layout=after.layout()))
-            files[f"pairs/{name}.h5"] = (sum_of(made),)
+            files[f"pairs/{name}.h5"] = (file_sum(made),)
         for name, text in (texts or {}).items():
             made = change.directory / name
             made.parent.mkdir(exist_ok=True)
             made.write_text(text, "utf-8")
-            files[name] = (sum_of(made),)
+            files[name] = (file_sum(made),)
         write_manifest(change.directory, replace(after, files=files))
         change.commit(removed)
 

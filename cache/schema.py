@@ -48,7 +48,7 @@ def plan_path(store: Path) -> Path:
     return store / "plan"
 
 
-def change_path(store: Path) -> Path:
+def transaction_path(store: Path) -> Path:
     """Where a change of several files lies between its commit and its end."""
     return store / "change"
 

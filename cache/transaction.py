@@ -17,12 +17,12 @@ from typing import Self
 from ..common.files import sync_directory, write_json
 from .manifest import FILE_NAME
 from .manifest import SHARD_NAME as SHARD
-from .schema import StoreError, change_path
+from .schema import StoreError, transaction_path
 
 LIST = "change.json"
 
 
-class Change:
+class Transaction:
     """Files of a store to be added, replaced and removed together; the caller holds the store.
 
     Use it as a context manager: what was not committed leaves no trace.
@@ -34,7 +34,7 @@ class Change:
         self._names: list[str] = []
 
     def __enter__(self) -> Self:
-        finish_change(self.store)
+        finish_transaction(self.store)
         self._new.mkdir()
         return self
 
@@ -53,19 +53,19 @@ class Change:
         write_json(self._new / LIST, {"placed": names, "removed": list(removed)})
         for folder in {path.parent for path in files}:
             sync_directory(folder)
-        os.rename(self._new, change_path(self.store))
+        os.rename(self._new, transaction_path(self.store))
         sync_directory(self.store)
-        finish_change(self.store)
+        finish_transaction(self.store)
 
 
-def finish_change(store: Path) -> bool:
+def finish_transaction(store: Path) -> bool:
     """Carry out a change that was committed, drop one that was not; whether there was one.
 
     The caller holds the store alone. Raises ``StoreError`` for a list that names what no change
     may touch.
     """
     shutil.rmtree(store / "change.new", ignore_errors=True)
-    place = change_path(store)
+    place = transaction_path(store)
     if not place.is_dir():
         return False
     if (place / LIST).is_file():

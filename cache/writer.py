@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 
 from ..common.files import commit_file
-from .failed import put_failed
+from .failed import write_failed_keys
 from .hdf5 import dataset, open_hdf5
 from .manifest import FILE, read_manifest, write_manifest
 from .output import create_hdf5
@@ -32,7 +32,7 @@ from .schema import (
     file_checksum,
     first_not_finite,
 )
-from .transaction import finish_change
+from .transaction import finish_transaction
 
 ALIGNMENT = 4096
 
@@ -83,7 +83,7 @@ def write_shard(
         file.create_dataset("vectors", data=physical, track_times=False)
         file.create_dataset("keys", data=spelled, track_times=False)
         if failed is not None:
-            put_failed(file, failed)
+            write_failed_keys(file, failed)
         file.attrs["logical_dtype"] = identity.dtype
         file.attrs["identity"] = json.dumps(asdict(identity))
         file.attrs["job"] = job
@@ -105,7 +105,7 @@ def recover_store(store: Path) -> None:
     Finished shards that the manifest does not list are adopted, unfinished files removed, and a
     change that was committed is carried out.
     """
-    finish_change(store)
+    finish_transaction(store)
     if (store / FILE).is_file():
         adopt_shards(store, read_manifest(store))
 
@@ -156,7 +156,7 @@ def open_manifest(store: Path, identity: Identity, width: int) -> Manifest:
 
     Raises ``StoreError`` if the store was written under another identity.
     """
-    finish_change(store)
+    finish_transaction(store)
     if not (store / FILE).is_file():
         (store / "shards").mkdir(parents=True, exist_ok=True)
         manifest = Manifest(identity=identity, width=width)

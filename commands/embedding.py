@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.console import Say, say_all, working
+from ..common.console import Say, say_all, spinner
 from ..common.imports import permanent_imports
 from ..configs.schema import Config
-from ..runs.store_settings import follow_store, kept_type
+from ..runs.store_settings import kept_dtype, resolve_from_store
 
 if TYPE_CHECKING:
     from ..embed.encoder import Encoder
@@ -58,7 +58,7 @@ def embed(
     from ..embed.input_fingerprint import input_fingerprint
     from ..embed.sources import open_pairs
 
-    asked, config = config, follow_store(config)
+    asked, config = config, resolve_from_store(config)
     input_fingerprint(config)  # names a missing file before a model is loaded
     source = open_pairs(config.data)
     if dry_run:
@@ -71,11 +71,11 @@ def embed(
         _show_summary(config, source, say)
 
     def planned(preview: Preview, encoder: Encoder) -> None:
-        kept = kept_type(asked, config)
+        kept = kept_dtype(asked, config)
         say_all(say, display.backbone_lines(encoder, config.views, kept))
         say_all(say, display.preview_lines(preview, encoder))
 
-    with permanent_imports(), working("embed    loading torch"):
+    with permanent_imports(), spinner("embed    loading torch"):
         from ..embed.stage import preview_job, run_job
     if dry_run:
         preview, seconds, encoder = preview_job(config, source)

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..common.console import Say, say_all, working
+from ..common.console import Say, say_all, spinner
 from ..common.imports import permanent_imports
 from ..configs.report import ExamplePrompt
 from ..configs.schema import Config
-from ..runs.record import listing_files
+from ..runs.record import recording_files
 
 Result = dict[str, Any]
 
@@ -28,7 +28,7 @@ def report(config: Config, say: Say) -> Result:
     from ..display.published import compare_views
     from ..display.tables import attribute_table, benchmark_table, headline_methods, method_table
 
-    with listing_files(run):
+    with recording_files(run):
         content = write_report(config, partial(_route, config))
     say("")
     say(method_table(content))
@@ -55,7 +55,7 @@ def _route(config: Config, prompts: Sequence[ExamplePrompt]) -> list[dict[str, A
     with permanent_imports():
         from ..serve.example_prompts import route_prompts
 
-    with working("report   routing the example prompts"):
+    with spinner("report   routing the example prompts"):
         return route_prompts(config.run.dir, prompts, device=config.embed.device)
 
 

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..common.console import Say, working
+from ..common.console import Say, spinner
 from ..common.errors import require
 from ..common.fingerprint import fingerprint
 from ..configs.schema import Config
 from ..runs import freshness as progress
-from ..runs.record import RunRecord, listing_files
-from ..runs.store_settings import follow_store
+from ..runs.record import RunRecord, recording_files
+from ..runs.store_settings import resolve_from_store
 from .embedding import embed
 from .reporting import report_sweep
 
@@ -31,9 +31,9 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     from ..heads.sweeps.table import locked
 
     check_names(config.sweep.methods)
-    asked, config = config, follow_store(config)
+    asked, config = config, resolve_from_store(config)
     members = make_members(config)
-    request = progress.request(config)
+    request = progress.table_fingerprint(config)
     embedded = progress.is_embedded(config, request)
     plan = f"{len(members)} members of {', '.join(config.sweep.methods)}"
     if dry_run:
@@ -52,20 +52,20 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     if not embedded:
         with record.stage("embed", request) as notes:
             notes |= embed(asked, say)
-        config = follow_store(config)
+        config = resolve_from_store(config)
         record = RunRecord(Path(config.run.dir), config)
-        request = progress.request(config)
+        request = progress.table_fingerprint(config)
     share = join(distributed=config.sweep.distributed)
     say(f"sweep    {plan}" + (f", part {share.part} of {share.parts}" if share.parts > 1 else ""))
     # One process of a job keeps the record.
     place = Path(config.run.dir)
     guard = partial(locked, place)
     stage = record.stage("sweep", fingerprint(request, config.sweep), guard)
-    with listing_files(place, guard), stage if share.part == 0 else nullcontext({}) as notes:
-        with working("sweep    fitting the first members"):
+    with recording_files(place, guard), stage if share.part == 0 else nullcontext({}) as notes:
+        with spinner("sweep    fitting the first members"):
             outcome = run_sweep(
                 config,
-                progress.table_request(config),
+                progress.stored_table_fingerprint(config),
                 share,
                 lambda *counts: say(progress_line(*counts)),
             )
@@ -74,6 +74,6 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         say(f"sweep    took the place of another sweep of {outcome.replaced} members")
     if outcome.before:
         say(f"sweep    {outcome.before} members were done before for the same inputs")
-    with listing_files(place, guard):
+    with recording_files(place, guard):
         report_sweep(config, say)
     return asdict(outcome)

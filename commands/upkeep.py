@@ -101,7 +101,7 @@ def clean(name: str, config: Config, say: Say, *, quiet: bool) -> Result:
 
     store, wanted = Path(config.store.dir), config.upkeep
     if name == "gc":
-        return upkeep.collect(store, say, ask)
+        return upkeep.collect_garbage(store, say, ask)
     if name == "delete":
         return upkeep.delete(store, wanted.users, wanted.pairs, say, ask)
     return upkeep.copy(store, wanted.to, say)

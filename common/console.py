@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .redact import redact, visible
+from .redact import escape_controls, redact
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -24,7 +24,7 @@ def make_printer(*, quiet: bool) -> Say:
     def say(shown: Any) -> None:
         # Paths and sentences are left to the terminal to wrap, so that they can be copied whole.
         text = isinstance(shown, str)
-        console.print(_Harmless(visible(redact(shown)) if text else shown), soft_wrap=text)
+        console.print(_Harmless(escape_controls(redact(shown)) if text else shown), soft_wrap=text)
 
     return say
 
@@ -37,7 +37,7 @@ def say_all(say: Say, lines: Iterable[object]) -> None:
 
 def printable(error: BaseException) -> str:
     """An error's message for a terminal: control characters spelled out, secrets left out."""
-    return visible(redact(str(error)))
+    return escape_controls(redact(str(error)))
 
 
 class _Harmless:
@@ -50,11 +50,15 @@ class _Harmless:
         from rich.segment import Segment
 
         for segment in console.render(self.inner, options):
-            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+            yield (
+                segment
+                if segment.control
+                else Segment(escape_controls(segment.text), segment.style)
+            )
 
 
 @contextmanager
-def working(text: str) -> Iterator[None]:
+def spinner(text: str) -> Iterator[None]:
     """A turning sign on standard error while something takes its time, on a terminal only."""
     from rich.console import Console
 

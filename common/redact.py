@@ -84,12 +84,12 @@ def _redact_all(value: Any, secrets: tuple[str, ...]) -> Any:
     return value
 
 
-def visible(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""The text with control characters, lone surrogates and marks of direction spelled out.
 
     A terminal obeys some of them: it is renamed, cleared, or writes to the clipboard.
 
-    >>> visible("a\x1b[2Jb")
+    >>> escape_controls("a\x1b[2Jb")
     'a\\x1b[2Jb'
     """
     return CONTROLS.sub(lambda found: repr(found.group())[1:-1], text)

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ..common.redact import redact, visible
+from ..common.redact import escape_controls, redact
 from ..heads.evaluation.naming import profiles
 from ..heads.evaluation.prompts import panels
 from ..heads.evaluation.rows import ORACLE, VALIDATED, labelled_rows, owner_of
@@ -115,7 +115,7 @@ def harmless(value: Any) -> Any:
     Markup is escaping apart, which Jinja does after this.
     """
     if isinstance(value, str) and not isinstance(value, Markup):
-        return visible(redact(value))
+        return escape_controls(redact(value))
     return value
 
 

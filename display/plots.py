@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..common.redact import redact, visible
+from ..common.redact import escape_controls, redact
 
 # Drawn with these; a page may give every one another shade for light and for dark paper, which
 # ``themed`` leaves to its style sheet.
@@ -140,7 +140,7 @@ def panel(name: str) -> Iterator[tuple[Figure, Any]]:
 
 def label(name: str) -> str:
     """A name as matplotlib is to show it: no formula between dollars, no control characters."""
-    text = visible(redact(name))
+    text = escape_controls(redact(name))
     if len(text) > LONGEST:
         text = text[: LONGEST - 1] + "…"
     text = text.replace("$", r"\$")

@@ -38,22 +38,22 @@ def open_job(
     """
     strange = 0
     while True:
-        if lock.take():
+        if lock.acquire():
             with full_disk_explained(lock.store, lambda: None):
                 _prepare(lock, identity, job, width, make)
-        if lock.take(shared=True):
+        if lock.acquire(shared=True):
             plan = find_plan(lock.store, job)
             if plan is not None:
                 require_space(plan, lock.store, identity.dtype)
                 return plan
             if plan_path(lock.store).exists():
-                raise lock.busy()
+                raise lock.busy_error()
             # Two that keep their share would keep each other from planning for ever.
-            lock.pause()
+            lock.release()
         elif lock.announced() != job:
             strange += 1
             if strange > ANNOUNCE_POLLS:
-                raise lock.busy()
+                raise lock.busy_error()
         time.sleep(POLL_SECONDS)
 
 
@@ -63,8 +63,8 @@ def close_job(lock: StoreLock, job: str, finish: Callable[[Plan], None]) -> bool
     ``finish`` sees the shards in the manifest. Waits for the other workers to let go.
     """
     # Two workers that both wait for the other one's share would wait for ever.
-    lock.pause()
-    while not lock.take():
+    lock.release()
+    while not lock.acquire():
         time.sleep(POLL_SECONDS)
     plan = find_plan(lock.store, job)
     if plan is None:

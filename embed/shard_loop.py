@@ -203,11 +203,11 @@ def _claims(
         before = len(begun)
         for shard in left:
             claim = FileLock(plan_path(store) / "claims" / f"{shard:06d}.lock")
-            if claim.take() and not plan.is_sealed(store, shard):
+            if claim.acquire() and not plan.is_sealed(store, shard):
                 begun.add(shard)
                 yield shard, claim
             else:
-                claim.release()
+                claim.close()
         if len(begun) == before:
             if not told:
                 notice("waiting for another process that embeds shards of this part")

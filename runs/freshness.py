@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .record import RunRecord
 from ..common.fingerprint import code_fingerprint, fingerprint
 from ..configs.schema import SIMULATOR_SOURCE, Config
+from .record import RunRecord
 
 OUTPUTS = {
     "train": ("model.safetensors", "model.json"),
@@ -15,7 +15,7 @@ OUTPUTS = {
 }
 
 
-def request(config: Config) -> str:
+def table_fingerprint(config: Config) -> str:
     """Fingerprint of what the pair table is made from."""
     from ..embed.input_fingerprint import input_fingerprint
 
@@ -24,16 +24,16 @@ def request(config: Config) -> str:
     return input_fingerprint(config)
 
 
-def table_request(config: Config) -> str | None:
+def stored_table_fingerprint(config: Config) -> str | None:
     """Fingerprint of the pair table that is learnt from, whatever the text files hold by now."""
     from ..cache.pairs import read_request
 
     if config.data.source == SIMULATOR_SOURCE:
         return request(config)
-    return learnt_from(config, read_request(Path(config.store.dir), config.data.name))
+    return with_missing_pairs(config, read_request(Path(config.store.dir), config.data.name))
 
 
-def learnt_from(config: Config, request: str | None) -> str | None:
+def with_missing_pairs(config: Config, request: str | None) -> str | None:
     """The request, and how many of its pairs the table lacks: failed ones, which a retry may fill
     in later, and deleted ones."""
     from ..cache.pairs import DELETED, read_account, read_request
@@ -53,10 +53,11 @@ def stage_inputs(config: Config, request: str | None) -> dict[str, str]:
 
     ``request`` identifies the pair table.
     """
-    from ..heads.methods import check_names
+    from ..heads.methods import check_names, outside_sources
 
     methods = check_names(config.methods)
-    learning = [code_fingerprint("heads"), config.data.name, methods, config.run.seed]
+    code = [code_fingerprint("heads"), *outside_sources(methods)]
+    learning = [code, config.data.name, methods, config.run.seed]
     trained = fingerprint(request, learning, config.views, config.train, config.baselines)
     adapted = fingerprint(trained, config.adapt)
     return {

@@ -15,10 +15,10 @@ from typing import Any
 
 from ..common.cores import available_cores
 from ..common.files import write_json
+from ..common.redact import redact_all
+from ..configs.schema import Config
 from .files import RECORD as FILE
 from .files import file_problem, seal, stats_of, updated
-from ..configs.schema import Config
-from ..common.redact import redact_all
 
 Guard = Callable[[], AbstractContextManager[Any]]
 PACKAGES = ("micro-rm", "jax", "flax", "optax", "numpy", "h5py", "torch", "transformers")
@@ -50,7 +50,7 @@ class RunRecord:
         path = self.path.parent / name
         return "" if path.is_file() else f"{path}: missing"
 
-    def forget(self, stages: Sequence[str]) -> None:
+    def invalidate(self, stages: Sequence[str]) -> None:
         """Treat stages as not done: what they were built on has changed."""
         for stage in stages:
             self.content["stages"].pop(stage, None)
@@ -61,7 +61,7 @@ class RunRecord:
 
         ``guard`` keeps other processes out that write to the same record.
         """
-        self.forget([name])
+        self.invalidate([name])
         self.content["running"] = name
         self.write()  # a stage that dies half-way must not look done
         before = stats_of(self.path.parent)
@@ -86,7 +86,7 @@ class RunRecord:
 
 
 @contextmanager
-def listing_files(run: Path, guard: Guard = nullcontext) -> Iterator[None]:
+def recording_files(run: Path, guard: Guard = nullcontext) -> Iterator[None]:
     """List in the record what the body writes into a run directory, outside of a stage."""
     before = stats_of(run)
     yield

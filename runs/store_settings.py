@@ -12,7 +12,7 @@ from ..configs.resolve import SIMULATED, left_open, resolve
 from ..configs.schema import SIMULATOR_SOURCE, Config
 
 
-def follow_store(config: Config) -> Config:
+def resolve_from_store(config: Config) -> Config:
     """The configuration with what it leaves open as its store has it; as it is without a store.
 
     Raises ``StoreError`` for a store that cannot be read.
@@ -27,7 +27,7 @@ def follow_store(config: Config) -> Config:
     return resolve(config, read_manifest(store).identity)
 
 
-def kept_type(asked: Config, followed: Config) -> str:
+def kept_dtype(asked: Config, followed: Config) -> str:
     """That an automatic type is the store's, in words; empty where it is not."""
     if asked.backbone.dtype == followed.backbone.dtype:
         return ""

@@ -81,7 +81,7 @@ def write_part(run: Path, part: str, sweep: Sweep, numbers: Mapping[str, int]) -
 def locked(run: Path) -> Iterator[None]:
     """The right to write what the processes of a sweep have in common."""
     with FileLock(run / LOCK) as lock:
-        while not lock.take():
+        while not lock.acquire():
             time.sleep(LOCK_SECONDS)
         yield
 

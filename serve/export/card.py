@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...common.redact import redact, redact_all, visible
+from ...common.redact import escape_controls, redact, redact_all
 from ...configs.data import DataConfig, PartConfig
 from ...embed.sources import licences
 from ...runs.files import RECORD
@@ -54,7 +54,7 @@ def render_card(model: Model, facts: Mapping[str, Any], report: Mapping[str, Any
 
 def in_line(value: object) -> str:
     """Any text as one harmless line of Markdown: no link, tag, cell, control code or secret."""
-    text = visible(redact(" ".join(str(value).split())))
+    text = escape_controls(redact(" ".join(str(value).split())))
     return MARKUP.sub(r"\\\1", text)
 
 

@@ -91,7 +91,7 @@ class Journal:
         self._header = {"format": FORMAT} | header
         self._lock = FileLock(directory / LOCK)
         try:
-            if not self._lock.take():
+            if not self._lock.acquire():
                 raise JournalError(
                     f"{directory}: another process takes feedback here; stop it, or choose another "
                     "serve.online.dir"
@@ -101,7 +101,7 @@ class Journal:
             self.first = self._check_header()
             self._file = os.open(self.path, os.O_RDWR)
         except BaseException:
-            self._lock.release()
+            self._lock.close()
             raise
         self.end, self.checksum = self.first.end, self.first.checksum
         self.broken = ""
@@ -165,7 +165,7 @@ class Journal:
     def close(self) -> None:
         """Let others write."""
         os.close(self._file)
-        self._lock.release()
+        self._lock.close()
 
     def _replace(self, records: list[Record]) -> tuple[int, str]:
         """Write the journal anew; its length and last checksum."""

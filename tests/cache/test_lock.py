@@ -25,7 +25,7 @@ from pathlib import Path
 from micro_rm.cache.lock import StoreLock
 lock = StoreLock(Path(sys.argv[1]))
 lock.announce("its job")
-print(lock.take(shared=sys.argv[2] == "shared"), flush=True)
+print(lock.acquire(shared=sys.argv[2] == "shared"), flush=True)
 time.sleep(60)
 """
 
@@ -58,35 +58,35 @@ def test_a_lock_is_for_one_alone_or_for_many(
     first: str, second: str, possible: bool, tmp_path: Path
 ) -> None:
     with FileLock(tmp_path / "x.lock") as one, FileLock(tmp_path / "x.lock") as other:
-        assert one.take(shared=first == "shared")
-        assert other.take(shared=second == "shared") is possible
+        assert one.acquire(shared=first == "shared")
+        assert other.acquire(shared=second == "shared") is possible
 
 
 def test_what_is_held_alone_can_be_shared_and_taken_back(tmp_path: Path) -> None:
     with FileLock(tmp_path / "x.lock") as one, FileLock(tmp_path / "x.lock") as other:
-        assert one.take()
-        assert one.take(shared=True)
-        assert other.take(shared=True)
-        other.pause()
-        assert one.take()
-        assert not other.take(shared=True)
+        assert one.acquire()
+        assert one.acquire(shared=True)
+        assert other.acquire(shared=True)
+        other.release()
+        assert one.acquire()
+        assert not other.acquire(shared=True)
 
 
 def test_a_paused_lock_is_free_and_can_be_taken_again(tmp_path: Path) -> None:
     with FileLock(tmp_path / "x.lock") as one, FileLock(tmp_path / "x.lock") as other:
-        assert one.take()
-        one.pause()
-        assert other.take()
-        other.pause()
-        assert one.take()
+        assert one.acquire()
+        one.release()
+        assert other.acquire()
+        other.release()
+        assert one.acquire()
 
 
 def test_a_lock_is_given_back_when_its_block_ends(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), FileLock(tmp_path / "x.lock") as one:
-        assert one.take()
+        assert one.acquire()
         raise KeyboardInterrupt
     with FileLock(tmp_path / "x.lock") as other:
-        assert other.take()
+        assert other.acquire()
 
 
 @pytest.mark.parametrize("kind", ["alone", "shared"])
@@ -95,10 +95,10 @@ def test_the_lock_holds_between_processes_and_dies_with_its_owner(
 ) -> None:
     with StoreLock(tmp_path) as lock:
         with owner(tmp_path, kind):
-            assert not lock.take()
-            assert lock.take(shared=True) is (kind == "shared")
-            lock.pause()
-        assert lock.take()
+            assert not lock.acquire()
+            assert lock.acquire(shared=True) is (kind == "shared")
+            lock.release()
+        assert lock.acquire()
 
 
 def test_the_announced_job_can_be_read_while_another_process_holds_the_lock(
@@ -113,7 +113,7 @@ def test_the_announced_job_can_be_read_while_another_process_holds_the_lock(
 
 def test_those_who_cannot_wait_are_told_who_since_when_where_and_what_to_do(tmp_path: Path) -> None:
     with StoreLock(tmp_path) as lock, owner(tmp_path, "alone") as pid:
-        message = str(lock.busy())
+        message = str(lock.busy_error())
         named = lock.owner()
     assert named is not None
     assert (named.host, named.pid, named.job) == (socket.gethostname(), pid, "its job")
@@ -127,11 +127,11 @@ def test_an_owner_that_has_ended_and_one_elsewhere_are_explained(tmp_path: Path)
     with owner(tmp_path, "shared"):
         pass
     with StoreLock(tmp_path) as lock:
-        assert "has ended, other processes of that job go on" in str(lock.busy())
+        assert "has ended, other processes of that job go on" in str(lock.busy_error())
         elsewhere = {"host": "gone", "pid": 1, "job": "j", "started": "2026-01-02T03:04:05Z"}
         lock.path.write_text(json.dumps(elsewhere))
         assert "process 1 on gone began job j at 2026-01-02T03:04:05Z; if that machine is gone" in (
-            str(lock.busy())
+            str(lock.busy_error())
         )
 
 
@@ -139,17 +139,17 @@ def test_an_owner_that_has_ended_and_one_elsewhere_are_explained(tmp_path: Path)
 def test_a_lock_file_that_says_nothing_locks_all_the_same(text: str, tmp_path: Path) -> None:
     (tmp_path / "writer.lock").write_text(text)
     with StoreLock(tmp_path) as lock, StoreLock(tmp_path) as other:
-        assert lock.take()
-        assert not other.take()
+        assert lock.acquire()
+        assert not other.acquire()
         assert (other.owner(), other.announced()) == (None, "")
-        assert "its name is not in the lock file" in str(other.busy())
+        assert "its name is not in the lock file" in str(other.busy_error())
 
 
 def test_what_a_dead_owner_announced_does_not_keep_the_next_one_out(tmp_path: Path) -> None:
     with owner(tmp_path, "alone") as pid:
         pass
     with StoreLock(tmp_path) as lock:
-        assert (lock.owner().pid, lock.take()) == (pid, True)
+        assert (lock.owner().pid, lock.acquire()) == (pid, True)
         lock.announce("the next")
         assert (lock.owner().pid, lock.announced()) == (os.getpid(), "the next")
 
@@ -162,8 +162,8 @@ def test_a_removed_lock_file_is_locked_anew(replaced: bool, tmp_path: Path) -> N
         if replaced:
             early.path.write_text("")
         with StoreLock(tmp_path) as late:
-            assert late.take()
-            assert not early.take()
+            assert late.acquire()
+            assert not early.acquire()
 
 
 def test_locks_that_keep_nobody_out_are_refused(
@@ -171,13 +171,13 @@ def test_locks_that_keep_nobody_out_are_refused(
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", lambda _descriptor, _kind: None)
     with StoreLock(tmp_path) as lock, pytest.raises(StoreError, match="keep nobody out; put store"):
-        lock.take()
+        lock.acquire()
 
 
 def test_a_lock_makes_the_directories_that_it_needs(tmp_path: Path) -> None:
     with StoreLock(tmp_path / "new" / "store") as lock:
         assert lock.path == tmp_path / "new" / "store" / "writer.lock"
-        assert lock.take()
+        assert lock.acquire()
 
 
 def test_a_file_system_without_locks_is_an_error_with_a_remedy(
@@ -189,4 +189,4 @@ def test_a_file_system_without_locks_is_an_error_with_a_remedy(
     monkeypatch.setattr(fcntl, "flock", flock)
     message = r"this file system knows no locks .*; put store\.dir on one that does"
     with StoreLock(tmp_path) as lock, pytest.raises(StoreError, match=message):
-        lock.take()
+        lock.acquire()

@@ -15,16 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micro_rm.cache import copying, writer
-from micro_rm.cache import deletion as forget
+from micro_rm.cache import copying, deletion, writer
 from micro_rm.cache.copying import copy_store
 from micro_rm.cache.files import replace_file
 from micro_rm.cache.lock import StoreLock
-from micro_rm.cache.maintenance import collect, copy, delete, rebuild
+from micro_rm.cache.maintenance import collect_garbage, copy, delete, rebuild
 from micro_rm.cache.manifest import read_manifest, write_manifest
 from micro_rm.cache.pairs import DELETED, NO_ROW, PairTable, read_pairs, write_pairs
 from micro_rm.cache.reader import FeatureStore
-from micro_rm.cache.removal import take_pairs, unused
+from micro_rm.cache.removal import plan_garbage_collection, select_pairs
 from micro_rm.cache.schema import StoreError, file_checksum, plan_path
 from micro_rm.cache.verify import verify_store
 from micro_rm.cache.writer import adopt_shards
@@ -86,7 +85,7 @@ def vectors_by_pair(store: Path, name: str) -> dict[tuple[str, str], bytes]:
 def test_gc_removes_what_no_table_uses_and_nothing_else(store: Path) -> None:
     before = {name: vectors_by_pair(store, name) for name in ("rows", "more")}
     said: list[str] = []
-    facts = collect(store, lambda text: said.append(str(text)), agree)
+    facts = collect_garbage(store, lambda text: said.append(str(text)), agree)
     assert (facts["vectors"], facts["shards_removed"], facts["shards_rewritten"]) == (5, 1, 1)
     assert "5 vectors (120 bytes; 1 shards go, 1 are written anew) that no pair" in said[0]
     manifest = read_manifest(store)
@@ -94,13 +93,13 @@ def test_gc_removes_what_no_table_uses_and_nothing_else(store: Path) -> None:
     assert manifest.rows == 4 and manifest.next_shard == 4
     assert {name: vectors_by_pair(store, name) for name in ("rows", "more")} == before
     assert verify_store(store).problems == []
-    assert collect(store, silent, agree)["vectors"] == 0
+    assert collect_garbage(store, silent, agree)["vectors"] == 0
 
 
 def test_gc_asks_first(store: Path) -> None:
     before = {path: path.read_bytes() for path in store.rglob("*.*") if path.is_file()}
     said: list[str] = []
-    assert collect(store, lambda text: said.append(str(text)), refuse)["done"] is False
+    assert collect_garbage(store, lambda text: said.append(str(text)), refuse)["done"] is False
     assert said[-1] == "gc       nothing was changed; --yes removes them"
     assert all(path.read_bytes() == content for path, content in before.items())
 
@@ -108,11 +107,11 @@ def test_gc_asks_first(store: Path) -> None:
 def test_gc_waits_for_writers_and_for_unfinished_jobs(store: Path) -> None:
     plan_path(store).mkdir()
     with pytest.raises(StoreError, match="a job is unfinished"):
-        collect(store, silent, agree)
+        collect_garbage(store, silent, agree)
     with StoreLock(store) as lock:
-        assert lock.take()
+        assert lock.acquire()
         with pytest.raises(StoreError, match="another process is writing here"):
-            collect(store, silent, agree)
+            collect_garbage(store, silent, agree)
 
 
 def test_a_number_of_a_removed_shard_is_never_given_again(
@@ -132,7 +131,7 @@ def test_a_number_of_a_removed_shard_is_never_given_again(
             },
         ),
     )
-    collect(store, silent, agree)
+    collect_garbage(store, silent, agree)
     assert [shard.name for shard in read_manifest(store).shards] == ["000003.h5"]
     add_shard(store, make_keys(2, 90), np.ones((2, 6), np.float32))
     assert [shard.name for shard in read_manifest(store).shards] == ["000003.h5", "000004.h5"]
@@ -158,7 +157,7 @@ def test_gc_keeps_every_vector_that_any_table_uses(
     names = [table.stem for table in (path / "pairs").glob("*.h5")]
     before = {name: vectors_by_pair(path, name) for name in names}
     used = {vector for vectors in before.values() for vector in vectors.values()}
-    collect(path, silent, agree)
+    collect_garbage(path, silent, agree)
     assert {name: vectors_by_pair(path, name) for name in names} == before
     assert len(FeatureStore(path)) == len(used)
     assert verify_store(path).problems == []
@@ -211,7 +210,7 @@ def test_deleting_what_is_not_there_is_an_error(
 
 def test_the_proof_finds_what_a_deletion_left(store: Path, monkeypatch: Any) -> None:
     """A deletion that deletes nothing is found out."""
-    monkeypatch.setattr(forget, "remove", lambda *_: None)
+    monkeypatch.setattr(deletion, "apply_removal", lambda *_: None)
     facts = delete(store, ["ann"], [], silent, agree)
     found = "\n".join(facts["problems"])
     assert "rows: user 'ann'" in found and "vectors are still stored" in found
@@ -372,7 +371,7 @@ def test_a_store_of_format_1_is_read_verified_and_made_format_2(
 
 def test_taking_pairs_takes_every_column(make_table: MakeTable) -> None:
     table = make_table([4, 5, 6], ratings={"help": np.arange(6.0).reshape(3, 2)})
-    taken = take_pairs(table, np.array([2, 0]))
+    taken = select_pairs(table, np.array([2, 0]))
     assert len(taken) == 2
     assert taken.rows["plain/chosen"].tolist() == [6, 4]
     assert [row[0] for row in taken.ratings["help"].tolist()] == [4.0, 0.0]
@@ -388,4 +387,4 @@ def test_unused_refuses_tables_that_rest_on_other_shards(
     """Their row numbers say nothing about what is used."""
     write_pairs(store, make_table([0], name="old", layout="1:" + "0" * 32))
     with pytest.raises(StoreError, match="'old' are those of other shards"):
-        unused(store)
+        plan_garbage_collection(store)

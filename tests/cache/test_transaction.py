@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from micro_rm.cache import transaction as module
-from micro_rm.cache.maintenance import alone, collect
+from micro_rm.cache.maintenance import collect_garbage, exclusive_access
 from micro_rm.cache.manifest import read_manifest
 from micro_rm.cache.pairs import PairTable, write_pairs
-from micro_rm.cache.schema import StoreError, change_path
-from micro_rm.cache.transaction import Change, finish_change
+from micro_rm.cache.schema import StoreError, transaction_path
+from micro_rm.cache.transaction import Transaction, finish_transaction
 from micro_rm.cache.verify import verify_store
 
 MakeStore = Callable[..., tuple[list[bytes], np.ndarray]]
@@ -48,7 +48,7 @@ def test_a_death_at_any_call_leaves_the_store_as_it_was_or_as_it_shall_be(
     before = content(store)
     whole = tmp_path / "whole"
     shutil.copytree(store, whole)
-    collect(whole, print, lambda _: True)
+    collect_garbage(whole, print, lambda _: True)
     after = content(whole)
     assert after.keys() != before.keys()
 
@@ -74,15 +74,15 @@ def test_a_death_at_any_call_leaves_the_store_as_it_was_or_as_it_shall_be(
             for name in ("rename", "replace", "fsync", "unlink"):
                 patch.setattr(os, name, dying(getattr(os, name)))
             try:
-                collect(victim, print, lambda _: True)
+                collect_garbage(victim, print, lambda _: True)
                 finished = True
             except Killed:
                 finished = False
-        committed = change_path(victim).exists()
+        committed = transaction_path(victim).exists()
         if committed:
             with pytest.raises(StoreError, match="was interrupted; micro-rm verify"):
                 read_manifest(victim)
-        with alone(victim, "recovery"):
+        with exclusive_access(victim, "recovery"):
             pass
         found = content(victim)
         found.pop("writer.lock")
@@ -107,17 +107,17 @@ def test_a_list_of_changes_cannot_reach_out_of_the_store(
 ) -> None:
     outside = tmp_path / "outside"
     outside.write_text("precious")
-    change_path(store).mkdir()
+    transaction_path(store).mkdir()
     raw = {"placed": [], "removed": []} | {kind: [name]}
-    (change_path(store) / "change.json").write_text(json.dumps(raw))
+    (transaction_path(store) / "change.json").write_text(json.dumps(raw))
     with pytest.raises(StoreError, match="expected files of a store"):
-        finish_change(store)
+        finish_transaction(store)
     assert outside.read_text() == "precious"
 
 
 def test_a_change_that_is_not_committed_leaves_no_trace(store: Path) -> None:
     before = content(store)
-    with pytest.raises(ZeroDivisionError), Change(store) as change:
+    with pytest.raises(ZeroDivisionError), Transaction(store) as change:
         (change.directory / "pairs").mkdir()
         (change.directory / "pairs" / "x.h5").write_bytes(b"half")
         raise ZeroDivisionError

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from micro_rm.cache.files import sum_of
+from micro_rm.cache.files import file_sum
 from micro_rm.cache.native_head import FILE, write_native_head
 from micro_rm.cache.pairs import NO_ROW, PairTable, write_pairs
 from micro_rm.cache.schema import StoreError, plan_path
@@ -39,7 +39,7 @@ def relist(edit_manifest: Edit) -> Callable[..., None]:
     """Make the manifest agree with a changed file: now only its content can betray it."""
 
     def listed_as_it_is(store: Path, number: int = 0) -> None:
-        found = asdict(sum_of(shard(store, number)))
+        found = asdict(file_sum(shard(store, number)))
         edit_manifest(store, lambda raw: raw["shards"][number].update(found))
 
     return listed_as_it_is

@@ -9,8 +9,8 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from micro_rm.common.console import make_printer, printable, working
-from micro_rm.common.redact import MARK, visible
+from micro_rm.common.console import make_printer, printable, spinner
+from micro_rm.common.redact import MARK, escape_controls
 
 ATTACKS = {
     "title": "\x1b]0;owned\x07",
@@ -33,7 +33,7 @@ def test_control_characters_are_shown(text: str, capsys: pytest.CaptureFixture[s
         say(shown)
     printed = capsys.readouterr().out
     assert not set(printed) & set("\x1b\x07\x9b\r\u202e\udcff")
-    assert printed.startswith(visible(text))
+    assert printed.startswith(escape_controls(text))
     assert not set(printable(ValueError(text))) & set("\x1b\x07\x9b\r\u202e\udcff")
 
 
@@ -73,16 +73,16 @@ class Terminal(io.StringIO):
 def test_a_sign_of_work_is_on_a_terminal_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with working("train"):
+    with spinner("train"):
         pass
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", Terminal())
-    with working("train"):  # lines go to a file, where a sign would tear them
+    with spinner("train"):  # lines go to a file, where a sign would tear them
         pass
     assert sys.stderr.getvalue() == ""
     monkeypatch.setattr("sys.stdout", Terminal())
-    with working("train"):
+    with spinner("train"):
         pass
     assert "train" in sys.stderr.getvalue() and sys.stdout.getvalue() == ""
 

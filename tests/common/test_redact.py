@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from micro_rm.common.errors import ConfigError, UserError
-from micro_rm.common.redact import MARK, redact, redact_all, visible
+from micro_rm.common.redact import MARK, escape_controls, redact, redact_all
 from micro_rm.configs.schema import BackboneConfig, Config
 from micro_rm.runs.record import RunRecord
 
@@ -86,8 +86,8 @@ def test_errors_are_redacted_wherever_they_are_shown(monkeypatch: pytest.MonkeyP
 
 
 def test_controls_are_spelled_out_and_languages_are_not() -> None:
-    assert visible("a\tb\n\u05e9\u05dc\u05d5\u05dd \u4f60\u597d 🙂") == (
+    assert escape_controls("a\tb\n\u05e9\u05dc\u05d5\u05dd \u4f60\u597d 🙂") == (
         "a\tb\n\u05e9\u05dc\u05d5\u05dd \u4f60\u597d 🙂"
     )
-    shown = visible("\x1b]52;c;aGk=\x07 \x9b2J \x00 \r \u202e \ud800")
+    shown = escape_controls("\x1b]52;c;aGk=\x07 \x9b2J \x00 \r \u202e \ud800")
     assert shown == r"\x1b]52;c;aGk=\x07 \x9b2J \x00 \r \u202e \ud800"

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from micro_rm.common.redact import MARK, visible
+from micro_rm.common.redact import MARK, escape_controls
 from micro_rm.display.page import render_page, render_sweep_page
 
 ATTACKS = {
@@ -117,7 +117,7 @@ def test_a_report_shows_every_text_and_obeys_none(text: str, make_report: Any) -
     report["prompts"] = {"asked": text, "rows": [{"prompt": shown, "wish": shown}]}
     report["prompts"]["rows"][0]["weights"] = {text: both}
     found = require_harmless(render_page(report, {}))
-    assert found.words.count(visible(text)) >= 66
+    assert found.words.count(escape_controls(text)) >= 66
 
 
 def test_a_text_that_unfolds_is_as_harmless(make_report: Any) -> None:
@@ -138,7 +138,7 @@ def test_a_sweep_shows_every_text_and_obeys_none(text: str) -> None:
         "studies": {},
     }
     found = require_harmless(render_sweep_page(sweep, text, [text], 0.95))
-    assert found.words.count(visible(text)) >= 8
+    assert found.words.count(escape_controls(text)) >= 8
 
 
 def test_pages_with_figures_of_hostile_names_are_harmless_too(make_report: Any) -> None:
@@ -146,7 +146,7 @@ def test_pages_with_figures_of_hostile_names_are_harmless_too(make_report: Any) 
     text = " ".join(ATTACKS.values())
     report["studies"] = {text: hostile_study(text)}
     found = require_harmless(render_page(report, {text: {"objective": [1.0, 0.5]}}))
-    assert found.words.count(visible(text)) >= 7
+    assert found.words.count(escape_controls(text)) >= 7
     assert found.tags.count("svg") == 2 + 4  # a curve, a study, the calibration of four methods
 
 
@@ -160,7 +160,7 @@ def test_a_figure_is_well_formed_and_its_labels_are_text(text: str) -> None:
     (figure,) = study_curves(study)
     root = ElementTree.fromstring(figure)  # XML: one wrong character and this fails
     words = [node.text for node in root.iter() if node.tag.endswith("}text")]
-    assert sum(visible(text).strip() == (word or "").strip() for word in words) == 3
+    assert sum(escape_controls(text).strip() == (word or "").strip() for word in words) == 3
 
 
 def test_no_secret_is_on_a_page(make_report: Any) -> None:

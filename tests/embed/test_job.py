@@ -175,7 +175,7 @@ def test_a_worker_that_comes_before_its_job_is_announced_waits(
         if len(found) == 3:
             first.announce("job")
         if len(found) == 30:
-            first.pause()
+            first.release()
         found.append(honest(lock))
         return found[-1]
 
@@ -183,7 +183,7 @@ def test_a_worker_that_comes_before_its_job_is_announced_waits(
     planner = Planner("job")
     with StoreLock(tmp_path) as first, StoreLock(tmp_path) as second:
         first.announce("an old job")
-        assert first.take()
+        assert first.acquire()
         assert enter(second, planner).facts.job == "job"
     assert found == ["an old job"] * 3 + ["job"] * 28
     assert len(planner.calls) == 1
@@ -196,12 +196,12 @@ def test_who_waits_without_a_plan_holds_nothing(
 
     Two that kept their share of the lock would keep each other from planning for ever.
     """
-    honest = StoreLock.take
+    honest = StoreLock.acquire
     free: list[bool] = []
 
     def take(lock: StoreLock, *, shared: bool = False) -> bool:
         if shared:
-            holder.pause()
+            holder.release()
         return honest(lock, shared=shared)
 
     def sleep(_seconds: float) -> None:
@@ -209,8 +209,8 @@ def test_who_waits_without_a_plan_holds_nothing(
             free.append(honest(other))
 
     with StoreLock(tmp_path) as holder, StoreLock(tmp_path) as lock:
-        assert holder.take()
-        monkeypatch.setattr(StoreLock, "take", take)
+        assert holder.acquire()
+        monkeypatch.setattr(StoreLock, "acquire", take)
         monkeypatch.setattr(job_module, "time", SimpleNamespace(sleep=sleep))
         assert enter(lock, Planner("job")).facts.job == "job"
     assert free == [True]

@@ -229,7 +229,7 @@ def test_a_shard_whose_owner_dies_is_taken_over(
     monkeypatch.setattr(extract, "WAIT_SECONDS", 0.01)
     made, plan = prepare("llama", tmp_path)
     claim = FileLock(plan_path(tmp_path) / "claims" / "000001.lock")
-    assert claim.take()
+    assert claim.acquire()
     notices: list[str] = []
 
     def die(text: str) -> None:
@@ -237,7 +237,7 @@ def test_a_shard_whose_owner_dies_is_taken_over(
         assert not shard_path(tmp_path, 1).exists()
         sealed = list((tmp_path / "shards").glob("*.h5"))
         assert len(sealed) >= plan.facts.shards - 2  # the last one is being sealed
-        claim.release()
+        claim.close()
 
     found = run(made, plan, tmp_path, notice=die)
     assert notices == ["waiting for another process that embeds shards of this part"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from micro_rm.runs.record import RunRecord, listing_files
-from micro_rm.runs.files import verify_run
 from micro_rm.configs.schema import Config
+from micro_rm.runs.files import verify_run
+from micro_rm.runs.record import RunRecord, recording_files
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def run(tmp_path: Path) -> Path:
         (tmp_path / "model.json").write_text("{}")
     with record.stage("evaluate", "b"):
         (tmp_path / "report.json").write_text("{}")
-    with listing_files(tmp_path):
+    with recording_files(tmp_path):
         (tmp_path / "report.html").write_text("<p>")
     (tmp_path / "notes.txt").write_text("mine")
     return tmp_path

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from micro_rm.runs.record import RunRecord
 from micro_rm.common.fingerprint import code_fingerprint, fingerprint
 from micro_rm.configs.schema import Config, RunConfig
+from micro_rm.runs.record import RunRecord
 
 
 def test_fingerprints_depend_on_every_value_and_on_nothing_else() -> None:
@@ -29,7 +29,7 @@ def test_a_stage_is_done_for_its_inputs_only(tmp_path: Path) -> None:
     again = RunRecord(tmp_path, Config())
     assert again.done("train", "a") and not again.done("train", "b")
     assert again.content["stages"]["train"]["rows"] == 3
-    again.forget(["train"])
+    again.invalidate(["train"])
     assert not again.done("train", "a")
 
 

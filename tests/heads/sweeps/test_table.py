@@ -203,7 +203,7 @@ def test_who_joins_the_parts_waits_for_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = FileLock(tmp_path / PARTS / "lock")
-    assert held.take()
+    assert held.acquire()
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -211,7 +211,7 @@ def test_who_joins_the_parts_waits_for_the_lock(
         assert not (tmp_path / FILE).exists()
         assert (tmp_path / PARTS / "0-of-1.parquet").exists()
         if len(slept) == 2:
-            held.release()
+            held.close()
 
     monkeypatch.setattr("micro_rm.heads.sweeps.table.time.sleep", sleep)
     write_part(tmp_path, "0-of-1", sweep(rows_for(0)))
