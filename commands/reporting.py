@@ -25,7 +25,7 @@ def report(config: Config, say: Say) -> Result:
     swept = {} if read_sweep(run) is None else {"sweep": report_sweep(config, say)}
     if swept and not (run / "report.json").is_file():
         return swept
-    from ..display.published import compare_views
+    from ..display.published import comparison_tables
     from ..display.tables import attribute_table, benchmark_table, headline_methods, method_table
 
     with recording_files(run):
@@ -42,7 +42,7 @@ def report(config: Config, say: Say) -> Result:
         say(benchmark_table(content["benchmark"]))
     for comparison in content["published"]:
         say("")
-        say_all(say, compare_views(comparison))
+        say_all(say, comparison_tables(comparison))
     for name, reason in content["skipped"].items():
         say(f"{name} was left out: {reason}")
     say(f"\nreport   {run / 'report.html'}\nnumbers  {run / 'report.json'}")

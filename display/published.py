@@ -9,13 +9,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..heads.evaluation.compare import ABOVE, ALONE, BELOW, WITHIN
+from ..heads.evaluation.compare import ABOVE, BELOW, NO_COUNTERPART, WITHIN
 
-SIGNS = {ABOVE: "+", WITHIN: "=", BELOW: "-", ALONE: ""}
+SIGNS = {ABOVE: "+", WITHIN: "=", BELOW: "-", NO_COUNTERPART: ""}
 LEGEND = "+ above, = within noise, - below: 95 % of what both test sets allow"
 
 
-def compare_views(comparison: Mapping[str, Any]) -> list[RenderableType]:
+def comparison_tables(comparison: Mapping[str, Any]) -> list[RenderableType]:
     """A table per attribute block, then the notes."""
     title = f"{comparison['table']}: {comparison['title']}, published and ours"
     notes = [Text(f"{note['about']}: {note['text']}") for note in comparison["notes"]]
@@ -23,7 +23,7 @@ def compare_views(comparison: Mapping[str, Any]) -> list[RenderableType]:
         return [title, _count_table(comparison), "", *notes]
     tables: list[RenderableType] = []
     for row in comparison["rows"]:
-        alone = all(cell["verdict"] == ALONE for cell in row["cells"].values())
+        alone = all(cell["verdict"] == NO_COUNTERPART for cell in row["cells"].values())
         shown = _alone(row) if alone else _row_table(row, comparison["attributes"])
         tables += [shown, ""]
     return [title, "", *tables, LEGEND, *notes]

@@ -12,7 +12,7 @@ from ..common.redact import redact_all
 from ..configs.schema import Config
 from ..heads.checkpoint import load_models
 from ..heads.evaluation.compare import comparable, compare
-from ..heads.evaluation.prompts import Route, routed
+from ..heads.evaluation.prompts import RouteFunction, route_prompts
 from ..heads.studies.run import read_studies
 from ..heads.sweeps.summary import summarise
 from ..heads.sweeps.table import locked, read_sweep
@@ -22,7 +22,7 @@ from .page import render_page, render_sweep_page
 SWEEP_PAGE = "sweep.html"
 
 
-def write_report(config: Config, route: Route) -> dict[str, Any]:
+def write_report(config: Config, route: RouteFunction) -> dict[str, Any]:
     """Complete report.json with the run record and write report.html from it.
 
     ``route`` gives the router weights of the prompts in ``config.report``; it is called only where
@@ -43,7 +43,7 @@ def write_report(config: Config, route: Route) -> dict[str, Any]:
     if config.report.compare == "paper":
         tables = config.report.tables or comparable(content)
         content["published"] = [compare(content, table) for table in tables]
-    content["prompts"] = routed(content.get("prompts"), config.report.prompts, route)
+    content["prompts"] = route_prompts(content.get("prompts"), config.report.prompts, route)
     write_json(path, redact_all(content))
     models, _ = load_models(run)
     page = render_page(

@@ -9,7 +9,7 @@ import numpy as np
 from .adaptation import scored_mask
 from .divergence import named
 from .evaluation.metrics import head_accuracy
-from .evaluation.protocol import EvaluationError, Scored, TestSet, attribute_places, score
+from .evaluation.protocol import EvaluationError, ScoredMethod, TestSet, attribute_indices, score
 from .evaluation.report import with_best_heads
 from .methods import load_method
 from .methods.interface import Method, Problem, Trained
@@ -29,7 +29,7 @@ def fit_methods(
 
 def score_models(
     bench: Workbench, models: Mapping[str, Trained], test: TestSet
-) -> dict[str, Scored]:
+) -> dict[str, ScoredMethod]:
     """Every model on the test rows, and the best single heads of those that have several.
 
     Raises ``EvaluationError`` if the labelled rows leave nothing of an attribute to score.
@@ -70,7 +70,7 @@ def _validation(
     if not rows_N.size:
         return {}
     examples = bench.stage1(rows_N)
-    attribute_N = attribute_places(bench.features.table, rows_N, test)
+    attribute_N = attribute_indices(bench.features.table, rows_N, test)
     known_N = attribute_N >= 0
     found = {}
     for name in owners:

@@ -23,11 +23,11 @@ from ..configs.resolve import SIMULATED, resolve, resolve_backbone
 from ..configs.schema import SIMULATOR_SOURCE, BackboneConfig, Config
 from .checkpoint import load_models, save_models
 from .evaluation.answers import answers
-from .evaluation.diagnostics import explosions, flags
+from .evaluation.diagnostics import divergence_warnings, flags
 from .evaluation.gallery import gallery
 from .evaluation.predictions import write_predictions
 from .evaluation.report import best_head_summary, build_report
-from .evaluation.reward_bench import benchmark, incomplete
+from .evaluation.reward_bench import benchmark, missing_subset_warnings
 from .evaluation.verdict import verdict, warnings
 from .features import Features
 from .fitting import fit_methods, score_models
@@ -143,8 +143,8 @@ def evaluate(config: Config) -> dict[str, Any]:
     report["verdict"] = verdict(report)
     report["warnings"] = [
         *warnings(report, table.account),
-        *incomplete(test.attributes),
-        *explosions(models),
+        *missing_subset_warnings(test.attributes),
+        *divergence_warnings(models),
         *flags(
             report["heads"],
             owners=[name for name, method in methods.items() if method.own_heads],

@@ -1,1 +1,1 @@
-"""Predictions to numbers with intervals, to a report that one can trust and look at."""
+"""Score predictions on held-out pairs: metrics with intervals, diagnostics, report.json."""

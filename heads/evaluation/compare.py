@@ -1,4 +1,4 @@
-"""Our numbers beside the published ones, with a verdict that knows the noise of both (pure)."""
+"""Compare a report with the published tables, allowing for the sampling noise of both (pure)."""
 
 from __future__ import annotations
 
@@ -13,32 +13,43 @@ from typing import Any
 from ...common.errors import UserError
 
 FILE = "published.json"
-COUNTS = "table5"
-ABOVE, WITHIN, BELOW, ALONE = "above", "within noise", "below", "no counterpart"
+COUNTS = "table5"  # the published table of pair counts instead of accuracies
+ABOVE, WITHIN, BELOW, NO_COUNTERPART = "above", "within noise", "below", "no counterpart"
 CONFIDENCE = 0.95
-# A printed average may differ by this from the mean of its rounded entries.
+# Largest difference between a printed average and the mean of its entries, rounded to 1e-4.
 ROUNDING = 1.01e-4
 
 
 class CompareError(UserError):
-    """There is nothing to compare; the message says what there is."""
+    """The comparison is impossible; the message lists what could be compared."""
 
 
 @cache
-def published() -> Mapping[str, Any]:
-    """The tables of the paper, as printed, with what is known of their errors."""
+def published_tables() -> Mapping[str, Any]:
+    """The tables of the paper by name, as printed, with notes on their known misprints."""
     folder = resources.files(__name__.rpartition(".")[0])
     return json.loads(folder.joinpath(FILE).read_text("utf-8"))
 
 
 def compare(report: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A published table with our cells beside it.
+    """Set the cells of a report beside those of a published table.
 
-    Raises ``CompareError`` for a table that there is not, or a report without its attributes.
+    Args:
+        report: The content of ``report.json``; for a table of counts only its ``account``.
+        name: Name of the published table, such as ``"table2"``.
+
+    Returns:
+        ``table``, ``title``, ``notes`` on what differs, and either ``attributes`` and ``rows`` of
+        accuracies with a verdict each, or ``counts`` of pairs.
+
+    Raises:
+        CompareError: The table does not exist, or shares no attribute with the report.
     """
-    if name not in published():
-        raise CompareError(f"no published table {name!r}; there are {', '.join(published())}")
-    table = published()[name]
+    if name not in published_tables():
+        raise CompareError(
+            f"no published table {name!r}; there are {', '.join(published_tables())}"
+        )
+    table = published_tables()[name]
     if "counts" in table:
         return _compare_counts(report, name, table)
     ours = _methods(report)
@@ -64,15 +75,19 @@ def compare(report: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def comparable(report: Mapping[str, Any]) -> list[str]:
-    """The published tables that share an attribute with a report."""
+    """Names of the published tables that share an attribute with a report."""
     names = set(_attributes(_methods(report)))
-    return [name for name, table in published().items() if names & set(table.get("attributes", ()))]
+    return [
+        name
+        for name, table in published_tables().items()
+        if names & set(table.get("attributes", ()))
+    ]
 
 
 def _methods(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Accuracies per method; of a benchmark in its own units."""
-    found = report["benchmark"]
-    return report["methods"] if found is None else found["methods"]
+    """Accuracies per method, in the benchmark's own units if the test set is a benchmark."""
+    benchmark = report["benchmark"]
+    return report["methods"] if benchmark is None else benchmark["methods"]
 
 
 def _attributes(methods: Mapping[str, Any]) -> list[str]:
@@ -80,7 +95,10 @@ def _attributes(methods: Mapping[str, Any]) -> list[str]:
 
 
 def _rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows that have a number of ours to stand beside, and those that never have one."""
+    """The rows of a published table, its single heads replaced by their best per attribute.
+
+    Heads of two trainings do not correspond one to one, but their best does.
+    """
     if "best_heads" not in table:
         return list(table["rows"])
     best = table["best_heads"]
@@ -94,22 +112,24 @@ def _rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _row(
     row: Mapping[str, Any], table: Mapping[str, Any], ours: Mapping[str, Any], confidence: float
 ) -> dict[str, Any]:
+    """One published row: a cell per attribute and one for the average, each with a verdict."""
     method = ours.get(row["ours"]) if row["ours"] else None
     values = row["values"]
-    # Rows that a method has adapted to are not scored.
+    # The paper does not score the rows that a method has adapted to.
     sizes = [size - row.get("left_out", 0) for size in table["n"]]
     cells = {}
     for attribute, value, size in zip(table["attributes"], values, sizes, strict=True):
         cell = method["attributes"].get(attribute) if method else None
         floor = _variance(cell["accuracy"], cell["n"]) if cell else 0.0
         cells[attribute] = _cell(value, _variance(value, size), cell, floor, confidence)
-    number = len(values)
-    variance = sum(map(_variance, values, sizes)) / number**2
-    # A macro average over other attributes is another quantity.
-    whole = method is not None and set(method["attributes"]) == set(table["attributes"])
-    macro = method["macro"] if method is not None and whole else None
-    mine = method["attributes"].values() if method is not None and whole else ()
-    floor = sum(_variance(cell["accuracy"], cell["n"]) for cell in mine) / number**2
+    # The average of independent accuracies: its variance is their sum over the count squared.
+    count = len(values)
+    variance = sum(map(_variance, values, sizes)) / count**2
+    # Macro averages over different sets of attributes are not comparable.
+    same = method is not None and set(method["attributes"]) == set(table["attributes"])
+    macro = method["macro"] if method is not None and same else None
+    our_cells = method["attributes"].values() if method is not None and same else ()
+    floor = sum(_variance(cell["accuracy"], cell["n"]) for cell in our_cells) / count**2
     return {
         "name": row["name"],
         "ours": row["ours"],
@@ -120,8 +140,10 @@ def _row(
 
 
 def _variance(accuracy: float, rows: int) -> float:
-    """Variance of an accuracy over so many rows, two right and two wrong ones added (Agresti and
-    Coull): where all rows are right, the accuracy is not certain."""
+    """Variance of an accuracy over ``rows`` rows, by Agresti and Coull.
+
+    Adding two right and two wrong rows keeps it positive where all rows are right.
+    """
     adjusted = (accuracy * rows + 2) / (rows + 4)
     return adjusted * (1 - adjusted) / (rows + 4)
 
@@ -133,16 +155,17 @@ def _cell(
     floor: float,
     confidence: float,
 ) -> dict[str, Any]:
-    """A published value and ours; ``noise`` is what their difference must exceed to be one.
+    """A published value beside ours, with a verdict at the 95 % level.
 
-    ``variance`` is that of the published value. Ours is that of its bootstrap interval, which is
-    nothing where all rows are right, but at least ``floor``.
+    ``noise`` is the smallest difference that counts. It combines ``variance``, that of the
+    published value, with that of our bootstrap interval (at level ``confidence``). The interval
+    has no width where all rows are right, so our variance is at least ``floor``.
     """
     if ours is None:
-        return {"published": value, "ours": None, "verdict": ALONE}
-    width = 2 * NormalDist().inv_cdf((1 + confidence) / 2)
-    mine = max(((ours["high"] - ours["low"]) / width) ** 2, floor)
-    noise = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(mine + variance)
+        return {"published": value, "ours": None, "verdict": NO_COUNTERPART}
+    width_in_errors = 2 * NormalDist().inv_cdf((1 + confidence) / 2)
+    our_variance = max(((ours["high"] - ours["low"]) / width_in_errors) ** 2, floor)
+    noise = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(our_variance + variance)
     difference = ours["accuracy"] - value
     verdict = WITHIN if abs(difference) <= noise else (ABOVE if difference > 0 else BELOW)
     return {
@@ -157,7 +180,7 @@ def _cell(
 
 
 def _averages(table: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Printed averages that are not those of their entries; ours stand beside the recomputed."""
+    """Note printed averages that contradict their entries; ours are compared with the mean."""
     return [
         _note(
             f"average of {row['name']}",
@@ -169,13 +192,13 @@ def _averages(table: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _other_data(data: Mapping[str, Any], table: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Where our models or our test rows come from other data than the published ones.
+    """Note where our training data, test data or split differ from those of the paper.
 
     ``data`` is the data configuration of the run record.
     """
     parts = data["parts"] if data["source"] == "union" else [{**data, "use": "both"}]
     trained = {part["source"] for part in parts if part["use"] in ("train", "both")}
-    variants = {p["source"]: p["variant"] for p in parts if p["use"] in ("test", "both")}
+    tested = {part["source"]: part["variant"] for part in parts if part["use"] in ("test", "both")}
     notes = []
     if trained != set(table["trained"]):
         notes.append(
@@ -185,19 +208,19 @@ def _other_data(data: Mapping[str, Any], table: Mapping[str, Any]) -> list[dict[
                 f"on {', '.join(table['trained'])}.",
             )
         )
-    if set(variants) != {table["data"]}:
+    if set(tested) != {table["data"]}:
         notes.append(
             _note(
                 "test data",
-                f"Not the same test set: ours is of {', '.join(sorted(variants))}, theirs of "
+                f"Not the same test set: ours is of {', '.join(sorted(tested))}, theirs of "
                 f"{table['data']}.",
             )
         )
-    elif "variants" in table and variants[table["data"]] not in table["variants"]:
+    elif "variants" in table and tested[table["data"]] not in table["variants"]:
         notes.append(
             _note(
                 "variant",
-                f"Not the same test set: our split is {variants[table['data']] or 'the default'}, "
+                f"Not the same test set: our split is {tested[table['data']] or 'the default'}, "
                 f"theirs is drawn from {table['variants'][0]}.",
             )
         )
@@ -205,17 +228,17 @@ def _other_data(data: Mapping[str, Any], table: Mapping[str, Any]) -> list[dict[
 
 
 def _other_sizes(table: Mapping[str, Any], ours: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Where our test rows are not as many as the published ones."""
+    """Note where the numbers of test rows differ from those of the paper."""
     cells = next(iter(ours.values()))["attributes"]
-    mine = [cells[name]["n"] if name in cells else 0 for name in table["attributes"]]
-    if mine == table["n"]:
+    sizes = [cells[name]["n"] if name in cells else 0 for name in table["attributes"]]
+    if sizes == table["n"]:
         return []
-    text = f"Not the same test set: ours has {_listed(mine)} rows, theirs {_listed(table['n'])}."
+    text = f"Not the same test set: ours has {_joined(sizes)} rows, theirs {_joined(table['n'])}."
     return [_note("test rows", text)]
 
 
 def _other_labels(source: str, table: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Whether published rows learnt from labelled test rows where ours have training rows."""
+    """Note where the paper's HyRe rows adapt to labelled test rows and ours to training rows."""
     adapted = [row["name"] for row in table["rows"] if "HyRe" in row["name"]]
     if source == "test" or not adapted:
         return []
@@ -230,16 +253,16 @@ def _note(about: str, text: str) -> dict[str, str]:
 def _compare_counts(
     report: Mapping[str, Any], name: str, table: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Pairs per attribute and split, ours beside theirs."""
+    """Set the numbers of pairs per attribute and split beside the published ones."""
     attributes = report["account"]["attributes"]
     rows = []
     for data, counts in table["counts"].items():
-        for place, attribute in enumerate(counts["attributes"]):
+        for index, attribute in enumerate(counts["attributes"]):
             if attribute in attributes:
                 rows += [
                     {
                         "name": f"{data} {attribute} {split}",
-                        "published": counts[split][place],
+                        "published": counts[split][index],
                         "ours": attributes[attribute][split],
                     }
                     for split in ("train", "test")
@@ -256,5 +279,5 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _joined(numbers: Sequence[int]) -> str:
     return "/".join(str(number) for number in numbers)

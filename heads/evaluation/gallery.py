@@ -1,6 +1,6 @@
-"""Test rows that show what a head does: its most characteristic pairs, and how wishes are routed.
+"""Example rows for the report: the pairs that characterise each head, and routed prompts (pure).
 
-Chosen here, with their texts, for ``report.json``; pages only show what is there.
+The rows are chosen here and kept in ``report.json`` with their texts; pages only display them.
 """
 
 from __future__ import annotations
@@ -12,19 +12,29 @@ from typing import Any
 import numpy as np
 
 from ...cache.pairs import PairTable
-from .protocol import Scored, TestSet
+from .protocol import ScoredMethod, TestSet
 
-PAIRS, WISHES, ROUTES = 3, 2, 12
-# Characters of a text that a report keeps.
-LONGEST = 2000
-# The heads of which mixture are shown: of one that a wish has routed, if there is one.
+PAIRS_PER_HEAD, CONTEXTS_PER_HEAD, MAX_ROUTES = 3, 2, 12
+# A report keeps this many characters of a text.
+MAX_CHARACTERS = 2000
+# The mixture whose heads are shown is the first of these; routing by context comes first.
 PREFERRED = ("micro", "micro_kernel", "micro_hyre", "micro_stage1", "static_mixture")
 
 
-def gallery(table: PairTable, test: TestSet, scored: Mapping[str, Scored]) -> dict[str, Any] | None:
-    """Heads of one method with examples and wishes, and routed example rows; None without heads.
+def gallery(
+    table: PairTable, test: TestSet, scored: Mapping[str, ScoredMethod]
+) -> dict[str, Any] | None:
+    """Choose the example rows of a report.
 
-    ``{"method", "heads": [{"wishes", "pairs"}], "routes": [...]}``.
+    Args:
+        table: Pair table with the texts of the rows.
+        test: The test set.
+        scored: Scored methods by name.
+
+    Returns:
+        ``{"method", "heads": [{"wishes", "pairs"}], "routes"}``: for every head of the shown
+        method the contexts that it serves and its characteristic pairs, and the router weights of
+        one typical row per attribute. None if no method has several heads.
     """
     method = shown_method(scored)
     heads = None if method is None else scored[method].heads
@@ -35,19 +45,19 @@ def gallery(table: PairTable, test: TestSet, scored: Mapping[str, Scored]) -> di
     entries = []
     leads_NxK = leads(heads.delta_NxK)
     for k in range(weights_NxK.shape[1]):
-        rows = characteristic(leads_NxK[:, k], test.prompt_N, PAIRS)
+        rows = characteristic_rows(leads_NxK[:, k], test.prompt_N, PAIRS_PER_HEAD)
         pairs = [_pair(text, test, row, float(leads_NxK[row, k])) for row in rows]
         entries.append(
             {
-                "wishes": served_wishes(text["context"].tolist(), weights_NxK[:, k]),
+                "wishes": served_contexts(text["context"].tolist(), weights_NxK[:, k]),
                 "pairs": [pair for pair in pairs if pair["preferred"]["text"]],
             }
         )
     return {"method": method, "heads": entries, "routes": _routes(text, test, weights_NxK)}
 
 
-def shown_method(scored: Mapping[str, Scored]) -> str | None:
-    """The mixture whose heads are looked at: several heads, routed by a wish if possible."""
+def shown_method(scored: Mapping[str, ScoredMethod]) -> str | None:
+    """The method whose heads are shown: one of several heads, preferably routed by context."""
     several = [
         name
         for name, result in scored.items()
@@ -57,11 +67,15 @@ def shown_method(scored: Mapping[str, Scored]) -> str | None:
 
 
 def leads(delta_NxK: np.ndarray) -> np.ndarray:
-    """(N, K) how far a head's margin is from the mean of the others', every head at unit scale.
+    """Lead of every head: its margin minus the mean margin of the other heads, (N, K).
 
-    Positive where it wants the chosen response more than the others do. A single head has no
-    others and leads by its margin.
+    Positive where the head favours the chosen response more than the others do, and 0 where its
+    margin has the opposite sign of the lead. The lead of a single head is its margin.
+
+    Args:
+        delta_NxK: Margin of every head on every row.
     """
+    # Heads are compared at unit root mean square: the scale of a reward is arbitrary.
     scale_K = np.sqrt(np.mean(delta_NxK.astype(np.float64) ** 2, axis=0))
     unit_NxK = delta_NxK / np.where(scale_K > 0, scale_K, 1.0)
     count = unit_NxK.shape[1]
@@ -69,78 +83,91 @@ def leads(delta_NxK: np.ndarray) -> np.ndarray:
         return unit_NxK
     others_NxK = (unit_NxK.sum(axis=1, keepdims=True) - unit_NxK) / (count - 1)
     lead_NxK = unit_NxK - others_NxK
-    # A head that only shares the others' view more weakly has no view of its own there.
+    # Agreeing with the others, only less strongly, is not a preference of the head's own.
     return np.where(np.sign(lead_NxK) == np.sign(unit_NxK), lead_NxK, 0.0)
 
 
-def characteristic(lead_N: np.ndarray, prompt_N: np.ndarray, count: int) -> list[int]:
-    """Rows with the largest lead either way, each of another prompt, ties in row order."""
-    chosen: list[int] = []
+def characteristic_rows(lead_N: np.ndarray, prompt_N: np.ndarray, count: int) -> list[int]:
+    """The ``count`` rows with the largest absolute lead, at most one per prompt.
+
+    Ties keep the order of the rows; rows without a lead are never chosen.
+
+    >>> characteristic_rows(np.array([0.1, -3.0, 2.0, -2.5]), np.array([0, 1, 2, 1]), 3)
+    [1, 2, 0]
+    """
+    rows: list[int] = []
     prompts: set[int] = set()
     for row in np.argsort(-np.abs(lead_N), kind="stable"):
-        if len(chosen) == count or lead_N[row] == 0:
+        if len(rows) == count or lead_N[row] == 0:
             break
         if int(prompt_N[row]) not in prompts:
             prompts.add(int(prompt_N[row]))
-            chosen.append(int(row))
-    return chosen
+            rows.append(int(row))
+    return rows
 
 
-def served_wishes(wishes: Sequence[str], weight_N: np.ndarray) -> list[dict[str, Any]]:
-    """The wishes whose rows give a head the most weight, and more than rows give it on average."""
-    names, place_N = np.unique(np.asarray(wishes, object).astype(str), return_inverse=True)
-    rows_W = np.bincount(place_N)
-    weight_W = np.bincount(place_N, weight_N) / rows_W
-    found = [
-        {**cut(str(names[w])), "weight": float(weight_W[w]), "n": int(rows_W[w])}
-        for w in np.argsort(-weight_W, kind="stable")
-        if names[w] and weight_W[w] > weight_N.mean() + 1e-6
+def served_contexts(contexts: Sequence[str], weight_N: np.ndarray) -> list[dict[str, Any]]:
+    """The contexts on which the router gives a head the most weight, above its mean weight.
+
+    Args:
+        contexts: The context of every row; empty for rows without one.
+        weight_N: Router weight of the head on every row.
+    """
+    names, context_N = np.unique(np.asarray(contexts, object).astype(str), return_inverse=True)
+    rows_C = np.bincount(context_N)
+    weight_C = np.bincount(context_N, weight_N) / rows_C
+    served = [
+        {**excerpt(str(names[c])), "weight": float(weight_C[c]), "n": int(rows_C[c])}
+        for c in np.argsort(-weight_C, kind="stable")
+        if names[c] and weight_C[c] > weight_N.mean() + 1e-6
     ]
-    return found[:WISHES]
+    return served[:CONTEXTS_PER_HEAD]
 
 
 def _routes(
     text: Mapping[str, np.ndarray], test: TestSet, weights_NxK: np.ndarray
 ) -> list[dict[str, Any]]:
-    """One row of every attribute, one whose weights are near to the attribute's mean."""
-    found, seen = [], set[int]()
-    for attribute in range(min(len(test.attributes), ROUTES)):
+    """One typical row per attribute: its weights are close to the mean of the attribute."""
+    routes, seen = [], set[int]()
+    for attribute in range(min(len(test.attributes), MAX_ROUTES)):
         rows = np.flatnonzero(test.attribute_N == attribute)
         distance = np.abs(weights_NxK[rows] - weights_NxK[rows].mean(axis=0)).sum(axis=1)
-        # Another prompt for every attribute, where there is one among the typical half.
+        # Prefer a prompt that no earlier attribute shows, as long as the row is typical enough.
         typical = rows[np.argsort(distance, kind="stable")][: (rows.size + 1) // 2]
         row = next((int(r) for r in typical if int(test.prompt_N[r]) not in seen), int(typical[0]))
         seen.add(int(test.prompt_N[row]))
-        found.append(
+        routes.append(
             {
                 "attribute": test.attributes[attribute],
-                "wish": cut(text["context"][row]),
-                "prompt": cut(spoken(text["prompt"][row])),
+                "wish": excerpt(text["context"][row]),
+                "prompt": excerpt(prompt_text(text["prompt"][row])),
                 "weights": weights_NxK[row].tolist(),
             }
         )
-    return [item for item in found if item["prompt"]["text"]]
+    return [item for item in routes if item["prompt"]["text"]]
 
 
 def _pair(text: Mapping[str, np.ndarray], test: TestSet, row: int, lead: float) -> dict[str, Any]:
-    """A row as the head sees it: what it prefers, and whether the label says the same."""
+    """One pair seen by a head: the response it prefers, and whether the label agrees."""
     agrees = lead > 0
     sides = ("chosen", "rejected") if agrees else ("rejected", "chosen")
     return {
         "attribute": test.attributes[int(test.attribute_N[row])],
-        "wish": cut(text["context"][row]),
-        "prompt": cut(spoken(text["prompt"][row])),
-        "preferred": cut(text[sides[0]][row]),
-        "other": cut(text[sides[1]][row]),
+        "wish": excerpt(text["context"][row]),
+        "prompt": excerpt(prompt_text(text["prompt"][row])),
+        "preferred": excerpt(text[sides[0]][row]),
+        "other": excerpt(text[sides[1]][row]),
         "lead": abs(lead),
         "label_agrees": agrees,
     }
 
 
-def spoken(messages: str) -> str:
-    """A stored prompt as text: the turns of a conversation, with their roles if there are several.
+def prompt_text(messages: str) -> str:
+    """Render a stored prompt: the only turn as it is, several turns with their roles.
 
-    >>> spoken('[["user", "Hello"]]')
+    A prompt that is not a JSON list of turns is returned unchanged.
+
+    >>> prompt_text('[["user", "Hello"]]')
     'Hello'
     """
     try:
@@ -152,6 +179,10 @@ def spoken(messages: str) -> str:
     return "\n".join(f"{role}: {content}" for role, content in turns)
 
 
-def cut(text: str) -> dict[str, Any]:
-    """The beginning of a text, and how many characters it has."""
-    return {"text": text[:LONGEST], "characters": len(text)}
+def excerpt(text: str) -> dict[str, Any]:
+    """The beginning of a text, and the number of characters of the whole.
+
+    >>> excerpt("Be brief.")
+    {'text': 'Be brief.', 'characters': 9}
+    """
+    return {"text": text[:MAX_CHARACTERS], "characters": len(text)}

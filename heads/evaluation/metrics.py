@@ -1,4 +1,9 @@
-"""Numbers from predictions: pure NumPy, chosen always first, ties count one half."""
+"""Accuracy, calibration and bootstrap intervals of predictions, in NumPy without side effects.
+
+Margins are those of the chosen response over the rejected one, so a positive margin is a right
+decision; a tie counts one half. Shapes: S draws of the labelled rows, N test rows, K heads,
+A attributes, P prompts, R bootstrap resamples.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 ECE_BINS = 10
-TIE = 1e-12
+# Statistics below this are ties: weighted sums that cancel in theory miss zero by rounding.
+TIE_TOLERANCE = 1e-12
 
 
 class Interval(NamedTuple):
-    """A value with the bounds of its bootstrap interval."""
+    """A value and the bounds of its bootstrap confidence interval."""
 
     value: float
     low: float
@@ -19,12 +25,24 @@ class Interval(NamedTuple):
 
 
 def log_sigmoid(delta: np.ndarray) -> np.ndarray:
-    """``log sigmoid``, elementwise, finite for every finite input."""
+    """``log sigmoid(delta)`` elementwise in float64, without overflow for large ``|delta|``.
+
+    >>> log_sigmoid(np.array([0.0, -1000.0])).round(4).tolist()
+    [-0.6931, -1000.0]
+    """
     return -np.logaddexp(0.0, -delta.astype(np.float64))
 
 
 def mixture_log_prob(delta_NxK: np.ndarray, log_weights_SxNxK: np.ndarray) -> np.ndarray:
-    """``log sum_k w_k sigmoid(delta_k)`` per draw and row: (S, N), float64."""
+    """Log probability that the chosen response wins under the mixture of Bradley-Terry heads.
+
+    Args:
+        delta_NxK: Margin of every head on every row.
+        log_weights_SxNxK: Log of the router weights, per draw.
+
+    Returns:
+        ``log sum_k w_k sigmoid(delta_k)``, (S, N), float64.
+    """
     terms = log_weights_SxNxK.astype(np.float64) + log_sigmoid(delta_NxK)
     return np.logaddexp.reduce(terms, axis=-1)
 
@@ -32,10 +50,22 @@ def mixture_log_prob(delta_NxK: np.ndarray, log_weights_SxNxK: np.ndarray) -> np
 def decision_statistic(
     rule: str, delta_NxK: np.ndarray, log_weights_SxNxK: np.ndarray
 ) -> np.ndarray:
-    """(S, N) statistic whose sign decides: positive where chosen wins, zero for a tie.
+    """Statistic whose sign is the decision of a rule: positive where the chosen response wins.
 
-    R1 is ``log P(chosen wins) - log P(rejected wins)`` of the mixture, R2 the weighted margin.
-    They can disagree: one loud head against several sure ones.
+    R1 is the log-odds ``log P(chosen wins) - log P(rejected wins)`` of the mixture; R2 is the
+    weighted margin ``sum_k w_k delta_k``. They disagree where one head with a large margin
+    outweighs several heads in R2, whereas its vote in R1 is bounded by its weight.
+
+    Args:
+        rule: ``"R1"`` or ``"R2"``.
+        delta_NxK: Margin of every head on every row.
+        log_weights_SxNxK: Log of the router weights, per draw.
+
+    Returns:
+        (S, N), zero for a tie.
+
+    Raises:
+        ValueError: The rule is neither.
     """
     if rule == "R1":
         wins = mixture_log_prob(delta_NxK, log_weights_SxNxK)
@@ -46,34 +76,46 @@ def decision_statistic(
 
 
 def log_probability(rule: str, delta_NxK: np.ndarray, log_weights_SxNxK: np.ndarray) -> np.ndarray:
-    """(S, N) ``log P(chosen wins)`` under a rule: of the mixture (R1) or of the reward (R2)."""
+    """``log P(chosen wins)`` under a rule, (S, N): see ``decision_statistic`` for the arguments.
+
+    R1 takes the probability of the mixture, R2 the Bradley-Terry probability of the weighted
+    reward.
+    """
     if rule == "R2":
         return log_sigmoid(decision_statistic(rule, delta_NxK, log_weights_SxNxK))
     return mixture_log_prob(delta_NxK, log_weights_SxNxK)
 
 
 def is_tie(statistic: np.ndarray) -> np.ndarray:
-    """Where neither side wins; sums that cancel up to rounding are ties too."""
-    return np.abs(statistic) < TIE
+    """Mask of the statistics that are zero up to rounding, so that neither response wins."""
+    return np.abs(statistic) < TIE_TOLERANCE
 
 
 def correctness(statistic: np.ndarray) -> np.ndarray:
-    """1 where chosen wins, 0 where it loses, one half for a tie; same shape."""
+    """Score decisions: 1 where the chosen response wins, 0 where it loses, 0.5 for a tie.
+
+    >>> correctness(np.array([2.0, -0.1, 0.0])).tolist()
+    [1.0, 0.0, 0.5]
+    """
     return np.where(is_tie(statistic), 0.5, (statistic > 0).astype(np.float64))
 
 
 def reliability(probability: np.ndarray) -> list[dict[str, float]]:
-    """Mean confidence, accuracy and rows of every non-empty of ten equal bins of confidence.
+    """Reliability diagram: mean confidence, accuracy and row count of each non-empty bin.
 
-    ``probability`` is that of the observed label; the sides of a pair are exchangeable, so the
-    confidence ``max(p, 1 - p)`` of a decision lies in [1/2, 1].
+    The order of the two responses carries no meaning, so the confidence of a decision is
+    ``max(p, 1 - p)``; ``ECE_BINS`` bins of equal width divide its range [1/2, 1].
+
+    Args:
+        probability: Probability of the observed label, of any shape.
     """
     p = probability.reshape(-1)
     confidence = np.maximum(p, 1 - p)
-    place = np.minimum(((confidence - 0.5) * 2 * ECE_BINS).astype(int), ECE_BINS - 1)
-    rows = np.bincount(place, minlength=ECE_BINS)
-    sums = np.bincount(place, confidence, ECE_BINS)
-    correct = np.bincount(place, correctness(p - 0.5), ECE_BINS)
+    # A confidence of exactly 1 belongs to the last bin, not to one beyond it.
+    bin_index = np.minimum(((confidence - 0.5) * 2 * ECE_BINS).astype(int), ECE_BINS - 1)
+    rows = np.bincount(bin_index, minlength=ECE_BINS)
+    sums = np.bincount(bin_index, confidence, ECE_BINS)
+    correct = np.bincount(bin_index, correctness(p - 0.5), ECE_BINS)
     return [
         {
             "confidence": float(sums[bin_] / rows[bin_]),
@@ -85,24 +127,45 @@ def reliability(probability: np.ndarray) -> list[dict[str, float]]:
 
 
 def expected_calibration_error(probability: np.ndarray) -> float:
-    """Mean gap between confidence and accuracy over the bins of ``reliability``, by their rows."""
+    """Expected calibration error: mean ``|confidence - accuracy|``, bins weighted by their rows.
+
+    Args:
+        probability: Probability of the observed label, of any shape; see ``reliability``.
+
+    >>> round(expected_calibration_error(np.array([0.9, 0.9, 0.9, 0.1])), 6)
+    0.15
+    """
     bins = reliability(probability)
-    gaps = sum(one["n"] * abs(one["confidence"] - one["accuracy"]) for one in bins)
+    gaps = sum(bin_["n"] * abs(bin_["confidence"] - bin_["accuracy"]) for bin_ in bins)
     return gaps / probability.size
 
 
 def attribute_sums(
     correct_N: np.ndarray, prompt_N: np.ndarray, attribute_N: np.ndarray, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of correctness and of rows per prompt and attribute: two (P, A) arrays."""
-    flat = prompt_N * shape[1] + attribute_N
+    """Sum correctness, and count rows, per prompt and attribute.
+
+    Args:
+        correct_N: Correctness of every row, in [0, 1].
+        prompt_N: Index of every row's prompt.
+        attribute_N: Index of every row's attribute.
+        shape: ``(P, A)``.
+
+    Returns:
+        Sums and counts, both (P, A) in float64.
+    """
+    # One index per cell, so that a single bincount fills the whole table.
+    cell_N = prompt_N * shape[1] + attribute_N
     size = shape[0] * shape[1]
-    sums = np.bincount(flat, correct_N, size).reshape(shape)
-    return sums, np.bincount(flat, minlength=size).reshape(shape).astype(np.float64)
+    sums = np.bincount(cell_N, correct_N, size).reshape(shape)
+    return sums, np.bincount(cell_N, minlength=size).reshape(shape).astype(np.float64)
 
 
 def resample_prompts(prompts: int, resamples: int, seed: int) -> np.ndarray:
-    """(R, P) how often each prompt occurs in each bootstrap sample of P prompts."""
+    """Draw bootstrap samples of prompts; returns how often each sample has each prompt, (R, P).
+
+    Prompts are the unit of resampling because pairs of one prompt are not independent.
+    """
     rng = np.random.default_rng(seed)
     return rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples).astype(float)
 
@@ -110,9 +173,15 @@ def resample_prompts(prompts: int, resamples: int, seed: int) -> np.ndarray:
 def bootstrap_accuracies(
     sums_PxA: np.ndarray, rows_PxA: np.ndarray, counts_RxP: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy per attribute on the data (A,) and in every resample (R, A).
+    """Accuracy per attribute on the data, (A,), and in every bootstrap sample, (R, A).
 
-    An attribute that a resample misses altogether is NaN there and left out of its macro mean.
+    An attribute without rows in a sample is NaN there, so that ``nanmean`` leaves it out of the
+    macro accuracy of that sample.
+
+    Args:
+        sums_PxA: Sums of correctness, from ``attribute_sums``.
+        rows_PxA: Row counts, likewise.
+        counts_RxP: Multiplicity of every prompt, from ``resample_prompts``.
     """
     with np.errstate(invalid="ignore"):
         resampled = (counts_RxP @ sums_PxA) / (counts_RxP @ rows_PxA)
@@ -120,7 +189,10 @@ def bootstrap_accuracies(
 
 
 def interval(value: float, resampled_R: np.ndarray, confidence: float) -> Interval:
-    """Percentile bootstrap interval around a value; the whole [0, 1] if no resample knows it."""
+    """Percentile bootstrap interval of a value; all of [0, 1] if every resample is NaN.
+
+    ``confidence`` is the coverage, 0.95 for a 95 % interval.
+    """
     if np.isnan(resampled_R).all():
         return Interval(float(value), 0.0, 1.0)
     tail = (1 - confidence) / 2
@@ -135,22 +207,32 @@ def wording_bootstrap(
     resamples: int,
     seed: int,
 ) -> np.ndarray | None:
-    """(R,) macro accuracies when the wordings of every attribute are drawn anew.
+    """Macro accuracies, (R,), of bootstrap samples over the wordings of the contexts.
 
-    How a method reads a wish is tried on a few wordings only; resampling prompts does not show how
-    much depends on them. None if some attribute is asked for in fewer than two wordings. Rows whose
-    ``correct_N`` is NaN do not count.
+    A test set states each attribute in a few wordings only, and resampling prompts cannot show how
+    far the accuracy depends on them. The wordings of each attribute are therefore resampled as
+    clusters, independently of those of other attributes.
+
+    Args:
+        correct_N: Correctness of every row; rows that are NaN are left out.
+        attribute_N: Index of every row's attribute.
+        wording_N: Index of the wording of every row's context.
+        resamples: R.
+        seed: Of the resamples; independent of ``resample_prompts`` with the same seed.
+
+    Returns:
+        None if an attribute has fewer than two wordings, which leaves nothing to resample.
     """
     rng = np.random.default_rng((seed, 1))
-    known_N = ~np.isnan(correct_N)
+    scored_N = ~np.isnan(correct_N)
     accuracy_RxA = []
     for attribute in np.unique(attribute_N):
-        rows = np.flatnonzero((attribute_N == attribute) & known_N)
-        _, place = np.unique(wording_N[rows], return_inverse=True)
-        rows_W = np.bincount(place).astype(np.float64)
+        rows = np.flatnonzero((attribute_N == attribute) & scored_N)
+        _, wording = np.unique(wording_N[rows], return_inverse=True)
+        rows_W = np.bincount(wording).astype(np.float64)
         if rows_W.size < 2:
             return None
-        sums_W = np.bincount(place, correct_N[rows])
+        sums_W = np.bincount(wording, correct_N[rows])
         drawn_RxW = rng.multinomial(
             rows_W.size, np.full(rows_W.size, 1 / rows_W.size), size=resamples
         )
@@ -159,7 +241,7 @@ def wording_bootstrap(
 
 
 def head_accuracy(delta_NxK: np.ndarray, attribute_N: np.ndarray, attributes: int) -> np.ndarray:
-    """(K, A) accuracy of every head alone; NaN for an attribute without rows."""
+    """Accuracy of each head on its own per attribute, (K, A); NaN for attributes without rows."""
     correct_NxK = correctness(delta_NxK)
     rows_A = np.bincount(attribute_N, minlength=attributes)
     sums = [np.bincount(attribute_N, column, attributes) for column in correct_NxK.T]
@@ -170,7 +252,7 @@ def head_accuracy(delta_NxK: np.ndarray, attribute_N: np.ndarray, attributes: in
 def mean_weights(
     log_weights_SxNxK: np.ndarray, attribute_N: np.ndarray, attributes: int
 ) -> np.ndarray:
-    """(A, K) mean router weight of every head over the rows of every attribute and all draws."""
+    """Mean router weight per attribute and head, (A, K), over rows and draws."""
     weights_NxK = np.exp(log_weights_SxNxK.astype(np.float64)).mean(axis=0)
     rows_A = np.bincount(attribute_N, minlength=attributes)
     sums = [np.bincount(attribute_N, column, attributes) for column in weights_NxK.T]

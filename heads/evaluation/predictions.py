@@ -1,4 +1,4 @@
-"""``predictions.parquet``: one row per method, draw and test row; any table can be rebuilt."""
+"""``predictions.parquet``: a row per method, draw and test row, enough to rebuild any table."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ from pyarrow import parquet
 
 from ...cache.pairs import PairTable
 from ...common.files import commit_file
-from .protocol import Scored, TestSet
+from .protocol import ScoredMethod, TestSet
 
 LABELS = ("pair_id", "prompt_id", "attribute", "context", "user")
 
 
 def write_predictions(
-    path: Path, table: PairTable, test: TestSet, scored: Mapping[str, Scored]
+    path: Path, table: PairTable, test: TestSet, scored: Mapping[str, ScoredMethod]
 ) -> None:
-    """Write head margins, weights, probability, correctness and tie of every test row.
+    """Write labels, head margins, router weights and decisions of all methods to a Parquet file.
 
-    ``scored`` is false for rows that a draw has adapted to: no accuracy contains them.
+    The column ``scored`` is false where a draw has adapted to the row, which no accuracy counts.
+
+    Args:
+        path: The file; it appears only when it is complete.
+        table: Pair table with the labels of the rows.
+        test: The test set.
+        scored: Scored methods by name.
     """
     labels = {name: np.asarray(table.text[name])[test.table_rows].tolist() for name in LABELS}
     temporary = path.with_name(path.name + ".tmp")
@@ -54,8 +60,8 @@ def write_predictions(
     commit_file(temporary, path)
 
 
-def _heads(result: Scored, draw: int) -> tuple[list[Any], list[Any]]:
-    """Margins and weights of every row; nulls for a method without heads."""
+def _heads(result: ScoredMethod, draw: int) -> tuple[list[Any], list[Any]]:
+    """Margins and router weights of every row in one draw; nulls for a method without heads."""
     if result.heads is None:
         nothing = [None] * result.correct_SxN.shape[1]
         return nothing, nothing

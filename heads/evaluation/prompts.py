@@ -1,8 +1,8 @@
-"""Prompts of a reader's own in a report: router weights without and with a wish (pure).
+"""Router weights of the reader's own prompts, without and with a context (pure).
 
-``report["prompts"]`` is None, or ``{"asked", "rows"}``: a fingerprint of what was asked and, in
-that order, ``{"prompt", "wish", "weights"}``. The weights of a method are ``{"without", "with"}``,
-K numbers each; ``with`` is None where there is no wish.
+``report["prompts"]`` is None or ``{"asked", "rows"}``: a fingerprint of the prompts and, in their
+order, ``{"prompt", "wish", "weights"}``; ``wish`` is the context. The weights of a method are
+``{"without", "with"}``, K numbers each; ``with`` is None for a prompt without context.
 """
 
 from __future__ import annotations
@@ -12,26 +12,40 @@ from typing import Any
 
 from ...common.fingerprint import fingerprint
 from ...configs.report import ExamplePrompt
-from .gallery import cut
+from .gallery import excerpt
 
-# Heads of a method that are shown one by one; the rest is a sum.
-NAMED = 4
+# The heads with most weight are shown one by one; the others are summed.
+SHOWN_HEADS = 4
 Weights = dict[str, dict[str, list[float] | None]]
-Route = Callable[[Sequence[ExamplePrompt]], list[Weights]]
+RouteFunction = Callable[[Sequence[ExamplePrompt]], list[Weights]]
 
 
-def routed(
-    known: Mapping[str, Any] | None, asked: Sequence[ExamplePrompt], route: Route
+def route_prompts(
+    known: Mapping[str, Any] | None, prompts: Sequence[ExamplePrompt], route: RouteFunction
 ) -> Mapping[str, Any] | None:
-    """What a report keeps: ``known`` if nothing else is asked, so that no backbone is loaded."""
-    if not asked:
+    """Route prompts, or reuse the weights that a report already has.
+
+    Args:
+        known: ``report["prompts"]`` so far.
+        prompts: Prompts with their contexts, from the configuration.
+        route: Computes the weights of prompts. It is called only if ``known`` is about other
+            prompts, because it loads the backbone.
+
+    Returns:
+        ``report["prompts"]``; unchanged if ``prompts`` is empty.
+    """
+    if not prompts:
         return known
-    key = fingerprint(list(asked))
+    key = fingerprint(list(prompts))
     if known is not None and known["asked"] == key:
         return known
     rows = [
-        {"prompt": cut(one.prompt), "wish": cut(one.context or ""), "weights": weights}
-        for one, weights in zip(asked, route(asked), strict=True)
+        {
+            "prompt": excerpt(prompt.prompt),
+            "wish": excerpt(prompt.context or ""),
+            "weights": weights,
+        }
+        for prompt, weights in zip(prompts, route(prompts), strict=True)
     ]
     return {"asked": key, "rows": rows}
 
@@ -39,16 +53,22 @@ def routed(
 def panels(
     weights: Mapping[str, Mapping[str, Any]], profiles: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """Per method with known heads what a page shows of one prompt.
+    """Summarise the router weights of one prompt for a page, one entry per method.
 
-    ``{"method", "moved", "bars", "others"}``: the share of the weight that the wish moves, None
-    without one; the heads with the most weight in either case, in the order of their numbers, as
-    ``{"head", "title", "without", "with"}``; and the same of all others together, if there are any.
+    Args:
+        weights: Weights without and with the context, by method.
+        profiles: Head profiles by method, from ``naming.profiles``; other methods are left out.
+
+    Returns:
+        ``{"method", "moved", "bars", "others"}``: the total variation distance between the weights
+        without and with the context (None without one); the heads with most weight in either
+        case, by index, as ``{"head", "title", "without", "with"}``; the sums over all other heads,
+        or None if there are none.
     """
     return [
-        _panel(method, found["without"], found["with"], profiles[method])
-        for method, found in weights.items()
-        if method in profiles and len(profiles[method]) == len(found["without"])
+        _panel(method, sides["without"], sides["with"], profiles[method])
+        for method, sides in weights.items()
+        if method in profiles and len(profiles[method]) == len(sides["without"])
     ]
 
 
@@ -60,9 +80,10 @@ def _panel(
 ) -> dict[str, Any]:
     after_K = without_K if with_K is None else with_K
     strongest = sorted(range(len(profiles)), key=lambda k: -max(without_K[k], after_K[k]))
-    # A sum of one head would hide its name and save no line.
-    many = NAMED if len(profiles) > NAMED + 1 else len(profiles)
-    named, rest = sorted(strongest[:many]), strongest[many:]
+    # A sum over a single head would hide its title and save no line.
+    shown = SHOWN_HEADS if len(profiles) > SHOWN_HEADS + 1 else len(profiles)
+    named, rest = sorted(strongest[:shown]), strongest[shown:]
+    # Total variation distance: the share of the weight that goes to other heads.
     moved = sum(abs(after - before) for after, before in zip(after_K, without_K, strict=True)) / 2
 
     def both(heads: Sequence[int]) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Which rows are scored, and everything that is known about them afterwards."""
+"""The test set, and the predictions of a method scored on it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from .metrics import correctness, is_tie, log_sigmoid
 
 
 class EvaluationError(UserError):
-    """The data cannot be scored as asked; the message says which attribute and what to do."""
+    """The test rows cannot be scored; the message names the attribute and the remedy."""
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Held-out rows with their labels as numbers: attribute in ``attributes``, prompt 0..P-1.
+    """Held-out rows of a pair table, with their attributes and prompts as indices.
 
-    Rows of one ``wording_N`` number state the same wish; None if any row states none.
+    Attributes:
+        table_rows: Rows of the pair table, (N,).
+        attribute_N: Index of every row's attribute in ``attributes``.
+        prompt_N: Index of every row's prompt, 0 to P - 1.
+        attributes: Names of the attributes, in order of first appearance.
+        prompts: P, the number of distinct prompts.
+        wording_N: Index of every row's context; rows with the same text share one. None if any
+            row has no context.
     """
 
     table_rows: np.ndarray
@@ -32,10 +39,16 @@ class TestSet:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One method on the test set, per draw (S, N). Only rows of ``counts_SxN`` are scored.
+class ScoredMethod:
+    """A method's decisions on the test set, for each of S draws of the labelled rows.
 
-    ``counts_SxN`` is False for rows that a draw has adapted to.
+    Attributes:
+        rule: Decision rule, ``"R1"`` or ``"R2"``; see ``metrics.decision_statistic``.
+        correct_SxN: 1, 0, or 0.5 for a tie.
+        tie_SxN: Where neither response wins.
+        log_prob_SxN: Log probability of the observed label, nats.
+        counts_SxN: Rows that are scored; False where a draw has adapted to the row.
+        heads: Margins and router weights; None for a method without heads.
     """
 
     rule: str
@@ -47,17 +60,23 @@ class Scored:
 
     @property
     def mean_correct_N(self) -> np.ndarray:
-        """Correctness of every row over the draws that score it; NaN where none does."""
+        """Mean correctness of each row over the draws that score it; NaN where none does."""
         draws_N = self.counts_SxN.sum(axis=0)
         sums_N = np.where(self.counts_SxN, self.correct_SxN, 0.0).sum(axis=0)
         return np.divide(sums_N, draws_N, out=np.full(draws_N.shape, np.nan), where=draws_N > 0)
 
 
 def make_test_set(table: PairTable, test_rows: np.ndarray, *, transfer: bool = False) -> TestSet:
-    """The test rows of a pair table.
+    """Index the attributes, prompts and wordings of the test rows of a pair table.
 
-    Raises ``EvaluationError`` if there are none, or if an attribute that is trained on has none;
-    with ``transfer`` the attributes of the test rows may be others.
+    Args:
+        table: The pair table.
+        test_rows: Rows of the table to score.
+        transfer: Whether the test attributes may differ from those of the training rows.
+
+    Raises:
+        EvaluationError: There are no test rows, or an attribute has training rows and no test
+            rows although ``transfer`` is False.
     """
     if test_rows.size == 0:
         raise EvaluationError(
@@ -73,32 +92,39 @@ def make_test_set(table: PairTable, test_rows: np.ndarray, *, transfer: bool = F
             f"no test rows for attribute {counts}; add test rows, or leave the attribute out "
             "with data.attributes"
         )
-    numbers = {name: number for number, name in enumerate(names)}
+    index_of = {name: index for index, name in enumerate(names)}
     _, prompt_N = np.unique(np.asarray(table.text["prompt_id"])[test_rows], return_inverse=True)
-    wishes = np.asarray(table.text["context"])[test_rows]
+    contexts = np.asarray(table.text["context"])[test_rows]
     return TestSet(
         table_rows=test_rows,
-        attribute_N=np.array([numbers[name] for name in attribute[test_rows]]),
+        attribute_N=np.array([index_of[name] for name in attribute[test_rows]]),
         prompt_N=prompt_N,
         attributes=tuple(name or "(none)" for name in names),
         prompts=int(prompt_N.max()) + 1,
-        wording_N=np.unique(wishes, return_inverse=True)[1] if (wishes != "").all() else None,
+        wording_N=np.unique(contexts, return_inverse=True)[1] if (contexts != "").all() else None,
     )
 
 
-def attribute_places(table: PairTable, table_rows: np.ndarray, test: TestSet) -> np.ndarray:
-    """(N,) number of each row's attribute among those of the test set, -1 if it is none of them."""
-    numbers = {name: number for number, name in enumerate(test.attributes)}
+def attribute_indices(table: PairTable, table_rows: np.ndarray, test: TestSet) -> np.ndarray:
+    """Index of each row's attribute in ``test.attributes``, (N,); -1 if the test set lacks it."""
+    index_of = {name: index for index, name in enumerate(test.attributes)}
     names = np.asarray(table.text["attribute"])[table_rows].tolist()
-    return np.array([numbers.get(name or "(none)", -1) for name in names], np.int64)
+    return np.array([index_of.get(name or "(none)", -1) for name in names], np.int64)
 
 
-def score(prediction: Prediction, rule: str, counts_SxN: np.ndarray | None = None) -> Scored:
-    """A prediction of the test rows, judged; all rows count unless told otherwise."""
+def score(prediction: Prediction, rule: str, counts_SxN: np.ndarray | None = None) -> ScoredMethod:
+    """Score a prediction of the test rows.
+
+    Args:
+        prediction: Decision statistics and log probabilities, (S, N).
+        rule: Decision rule behind the statistics.
+        counts_SxN: Rows that are scored in each draw; None scores all rows.
+    """
     statistic_SxN = prediction.statistic_SxN
+    # A method without draws has adapted to no row: the mask of the draws is not about it.
     if counts_SxN is None or counts_SxN.shape[0] != statistic_SxN.shape[0]:
         counts_SxN = np.ones(statistic_SxN.shape, bool)
-    return Scored(
+    return ScoredMethod(
         rule=rule,
         correct_SxN=correctness(statistic_SxN),
         tie_SxN=is_tie(statistic_SxN),
@@ -108,13 +134,17 @@ def score(prediction: Prediction, rule: str, counts_SxN: np.ndarray | None = Non
     )
 
 
-def score_best_heads(heads: HeadOutputs, test: TestSet, select_KxA: np.ndarray) -> Scored:
-    """One head per attribute, the one that is best by ``select_KxA``, alone.
+def score_best_heads(heads: HeadOutputs, test: TestSet, select_KxA: np.ndarray) -> ScoredMethod:
+    """Score the best single head of each attribute, as if the attribute were known at test time.
 
-    Selecting by accuracies on the test rows themselves makes an oracle. An attribute that the
-    selecting rows lack (NaN) falls back to head 0.
+    Args:
+        heads: Margins of all heads on the test rows.
+        test: The test set.
+        select_KxA: Accuracies to select heads by. Accuracies on the test rows themselves make the
+            result an oracle: an upper bound, not a result. An attribute that is NaN for all heads
+            falls back to head 0.
     """
-    chosen_A = np.argmax(np.nan_to_num(select_KxA, nan=-1.0), axis=0)
+    best_A = np.argmax(np.nan_to_num(select_KxA, nan=-1.0), axis=0)
     rows_N = np.arange(test.attribute_N.size)
-    margin_1xN = heads.delta_NxK[rows_N, chosen_A[test.attribute_N]][None].astype(np.float64)
+    margin_1xN = heads.delta_NxK[rows_N, best_A[test.attribute_N]][None].astype(np.float64)
     return score(Prediction(margin_1xN, log_sigmoid(margin_1xN)), "R2")

@@ -1,4 +1,4 @@
-"""Scored rows to ``report.json``: every accuracy with its count and its interval."""
+"""Build ``report.json`` from scored test rows: every accuracy with its count and interval."""
 
 from __future__ import annotations
 
@@ -11,24 +11,32 @@ from ...configs.schema import EvaluateConfig
 from ..methods.interface import HeadOutputs
 from . import metrics
 from .diagnostics import diagnose
-from .protocol import Scored, TestSet, score_best_heads
+from .protocol import ScoredMethod, TestSet, score_best_heads
 from .rows import ORACLE, VALIDATED, owner_of
 
-# A head is named after an attribute only if it serves that attribute better than chance by this.
+# Accuracy above chance from which a head is named after the attribute it is best at.
 NAMING_MARGIN = 0.05
-# What every other method is compared with, where it is there.
+# The baselines of the paired comparisons; those that were not run are skipped.
 REFERENCES = ("single_bt", "micro")
 
 
 def with_best_heads(
-    scored: Mapping[str, Scored],
+    scored: Mapping[str, ScoredMethod],
     owners: list[str],
     test: TestSet,
     validation: Mapping[str, np.ndarray],
-) -> dict[str, Scored]:
-    """The scored methods and, behind each owner of several heads, its best single heads.
+) -> dict[str, ScoredMethod]:
+    """Add the best single heads of every method that trained several.
 
-    ``validation`` holds head accuracies (K, A) on validation rows, where there are any.
+    Args:
+        scored: Scored methods by name.
+        owners: Methods that trained heads of their own, not only a router.
+        test: The test set.
+        validation: Head accuracies on validation rows, (K, A), by owner; owners without
+            validation rows get no validated row.
+
+    Returns:
+        ``scored`` followed by the validated and the oracle row of each owner.
     """
     result = dict(scored)
     for name in owners:
@@ -45,7 +53,7 @@ def with_best_heads(
 
 
 def best_head_summary(name: str) -> str:
-    """What a best-head row is, in a sentence."""
+    """Describe a best-head row in one sentence."""
     if name.endswith(ORACLE):
         return (
             f"The head of {owner_of(name)} that is best on these very rows: a bound, not a result."
@@ -54,17 +62,29 @@ def best_head_summary(name: str) -> str:
 
 
 def build_report(
-    dataset: str, test: TestSet, scored: Mapping[str, Scored], config: EvaluateConfig, seed: int
+    dataset: str,
+    test: TestSet,
+    scored: Mapping[str, ScoredMethod],
+    config: EvaluateConfig,
+    seed: int,
 ) -> dict[str, Any]:
-    """The numbers of the report: methods, heads, router weights and paired comparisons.
+    """Compute the numbers of ``report.json``: methods, heads, router weights, comparisons.
 
-    Intervals are percentile bootstraps over prompts; all methods share the resamples, so
-    ``comparisons`` are paired.
+    Intervals are percentile bootstraps over prompts. All methods share the resamples, which makes
+    the ``comparisons`` paired.
+
+    Args:
+        dataset: Name of the data set.
+        test: The test set.
+        scored: Scored methods by name.
+        config: Number of resamples and confidence level.
+        seed: Of the resamples.
     """
     counts_RxP = metrics.resample_prompts(test.prompts, config.bootstrap, seed)
     macros: dict[str, tuple[float, np.ndarray]] = {}
     methods = {}
     for name, result in scored.items():
+        # The resampled macro accuracies are kept for the paired differences below.
         methods[name], macros[name] = _method(result, test, counts_RxP, config.confidence)
         methods[name]["wordings"] = _wordings(result, test, config, seed)
     return {
@@ -83,7 +103,14 @@ def build_report(
 def accuracies(
     correct_N: np.ndarray, test: TestSet, config: EvaluateConfig, seed: int
 ) -> dict[str, Any]:
-    """Macro accuracy and accuracy per attribute of rows judged 0 to 1, with their intervals."""
+    """Macro accuracy and accuracy per attribute, each with its bootstrap interval over prompts.
+
+    Args:
+        correct_N: Correctness of every test row in [0, 1]; NaN for rows that are not scored.
+        test: The test set.
+        config: Number of resamples and confidence level.
+        seed: Of the resamples.
+    """
     counts_RxP = metrics.resample_prompts(test.prompts, config.bootstrap, seed)
     return _accuracies(correct_N, test, counts_RxP, config.confidence)[0]
 
@@ -91,15 +118,15 @@ def accuracies(
 def _accuracies(
     correct_N: np.ndarray, test: TestSet, counts_RxP: np.ndarray, confidence: float
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The same from resampled prompts, and the (R,) macro accuracies of the resamples."""
+    """``accuracies`` on given resamples, together with the macro accuracy of each of them, (R,)."""
     sums, rows = _sums(correct_N, test)
     accuracy_A, resampled_RxA = metrics.bootstrap_accuracies(sums, rows, counts_RxP)
     attributes = {}
-    for number, name in enumerate(test.attributes):
-        bounds = metrics.interval(accuracy_A[number], resampled_RxA[:, number], confidence)
+    for index, name in enumerate(test.attributes):
+        bounds = metrics.interval(accuracy_A[index], resampled_RxA[:, index], confidence)
         attributes[name] = {
             "accuracy": bounds.value,
-            "n": int(rows[:, number].sum()),
+            "n": int(rows[:, index].sum()),
             "low": bounds.low,
             "high": bounds.high,
         }
@@ -112,13 +139,15 @@ def _accuracies(
 
 
 def _method(
-    result: Scored, test: TestSet, counts_RxP: np.ndarray, confidence: float
+    result: ScoredMethod, test: TestSet, counts_RxP: np.ndarray, confidence: float
 ) -> tuple[dict[str, Any], tuple[float, np.ndarray]]:
-    found, macro_R = _accuracies(result.mean_correct_N, test, counts_RxP, confidence)
+    """The report entry of a method, and its macro accuracy with the resampled ones, (R,)."""
+    accuracy, macro_R = _accuracies(result.mean_correct_N, test, counts_RxP, confidence)
     tied_N = (result.tie_SxN & result.counts_SxN).any(axis=0)
     ties_A = np.bincount(test.attribute_N, tied_N, len(test.attributes))
-    for cell, ties in zip(found["attributes"].values(), ties_A, strict=True):
+    for cell, ties in zip(accuracy["attributes"].values(), ties_A, strict=True):
         cell["ties"] = int(ties)
+    # The spread over draws shows how far the result depends on which rows were labelled.
     draws_S = [
         _macro(np.where(counts_N, correct_N, np.nan), test)
         for correct_N, counts_N in zip(result.correct_SxN, result.counts_SxN, strict=True)
@@ -126,19 +155,19 @@ def _method(
     log_prob = result.log_prob_SxN[result.counts_SxN]
     entry = {
         "rule": result.rule,
-        **found,
+        **accuracy,
         "nll": float(-log_prob.mean()),
         "ece": metrics.expected_calibration_error(np.exp(log_prob)),
         "reliability": metrics.reliability(np.exp(log_prob)),
         "draws": {"count": len(draws_S), "std": float(np.std(draws_S)), "macro": draws_S},
     }
-    return entry, (found["macro"]["accuracy"], macro_R)
+    return entry, (accuracy["macro"]["accuracy"], macro_R)
 
 
 def _wordings(
-    result: Scored, test: TestSet, config: EvaluateConfig, seed: int
+    result: ScoredMethod, test: TestSet, config: EvaluateConfig, seed: int
 ) -> dict[str, Any] | None:
-    """Interval of the macro accuracy over wordings of the wishes, where every row states one."""
+    """Interval of the macro accuracy over wordings of the contexts; None if it cannot be had."""
     if test.wording_N is None:
         return None
     resampled_R = metrics.wording_bootstrap(
@@ -146,16 +175,17 @@ def _wordings(
     )
     if resampled_R is None:
         return None
+    # Only the bounds are reported: the value is the macro accuracy itself.
     bounds = metrics.interval(0.0, resampled_R, config.confidence)
     return {"count": int(np.unique(test.wording_N).size), "low": bounds.low, "high": bounds.high}
 
 
 def _sums(correct_N: np.ndarray, test: TestSet) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of correctness and of rows per prompt and attribute, of the rows that are not NaN."""
-    known = ~np.isnan(correct_N)
+    """``metrics.attribute_sums`` over the rows that are not NaN."""
+    scored_N = ~np.isnan(correct_N)
     shape = (test.prompts, len(test.attributes))
     return metrics.attribute_sums(
-        correct_N[known], test.prompt_N[known], test.attribute_N[known], shape
+        correct_N[scored_N], test.prompt_N[scored_N], test.attribute_N[scored_N], shape
     )
 
 
@@ -167,13 +197,16 @@ def _macro(correct_N: np.ndarray, test: TestSet) -> float:
 def _comparisons(
     macros: Mapping[str, tuple[float, np.ndarray]], confidence: float
 ) -> list[dict[str, Any]]:
-    """Paired differences of every method to the first reference that is there and to the others."""
+    """Paired differences between every method and each reference, each pair once.
+
+    Without any of ``REFERENCES`` the first method serves as the reference.
+    """
     names = list(macros)
     references = [name for name in REFERENCES if name in macros] or names[:1]
     result = []
-    for place, base in enumerate(references):
+    for rank, base in enumerate(references):
         for name in names:
-            if name in references[: place + 1]:  # itself, or compared from the other side
+            if name in references[: rank + 1]:  # itself, or compared the other way round already
                 continue
             difference = metrics.interval(
                 macros[name][0] - macros[base][0], macros[name][1] - macros[base][1], confidence
@@ -191,16 +224,17 @@ def _comparisons(
 
 
 def _heads(heads: HeadOutputs, test: TestSet) -> dict[str, Any]:
+    """Accuracy, router weights, usage, names and diagnostics of the heads of one method."""
     attributes = len(test.attributes)
     accuracy_KxA = metrics.head_accuracy(heads.delta_NxK, test.attribute_N, attributes)
     weights_AxK = metrics.mean_weights(heads.log_weights_SxNxK, test.attribute_N, attributes)
     usage_K = np.exp(heads.log_weights_SxNxK).mean(axis=(0, 1))
     return {
         "accuracy": {
-            name: accuracy_KxA[:, number].tolist() for number, name in enumerate(test.attributes)
+            name: accuracy_KxA[:, index].tolist() for index, name in enumerate(test.attributes)
         },
         "weights": {
-            name: weights_AxK[number].tolist() for number, name in enumerate(test.attributes)
+            name: weights_AxK[index].tolist() for index, name in enumerate(test.attributes)
         },
         "usage": usage_K.tolist(),
         "names": [_head_name(row_A, test.attributes) for row_A in accuracy_KxA],

@@ -1,12 +1,13 @@
-"""RewardBench in its own units: sections of subsets (v1), the best of several answers (v2).
+"""RewardBench in its own units: sections of subsets in version 1, best of n in version 2.
 
-v1 (arXiv:2403.13787): the official score of a section is the mean of its subsets weighted by their
-rows, with math-prm counted 984 times and a tie as wrong; pooled scores, as the MiCRo paper prints,
-count every row once and a tie one half.
+Version 1 (arXiv:2403.13787): the official score of a section is the mean accuracy of its subsets
+weighted by their rows, except that math-prm weighs 984 rows and a tie is wrong. The pooled scores
+that the MiCRo paper prints count every row once and a tie one half.
 
-v2 (arXiv:2506.01937): a row is right if every right answer beats every wrong one. In the subset
-Ties that is a part of the official score only; the rest needs to know which rows of the file belong
-together, which a scored test set does not keep. So the report's average is not the leaderboard's.
+Version 2 (arXiv:2506.01937): a row is right if every correct answer beats every incorrect one. In
+the subset Ties this is only a part of the official score; the rest needs to know which rows of the
+file belong together, which a scored test set does not keep. The average in the report is therefore
+not that of the leaderboard.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from ...configs.schema import EvaluateConfig
-from .protocol import Scored, TestSet
+from .protocol import ScoredMethod, TestSet
 from .report import accuracies
 
-# Rows of every subset in the split "filtered".
+# The sections with the row counts of their subsets in the split "filtered".
 SECTIONS: dict[str, dict[str, int]] = {
     "Chat": {
         "alpacaeval-easy": 100,
@@ -56,22 +57,32 @@ SECTIONS: dict[str, dict[str, int]] = {
     },
 }
 OFFICIAL_WEIGHT = {"math-prm": 984}
-SUBSETS_2 = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
+SUBSETS_V2 = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 
 
 def benchmark(
     test: TestSet,
     source_row_N: np.ndarray,
-    scored: Mapping[str, Scored],
+    scored: Mapping[str, ScoredMethod],
     config: EvaluateConfig,
     seed: int,
 ) -> dict[str, Any] | None:
-    """The scores in the benchmark's own units, None if the test rows are not a benchmark's.
+    """Score RewardBench or RewardBench 2 in the benchmark's own units.
 
-    ``source_row_N`` are the rows of the input file that the pairs come from.
+    Args:
+        test: The test set; the names of its attributes decide which benchmark it is.
+        source_row_N: Row of the input file that each pair comes from.
+        scored: Scored methods by name.
+        config: Number of resamples and confidence level.
+        seed: Of the resamples.
+
+    Returns:
+        ``{"name", "methods"}``, for version 1 with ``"official"`` scores; None if the test set is
+        not one of the two benchmarks.
     """
-    if set(test.attributes) == set(SUBSETS_2):
+    if set(test.attributes) == set(SUBSETS_V2):
         rows = {name: best_of_n(result, source_row_N) for name, result in scored.items()}
+        # One test row per row of the file: the first pair carries its attribute and prompt.
         _, first_M = np.unique(source_row_N, return_index=True)
         whole = replace(
             test,
@@ -102,8 +113,12 @@ def benchmark(
     }
 
 
-def incomplete(attributes: Sequence[str]) -> list[str]:
-    """A sentence if only a part of the benchmark's subsets has test rows: there are no sections."""
+def missing_subset_warnings(attributes: Sequence[str]) -> list[str]:
+    """Warn if only some subsets of RewardBench have test rows, so that no section is scored.
+
+    Args:
+        attributes: Attributes of the test set.
+    """
     subsets = [name for section in SECTIONS.values() for name in section]
     missing = [name for name in subsets if name not in attributes]
     if not missing or len(missing) == len(subsets):
@@ -112,16 +127,20 @@ def incomplete(attributes: Sequence[str]) -> list[str]:
 
 
 def section_set(test: TestSet) -> TestSet:
-    """The test rows with sections for attributes."""
+    """The same test rows, with sections in place of subsets as their attributes."""
     section_of = {
-        subset: number for number, names in enumerate(SECTIONS.values()) for subset in names
+        subset: section for section, names in enumerate(SECTIONS.values()) for subset in names
     }
-    number_A = np.array([section_of[name] for name in test.attributes])
-    return replace(test, attribute_N=number_A[test.attribute_N], attributes=tuple(SECTIONS))
+    section_A = np.array([section_of[name] for name in test.attributes])
+    return replace(test, attribute_N=section_A[test.attribute_N], attributes=tuple(SECTIONS))
 
 
 def official_scores(accuracy: Mapping[str, float]) -> dict[str, float]:
-    """Weighted mean of every section's subsets, and ``total``, the mean of the sections."""
+    """Official score of each section, and ``total``, the mean over sections.
+
+    Args:
+        accuracy: Accuracy by subset, with ties counted as wrong.
+    """
     scores = {}
     for section, subsets in SECTIONS.items():
         weights = {name: OFFICIAL_WEIGHT.get(name, rows) for name, rows in subsets.items()}
@@ -130,11 +149,16 @@ def official_scores(accuracy: Mapping[str, float]) -> dict[str, float]:
     return scores | {"total": sum(scores.values()) / len(SECTIONS)}
 
 
-def best_of_n(result: Scored, source_row_N: np.ndarray) -> np.ndarray:
-    """(M,) credit of every row of the file: 1 if all of its pairs are right, 0 if one is wrong.
+def best_of_n(result: ScoredMethod, source_row_N: np.ndarray) -> np.ndarray:
+    """Best-of-n credit of each row of the input file, (M,), in ascending order of the rows.
 
-    A right answer that shares the best score with m wrong ones gets 1 / (m + 1). Means over the
-    draws that have adapted to none of the row's pairs, NaN where there is none.
+    A row gets 1 if all of its pairs are right, 0 if one is wrong, and 1 / (m + 1) if the correct
+    answer shares the best score with m incorrect ones. The credit is the mean over the draws that
+    have adapted to none of the row's pairs, NaN if there is no such draw.
+
+    Args:
+        result: The scored method.
+        source_row_N: Row of the input file that each pair comes from.
     """
     _, row_N = np.unique(source_row_N, return_inverse=True)
     rows = int(row_N.max()) + 1
@@ -142,17 +166,18 @@ def best_of_n(result: Scored, source_row_N: np.ndarray) -> np.ndarray:
     for correct_N, counts_N in zip(result.correct_SxN, result.counts_SxN, strict=True):
         wrong_M = np.bincount(row_N, correct_N == 0, rows)
         ties_M = np.bincount(row_N, correct_N == 0.5, rows)
+        # A single pair that the draw has adapted to disqualifies the whole row.
         counts_M = np.bincount(row_N, ~counts_N, rows) == 0
         sums_M += np.where(counts_M & (wrong_M == 0), 1 / (ties_M + 1), 0.0)
         draws_M += counts_M
     return np.divide(sums_M, draws_M, out=np.full(rows, np.nan), where=draws_M > 0)
 
 
-def _subset_accuracies(result: Scored, test: TestSet) -> dict[str, float]:
-    """Share of every subset's rows that are right; a tie is not."""
+def _subset_accuracies(result: ScoredMethod, test: TestSet) -> dict[str, float]:
+    """Accuracy by subset, with ties counted as wrong."""
     strict = replace(result, correct_SxN=(result.correct_SxN == 1).astype(np.float64))
     correct_N = strict.mean_correct_N
     return {
-        name: float(np.nanmean(correct_N[test.attribute_N == number]))
-        for number, name in enumerate(test.attributes)
+        name: float(np.nanmean(correct_N[test.attribute_N == index]))
+        for index, name in enumerate(test.attributes)
     }

@@ -1,4 +1,4 @@
-"""The rows of a method table: methods, and the best single heads below the one they are of."""
+"""The row order of method tables: each method, then the best single heads among its own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ ORACLE, VALIDATED = "_best_head_oracle", "_best_head_validated"
 
 
 def owner_of(name: str) -> str:
-    """The method whose heads a best-head row is chosen from; the name itself of other rows."""
+    """The method that a best-head row takes its head from; other names are returned unchanged.
+
+    >>> owner_of("micro_best_head_oracle"), owner_of("micro")
+    ('micro', 'micro')
+    """
     return name.removesuffix(ORACLE).removesuffix(VALIDATED)
 
 
 def labelled_rows(methods: Iterable[str]) -> list[tuple[str, str]]:
-    """Names with what to call them: best single heads stand, indented, below their owner."""
+    """Order method names for a table; returns ``(name, label)`` pairs.
+
+    Best single heads follow their owner under an indented label.
+
+    >>> labelled_rows(["micro_best_head_oracle", "micro"])
+    [('micro', 'micro'), ('micro_best_head_oracle', '  oracle head')]
+    """
     names = list(methods)
     rows = []
     for name in names:

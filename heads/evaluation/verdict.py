@@ -1,4 +1,4 @@
-"""The numbers of a report in words, and the warnings that belong beside them (pure)."""
+"""The verdict of a report in sentences, and the warnings that qualify it (pure)."""
 
 from __future__ import annotations
 
@@ -11,35 +11,40 @@ SMALL_TEST = 30
 
 
 def standing(item: Mapping[str, Any]) -> str:
-    """What a paired difference says: ``better``, ``worse``, or ``noise`` if its interval has 0."""
+    """Classify a paired difference: ``better``, ``worse``, or ``noise`` if its interval has 0.
+
+    >>> standing({"low": 0.01, "high": 0.05}), standing({"low": -0.01, "high": 0.05})
+    ('better', 'noise')
+    """
     if item["low"] > 0:
         return "better"
     return "worse" if item["high"] < 0 else "noise"
 
 
 def verdict(report: Mapping[str, Any]) -> list[str]:
-    """What the comparisons say, noise taken seriously; a sentence per outcome and reference.
+    """Sum up the paired comparisons of a report, one sentence per reference and outcome.
 
-    Single heads stay in the table. Methods that are told nothing of a row are compared with the
-    first reference only: against one that is told the wish they have no chance to begin with.
+    Best single heads are left to the table. Methods that are given only the prompt at test time
+    are compared with the first reference only: the others may be given the context, and then the
+    comparison would not be fair.
     """
     methods = report["methods"]
     accuracy = {name: entry["macro"]["accuracy"] for name, entry in methods.items()}
     first = report["comparisons"][0]["against"] if report["comparisons"] else None
-    found: dict[str, dict[str, list[str]]] = {}
+    by_reference: dict[str, dict[str, list[str]]] = {}
     for item in report["comparisons"]:
         name, base = item["method"], item["against"]
         blind = methods[name]["told"] == "prompt" and base != first
         if not blind and not name.endswith((ORACLE, VALIDATED)):
-            outcomes = found.setdefault(base, {"better": [], "noise": [], "worse": []})
+            outcomes = by_reference.setdefault(base, {"better": [], "noise": [], "worse": []})
             outcomes[standing(item)].append(f"{name} {accuracy[name]:.3f}")
     sentences = []
-    for base, outcomes in found.items():
-        said = f"{base} ({accuracy[base]:.3f})"
+    for base, outcomes in by_reference.items():
+        reference = f"{base} ({accuracy[base]:.3f})"
         for outcome, words in (
-            ("better", f"Better than {said} beyond noise"),
-            ("noise", f"No different from {said} beyond noise"),
-            ("worse", f"Worse than {said} beyond noise"),
+            ("better", f"Better than {reference} beyond noise"),
+            ("noise", f"No different from {reference} beyond noise"),
+            ("worse", f"Worse than {reference} beyond noise"),
         ):
             if outcomes[outcome]:
                 sentences.append(f"{words}: {', '.join(outcomes[outcome])}.")
@@ -47,7 +52,7 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
 
 
 def _wordings(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """How far the methods that read the wish depend on the few wordings of the test."""
+    """The interval over wordings of every method that reads the context."""
     spans = {name: item["wordings"] for name, item in methods.items() if item["told"] == "wish"}
     shown = [f"{n} {span['low']:.3f}-{span['high']:.3f}" for n, span in spans.items() if span]
     if not shown:
@@ -57,25 +62,32 @@ def _wordings(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def warnings(report: Mapping[str, Any], account: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before believing the table."""
-    found = []
+    """Warn of properties of the data that limit what the accuracies can show.
+
+    Args:
+        report: The report.
+        account: Counts of refused rows, shortened sequences and shared prompts, from the store.
+    """
+    sentences = []
     first = next(iter(report["methods"].values()))
     small = [name for name, cell in first["attributes"].items() if cell["n"] < SMALL_TEST]
     if small:
-        found.append(f"Fewer than {SMALL_TEST} test rows for {', '.join(small)}: wide intervals.")
+        sentences.append(
+            f"Fewer than {SMALL_TEST} test rows for {', '.join(small)}: wide intervals."
+        )
     if account["refused"]:
-        found.append(
+        sentences.append(
             f"{account['refused']} rows or pairs of the data were refused; the reasons are in the "
             "quarantine file of the store."
         )
     if account["shortened_sequences"]:
-        found.append(
+        sentences.append(
             f"{account['shortened_sequences']} sequences were longer than the backbone's limit "
             "and were shortened."
         )
     if account["prompt_overlap"]:
-        found.append(
+        sentences.append(
             f"{account['prompt_overlap']} prompts are in both train and test: the scores are too "
             "good."
         )
-    return found
+    return sentences

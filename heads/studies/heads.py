@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.metrics import attribute_sums
-from ..evaluation.protocol import Scored, TestSet, score
+from ..evaluation.protocol import ScoredMethod, TestSet, score
 from ..matching import agreement as agree
 from ..methods import load_method
 from ..methods.interface import HeadOutputs, Trained, predict_heads
@@ -119,7 +119,7 @@ def _merge_model(trained: Trained, merging: Merging, weight_K: np.ndarray) -> Tr
 
 
 def _macro(heads: HeadOutputs, test: TestSet) -> float:
-    scored: Scored = score(predict_heads("R1", *heads), "R1")
+    scored: ScoredMethod = score(predict_heads("R1", *heads), "R1")
     shape = (test.prompts, len(test.attributes))
     sums, rows = attribute_sums(scored.mean_correct_N, test.prompt_N, test.attribute_N, shape)
     return float(np.mean(sums.sum(axis=0) / rows.sum(axis=0)))

@@ -15,7 +15,7 @@ from ..adaptation import drawable_rows
 from ..divergence import DivergenceError
 from ..ensemble import by_key
 from ..evaluation.metrics import attribute_sums, expected_calibration_error
-from ..evaluation.protocol import Scored, TestSet
+from ..evaluation.protocol import ScoredMethod, TestSet
 from ..fitting import score_models
 from ..methods import choose_methods, load_method
 from ..methods.interface import Examples, Method, Trained
@@ -128,7 +128,7 @@ def _scores(bench: Workbench, models: dict[str, Trained], test: TestSet) -> dict
     return found
 
 
-def _numbers(scored: Scored, test: TestSet) -> Numbers:
+def _numbers(scored: ScoredMethod, test: TestSet) -> Numbers:
     """Accuracy per attribute and their mean, mean NLL and calibration error on the test rows."""
     correct_N = scored.mean_correct_N
     known_N = ~np.isnan(correct_N)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from micro_rm.heads.divergence import DivergenceError, divergence, first_bad, named
-from micro_rm.heads.evaluation.diagnostics import explosions
+from micro_rm.heads.evaluation.diagnostics import divergence_warnings
 from micro_rm.heads.methods.interface import Trained
 
 
@@ -48,5 +48,5 @@ def test_an_objective_that_ends_far_above_its_start_is_told() -> None:
         "exact": Trained({}),
         "stage 2": Trained({}, {"first_loss": 0.7}, {"targets": np.array([9.0])}),
     }
-    assert [text.partition(":")[0] for text in explosions(models)] == ["wild", "negative"]
-    assert "from 0.7 at the first step to 30 in the last epoch" in explosions(models)[0]
+    assert [text.partition(":")[0] for text in divergence_warnings(models)] == ["wild", "negative"]
+    assert "from 0.7 at the first step to 30 in the last epoch" in divergence_warnings(models)[0]

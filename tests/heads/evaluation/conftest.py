@@ -1,4 +1,4 @@
-"""Scored methods made from plain arrays, and a report of three of them."""
+"""Fixtures: scored methods from plain arrays, and a report of four of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from micro_rm.heads.evaluation.report import build_report
 from micro_rm.heads.evaluation.verdict import verdict, warnings
 from micro_rm.heads.methods.interface import predict_heads, predict_reward
 
-MakeScored = Callable[..., protocol.Scored]
+MakeScored = Callable[..., protocol.ScoredMethod]
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def make_scored() -> MakeScored:
         log_weights_SxNxK: np.ndarray | None = None,
         rule: Any = "R1",
         counts: np.ndarray | None = None,
-    ) -> protocol.Scored:
+    ) -> protocol.ScoredMethod:
         if log_weights_SxNxK is None:
             log_weights_SxNxK = np.full((1, *delta_NxK.shape), -np.log(delta_NxK.shape[1]))
         return protocol.score(predict_heads(rule, delta_NxK, log_weights_SxNxK), rule, counts)
@@ -42,7 +42,7 @@ def make_scored() -> MakeScored:
 def make_reward() -> MakeScored:
     """Differences (S, N) of a reward, and a mask, to a scored method without heads."""
 
-    def make(delta_SxN: np.ndarray, counts: np.ndarray | None = None) -> protocol.Scored:
+    def make(delta_SxN: np.ndarray, counts: np.ndarray | None = None) -> protocol.ScoredMethod:
         return protocol.score(predict_reward(np.asarray(delta_SxN)), "R2", counts)
 
     return make

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from micro_rm.display.published import compare_views
+from micro_rm.display.published import comparison_tables
 from micro_rm.heads.evaluation.compare import (
     ABOVE,
-    ALONE,
     BELOW,
+    NO_COUNTERPART,
     ROUNDING,
     WITHIN,
     CompareError,
     comparable,
     compare,
-    published,
+    published_tables,
 )
 
-TABLES = {name: table for name, table in published().items() if "rows" in table}
+TABLES = {name: table for name, table in published_tables().items() if "rows" in table}
 HALF = 1.959964  # standard errors on each side of 95 %
 DRAWS = 5  # MiCRo is a mean of so many
 # What no run can have scored: table, row, attribute. The notes name each of them.
@@ -151,7 +151,7 @@ def test_one_draw_and_single_heads_explain_what_is_no_mean_and_no_mixture() -> N
 def test_published_counts_have_the_sums_of_the_text() -> None:
     sums = {
         name: (sum(counts["train"]), sum(counts["test"]))
-        for name, counts in published()["table5"]["counts"].items()
+        for name, counts in published_tables()["table5"]["counts"].items()
     }
     assert sums == {"helpsteer2": (23482, 3820), "rpr": (6750, 699)}
 
@@ -230,14 +230,16 @@ def test_an_average_is_less_noisy_than_its_cells() -> None:
 def test_methods_without_a_counterpart_are_shown_alone() -> None:
     found = compare(report_of("table2", {"single_bt": 0.0}), "table2")
     for name in ("ARMO (8B)", "MiCRo"):
-        assert {cell["verdict"] for cell in row_of(found, name)["cells"].values()} == {ALONE}
+        assert {cell["verdict"] for cell in row_of(found, name)["cells"].values()} == {
+            NO_COUNTERPART
+        }
 
 
 def test_an_average_over_other_attributes_is_not_compared() -> None:
     report = report_of("table2", {"single_bt": 0.0})
     del report["methods"]["single_bt"]["attributes"]["verbosity"]
     found = row_of(compare(report, "table2"), "Single Reward")
-    assert found["average"]["verdict"] == ALONE == found["cells"]["verbosity"]["verdict"]
+    assert found["average"]["verdict"] == NO_COUNTERPART == found["cells"]["verbosity"]["verdict"]
     assert found["cells"]["coherence"]["verdict"] == WITHIN
     sizes = [note["text"] for note in compare(report, "table2")["notes"]]
     assert any("ours has 185/172/162/129/0 rows" in text for text in sizes)
@@ -334,7 +336,7 @@ def shown(comparison: dict[str, Any]) -> list[str]:
     """The lines of a terminal of 80 columns."""
     stream = io.StringIO()
     console = Console(file=stream, width=80, markup=False, highlight=False)
-    for part in compare_views(comparison):
+    for part in comparison_tables(comparison):
         console.print(part)
     return [line.rstrip() for line in stream.getvalue().splitlines()]
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from micro_rm.heads.evaluation.gallery import (
-    LONGEST,
-    characteristic,
-    cut,
+    MAX_CHARACTERS,
+    characteristic_rows,
+    excerpt,
     gallery,
     leads,
-    served_wishes,
+    prompt_text,
+    served_contexts,
     shown_method,
-    spoken,
 )
 
 
@@ -43,15 +43,15 @@ def test_scale_decides_nothing_and_a_dead_head_leads_nowhere() -> None:
 
 def test_the_largest_leads_of_different_prompts_are_chosen() -> None:
     lead_N = np.array([0.1, -3.0, 2.0, -2.5, 0.0])
-    assert characteristic(lead_N, np.array([0, 1, 2, 1, 3]), 3) == [1, 2, 0]
-    assert characteristic(np.zeros(3), np.arange(3), 3) == []
+    assert characteristic_rows(lead_N, np.array([0, 1, 2, 1, 3]), 3) == [1, 2, 0]
+    assert characteristic_rows(np.zeros(3), np.arange(3), 3) == []
 
 
 def test_wishes_are_those_that_give_a_head_more_than_its_mean() -> None:
     wishes = ["short", "short", "long", "", ""]
-    found = served_wishes(wishes, np.array([0.9, 0.7, 0.1, 1.0, 1.0]))
+    found = served_contexts(wishes, np.array([0.9, 0.7, 0.1, 1.0, 1.0]))
     assert found == [{"text": "short", "characters": 5, "weight": pytest.approx(0.8), "n": 2}]
-    assert served_wishes(["a", "b"], np.array([0.5, 0.5])) == []
+    assert served_contexts(["a", "b"], np.array([0.5, 0.5])) == []
 
 
 def test_a_pair_says_what_the_head_prefers_whatever_the_label(make_report: Any) -> None:
@@ -94,6 +94,6 @@ def test_heads_under_a_wish_are_preferred(make_scored: Any) -> None:
 
 
 def test_long_texts_are_cut_and_conversations_keep_their_roles() -> None:
-    assert cut("x" * 5000) == {"text": "x" * LONGEST, "characters": 5000}
-    assert spoken('[["user", "Hi"], ["assistant", "Yes?"]]') == "user: Hi\nassistant: Yes?"
-    assert spoken("not JSON") == "not JSON"
+    assert excerpt("x" * 5000) == {"text": "x" * MAX_CHARACTERS, "characters": 5000}
+    assert prompt_text('[["user", "Hi"], ["assistant", "Yes?"]]') == "user: Hi\nassistant: Yes?"
+    assert prompt_text("not JSON") == "not JSON"

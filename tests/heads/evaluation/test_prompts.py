@@ -10,8 +10,8 @@ import pytest
 
 from micro_rm.configs.report import ExamplePrompt
 from micro_rm.display.page import render_page
-from micro_rm.heads.evaluation.gallery import LONGEST
-from micro_rm.heads.evaluation.prompts import NAMED, panels, routed
+from micro_rm.heads.evaluation.gallery import MAX_CHARACTERS
+from micro_rm.heads.evaluation.prompts import SHOWN_HEADS, panels, route_prompts
 
 EGG = ExamplePrompt("How do I boil an egg?", "Make me laugh.")
 CAT = ExamplePrompt("What do cats eat?")
@@ -27,7 +27,7 @@ def not_again(prompts: Sequence[ExamplePrompt]) -> list[dict[str, Any]]:
 
 
 def test_every_prompt_is_kept_with_its_own_weights_in_order() -> None:
-    kept = routed(None, [EGG, CAT], numbered)
+    kept = route_prompts(None, [EGG, CAT], numbered)
     assert kept is not None
     assert [row["prompt"]["text"] for row in kept["rows"]] == [EGG.prompt, CAT.prompt]
     assert [row["wish"]["text"] for row in kept["rows"]] == ["Make me laugh.", ""]
@@ -35,22 +35,22 @@ def test_every_prompt_is_kept_with_its_own_weights_in_order() -> None:
 
 
 def test_what_a_report_has_is_not_routed_again_and_stays_if_nothing_is_asked() -> None:
-    assert routed(None, [], not_again) is None
-    kept = routed(None, [EGG], numbered)
-    assert routed(kept, [EGG], not_again) == kept == routed(kept, [], not_again)
+    assert route_prompts(None, [], not_again) is None
+    kept = route_prompts(None, [EGG], numbered)
+    assert route_prompts(kept, [EGG], not_again) == kept == route_prompts(kept, [], not_again)
 
 
 @pytest.mark.parametrize("other", [ExamplePrompt(EGG.prompt), ExamplePrompt(EGG.prompt, "Sing.")])
 def test_another_wish_is_another_question(other: ExamplePrompt) -> None:
-    kept = routed(routed(None, [EGG], numbered), [other], numbered)
+    kept = route_prompts(route_prompts(None, [EGG], numbered), [other], numbered)
     assert kept is not None and kept["rows"][0]["wish"]["text"] == (other.context or "")
 
 
 def test_long_prompts_that_begin_alike_are_told_apart_though_they_are_cut() -> None:
-    one, other = (ExamplePrompt("word " * LONGEST + end) for end in "ab")
-    kept = routed(None, [one], numbered)
-    assert kept is not None and len(kept["rows"][0]["prompt"]["text"]) == LONGEST
-    assert kept != routed(kept, [other], numbered)
+    one, other = (ExamplePrompt("word " * MAX_CHARACTERS + end) for end in "ab")
+    kept = route_prompts(None, [one], numbered)
+    assert kept is not None and len(kept["rows"][0]["prompt"]["text"]) == MAX_CHARACTERS
+    assert kept != route_prompts(kept, [other], numbered)
 
 
 def profiles(count: int) -> dict[str, list[dict[str, str]]]:
@@ -71,7 +71,7 @@ def test_heads_that_are_strong_in_either_case_are_named_and_the_rest_is_a_sum() 
         "with": [0.6, 0.01, 0.01, 0.2, 0.03, 0.1, 0.05],
     }
     (panel,) = panels({"micro": both}, profiles(7))
-    assert [bar["head"] for bar in panel["bars"]] == [0, 1, 3, 5] and NAMED == 4
+    assert [bar["head"] for bar in panel["bars"]] == [0, 1, 3, 5] and SHOWN_HEADS == 4
     assert panel["others"]["count"] == 3
     for side in ("without", "with"):
         total = sum(bar[side] for bar in panel["bars"]) + panel["others"][side]
@@ -99,7 +99,7 @@ def test_the_page_sets_the_weights_without_and_with_the_wish_side_by_side(make_r
     report = make_report()
     assert 'id="prompts"' not in render_page(report, {})
     both = {"without": [0.25, 0.75], "with": [0.83, 0.17]}
-    report["prompts"] = routed(None, [EGG], lambda _: [{"micro": both}])
+    report["prompts"] = route_prompts(None, [EGG], lambda _: [{"micro": both}])
     page = render_page(report, {})
     assert 'href="#prompts"' in page
     shown = section(page)
@@ -117,7 +117,7 @@ def test_the_page_sets_the_weights_without_and_with_the_wish_side_by_side(make_r
 def test_the_page_has_one_bar_per_head_where_there_is_no_wish(make_report: Any) -> None:
     report = make_report()
     both = {"without": [0.25, 0.75], "with": None}
-    report["prompts"] = routed(None, [CAT], lambda _: [{"micro": both}])
+    report["prompts"] = route_prompts(None, [CAT], lambda _: [{"micro": both}])
     shown = section(render_page(report, {}))
     assert re.findall(r'bar (\w+)"', shown) == ["after", "after"]
     assert "without the wish" not in shown and "moves" not in shown
@@ -125,5 +125,5 @@ def test_the_page_has_one_bar_per_head_where_there_is_no_wish(make_report: Any) 
 
 def test_the_page_says_where_no_method_has_a_router(make_report: Any) -> None:
     report = make_report()
-    report["prompts"] = routed(None, [EGG], lambda _: [{}])
+    report["prompts"] = route_prompts(None, [EGG], lambda _: [{}])
     assert "No method of this run has a router" in section(render_page(report, {}))

@@ -83,7 +83,7 @@ def test_attributes_of_other_rows_are_numbered_as_the_test_attributes(tiny: Any)
     test = replace(
         protocol.make_test_set(tiny.table, np.arange(80, 120)), attributes=("a", "b", "(none)", "c")
     )
-    assert protocol.attribute_places(table, np.array([4, 0, 1, 3, 2]), test).tolist() == [
+    assert protocol.attribute_indices(table, np.array([4, 0, 1, 3, 2]), test).tolist() == [
         -1,
         1,
         0,

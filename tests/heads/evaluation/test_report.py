@@ -1,4 +1,4 @@
-"""Scored rows to the numbers of report.json."""
+"""The numbers of report.json from test rows with known answers."""
 
 from __future__ import annotations
 

@@ -10,14 +10,14 @@ import pytest
 
 from micro_rm.configs.schema import EvaluateConfig
 from micro_rm.heads.evaluation import protocol
-from micro_rm.heads.evaluation.protocol import Scored
+from micro_rm.heads.evaluation.protocol import ScoredMethod
 from micro_rm.heads.evaluation.reward_bench import (
     OFFICIAL_WEIGHT,
     SECTIONS,
-    SUBSETS_2,
+    SUBSETS_V2,
     benchmark,
     best_of_n,
-    incomplete,
+    missing_subset_warnings,
     official_scores,
 )
 
@@ -25,10 +25,10 @@ CONFIG = EvaluateConfig(bootstrap=50)
 SUBSETS = [name for section in SECTIONS.values() for name in section]
 
 
-def scored(correct_SxN: Any) -> Scored:
+def scored(correct_SxN: Any) -> ScoredMethod:
     correct = np.atleast_2d(np.array(correct_SxN, float))
     everywhere = np.ones(correct.shape, bool)
-    return Scored(
+    return ScoredMethod(
         "R2", correct, correct == 0.5, np.log(np.full(correct.shape, 0.5)), everywhere, None
     )
 
@@ -127,7 +127,7 @@ def test_the_second_benchmark_scores_rows_and_not_pairs() -> None:
     subset_of_row = np.arange(12) % 6
     source_row_N = np.repeat(np.arange(12), 3)
     attribute_N = subset_of_row[source_row_N]
-    test = protocol.TestSet(np.arange(36), attribute_N, source_row_N, SUBSETS_2, 12)
+    test = protocol.TestSet(np.arange(36), attribute_N, source_row_N, SUBSETS_V2, 12)
     correct_N = np.ones(36)
     correct_N[0] = 0  # one pair of row 0, Factuality
     found = benchmark(test, source_row_N, {"m": scored(correct_N)}, CONFIG, 0)
@@ -143,7 +143,7 @@ def test_rows_of_one_prompt_are_resampled_together() -> None:
     source_row_N = np.repeat(np.arange(12), 3)
     right_N = source_row_N < 4
     prompt_N = np.where(right_N, 0, 1)
-    test = protocol.TestSet(np.arange(36), source_row_N % 6, prompt_N, SUBSETS_2, 2)
+    test = protocol.TestSet(np.arange(36), source_row_N % 6, prompt_N, SUBSETS_V2, 2)
     found = benchmark(test, source_row_N, {"m": scored(right_N)}, CONFIG, 0)
     assert found is not None
     macro = found["methods"]["m"]["macro"]
@@ -151,6 +151,10 @@ def test_rows_of_one_prompt_are_resampled_together() -> None:
 
 
 def test_a_part_of_the_benchmark_has_no_sections_and_says_what_is_missing() -> None:
-    assert incomplete(SUBSETS) == [] == incomplete(["verbosity", "Safety"])
-    (sentence,) = incomplete([name for name in SUBSETS if name not in ("hep-go", "math-prm")])
+    assert (
+        missing_subset_warnings(SUBSETS) == [] == missing_subset_warnings(["verbosity", "Safety"])
+    )
+    (sentence,) = missing_subset_warnings(
+        [name for name in SUBSETS if name not in ("hep-go", "math-prm")]
+    )
     assert sentence == "RewardBench has no sections: math-prm, hep-go have no test rows."

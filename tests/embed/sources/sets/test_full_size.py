@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from micro_rm.embed.sources.sets import PUBLISHED
-from micro_rm.heads.evaluation.compare import published
+from micro_rm.heads.evaluation.compare import published_tables
 from micro_rm.heads.evaluation.reward_bench import SECTIONS
 
 Load = Callable[..., Any]
@@ -49,7 +49,7 @@ def test_every_table_has_the_rows_that_are_documented(name: str, real: Load) -> 
 def test_pairs_per_attribute_are_those_of_table_5(
     name: str, variant: str, split: str, real: Load
 ) -> None:
-    counts = published()["table5"]["counts"][name]
+    counts = published_tables()["table5"]["counts"][name]
     found = counted(real(name, variant=variant).pairs, split)
     assert [found[attribute] for attribute in counts["attributes"]] == counts[split]
 
