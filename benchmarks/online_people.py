@@ -23,7 +23,7 @@ from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import PreferencePair
 from micro_rm.serve.model import Model
 from micro_rm.serve.online.simulation import accuracy, best_fixed
-from micro_rm.serve.online.weights import Person, Rule
+from micro_rm.serve.online.weights import HedgeRule, Person
 
 METHOD = "micro_stage1"
 ORDERS = 20  # random orders, averaged
@@ -74,21 +74,21 @@ def learnt(given: Judged, test: Judged, comparisons: int) -> dict[str, float]:
     """Accuracies on the test pairs: the router alone, and after so many comparisons."""
     best_K = best_fixed(test.margin_NxK, np.full(test.margin_NxK.shape[1], 1.0))
     result = {"router": won(test, np.exp(test.log_router_NxK))}
-    for name, rule in (("heads_only", Rule(single=1.0)), ("online", Rule())):
+    for name, rule in (("heads_only", HedgeRule(single=1.0)), ("online", HedgeRule())):
         found = []
         for order in range(ORDERS):
             rng = np.random.default_rng(order)
             places = rng.permutation(len(given.margin_NxK))[:comparisons]
             found.append(after(given, list(places), rule, test))
         result[name] = float(np.mean(found))
-    result["asked"] = after(given, telling(given, comparisons), Rule(), test)
+    result["asked"] = after(given, telling(given, comparisons), HedgeRule(), test)
     result["hindsight"] = won(test, best_K[None])
     return {name: round(value, 3) for name, value in result.items()}
 
 
 def telling(given: Judged, comparisons: int) -> list[int]:
     """The pairs that ``/ask`` puts first, one after the other."""
-    person, rule, places = Person.new(given.margin_NxK.shape[1]), Rule(), []
+    person, rule, places = Person.new(given.margin_NxK.shape[1]), HedgeRule(), []
     for _ in range(comparisons):
         information_N = rule.information(person, given.margin_NxK)
         information_N[places] = -1
@@ -97,7 +97,7 @@ def telling(given: Judged, comparisons: int) -> list[int]:
     return places
 
 
-def after(given: Judged, places: list[int], rule: Rule, test: Judged) -> float:
+def after(given: Judged, places: list[int], rule: HedgeRule, test: Judged) -> float:
     """Accuracy of a person's weights once they answered these."""
     person = Person.new(given.margin_NxK.shape[1])
     for place in places:

@@ -93,7 +93,7 @@ def taught(model: Model, method: str, pairs: list[PreferencePair]) -> float:
         asyncio.run(give())
         start = time.perf_counter()
         learner = service.learner
-        assert learner is not None and learner.settled(len(pairs), PATIENCE_S)
+        assert learner is not None and learner.wait_until_fitted(len(pairs), PATIENCE_S)
         seconds = time.perf_counter() - start
         service.close()
     return seconds

@@ -12,21 +12,21 @@ import argparse
 import json
 from dataclasses import replace
 
-from micro_rm.serve.online.simulation import Crowd, simulate
-from micro_rm.serve.online.weights import Rule
+from micro_rm.serve.online.simulation import Population, simulate_population
+from micro_rm.serve.online.weights import HedgeRule
 
 POOL = 200
 CROWDS = {
-    "one head, 4 logits": Crowd(),
-    "one head, 2 logits": Crowd(scale=2.0),
-    "one head, 1 logit": Crowd(scale=1.0),
-    "one head, the router leans to it": Crowd(router=2.0, router_noise=1.0),
-    "one head, the router errs": Crowd(router_noise=2.0),
-    "Dirichlet(0.1)": Crowd(concentration=0.1),
-    "Dirichlet(0.3)": Crowd(concentration=0.3),
-    "Dirichlet(1)": Crowd(concentration=1.0),
+    "one head, 4 logits": Population(),
+    "one head, 2 logits": Population(scale=2.0),
+    "one head, 1 logit": Population(scale=1.0),
+    "one head, the router leans to it": Population(router=2.0, router_noise=1.0),
+    "one head, the router errs": Population(router_noise=2.0),
+    "Dirichlet(0.1)": Population(concentration=0.1),
+    "Dirichlet(0.3)": Population(concentration=0.3),
+    "Dirichlet(1)": Population(concentration=1.0),
 }
-RULES = {"heads_only": Rule(single=1.0), "online": Rule(), "half": Rule(single=0.5)}
+RULES = {"heads_only": HedgeRule(single=1.0), "online": HedgeRule(), "half": HedgeRule(single=0.5)}
 
 
 def main() -> None:
@@ -40,8 +40,8 @@ def main() -> None:
     rows = []
     for name, crowd in CROWDS.items():
         crowd = replace(crowd, people=asked.people, comparisons=asked.comparisons, test=asked.test)
-        outcomes = {rule: simulate(crowd, chosen) for rule, chosen in RULES.items()}
-        outcomes["asked"] = simulate(replace(crowd, pool=POOL), Rule())
+        outcomes = {rule: simulate_population(crowd, chosen) for rule, chosen in RULES.items()}
+        outcomes["asked"] = simulate_population(replace(crowd, pool=POOL), HedgeRule())
         row = {"crowd": name} | {
             rule: {key: round(value, 3) for key, value in one._asdict().items()}
             | {"gap": round(one.gap, 3)}

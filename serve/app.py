@@ -1,4 +1,4 @@
-"""The HTTP face of the service: addresses, limits and their description (OpenAPI)."""
+"""HTTP routes of the service and their OpenAPI description."""
 
 from __future__ import annotations
 
@@ -34,11 +34,14 @@ STATUSES = {
     504: "No answer in time.",
     507: "No more people may be kept.",
 }
-SENTENCE = {"model": m.Refusal}
+ERROR_BODY = {"model": m.Refusal}
 
 
 def make_app(service: Service, key: str | None = None) -> FastAPI:
-    """The application; it closes the service when it stops. ``key``: the API key, None for none."""
+    """Build the ASGI application, which closes the service on shutdown.
+
+    ``key`` is the API key that requests must carry; None accepts local host names only.
+    """
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -50,9 +53,9 @@ def make_app(service: Service, key: str | None = None) -> FastAPI:
         version=__version__,
         description="Rewards of responses, for people and their wishes. See docs/serving.md.",
         lifespan=lifespan,
-        docs_url=None,  # these pages would load scripts from other hosts
+        docs_url=None,  # the documentation pages load scripts from other hosts
         redoc_url=None,
-        responses={status: SENTENCE | {"description": text} for status, text in STATUSES.items()},
+        responses={status: ERROR_BODY | {"description": text} for status, text in STATUSES.items()},
         dependencies=[]
         if key is None
         else [
@@ -81,43 +84,47 @@ def make_app(service: Service, key: str | None = None) -> FastAPI:
 
 
 def _handle_errors(app: FastAPI) -> None:
-    def sentence(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Answer every error with its status and a single sentence."""
+
+    def error_response(
+        status: int, text: str, headers: dict[str, str] | None = None
+    ) -> JSONResponse:
         return JSONResponse({"error": text}, status, headers)
 
     @app.exception_handler(Refused)
     async def refused(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Refused)
-        return sentence(error.status, error.error, error.headers)
+        return error_response(error.status, error.error, error.headers)
 
     @app.exception_handler(UserError)
     async def user_error(_request: Request, error: Exception) -> JSONResponse:
-        return sentence(422, str(error))
+        return error_response(422, str(error))
 
     @app.exception_handler(HTTPException)
     async def http(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return sentence(error.status_code, str(error.detail), dict(error.headers or {}))
+        return error_response(error.status_code, str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        # Without what was sent: the answer may end up in somebody's log.
-        found = [
-            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
-            for one in error.errors()[:5]
+        # The rejected input is left out: clients log error responses.
+        problems = [
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors()[:5]
         ]
-        return sentence(422, "; ".join(found))
+        return error_response(422, "; ".join(problems))
 
 
 def _add_scoring(app: FastAPI, service: Service) -> None:
     @app.post("/score")
     async def score(question: m.ScoreQuestion) -> m.Scores:
-        """Rewards of several responses to one prompt, and the best of them."""
+        """Score several responses to one prompt and name the best."""
         return await service.score(question)
 
     @app.post("/route")
     async def route(question: m.RouteQuestion) -> m.Route:
-        """Weights of the heads for a prompt, a wish and a person."""
+        """Return the head weights for a prompt, context and person."""
         return await service.route(question)
 
     @app.post("/get_reward")
@@ -127,12 +134,15 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
         user: m.UserName | None = None,
         method: str | None = None,
     ) -> m.Rewards:
-        """Rewards in the form of OpenRLHF's remote reward models; the address says for whom."""
+        """Score in the format of OpenRLHF's remote reward models.
+
+        OpenRLHF sends texts only: context, person and method are query parameters of the URL.
+        """
         return await service.rewards(question, context, user, method)
 
     @app.get("/healthz")
     async def healthz() -> m.Health:
-        """Whether questions are answered; needs no key."""
+        """Report whether requests are answered; needs no key."""
         if not service.batcher.alive:
             raise Refused(503, "the service is stopping")
         broken = service.online is not None and service.online.journal.broken
@@ -144,44 +154,44 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Any:
-        """Counters and times, for Prometheus."""
+        """Return counters and latencies in Prometheus' text format."""
         return PlainTextResponse(service.metrics.text())
 
 
 def _add_people(app: FastAPI, service: Service) -> None:
     @app.post("/feedback")
     async def feedback(question: m.FeedbackQuestion) -> m.FeedbackAnswer:
-        """A person prefers a response; the answer says that this will be remembered."""
+        """Record that a person prefers one response; it is durable once answered."""
         return await service.feedback(question)
 
     @app.post("/ask")
     async def ask(question: m.AskQuestion) -> m.Asked:
-        """Which of several comparisons would tell most of a person's taste."""
+        """Rank comparisons by how informative a person's answer would be."""
         return await service.ask(question)
 
     @app.get("/users/{user}")
     async def show(user: UserPath) -> m.PersonHistory:
-        """What is known of a person."""
+        """Return a person's weights, losses and regret."""
         return await service.history(user)
 
     @app.get("/users/{user}/regret.svg", response_class=Response)
     async def regret(user: UserPath) -> Response:
-        """The regret of a person over their comparisons, drawn."""
+        """Plot a person's regret over their comparisons as SVG."""
         history = await service.history(user)
-        drawn = regret_svg(history.regret_curve, history.regret_mixture_curve)
-        return Response(drawn, media_type="image/svg+xml")
+        svg = regret_svg(history.regret_curve, history.regret_mixture_curve)
+        return Response(svg, media_type="image/svg+xml")
 
     @app.get("/users/{user}/export")
     async def export(user: UserPath) -> m.Export:
-        """Everything that is kept of a person."""
+        """Return every stored record of a person."""
         return await service.export(user)
 
     @app.post("/users/{user}/rollback")
     async def rollback(user: UserPath, question: m.RollbackQuestion) -> m.Dropped:
-        """Forget all but a person's first comparisons."""
+        """Delete all but a person's first comparisons."""
         return await service.drop(user, question.keep)
 
     @app.delete("/users/{user}")
     async def delete(user: UserPath) -> m.Dropped:
-        """Forget a person."""
+        """Delete a person."""
         return await service.drop(user, 0)

@@ -1,6 +1,7 @@
-"""What stands in front of every request: key, host, length, time; no error tells too much.
+"""ASGI middleware in front of every route: API key, Host check, body limits, safe error responses.
 
-Plain ASGI. A body is read in full, within limits, before anybody looks at it.
+The body is read in full, within its limits of size and time, before the application sees it. Error
+responses and logs never contain the text of a request.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-OPEN = ("/healthz",)
+KEYLESS_PATHS = ("/healthz",)
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 log = logging.getLogger("micro_rm.serve")
 
 
 class Refused(Exception):
-    """An answer with an error status and one sentence."""
+    """A request that is answered with an error status and one sentence."""
 
     def __init__(self, status: int, error: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(error)
@@ -34,10 +35,17 @@ class Refused(Exception):
 
 
 class Guard:
-    """Lets a request through to the app, or answers it.
+    """Passes valid requests on to the application and answers the others.
 
-    Without a key only names of this machine are accepted as Host: a page in somebody's browser may
-    not reach the service under a name of its own.
+    Without a key only local names are accepted as Host, which prevents DNS rebinding: a web page
+    cannot reach the service under a domain of its own.
+
+    Args:
+        app: The application behind the guard.
+        key: API key, or None.
+        body_bytes: Largest body.
+        timeout_s: Seconds within which the body must arrive.
+        observe: Called with the route, status and seconds of every request.
     """
 
     def __init__(
@@ -55,13 +63,13 @@ class Guard:
         self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection's request."""
+        """Handle one ASGI connection; only HTTP is guarded."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         status, start = 0, time.monotonic()
 
-        async def watched(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -69,43 +77,48 @@ class Guard:
 
         try:
             headers = {bytes(name).lower(): bytes(value) for name, value in scope["headers"]}
-            self._check(scope, headers)
-            body = await self._body(headers, receive)
+            self._authorize(scope, headers)
+            body = await self._read_body(headers, receive)
             if body is not None:
-                await self._app(scope, _replay(body, receive), watched)
+                await self._app(scope, _replay(body, receive), send_and_note)
         except Refused as refused:
-            await answer(watched, refused)
+            await send_refusal(send_and_note, refused)
         except Exception as error:
             _log(error)
-            if not status:
-                await answer(watched, Refused(500, "the service failed; its log says where"))
+            if not status:  # nothing was sent yet
+                await send_refusal(
+                    send_and_note, Refused(500, "the service failed; its log says where")
+                )
         finally:
-            # The route's pattern, not the path: that may hold a user.
+            # The route's pattern, not the path, which may hold the name of a user.
             route = getattr(scope.get("route"), "path", "other")
             self._observe(route, status, time.monotonic() - start)
 
-    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+    def _authorize(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Check the Host header if there is no key, else the key."""
         if self._key is None:
             host = headers.get(b"host", b"").decode("latin-1").lower()
+            # Strip the port; an IPv6 literal without one ends with a bracket.
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name not in LOCAL_HOSTS:
                 raise Refused(
                     403, "Host: expected localhost or 127.0.0.1; other names need an API key"
                 )
-        elif scope["path"] not in OPEN:
+        elif scope["path"] not in KEYLESS_PATHS:
             scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-            given = token.strip() if scheme.lower() == b"bearer" else b""
-            given = given or headers.get(b"x-api-key", b"")
-            if not hmac.compare_digest(_digest(given), self._key):
+            candidate = token.strip() if scheme.lower() == b"bearer" else b""
+            candidate = candidate or headers.get(b"x-api-key", b"")
+            if not hmac.compare_digest(_digest(candidate), self._key):
                 raise Refused(
                     401,
                     "expected Authorization: Bearer KEY or X-API-Key: KEY",
                     {"WWW-Authenticate": "Bearer"},
                 )
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
-        """The whole body; None if the client has gone."""
+    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
+        """Return the whole body, or None if the client disconnected."""
         too_long = Refused(413, f"body: expected at most {self._body_bytes:,} bytes")
+        # Refuse by the announced length; the loop below counts, because that may be wrong.
         announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced[:20]) > self._body_bytes:
             raise too_long
@@ -126,8 +139,8 @@ class Guard:
             raise Refused(408, f"body: did not arrive within {self._timeout_s:g} s") from None
 
 
-async def answer(send: Send, refused: Refused) -> None:
-    """Send a refusal as the answer."""
+async def send_refusal(send: Send, refused: Refused) -> None:
+    """Send the response of a refused request."""
     body = json.dumps({"error": refused.error}).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body))}
     headers |= {name.lower(): value for name, value in refused.headers.items()}
@@ -137,6 +150,7 @@ async def answer(send: Send, refused: Refused) -> None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
+    """A ``receive`` that delivers the body that was already read."""
     sent = False
 
     async def replay() -> Message:
@@ -150,11 +164,12 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _digest(value: bytes) -> bytes:
+    """Equal lengths, so that ``compare_digest`` reveals not even the length of the key."""
     return hashlib.sha256(value).digest()
 
 
 def _log(error: BaseException) -> None:
-    """Where it happened and what kind it was; the message may hold somebody's text."""
+    """Log the type and location of an error, not its message, which may quote a request."""
     frames = traceback.extract_tb(error.__traceback__)
     where = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames[-6:]))
     log.error("%s at %s", type(error).__name__, where)

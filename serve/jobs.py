@@ -1,4 +1,4 @@
-"""What the model's thread computes: the responses of many requests in one pass."""
+"""Jobs of the model thread: the responses of many requests scored in one batch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-# Of a prompt, a wish and a response that was scored with them.
-Vector = Callable[[Any, str | None, str], np.ndarray]
-
-# A method's prediction is compiled for a number of rows: it sees powers of two only.
-SMALLEST = 1
+# (prompt, context, scored response) -> (D,) input of the router.
+RouterVector = Callable[[Any, str | None, str], np.ndarray]
 
 
-class OneScore(Protocol):
-    """As ``serve.model.Score``."""
+class ResponseScore(Protocol):
+    """The fields of ``serve.model.Score`` that the service reads."""
 
     @property
     def reward(self) -> float: ...
@@ -27,8 +24,8 @@ class OneScore(Protocol):
     def method(self) -> str: ...
 
 
-class Scoring(Protocol):
-    """What the service needs of ``serve.model.Model``."""
+class ScoringModel(Protocol):
+    """The part of ``serve.model.Model`` that the service uses."""
 
     @property
     def methods(self) -> list[str]: ...
@@ -43,13 +40,19 @@ class Scoring(Protocol):
         *,
         method: str | None = None,
         groups: Sequence[str] | None = None,
-    ) -> Sequence[OneScore]: ...
+    ) -> Sequence[ResponseScore]: ...
 
 
 class Job(NamedTuple):
-    """Responses to prompts under wishes, all by one method; ``group`` for those that need one.
+    """N responses, each with its prompt and context, to be scored by one method.
 
-    ``vector``: the vector that the router reads for the first of them is wanted as well.
+    Attributes:
+        prompts: N texts or message lists.
+        responses: N texts.
+        contexts: N stated wishes, None where there is none.
+        method: Name of the method.
+        group: Attribute or user for methods that were adapted to groups.
+        wants_vector: Also return the router's input for the first response.
     """
 
     prompts: list[Any]
@@ -57,54 +60,65 @@ class Job(NamedTuple):
     contexts: list[str | None]
     method: str
     group: str | None = None
-    vector: bool = False
+    wants_vector: bool = False
 
     @property
     def characters(self) -> int:
-        """Length of all texts."""
-        texts = (*self.responses, *(wish or "" for wish in self.contexts))
+        """Total length of all texts, by which batches are limited."""
+        texts = (*self.responses, *(context or "" for context in self.contexts))
         return sum(map(len, texts)) + sum(map(prompt_characters, self.prompts))
 
 
 def prompt_characters(prompt: Any) -> int:
-    """Length of a prompt, a text or messages."""
+    """Number of characters of a prompt, given as text or messages."""
     return len(prompt) if isinstance(prompt, str) else sum(len(turn["content"]) for turn in prompt)
 
 
-class Scored(NamedTuple):
-    """The scores of a job, and the router's vector (D,) where it was wanted."""
+class JobScores(NamedTuple):
+    """Scores of a job in order, and the router's input (D,) if the job wanted it."""
 
-    scores: list[OneScore]
+    scores: list[ResponseScore]
     vector_D: np.ndarray | None
 
 
-def score_jobs(model: Scoring, jobs: Sequence[Job], vector: Vector | None = None) -> list[Scored]:
-    """The scores of every job; jobs of one method and kind go through the model together."""
-    together: dict[tuple[str, bool], list[int]] = {}
-    for place, job in enumerate(jobs):
-        together.setdefault((job.method, job.group is None), []).append(place)
-    answers = [Scored([], None)] * len(jobs)
-    for (method, plain), places in together.items():
+def score_jobs(
+    model: ScoringModel, jobs: Sequence[Job], router_vector: RouterVector | None = None
+) -> list[JobScores]:
+    """Score several jobs and return their results in order.
+
+    Jobs of one method go through the model together, apart from each other only by whether they
+    name a group.
+    """
+    batches: dict[tuple[str, bool], list[int]] = {}
+    for index, job in enumerate(jobs):
+        batches.setdefault((job.method, job.group is None), []).append(index)
+    results = [JobScores([], None)] * len(jobs)
+    for (method, ungrouped), indices in batches.items():
         rows = [
-            (prompt, response, wish, jobs[place].group or "")
-            for place in places
-            for prompt, response, wish in zip(*jobs[place][:3], strict=True)
+            (prompt, response, context, jobs[index].group or "")
+            for index in indices
+            for prompt, response, context in zip(*jobs[index][:3], strict=True)
         ]
+        # Prediction is compiled per number of rows: powers of two keep the programs few.
         padded = rows + rows[-1:] * (padded_size(len(rows)) - len(rows))
-        prompts, responses, wishes, groups = map(list, zip(*padded, strict=True))
+        prompts, responses, contexts, groups = map(list, zip(*padded, strict=True))
         scores = iter(
-            model.score(prompts, responses, wishes, method=method, groups=None if plain else groups)
+            model.score(
+                prompts, responses, contexts, method=method, groups=None if ungrouped else groups
+            )
         )
-        for place in places:
-            job, vector_D = jobs[place], None
-            if vector is not None and job.vector:
-                vector_D = vector(job.prompts[0], job.contexts[0], job.responses[0])
-            answers[place] = Scored([next(scores) for _ in job.responses], vector_D)
-    return answers
+        for index in indices:
+            job, vector_D = jobs[index], None
+            if router_vector is not None and job.wants_vector:
+                vector_D = router_vector(job.prompts[0], job.contexts[0], job.responses[0])
+            results[index] = JobScores([next(scores) for _ in job.responses], vector_D)
+    return results
 
 
 def padded_size(rows: int) -> int:
-    """The next power of two; a repeated text is embedded once, so that padding costs nothing.
+    """Smallest power of two that is at least ``rows``.
+
+    Padding repeats a row, whose text is embedded once, so that it costs next to nothing.
 
     >>> [padded_size(rows) for rows in (1, 2, 3, 64, 65)]
     [1, 2, 4, 64, 128]

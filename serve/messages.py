@@ -1,4 +1,4 @@
-"""What the service is asked and what it answers, as its OpenAPI description states it."""
+"""Request and response bodies of the service; their docstrings are part of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FeedbackId = Annotated[
 
 
 class Strict(BaseModel):
-    """No unknown keys, no numbers for texts."""
+    """Base of requests: unknown keys and implicit type conversions are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -32,7 +32,7 @@ Prompt = str | Annotated[list[Turn], Field(min_length=1, max_length=1000)]
 
 
 class RouteQuestion(Strict):
-    """Which heads answer a prompt, under a wish and for a person if they are given."""
+    """Which heads apply to a prompt, given an optional context and person."""
 
     prompt: Prompt
     context: str | None = None
@@ -42,13 +42,13 @@ class RouteQuestion(Strict):
 
 
 class ScoreQuestion(RouteQuestion):
-    """Responses to one prompt, to be compared."""
+    """Responses to one prompt that are to be scored."""
 
     responses: Annotated[list[str], Field(min_length=1)]
 
 
 class Route(BaseModel):
-    """Weights of the heads, on the simplex; ``comparisons`` is how many a person has given."""
+    """Head weights on the simplex. ``comparisons`` counts the feedback of the person so far."""
 
     method: str
     heads: list[str]
@@ -57,21 +57,21 @@ class Route(BaseModel):
 
 
 class ScoredResponse(BaseModel):
-    """The weighted reward, and what every head gives."""
+    """The weighted reward of a response and the reward of every head."""
 
     reward: float
     head_rewards: list[float]
 
 
 class Scores(Route):
-    """Responses in the order of the question; ``best`` is the number of the best one."""
+    """Results in the order of the request; ``best`` is the index of the highest reward."""
 
     results: list[ScoredResponse]
     best: int
 
 
 class RewardQuestion(BaseModel):
-    """OpenRLHF's request. Keys that it sends beside these, such as labels, are ignored."""
+    """Request in OpenRLHF's format; its other keys, such as labels, are ignored."""
 
     model_config = ConfigDict(strict=True)
 
@@ -82,7 +82,7 @@ class RewardQuestion(BaseModel):
 
 
 class Rewards(BaseModel):
-    """OpenRLHF's answer: one number per query in every list."""
+    """Response in OpenRLHF's format: every list has one number per query."""
 
     rewards: list[float]
     scores: list[float]
@@ -90,8 +90,8 @@ class Rewards(BaseModel):
 
 
 class FeedbackQuestion(Strict):
-    """A person prefers one response to another. The same ``id`` counts once, so that a request
-    whose answer was lost can be sent again."""
+    """A person prefers one response to another. ``id`` is an idempotency key: the same id counts
+    once, so that a request whose answer was lost can be sent again."""
 
     user: UserName
     prompt: Prompt
@@ -103,14 +103,14 @@ class FeedbackQuestion(Strict):
 
 
 class Candidate(Strict):
-    """A comparison that could be asked: two responses to a prompt."""
+    """A comparison that the person could be asked: two responses to a prompt."""
 
     prompt: Prompt
     responses: Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class AskQuestion(Strict):
-    """Which of these comparisons would tell most of a person's taste?"""
+    """Which of these comparisons is the most informative about a person's taste?"""
 
     user: UserName
     candidates: Annotated[list[Candidate], Field(min_length=1)]
@@ -119,8 +119,9 @@ class AskQuestion(Strict):
 
 
 class Asked(BaseModel):
-    """``order``: numbers of the candidates, the most telling one first. ``information``: what the
-    answer to each would tell, in nats, from 0 to log 2, in the order of the question."""
+    """``order``: indices of the candidates, most informative first. ``information``: mutual
+    information of each answer and the taste, in nats from 0 to log 2, in the order of the
+    request."""
 
     user: str
     comparisons: int
@@ -129,8 +130,9 @@ class Asked(BaseModel):
 
 
 class PersonAnswer(BaseModel):
-    """What is kept of a person. ``weights`` are those under a router that has no opinion; the
-    regrets are in nats against the best head and the best head or mixture in hindsight."""
+    """Statistics of a person. ``weights`` are those under a uniform router. Losses and regrets are
+    cumulative, in nats; the regrets compare with the best head, and with the best head or mixture,
+    in hindsight."""
 
     user: str
     comparisons: int
@@ -142,41 +144,41 @@ class PersonAnswer(BaseModel):
 
 
 class FeedbackAnswer(PersonAnswer):
-    """The comparison is on disk. ``repeated``: it was before."""
+    """The comparison is durable. ``repeated``: its id was known already."""
 
     id: str
     repeated: bool
 
 
 class PersonHistory(PersonAnswer):
-    """With the regrets after every comparison, each against the hindsight of that moment."""
+    """Adds the regrets after every comparison, each in hindsight at that time."""
 
     regret_curve: list[float]
     regret_mixture_curve: list[float]
 
 
 class Export(BaseModel):
-    """Every record of a person, as the journal holds it."""
+    """Every record of a person, as stored in the journal."""
 
     user: str
     records: list[dict[str, Any]]
 
 
 class RollbackQuestion(Strict):
-    """How many of a person's first comparisons stay."""
+    """``keep``: number of a person's first comparisons that are kept."""
 
     keep: Annotated[int, Field(ge=0)]
 
 
 class Dropped(BaseModel):
-    """How many comparisons were dropped for good."""
+    """Number of comparisons that were deleted for good."""
 
     user: str
     dropped: int
 
 
 class Health(BaseModel):
-    """``ok``, or what does not work."""
+    """``status`` is ``ok`` or names what does not work; ``waiting`` counts queued requests."""
 
     status: str
     methods: list[str]
@@ -184,6 +186,6 @@ class Health(BaseModel):
 
 
 class Refusal(BaseModel):
-    """Why a request was not answered, in one sentence."""
+    """Why a request was refused, in one sentence."""
 
     error: str

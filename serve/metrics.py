@@ -1,4 +1,4 @@
-"""Counters and times for Prometheus. No label holds a text or a user."""
+"""Prometheus metrics of the service. No label holds a text or a user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 
 class Metrics:
-    """What one service counts, in a registry of its own."""
+    """Metrics of one service, in a registry of their own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -27,9 +27,9 @@ class Metrics:
         self.texts = Counter("micro_rm_texts", "Responses scored.", registry=self._registry)
 
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
-        """A number that is read when somebody asks."""
+        """Add a gauge whose value is read at every scrape."""
         Gauge(f"micro_rm_{name}", help_text, registry=self._registry).set_function(read)
 
     def text(self) -> bytes:
-        """The page that Prometheus reads."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,1 +1,1 @@
-"""What people teach the service, one comparison at a time."""
+"""Online learning of every person's head weights from their comparisons."""

@@ -1,11 +1,12 @@
-"""Feedback on disk: one JSON line per comparison, synced before it is acknowledged.
+"""Append-only journal of feedback: one JSON line per comparison, synced before acknowledgement.
 
-``journal.jsonl``  a header, then a record per line: ``{"checksum":"...","record":{...}}``. Every
-                   checksum covers the one before it, so that no line can change, move or go.
-``writer.lock``    held by the one process that may write.
+``journal.jsonl``  A header, then one record per line: ``{"checksum":"...","record":{...}}``. Each
+                   checksum also covers the previous one, so that a changed, moved or deleted line
+                   is detected.
+``writer.lock``    Held by the single process that may write.
 
-A last line that is incomplete was never acknowledged and is cut off. Anything else that does not
-fit its checksum is damage, and an error.
+An incomplete last line was never acknowledged and is truncated on start. Any other line that does
+not match its checksum is an error.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from ...common.files import commit_file
 
 JOURNAL, LOCK, FORMAT = "journal.jsonl", "writer.lock", 1
 FRONT, MIDDLE, END = b'{"checksum":"', b'","record":', b"}\n"
-DIGITS = 16
+CHECKSUM_DIGITS = 16  # xxh3, 64 bits in hexadecimal
 Record = dict[str, Any]
 
 
 class JournalError(UserError):
-    """The journal cannot be used; the message says where and what to do."""
+    """The journal cannot be read or written; the message names the file and the remedy."""
 
 
-class Line(NamedTuple):
-    """A record with the bytes it takes: from ``start`` up to ``end``, and its checksum."""
+class JournalLine(NamedTuple):
+    """A record, its byte range ``[start, end)`` in the file, and its checksum."""
 
     record: Record
     start: int
@@ -42,50 +43,57 @@ class Line(NamedTuple):
     checksum: str
 
 
-def make_line(record: Record, before: str) -> tuple[bytes, str]:
-    """A record as a line, and its checksum, which covers the checksum of the line before."""
+def make_line(record: Record, previous: str) -> tuple[bytes, str]:
+    """Serialize a record; return the line and its checksum, chained to ``previous``."""
     body = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
-    checksum = _checksum(before, body)
+    checksum = _checksum(previous, body)
     return FRONT + checksum.encode() + MIDDLE + body + END, checksum
 
 
-def parse_line(line: bytes, before: str) -> tuple[Record, str] | None:
-    """Record and checksum of a line with its line feed; None if they do not fit."""
-    head = len(FRONT) + DIGITS
+def parse_line(line: bytes, previous: str) -> tuple[Record, str] | None:
+    """Parse a line including its line feed; None if it is malformed or fails its checksum."""
+    head = len(FRONT) + CHECKSUM_DIGITS
     checksum, body = line[len(FRONT) : head], line[head + len(MIDDLE) : -len(END)]
-    shape = FRONT + checksum + MIDDLE + body + END
-    if shape != line or checksum != _checksum(before, body).encode():
+    # Checked byte by byte before parsing: JSON alone would accept other spellings of a record.
+    rebuilt = FRONT + checksum + MIDDLE + body + END
+    if rebuilt != line or checksum != _checksum(previous, body).encode():
         return None
     return json.loads(body), checksum.decode()
 
 
-def read_lines(path: Path, start: int = 0, before: str = "") -> Iterator[Line]:
-    """Lines from a place on, up to an incomplete last one.
+def read_lines(path: Path, start: int = 0, previous: str = "") -> Iterator[JournalLine]:
+    """Read the complete lines from byte ``start`` on; an incomplete last line is left out.
 
-    Raises ``JournalError`` for a complete line that does not fit its checksum.
+    ``previous`` is the checksum of the line that ends at ``start``. Raises ``JournalError`` for a
+    complete line that does not match its checksum.
     """
     with open(path, "rb") as file:
         file.seek(start)
         for line in file:
             if not line.endswith(b"\n"):
                 return
-            found = parse_line(line, before)
-            if found is None:
+            parsed = parse_line(line, previous)
+            if parsed is None:
                 raise JournalError(
                     f"{path}: the line at byte {start} does not fit its checksum; somebody changed "
                     "it, or the disk did: restore the file from a copy, or cut it off there and "
                     "lose what comes after"
                 )
-            record, before = found
-            yield Line(record, start, start + len(line), before)
+            record, previous = parsed
+            yield JournalLine(record, start, start + len(line), previous)
             start += len(line)
 
 
 class Journal:
-    """The journal of one set of heads, open for one writer. Not for several threads at once."""
+    """The journal of one set of heads, opened by its only writer. Not thread-safe, but see
+    ``records``."""
 
     def __init__(self, directory: Path, header: Record) -> None:
-        """Open or make it. ``header`` says whose margins it holds and must be the one on disk."""
+        """Open the journal in ``directory``, creating it if there is none.
+
+        ``header`` identifies the heads whose margins are stored. Raises ``JournalError`` if the
+        file has a different header or another process holds the lock.
+        """
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = directory / JOURNAL
         self._header = {"format": FORMAT} | header
@@ -98,20 +106,20 @@ class Journal:
                 )
             if not self.path.exists():
                 self._replace([])
-            self.first = self._check_header()
+            self.header_line = self._check_header()
             self._file = os.open(self.path, os.O_RDWR)
         except BaseException:
             self._lock.close()
             raise
-        self.end, self.checksum = self.first.end, self.first.checksum
+        self.end, self.checksum = self.header_line.end, self.header_line.checksum
         self.broken = ""
 
-    def replay(self) -> Iterator[Line]:
-        """All records in order; afterwards the journal is ready to be written.
+    def replay(self) -> Iterator[JournalLine]:
+        """Yield every record in order, then truncate an incomplete last line.
 
-        Cuts off an incomplete last line.
+        The journal may be appended to only after the iterator is exhausted.
         """
-        self.end, self.checksum = self.first.end, self.first.checksum
+        self.end, self.checksum = self.header_line.end, self.header_line.checksum
         for line in read_lines(self.path, self.end, self.checksum):
             self.end, self.checksum = line.end, line.checksum
             yield line
@@ -120,15 +128,19 @@ class Journal:
             os.fsync(self._file)
 
     def records(self) -> Iterator[Record]:
-        """All acknowledged records; may be called while another thread writes."""
-        end = self.end
-        for line in read_lines(self.path, self.first.end, self.first.checksum):
+        """Yield every acknowledged record; safe while another thread appends."""
+        end = self.end  # lines past this point may not be synced yet
+        for line in read_lines(self.path, self.header_line.end, self.header_line.checksum):
             if line.end > end:
                 return
             yield line.record
 
     def append(self, records: list[Record]) -> None:
-        """Write records and sync them. Raises ``JournalError`` and takes no more if that fails."""
+        """Append records with a single sync.
+
+        Raises ``JournalError`` if writing fails; the journal then refuses every later append,
+        because the state of the file is unknown until the next start.
+        """
         if self.broken:
             raise JournalError(self.broken)
         lines, checksum = [], self.checksum
@@ -140,7 +152,7 @@ class Journal:
             _write_all(self._file, data, self.end)
             os.fsync(self._file)
         except OSError as error:
-            # What nobody acknowledged shall not be there after a restart either, if possible.
+            # Best effort: records that were not acknowledged should not reappear after a restart.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self.end)
             self.broken = (
@@ -152,26 +164,27 @@ class Journal:
         self.checksum = checksum
 
     def rewrite(self, keep: Callable[[Record], bool]) -> int:
-        """Drop records for good, all at once or not at all; how many were dropped."""
-        every = list(self.records())
-        kept = [record for record in every if keep(record)]
-        if len(kept) < len(every):
+        """Atomically remove the records for which ``keep`` is false; return their number."""
+        records = list(self.records())
+        kept = [record for record in records if keep(record)]
+        if len(kept) < len(records):
             end, checksum = self._replace(kept)
+            # The descriptor still refers to the file that was replaced.
             os.close(self._file)
             self._file = os.open(self.path, os.O_RDWR)
             self.end, self.checksum = end, checksum
-        return len(every) - len(kept)
+        return len(records) - len(kept)
 
     def close(self) -> None:
-        """Let others write."""
+        """Close the file and release the lock."""
         os.close(self._file)
         self._lock.close()
 
     def _replace(self, records: list[Record]) -> tuple[int, str]:
-        """Write the journal anew; its length and last checksum."""
+        """Atomically replace the journal; return its length in bytes and its last checksum."""
         temporary, checksum, end = self.path.with_suffix(".tmp"), "", 0
         temporary.unlink(missing_ok=True)
-        # The comparisons of people are nobody else's business.
+        # Personal data: readable by the owner only.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             for record in (self._header, *records):
@@ -180,7 +193,7 @@ class Journal:
         commit_file(temporary, self.path)
         return end, checksum
 
-    def _check_header(self) -> Line:
+    def _check_header(self) -> JournalLine:
         first = next(read_lines(self.path), None)
         if first is None or first.record != self._header:
             found = "nothing" if first is None else json.dumps(first.record)
@@ -192,12 +205,12 @@ class Journal:
         return first
 
 
-def _write_all(descriptor: int, data: bytes, place: int) -> None:
-    """A failed attempt leaves a tail that the next start cuts off."""
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all bytes at ``offset``; a failure may leave a tail, which the next start truncates."""
     while data:
-        written = os.pwrite(descriptor, data, place)
-        data, place = data[written:], place + written
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
 
 
-def _checksum(before: str, body: bytes) -> str:
-    return xxhash.xxh3_64_hexdigest(before.encode() + body)
+def _checksum(previous: str, body: bytes) -> str:
+    return xxhash.xxh3_64_hexdigest(previous.encode() + body)

@@ -1,8 +1,8 @@
-"""What people taught the service: one thread writes it down, everybody may read.
+"""Store of people's feedback: written by one thread, readable from any.
 
-State is a function of the journal: per person the sums of ``weights.Person``; a start reads
-all of it. Feedback is acknowledged when its line is synced; comparisons that arrive together share
-one sync.
+The in-memory state (one ``weights.Person`` per person) is a function of the journal and is rebuilt
+from it on start. Feedback is acknowledged once its line is synced; comparisons that arrive together
+share one sync (group commit).
 """
 
 from __future__ import annotations
@@ -22,20 +22,25 @@ import numpy as np
 
 from ...common.errors import UserError
 from .journal import Journal, JournalError, Record
-from .weights import Person, Rule
+from .weights import HedgeRule, Person
 
-AT_ONCE = 256  # comparisons under one sync
+MAX_COMMIT = 256  # comparisons per sync
 
 
 class FullError(UserError):
-    """More people than the service may keep."""
+    """The store already holds as many people as it may."""
 
 
 class Feedback(NamedTuple):
-    """A comparison: whose, by which method's router and heads: margins (K,) and log weights (K,).
+    """One comparison of a person, as the heads and the router of ``method`` saw it.
 
-    ``vector_D`` is what the router read, kept only where the router learns. The same ``id`` of the
-    same person counts once.
+    Attributes:
+        user: Name of the person.
+        method: Method whose heads and router scored the pair.
+        margin_K: Reward of the chosen minus that of the rejected response, per head.
+        log_router_K: Log weights of the router for the prompt and context.
+        id: Idempotency key: the same id of the same person counts once.
+        vector_D: Input of the router, stored only if the shared router learns.
     """
 
     user: str
@@ -47,7 +52,10 @@ class Feedback(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """``id`` of a comparison that will survive, and the person's state after it."""
+    """Acknowledgement of a durable comparison, with the person's state after it.
+
+    ``repeated``: the id was known already, and nothing was added.
+    """
 
     id: str
     repeated: bool
@@ -55,31 +63,40 @@ class Receipt(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Known:
-    """A person with the ids of their comparisons in order."""
+class PersonEntry:
+    """A person's statistics with the ids of their comparisons, in order."""
 
     person: Person
     ids: dict[str, None] = field(default_factory=dict)
 
 
-class Online:
-    """Feedback in, weights out. ``changed`` is told when the journal grew or was rewritten."""
+class FeedbackStore:
+    """Durable feedback and the statistics learnt from it.
+
+    ``on_change(rewritten)`` is called from the writer thread after the journal grew (False) or
+    comparisons were removed (True).
+    """
 
     def __init__(
         self,
         directory: Path,
         heads: int,
         header: Record,
-        rule: Rule,
+        rule: HedgeRule,
         *,
-        most_people: int = 100_000,
+        max_people: int = 100_000,
     ) -> None:
+        """Open the journal in ``directory`` and replay it.
+
+        ``header`` identifies the heads. Raises ``JournalError`` if the journal is damaged,
+        locked or of other heads.
+        """
         self.heads, self.rule = heads, rule
-        self.changed: Callable[[bool], None] = lambda _rewritten: None
-        self._most_people = most_people
+        self.on_change: Callable[[bool], None] = lambda _rewritten: None
+        self._max_people = max_people
         self.journal = Journal(directory, {"heads": heads} | header)
-        self._people: dict[str, Known] = {}
-        self._number = 0
+        self._people: dict[str, PersonEntry] = {}
+        self._last_number = 0
         try:
             self._restore()
         except BaseException:
@@ -94,74 +111,81 @@ class Online:
 
     @property
     def comparisons(self) -> int:
-        """Comparisons of everybody."""
-        return sum(known.person.count for known in list(self._people.values()))
+        """Number of comparisons over all people."""
+        return sum(entry.person.count for entry in list(self._people.values()))
 
     def person(self, user: str) -> Person:
-        """What is known of a person, nothing for a stranger."""
-        known = self._people.get(user)
-        return Person.new(self.heads) if known is None else known.person
+        """Statistics of a person, empty if there was no feedback."""
+        entry = self._people.get(user)
+        return Person.new(self.heads) if entry is None else entry.person
 
     def records(self, user: str) -> list[Record]:
-        """Everything that is kept of a person, in order."""
+        """Every journal record of a person, in order."""
         return [record for record in self.journal.records() if record["user"] == user]
 
-    def give(self, feedback: Feedback) -> Future[Receipt]:
-        """Write a comparison down; the future is done when it will survive."""
+    def add(self, feedback: Feedback) -> Future[Receipt]:
+        """Queue a comparison; the future resolves once it is durable.
+
+        It fails with ``FullError`` for a new person beyond ``max_people`` and with
+        ``JournalError`` if the journal cannot be written.
+        """
         future: Future[Receipt] = Future()
         self._work.put((feedback, future))
         return future
 
     def delete(self, user: str) -> Future[int]:
-        """Forget a person; the number of comparisons that were dropped."""
-        return self._change(lambda: self._rewrite(user, 0))
+        """Delete a person; resolves to the number of comparisons removed."""
+        return self._enqueue(lambda: self._rewrite(user, 0))
 
     def rollback(self, user: str, keep: int) -> Future[int]:
-        """Forget all but the first ``keep`` comparisons of a person; how many were dropped."""
-        return self._change(lambda: self._rewrite(user, keep))
+        """Delete all but a person's first ``keep`` comparisons; resolves to the number removed."""
+        return self._enqueue(lambda: self._rewrite(user, keep))
 
     def close(self) -> None:
-        """Write down what was given, then let others write."""
+        """Commit everything queued, stop the writer thread and release the journal."""
         self._work.put((None, None))
         self._thread.join()
         self.journal.close()
 
-    def _change(self, work: Callable[[], int]) -> Future[int]:
+    def _enqueue(self, work: Callable[[], int]) -> Future[int]:
         future: Future[int] = Future()
         self._work.put((work, future))
         return future
 
     def _run(self) -> None:
-        held: tuple[Any, Any] | None = None
+        """Writer thread: group consecutive comparisons, run deletions alone, keep the order."""
+        held: tuple[Any, Any] | None = None  # taken off the queue, but not part of the group
         while True:
             work, future = held or self._work.get()
             held = None
-            if work is None:
+            if work is None:  # pushed by close
                 return
             if not isinstance(work, Feedback):
-                _settle(future, work)
+                _resolve(future, work)
                 continue
-            given = [(work, future)]
-            while len(given) < AT_ONCE and not self._work.empty():
+            group = [(work, future)]
+            while len(group) < MAX_COMMIT and not self._work.empty():
                 work, future = self._work.get()
                 if not isinstance(work, Feedback):
                     held = work, future
                     break
-                given.append((work, future))
-            self._commit(given)
+                group.append((work, future))
+            self._commit(group)
 
-    def _commit(self, given: Sequence[tuple[Feedback, Future[Receipt]]]) -> None:
-        """Write comparisons, make them known, acknowledge them, in this order."""
-        if self.journal.broken:  # ids of comparisons that were not written are known by now
-            for _, future in given:
+    def _commit(self, group: Sequence[tuple[Feedback, Future[Receipt]]]) -> None:
+        """Write comparisons, publish the new state, then acknowledge them, in this order."""
+        # A failed append left its ids in the (shared) id sets: without this check a retry would be
+        # acknowledged as repeated although nothing is on disk.
+        if self.journal.broken:
+            for _, future in group:
                 future.set_exception(JournalError(self.journal.broken))
             return
-        fresh: dict[str, Known] = {}
+        fresh: dict[str, PersonEntry] = {}
         records: list[Record] = []
         answers: list[tuple[Future[Receipt], Receipt | Exception]] = []
-        for feedback, future in given:
+        for feedback, future in group:
             try:
-                answers.append((future, self._enter(feedback, fresh, records)))
+                answers.append((future, self._stage(feedback, fresh, records)))
             except Exception as error:
                 answers.append((future, error))
         try:
@@ -177,24 +201,27 @@ class Online:
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
-        self._number += len(records)
+        self._last_number += len(records)
         if records:
-            self.changed(False)
+            self.on_change(False)
 
-    def _enter(self, feedback: Feedback, fresh: dict[str, Known], records: list[Record]) -> Receipt:
+    def _stage(
+        self, feedback: Feedback, fresh: dict[str, PersonEntry], records: list[Record]
+    ) -> Receipt:
+        """Apply a comparison to ``fresh`` and add its record to ``records``; nothing is written."""
         user = feedback.user
-        known = fresh.get(user) or self._people.get(user) or Known(Person.new(self.heads))
-        if feedback.id is not None and feedback.id in known.ids:
-            return Receipt(feedback.id, True, known.person)
-        if not known.person.count and len(self._people | fresh) >= self._most_people:
+        entry = fresh.get(user) or self._people.get(user) or PersonEntry(Person.new(self.heads))
+        if feedback.id is not None and feedback.id in entry.ids:
+            return Receipt(feedback.id, True, entry.person)
+        if not entry.person.count and len(self._people | fresh) >= self._max_people:
             raise FullError(
-                f"user: {self._most_people:,} people are known and no more may be; delete some, or "
+                f"user: {self._max_people:,} people are known and no more may be; delete some, or "
                 "raise serve.online.users"
             )
         margin_K = np.asarray(feedback.margin_K, np.float64)
-        served = self.rule.served_loss(known.person, margin_K, feedback.log_router_K)
+        served = self.rule.served_loss(entry.person, margin_K, feedback.log_router_K)
         record: Record = {
-            "number": self._number + len(records) + 1,
+            "number": self._last_number + len(records) + 1,
             "time": round(time.time(), 3),
             "user": user,
             "id": feedback.id or uuid.uuid4().hex,
@@ -206,10 +233,11 @@ class Online:
             raw = np.asarray(feedback.vector_D, "<f4").tobytes()
             record["vector"] = base64.b64encode(raw).decode()
         records.append(record)
-        fresh[user] = _learn(known, record)
+        fresh[user] = _learn(entry, record)
         return Receipt(record["id"], False, fresh[user].person)
 
     def _rewrite(self, user: str, keep: int) -> int:
+        """Remove all but the first ``keep`` comparisons from the journal, then from the state."""
         seen = 0
 
         def wanted(record: Record) -> bool:
@@ -219,35 +247,39 @@ class Online:
 
         dropped = self.journal.rewrite(wanted)
         if dropped:
-            known = Known(Person.new(self.heads))
+            # Losses are sums over comparisons: relearn the person from what is left.
+            entry = PersonEntry(Person.new(self.heads))
             for record in self.records(user):
-                known = _learn(known, record)
-            if known.person.count:
-                self._people[user] = known
+                entry = _learn(entry, record)
+            if entry.person.count:
+                self._people[user] = entry
             else:
                 del self._people[user]
-            self.changed(True)
+            self.on_change(True)
         return dropped
 
     def _restore(self) -> None:
         heads = self.heads
         for line in self.journal.replay():
             record = line.record
-            known = self._people.get(record["user"]) or Known(Person.new(heads))
-            self._people[record["user"]] = _learn(known, record)
-            self._number = record["number"]
+            entry = self._people.get(record["user"]) or PersonEntry(Person.new(heads))
+            self._people[record["user"]] = _learn(entry, record)
+            self._last_number = record["number"]
 
 
-class Regret(NamedTuple):
-    """Nats behind the best head, and behind the best taste of all, after every comparison."""
+class RegretCurves(NamedTuple):
+    """Regret after every comparison, in nats, against the best head and the best candidate."""
 
     head: list[float]
     mixture: list[float]
 
 
-def regret_curves(records: Sequence[Record], heads: int) -> Regret:
-    """Of a person's comparisons in order, each against the best of that moment's hindsight."""
-    person, curves = Person.new(heads), Regret([], [])
+def regret_curves(records: Sequence[Record], heads: int) -> RegretCurves:
+    """Regret curves of a person, from their records in order.
+
+    Each point compares with the best in hindsight at that time, so curves need not be monotone.
+    """
+    person, curves = Person.new(heads), RegretCurves([], [])
     for record in records:
         person = person.after(np.array(record["margins"]), record["served"])
         curves.head.append(person.regret)
@@ -255,15 +287,16 @@ def regret_curves(records: Sequence[Record], heads: int) -> Regret:
     return curves
 
 
-def _learn(known: Known, record: Record) -> Known:
-    person = known.person.after(np.array(record["margins"]), record["served"])
-    # The dictionary grows in place: copying it would make a person's n-th comparison cost n.
-    ids = known.ids
+def _learn(entry: PersonEntry, record: Record) -> PersonEntry:
+    person = entry.person.after(np.array(record["margins"]), record["served"])
+    # Ids are added in place: copying them would cost O(n) at a person's n-th comparison.
+    ids = entry.ids
     ids[record["id"]] = None
-    return replace(known, person=person, ids=ids)
+    return replace(entry, person=person, ids=ids)
 
 
-def _settle(future: Future[int], work: Callable[[], int]) -> None:
+def _resolve(future: Future[int], work: Callable[[], int]) -> None:
+    """Run ``work`` and hand its result or error to the future."""
     try:
         future.set_result(work())
     except Exception as error:

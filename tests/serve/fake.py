@@ -14,8 +14,8 @@ import numpy as np
 
 from micro_rm.common.errors import UserError
 from micro_rm.configs.serve import ServeConfig
-from micro_rm.serve.online.people import Online
-from micro_rm.serve.online.weights import Rule
+from micro_rm.serve.online.people import FeedbackStore
+from micro_rm.serve.online.weights import HedgeRule
 from micro_rm.serve.service import Service
 
 HEADS = 3
@@ -67,8 +67,10 @@ class FakeModel:
         return scores
 
 
-def make_online(directory: Path, rule: Rule | None = None, **settings: Any) -> Online:
-    return Online(directory, HEADS, {"heads_sha256": "fake"}, rule or Rule(), **settings)
+def make_online(directory: Path, rule: HedgeRule | None = None, **settings: Any) -> FeedbackStore:
+    return FeedbackStore(
+        directory, HEADS, {"heads_sha256": "fake"}, rule or HedgeRule(), **settings
+    )
 
 
 def make_service(
@@ -78,8 +80,8 @@ def make_service(
     config = ServeConfig(**({"timeout_s": 5.0} | settings))
     online = None
     if directory is not None:
-        rule = Rule(config.online.eta, config.online.rho, config.online.single)
-        online = make_online(directory, rule, most_people=config.online.users)
+        rule = HedgeRule(config.online.eta, config.online.rho, config.online.single)
+        online = make_online(directory, rule, max_people=config.online.users)
     return Service(model or FakeModel(), config, online, ("micro", "micro_stage1"))
 
 

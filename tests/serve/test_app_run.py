@@ -14,7 +14,7 @@ import micro_rm
 from micro_rm.common.errors import ConfigError
 from micro_rm.configs.serve import OnlineConfig, ServeConfig
 from micro_rm.serve.app import make_app
-from micro_rm.serve.server import make_service, read_key, same_heads
+from micro_rm.serve.server import make_service, methods_sharing_heads, read_key
 from micro_rm.serve.service import Service
 
 QUESTION = {"prompt": "How far?", "responses": ["Far.", "Ask the sun."], "context": "be brief"}
@@ -23,8 +23,8 @@ WAIT = 100
 
 def test_a_run_serves_what_it_scores_and_its_router_learns(tiny_run: Path, tmp_path: Path) -> None:
     model = micro_rm.load(tiny_run, device="cpu")
-    assert set(same_heads(model, "micro")) >= {"micro", "micro_stage1"}
-    assert "static_mixture" not in same_heads(model, "micro")
+    assert set(methods_sharing_heads(model, "micro")) >= {"micro", "micro_stage1"}
+    assert "static_mixture" not in methods_sharing_heads(model, "micro")
     expected = model.score(["How far?"] * 2, QUESTION["responses"], ["be brief"] * 2)
     config = ServeConfig(online=OnlineConfig(dir=str(tmp_path), router=True, router_every=2))
     service = make_service(model, config)
@@ -71,7 +71,7 @@ async def _talk(service: Service) -> Any:
 
 def _wait_for(service: Service, comparisons: int) -> None:
     assert service.learner is not None
-    assert service.learner.settled(comparisons, WAIT), "the router never learnt"
+    assert service.learner.wait_until_fitted(comparisons, WAIT), "the router never learnt"
 
 
 def test_other_machines_need_a_key(monkeypatch: pytest.MonkeyPatch) -> None:

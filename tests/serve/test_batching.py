@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from micro_rm.serve.batching import Batcher, Busy, Closed, Limits
+from micro_rm.serve.batching import Batcher, BatchLimits, Busy, Closed
 
 WAIT = 20
 
@@ -30,7 +30,7 @@ class Slow:
 
 def make(texts: int = 100, characters: int = 1000, queue: int = 10) -> tuple[Slow, Batcher]:
     slow = Slow()
-    return slow, Batcher(slow, Limits(texts, characters, 0.0, queue))
+    return slow, Batcher(slow, BatchLimits(texts, characters, 0.0, queue))
 
 
 def held(slow: Slow, batcher: Batcher) -> None:
@@ -111,7 +111,7 @@ def test_a_lone_request_may_wait_for_company() -> None:
         computed.append(list(numbers))
         return list(numbers)
 
-    batcher = Batcher(compute, Limits(2, 100, WAIT, 10))
+    batcher = Batcher(compute, BatchLimits(2, 100, WAIT, 10))
     first = batcher.submit(1, texts=1, characters=1)
     batcher.submit(2, texts=1, characters=1)
     assert first.result(WAIT) == 1 and computed == [[1, 2]]

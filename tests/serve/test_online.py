@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from micro_rm.serve.online.journal import JOURNAL, JournalError
-from micro_rm.serve.online.people import Feedback, FullError, Online, regret_curves
-from micro_rm.serve.online.simulation import Crowd, simulate
+from micro_rm.serve.online.people import Feedback, FeedbackStore, FullError, regret_curves
+from micro_rm.serve.online.simulation import Population, simulate_population
 from micro_rm.serve.online.tastes import tastes
-from micro_rm.serve.online.weights import Person, Rule, bt_losses
+from micro_rm.serve.online.weights import HedgeRule, Person, bt_losses
 from micro_rm.tests.serve.fake import HEADS, make_online
 
 WAIT = 20
@@ -22,12 +22,12 @@ UNIFORM = np.full(HEADS, -np.log(HEADS))
 FIRST_MIXTURE_OF_4 = [0.000535, 0.181783, 0.035436, 0.782246]
 
 
-def give(online: Online, user: str, number: int, id: str | None = None) -> None:
+def give(online: FeedbackStore, user: str, number: int, id: str | None = None) -> None:
     margin_K = np.random.default_rng(number).normal(size=HEADS)
-    online.give(Feedback(user, "micro", margin_K, UNIFORM, id)).result(WAIT)
+    online.add(Feedback(user, "micro", margin_K, UNIFORM, id)).result(WAIT)
 
 
-def state(online: Online) -> dict[str, tuple]:
+def state(online: FeedbackStore) -> dict[str, tuple]:
     users = sorted(online._people)
     people = [online.person(user) for user in users]
     return {
@@ -54,14 +54,14 @@ def person_with(losses_K: list[float]) -> Person:
 def test_with_the_heads_alone_it_is_the_papers_hedge() -> None:
     router_K = np.array([0.2, 0.7, 0.1])
     expected = router_K**0.5 * np.exp(-2.0 * np.array([1.0, 3.0, 2.0]))
-    rule = Rule(eta=2.0, rho=0.5, single=1.0)
+    rule = HedgeRule(eta=2.0, rho=0.5, single=1.0)
     found = np.exp(rule.log_weights(np.log(router_K), person_with([1.0, 3.0, 2.0])))
     np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-12)
 
 
 def test_belief_and_weights_are_bayes_over_heads_and_mixtures() -> None:
     """Against the formula written out in probabilities."""
-    rng, rule = np.random.default_rng(3), Rule(eta=0.7, rho=1.5, single=0.3)
+    rng, rule = np.random.default_rng(3), HedgeRule(eta=0.7, rho=1.5, single=0.3)
     tastes_CxK = tastes(3)
     margin_NxK = rng.normal(0, 2, (6, 3))
     router_K = np.array([0.5, 0.2, 0.3])
@@ -91,7 +91,7 @@ def test_belief_and_weights_are_bayes_over_heads_and_mixtures() -> None:
 
 def test_a_stranger_gets_the_routers_weights() -> None:
     router_K = np.log([0.2, 0.7, 0.1])
-    assert Rule(rho=0.3).log_weights(router_K, Person.new(3)) is router_K
+    assert HedgeRule(rho=0.3).log_weights(router_K, Person.new(3)) is router_K
 
 
 @pytest.mark.parametrize("single", [0.5, 1.0])
@@ -99,9 +99,9 @@ def test_weights_survive_losses_without_measure_and_heads_without_weight(single:
     with np.errstate(divide="ignore"):
         log_router_K = np.log([0.5, 0.5, 0.0])
     person, alone = person_with([1e6, 1e6 + 1, 0.0]), person_with([5.0, 5.0, 0.0])
-    weights_K = np.exp(Rule(single=single).log_weights(log_router_K, person))
+    weights_K = np.exp(HedgeRule(single=single).log_weights(log_router_K, person))
     np.testing.assert_allclose(weights_K, [1 / (1 + np.exp(-1)), 1 / (1 + np.e), 0.0], atol=1e-12)
-    alone_K = np.exp(Rule(rho=0.0, single=single).log_weights(log_router_K, alone))
+    alone_K = np.exp(HedgeRule(rho=0.0, single=single).log_weights(log_router_K, alone))
     assert alone_K[2] == pytest.approx(1 / (1 + 2 * np.exp(-5)))
 
 
@@ -116,7 +116,7 @@ def test_tastes_favour_no_head_and_are_always_the_same() -> None:
 
 @pytest.mark.parametrize(("heads", "single"), [(2, 1.0), (7, 1.0), (7, 0.5), (3, 0.1)])
 def test_regret_stays_below_its_bound_whatever_people_say(heads: int, single: float) -> None:
-    rng, rule = np.random.default_rng(heads), Rule(rho=0.0, single=single)
+    rng, rule = np.random.default_rng(heads), HedgeRule(rho=0.0, single=single)
     for scale in (0.1, 2.0, 30.0):
         person = Person.new(heads)
         for margin_K in rng.normal(0, scale, (200, heads)):
@@ -128,25 +128,28 @@ def test_regret_stays_below_its_bound_whatever_people_say(heads: int, single: fl
 
 def test_twenty_comparisons_come_close_to_the_best_fixed_weights() -> None:
     """People to whom one of ten heads belongs; measured 0.005 over 100 of them."""
-    outcome = simulate(Crowd(people=12, test=300, seed=1), Rule())
+    outcome = simulate_population(Population(people=12, test=300, seed=1), HedgeRule())
     assert outcome.gap < 0.02
     assert outcome.online > outcome.router + 0.15
-    few = simulate(Crowd(people=12, test=300, seed=1, comparisons=2), Rule())
+    few = simulate_population(Population(people=12, test=300, seed=1, comparisons=2), HedgeRule())
     assert few.gap > 0.02, "two comparisons are not enough: the test can fail"
 
 
 @pytest.mark.long
 def test_mixtures_help_people_with_mixed_tastes_and_asking_well_helps_everybody() -> None:
     """x."""
-    crowd = Crowd(people=10, heads=8, test=300, concentration=0.3)
-    alone, mixed = simulate(crowd, Rule(single=1.0)), simulate(crowd, Rule())
-    asked = simulate(replace(crowd, pool=50), Rule())
+    crowd = Population(people=10, heads=8, test=300, concentration=0.3)
+    alone, mixed = (
+        simulate_population(crowd, HedgeRule(single=1.0)),
+        simulate_population(crowd, HedgeRule()),
+    )
+    asked = simulate_population(replace(crowd, pool=50), HedgeRule())
     assert alone.gap > mixed.gap + 0.02 > asked.gap + 0.04
     assert mixed.hindsight >= mixed.informed > mixed.online - 0.005
 
 
 def test_information_is_the_mutual_information_of_answer_and_taste() -> None:
-    rule, person = Rule(single=1.0), Person.new(2)
+    rule, person = HedgeRule(single=1.0), Person.new(2)
     sure, same, unsure = (50.0, -50.0), (3.0, 3.0), (1.0, -1.0)
     found = rule.information(person, np.array([sure, same, unsure]))
     p = 1 / (1 + np.exp(-1.0))
@@ -214,7 +217,7 @@ def test_the_same_id_counts_once_also_after_a_restart(tmp_path: Path) -> None:
     assert [one[0] for one in expected.values()] == [1, 1]
     online.close()
     online = make_online(tmp_path)
-    receipt = online.give(Feedback("ann", "micro", np.ones(HEADS), UNIFORM, "first"))
+    receipt = online.add(Feedback("ann", "micro", np.ones(HEADS), UNIFORM, "first"))
     assert receipt.result(WAIT).repeated
     assert state(online) == expected
     online.close()
@@ -272,12 +275,12 @@ def test_one_writer_and_one_set_of_heads(tmp_path: Path) -> None:
         make_online(tmp_path)
     online.close()
     with pytest.raises(JournalError, match="other heads"):
-        Online(tmp_path, HEADS, {"heads_sha256": "another"}, Rule())
+        FeedbackStore(tmp_path, HEADS, {"heads_sha256": "another"}, HedgeRule())
     assert reopened(tmp_path) == {}
 
 
 def test_more_people_than_may_be_kept_are_refused(tmp_path: Path) -> None:
-    online = make_online(tmp_path, most_people=1)
+    online = make_online(tmp_path, max_people=1)
     give(online, "ann", 1)
     with pytest.raises(FullError, match=r"serve\.online\.users"):
         give(online, "bob", 1)
