@@ -1,8 +1,8 @@
-"""The quantities of Theorem 3.2 for a mixture of which everything is known; NumPy, float64, nats.
+"""The quantities of Theorem 3.2 for a fully specified mixture, in NumPy, float64 and nats.
 
-A prompt x belongs to group k with probability gamma_k(x); a person of group k prefers the first
-response of a pair with probability sigma_k(x, a, b). All prompts, and all pairs of a prompt, count
-alike. Source: paper, theorem 3.2, with the three readings that the page spells out.
+The user behind prompt x belongs to group k with probability gamma_k(x) and prefers the first
+response of a pair with probability sigma_k(x, a, b). Prompts, and the pairs of a prompt, have equal
+weight. Source: Theorem 3.2 of the MiCRo paper, under the readings that theory.html explains.
 """
 
 from __future__ import annotations
@@ -18,19 +18,23 @@ Array = NDArray[np.float64]
 
 
 class MixtureError(UserError):
-    """Arrays that describe no mixture; the message says what is wrong with them."""
+    """The arrays do not describe a mixture; the message says which property they lack."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Group probabilities of every prompt and preferences of every group.
+    """A mixture of K groups with known group probabilities and preference probabilities.
 
     Attributes:
-        gamma_XxK: Each row on the simplex.
-        sigma_XxPxK: Probabilities that the first response is preferred.
+        gamma_XxK: Probability of each group given the prompt; rows sum to 1.
+        sigma_XxPxK: Probability that a member of the group prefers the first response of the pair.
 
     Raises:
-        MixtureError: The shapes differ or the numbers are no probabilities.
+        MixtureError: The shapes disagree or the values are not probabilities.
+
+    >>> mixture = Mixture(np.array([[0.5, 0.5]]), np.array([[[0.9, 0.1]]]))
+    >>> round(irreducible_entropy(mixture), 6), round(best_single_loss(mixture), 6)
+    (0.325083, 0.693147)
     """
 
     gamma_XxK: Array
@@ -58,32 +62,32 @@ class Mixture:
 
     @property
     def num_groups(self) -> int:
-        """K."""
+        """K, the number of groups."""
         return self.gamma_XxK.shape[1]
 
     @property
     def rho(self) -> float:
-        """Smallest group probability of any prompt, the rho of the theorem; at most 1/K."""
+        """The smallest group probability over all prompts, rho in the theorem; at most 1/K."""
         return float(self.gamma_XxK.min())
 
     @property
     def sigma_bar_XxP(self) -> Array:
-        """Share of all people who prefer the first response: the best single prediction."""
+        """``sum_k gamma_k sigma_k``, the best prediction without knowledge of the group."""
         return np.einsum("xk,xpk->xp", self.gamma_XxK, self.sigma_XxPxK)
 
 
 def sigmoid(score: ArrayLike) -> Array:
-    """``1 / (1 + exp(-score))`` without overflow."""
+    """``1 / (1 + exp(-score))`` elementwise in float64, without overflow."""
     return np.exp(-np.logaddexp(0.0, -np.asarray(score, np.float64)))
 
 
 def _x_log_y(x: Array, y: Array) -> Array:
-    """``x log y`` with ``0 log y = 0``."""
+    """``x log y``, with ``0 log y = 0`` for every y."""
     return np.where(x > 0, x * np.log(np.where(x > 0, y, 1.0)), 0.0)
 
 
 def binary_entropy(probability: ArrayLike) -> Array:
-    """h(p), the entropy of a coin, elementwise, in nats; h(0) = h(1) = 0.
+    """Entropy of Bernoulli(p), h(p), elementwise, in nats; h(0) = h(1) = 0.
 
     >>> round(float(binary_entropy(0.1)), 6)
     0.325083
@@ -93,28 +97,35 @@ def binary_entropy(probability: ArrayLike) -> Array:
 
 
 def irreducible_entropy(mixture: Mixture) -> float:
-    """H, the mean of h(sigma_k): the loss of the true model of somebody whose group is known.
+    """H, the mean of h(sigma_k): the Bayes-optimal loss if the group is known, in nats.
 
-    The printed definition has sigma_r inside the logarithms, which would be the loss itself.
+    The printed definition has the model's sigma_r inside the logarithms; that would be the loss
+    itself rather than the entropy that the proof uses.
     """
     entropy_XxPxK = binary_entropy(mixture.sigma_XxPxK)
     return float(np.einsum("xk,xpk->xp", mixture.gamma_XxK, entropy_XxPxK).mean())
 
 
 def single_loss(mixture: Mixture, score_XxP: Array) -> float:
-    """L_CE of one model that gives every pair the score difference r(x, a) - r(x, b)."""
+    """Cross-entropy L_CE of a single reward model, in nats.
+
+    Args:
+        mixture: The mixture that generates the labels.
+        score_XxP: Score difference r(x, a) - r(x, b) that the model gives every pair.
+    """
     return float(np.mean(np.logaddexp(0.0, score_XxP) - mixture.sigma_bar_XxP * score_XxP))
 
 
 def best_single_loss(mixture: Mixture) -> float:
-    """Mean of h(sigma_bar): no prediction that does not know the group has a smaller loss."""
+    """Mean of h(sigma_bar): the Bayes-optimal loss if the group is unknown, in nats."""
     return float(binary_entropy(mixture.sigma_bar_XxP).mean())
 
 
 def exact_gap(mixture: Mixture) -> float:
-    """``best_single_loss - H`` = I(y; z | x, a, b): what the group z says about the label y.
+    """``best_single_loss - H`` = I(y; z | x, a, b): information of the group z about the label y.
 
-    Computed on its own, as the mean of KL(Ber sigma_k || Ber sigma_bar), and not as a difference.
+    It is computed directly, as the mean of KL(Ber(sigma_k) || Ber(sigma_bar)), so that it can
+    check the difference of the two losses.
     """
     p, q = mixture.sigma_XxPxK, mixture.sigma_bar_XxP[:, :, None]
     kl_XxPxK = _x_log_y(p, p) - _x_log_y(p, q) + _x_log_y(1 - p, 1 - p) - _x_log_y(1 - p, 1 - q)
@@ -122,18 +133,20 @@ def exact_gap(mixture: Mixture) -> float:
 
 
 def paper_bound(mixture: Mixture) -> float:
-    """``2 rho K E_x Var_k[m_k(x)] + H``, the right side of the theorem.
+    """The right-hand side of Theorem 3.2: ``2 rho K E_x Var_k[m_k(x)] + H``, in nats.
 
-    m_k(x) is the mean PROBABILITY of group k over the pairs of x, and the variance divides by K.
+    m_k(x) is read as the mean over pairs of the preference PROBABILITY of group k, not of its
+    score (see ``raw_score_reading``), and the variance divides by K.
     """
     mean_XxK = mixture.sigma_XxPxK.mean(axis=1)
     return _variance_bound(mixture, float(mean_XxK.var(axis=1).mean()))
 
 
 def per_pair_bound(mixture: Mixture) -> float:
-    """``2 rho K E_{x,a,b} Var_k[sigma_k] + H``: the variance of every pair, then the mean.
+    """``2 rho K E_{x,a,b} Var_k[sigma_k] + H``, with the variance taken per pair, in nats.
 
-    The proof without its averaging step; at least the paper's bound.
+    It omits the step of the proof that averages over the pairs of a prompt, so it is at least as
+    large as ``paper_bound``.
     """
     return _variance_bound(mixture, float(mixture.sigma_XxPxK.var(axis=2).mean()))
 
@@ -143,9 +156,10 @@ def _variance_bound(mixture: Mixture, variance: float) -> float:
 
 
 def weighted_bound(mixture: Mixture) -> float:
-    """``2 E sum_k gamma_k (sigma_k - sigma_bar)^2 + H``: Pinsker's inequality and nothing else.
+    """``2 E sum_k gamma_k (sigma_k - sigma_bar)^2 + H``: Pinsker's inequality alone, in nats.
 
-    The groups keep their own weights instead of rho; at least the per-pair bound.
+    Each group keeps its weight gamma_k, which the other bounds replace by rho; it is therefore at
+    least as large as ``per_pair_bound``.
     """
     square_XxPxK = (mixture.sigma_XxPxK - mixture.sigma_bar_XxP[:, :, None]) ** 2
     weighted_XxP = np.einsum("xk,xpk->xp", mixture.gamma_XxK, square_XxPxK)
@@ -153,17 +167,24 @@ def weighted_bound(mixture: Mixture) -> float:
 
 
 def raw_score_reading(gamma_XxK: Array, score_XxPxK: Array) -> float:
-    """The paper's right side with m_k read as a mean of raw scores: NOT a lower bound of any loss.
+    """The right-hand side with m_k read as a mean of raw scores: NOT a lower bound on any loss.
 
-    It exists to show the counter-example: two groups of scores +8 and -8 give 128 + H, while a
-    constant prediction already reaches log 2.
+    It exists for the counterexample: two groups with scores +8 and -8 give 128 + H, whereas a
+    constant prediction attains log 2.
+
+    Args:
+        gamma_XxK: Probability of each group given the prompt.
+        score_XxPxK: Score difference of each pair for each group, in log-odds.
     """
     mixture = Mixture(gamma_XxK, sigmoid(score_XxPxK))
     return _variance_bound(mixture, float(score_XxPxK.mean(axis=1).var(axis=1).mean()))
 
 
 def misreadings() -> dict[str, dict[str, float]]:
-    """The two readings of the printed statement that cannot be meant, each on an example."""
+    """Counterexamples to two literal readings of the printed theorem, in nats.
+
+    In each case ``right_side`` exceeds ``attainable_loss``, so the reading is not a lower bound.
+    """
     score_1x1x2 = np.array([[[8.0, -8.0]]])
     halves_1x2 = np.array([[0.5, 0.5]])
     opposed = Mixture(halves_1x2, np.array([[[0.9, 0.1]]]))
@@ -179,11 +200,12 @@ def misreadings() -> dict[str, dict[str, float]]:
 
 
 def random_mixture(rng: np.random.Generator) -> Mixture:
-    """1 to 3 prompts of 1 to 8 pairs, 2 to 6 groups; gamma uniform on the simplex.
+    """Draw a mixture of 1 to 3 prompts, 1 to 8 pairs per prompt and 2 to 6 groups.
 
-    Every group leans one way on every prompt, so that pairs are not exchangeable; the scores have
-    a spread between 0.4 and 14.
+    gamma is uniform on the simplex. Each group prefers one side of the pairs of a prompt, which
+    makes pairs non-exchangeable; the standard deviation of the scores lies between 0.4 and 14.
     """
+    # The bounds of the integers are inclusive below and exclusive above.
     prompts, pairs, groups = rng.integers((1, 1, 2), (4, 9, 7))
     gamma_XxK = rng.dirichlet(np.ones(groups), size=prompts)
     lean_Xx1xK = rng.normal(size=(prompts, 1, groups))

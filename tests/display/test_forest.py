@@ -1,4 +1,4 @@
-"""Places of intervals and ranks of columns."""
+"""Positions of intervals on the axis, and ranks within columns."""
 
 from __future__ import annotations
 

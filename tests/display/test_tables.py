@@ -71,7 +71,7 @@ def test_best_heads_stand_below_their_owner(make_report: Any) -> None:
 
 
 def test_every_accuracy_of_an_attribute_stands_beside_its_count(make_report: Any) -> None:
-    """G-E5: counts printed with every accuracy."""
+    """An accuracy without its number of rows cannot be judged."""
     report = make_report()
     lines = lines_of(attribute_table(report, ["single_bt", "micro"]))
     assert lines["accuracy"] == ["accuracy", "n", "single_bt", "micro"]

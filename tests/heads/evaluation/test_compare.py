@@ -117,10 +117,10 @@ def test_values_are_multiples_of_one_over_the_rows_that_were_scored() -> None:
             if (name, row["name"]) == ("table7", "MiCRo"):  # repeats Table 3
                 continue
             draws = DRAWS if row["name"] == "MiCRo" else 1
-            for place, value in enumerate(row["values"]):
-                rows = (table["n"][place] - row.get("left_out", 0)) * draws
+            for index, value in enumerate(row["values"]):
+                rows = (table["n"][index] - row.get("left_out", 0)) * draws
                 if not is_printed_share(value, rows):
-                    found.add((name, row["name"], table["attributes"][place]))
+                    found.add((name, row["name"], table["attributes"][index]))
     assert found == IMPOSSIBLE
     for name, row, attribute in found:
         about = f"{row} on {attribute.split('-')[1]}"
@@ -144,8 +144,8 @@ def test_one_draw_and_single_heads_explain_what_is_no_mean_and_no_mixture() -> N
     assert all(map(is_printed_share, micro["values"], single["n"]))
     (mixed,) = [row for row in TABLES["table2"]["rows"] if row["name"] == "MiCRo-HyRe"]
     heads = [row["values"] for row in TABLES["table8"]["rows"] if " Head " in row["name"]]
-    for place, value in enumerate(mixed["values"]):
-        assert value in [values[place] for values in heads]
+    for index, value in enumerate(mixed["values"]):
+        assert value in [values[index] for values in heads]
 
 
 def test_published_counts_have_the_sums_of_the_text() -> None:
@@ -361,7 +361,7 @@ def test_a_sign_stands_for_every_verdict_and_a_name_for_every_method() -> None:
     lines = shown(compare(report, "table2"))
 
     def sign_below(heading: str) -> str:
-        start = next(place for place, line in enumerate(lines) if line.startswith(heading))
+        start = next(index for index, line in enumerate(lines) if line.startswith(heading))
         return next(line for line in lines[start:] if line.startswith("average")).split()[-1]
 
     assert sign_below("Single Reward (single_bt)") == "="

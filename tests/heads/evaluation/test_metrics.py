@@ -44,7 +44,6 @@ def weights(*rows: list[float]) -> np.ndarray:
 
 
 def test_the_two_rules_disagree_on_one_loud_head_against_a_sure_one() -> None:
-    """G-E1."""
     delta_1xK, log_weights_1x1xK = np.array([[6.0, -1.0]]), weights([0.3, 0.7])
     probability = np.exp(mixture_log_prob(delta_1xK, log_weights_1x1xK))
     np.testing.assert_allclose(probability, [[0.4875]], atol=5e-5)
@@ -59,7 +58,7 @@ def test_the_two_rules_disagree_on_one_loud_head_against_a_sure_one() -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 4.0, -4.0])
 def test_both_rules_ignore_a_constant_added_to_the_rewards_of_a_head(offset: float) -> None:
-    """G-E2: what no preference identifies decides nothing."""
+    """Preferences do not identify such a constant, so no decision may depend on it."""
     chosen_K, rejected_K = np.array([2.0 + offset, 0.0]), np.array([0.0 + offset, 1.5])
     delta_1xK, log_weights_1x1xK = (chosen_K - rejected_K)[None], weights([0.5, 0.5])
     probability = np.exp(mixture_log_prob(delta_1xK, log_weights_1x1xK))
@@ -78,7 +77,7 @@ def test_an_unknown_rule_is_an_error() -> None:
 def test_swapping_the_sides_of_every_pair_turns_accuracy_around(
     delta_NxK: np.ndarray, logits_SxNxK: np.ndarray, rule: str
 ) -> None:
-    """G-E3: a becomes 1 - a, ties included."""
+    """Accuracy a becomes 1 - a, ties included."""
     forward = decision_statistic(rule, delta_NxK, log_weights(logits_SxNxK))
     backward = decision_statistic(rule, -delta_NxK, log_weights(logits_SxNxK))
     np.testing.assert_array_equal(backward, -forward)
@@ -90,7 +89,6 @@ def test_swapping_the_sides_of_every_pair_turns_accuracy_around(
 def test_the_order_of_the_heads_does_not_matter(
     delta_NxK: np.ndarray, logits_SxNxK: np.ndarray, order: list[int], rule: str
 ) -> None:
-    """G-S7, for decisions."""
     log_weights_SxNxK = log_weights(logits_SxNxK)
     np.testing.assert_allclose(
         decision_statistic(rule, delta_NxK[:, order], log_weights_SxNxK[..., order]),
@@ -114,7 +112,7 @@ def test_the_probability_follows_the_rule(delta_NxK: np.ndarray, logits_SxNxK: n
 
 
 def test_the_rules_disagree_about_the_probability_too() -> None:
-    """G-E1: 0.3 and 0.7 on margins 6 and -1."""
+    """Weights 0.3 and 0.7 on margins 6 and -1."""
     found = [
         np.exp(log_probability(rule, np.array([[6.0, -1.0]]), weights([0.3, 0.7])))[0, 0]
         for rule in ("R1", "R2")
@@ -153,7 +151,7 @@ def test_a_tie_counts_one_half() -> None:
 
 @pytest.mark.parametrize("rule", ["R1", "R2"])
 def test_a_constant_scorer_ties_everywhere(rule: str) -> None:
-    """G-E4: exactly one half; a strict comparison would call every row wrong."""
+    """Its accuracy is exactly one half; a strict comparison would call every row wrong."""
     logits_SxNxK = np.random.default_rng(0).normal(size=(S, N, K)).astype(np.float32)
     statistic = decision_statistic(rule, np.zeros((N, K), np.float32), log_weights(logits_SxNxK))
     np.testing.assert_array_equal(statistic, np.zeros((S, N)))
@@ -345,7 +343,7 @@ def test_an_interval_that_no_resample_knows_is_the_whole_range() -> None:
 
 def test_reliability_counts_every_row_once_and_leaves_empty_bins_out() -> None:
     bins = metrics.reliability(np.array([0.97, 0.99, 0.03, 0.62, 0.5]))
-    assert [one["n"] for one in bins] == [1, 1, 3]
+    assert [bin_["n"] for bin_ in bins] == [1, 1, 3]
     assert bins[0] == {"confidence": 0.5, "accuracy": 0.5, "n": 1}
     assert bins[2]["confidence"] == pytest.approx((0.97 + 0.99 + 0.97) / 3)
     assert bins[2]["accuracy"] == pytest.approx(2 / 3)

@@ -39,17 +39,17 @@ def test_every_method_draw_and_row_is_written_with_its_labels(
     assert [row["draw"] for row in table] == [0] * 40 + [0] * 40 + [1] * 40 + [2] * 40
     micro = table[40:]
     for number, row in enumerate(micro):
-        draw, place = divmod(number, 40)
-        source = int(rows[place])
+        draw, row_index = divmod(number, 40)
+        source = int(rows[row_index])
         assert (row["method"], row["rule"]) == ("micro", "R2")
         for label in ("pair_id", "prompt_id", "attribute", "context", "user"):
             assert row[label] == tiny.table.text[label][source]
-        np.testing.assert_allclose(row["margins"], delta_NxK[place], rtol=1e-6)
-        np.testing.assert_allclose(row["weights"], weights_SxNxK[draw, place], rtol=1e-6)
-        assert row["probability"] == np.exp(scored["micro"].log_prob_SxN[draw, place])
-        assert row["correct"] == scored["micro"].correct_SxN[draw, place]
-        assert row["tie"] == (place == 5)
-        assert row["scored"] == counts_SxN[draw, place]
+        np.testing.assert_allclose(row["margins"], delta_NxK[row_index], rtol=1e-6)
+        np.testing.assert_allclose(row["weights"], weights_SxNxK[draw, row_index], rtol=1e-6)
+        assert row["probability"] == np.exp(scored["micro"].log_prob_SxN[draw, row_index])
+        assert row["correct"] == scored["micro"].correct_SxN[draw, row_index]
+        assert row["tie"] == (row_index == 5)
+        assert row["scored"] == counts_SxN[draw, row_index]
     assert micro[5]["correct"] == 0.5
     for row in table[:40]:  # a method without heads has no margins and weights to show
         assert (row["margins"], row["weights"], row["scored"]) == (None, None, True)

@@ -1,4 +1,4 @@
-"""Which rows are scored, and the two ways in which a test set can be unusable."""
+"""Building and scoring a test set, and the two ways in which one is unusable."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_an_attribute_without_test_rows_is_named_with_its_training_rows(tiny: An
 
 
 def test_attributes_of_other_rows_are_numbered_as_the_test_attributes(tiny: Any) -> None:
-    """Rows of attributes that are not tested are nobody's."""
+    """Rows of attributes that the test set lacks get -1."""
     text = {**tiny.table.text, "attribute": ["b", "a", "a", "", "odd"] * 24}
     table = replace(tiny.table, text=text)
     test = replace(
@@ -96,7 +96,7 @@ def test_attributes_of_other_rows_are_numbered_as_the_test_attributes(tiny: Any)
 
 
 def test_rows_are_judged_by_the_statistic_of_the_methods_own_rule() -> None:
-    """G-E1 through the scorer: R1 rejects what R2 accepts."""
+    """One large margin against a likely small one: R1 rejects what R2 accepts."""
     delta_NxK = np.array([[6.0, -1.0], [0.0, 0.0], [3.0, 3.0]])
     log_weights = np.log(np.tile([0.3, 0.7], (1, 3, 1)))
     one, other = (
@@ -129,7 +129,7 @@ def test_all_rows_count_unless_a_draw_of_the_method_took_them() -> None:
 def test_a_row_is_worth_its_mean_over_the_draws_that_score_it(
     sign_SxN: np.ndarray, mask_SxN: np.ndarray
 ) -> None:
-    """G-B4: what an uncounted draw says about a row changes nothing."""
+    """What a draw decides on a row that it has adapted to changes nothing."""
     scored = protocol.score(predict_reward(sign_SxN.astype(float)), "R2", mask_SxN)
     for row in range(N):
         values = [(s + 1) / 2 for s, m in zip(sign_SxN[:, row], mask_SxN[:, row], strict=True) if m]
@@ -179,7 +179,7 @@ def test_an_attribute_without_selecting_rows_falls_back_to_the_first_head(
 def test_the_oracle_is_at_least_as_good_as_any_other_choice_in_every_attribute(
     make_test_rows: Any, delta_NxK: np.ndarray, attribute_N: np.ndarray, select_KxA: np.ndarray
 ) -> None:
-    """G-E8: by construction, ties included; and it is the best head's accuracy."""
+    """This holds by construction, ties included; the value is the best head's accuracy."""
     test = make_test_rows(attribute_N, np.arange(N), "p", "q", "r")
     with np.errstate(invalid="ignore"):
         accuracy_KxA = head_accuracy(delta_NxK, attribute_N, 3)

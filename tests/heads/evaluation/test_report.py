@@ -37,7 +37,6 @@ def numbers(value: Any) -> Iterator[float]:
 
 
 def test_the_report_has_every_key_of_the_contract_and_survives_json(make_report: Any) -> None:
-    """Architecture, section 3."""
     report = make_report()
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert {"dataset", "record", "methods", "heads"} <= report.keys()
@@ -65,7 +64,7 @@ def test_the_report_has_every_key_of_the_contract_and_survives_json(make_report:
 def test_macro_accuracy_is_the_mean_over_attributes_not_over_rows(
     make_scored: Any, make_test_rows: Any
 ) -> None:
-    """G-E5: nine right rows of one attribute and a wrong one of another are 1/2, not 9/10."""
+    """Nine right rows of one attribute and a wrong one of another are 1/2, not 9/10."""
     test = make_test_rows([0] * 9 + [1], range(10), "many", "few")
     scored = make_scored(np.array([[1.0]] * 9 + [[-1.0]]))
     method = build_report("x", test, {"a": scored}, CONFIG, 0)["methods"]["a"]
@@ -77,7 +76,6 @@ def test_macro_accuracy_is_the_mean_over_attributes_not_over_rows(
 
 
 def test_the_order_of_attributes_changes_no_number(make_scored: Any, make_test_rows: Any) -> None:
-    """G-E5."""
     rng = np.random.default_rng(1)
     attribute_N, prompt_N = rng.integers(0, 2, 40), np.arange(40) // 2
     scored = {"a": make_scored(rng.normal(size=(40, 3)))}
@@ -131,7 +129,7 @@ def test_loss_and_calibration_are_over_all_rows_and_draws(
 def test_swapping_every_pair_turns_the_accuracies_around(
     make_scored: Any, make_test_rows: Any, rule: str
 ) -> None:
-    """G-E3, with ties."""
+    """Accuracy a becomes 1 - a, with ties present."""
     rng = np.random.default_rng(2)
     delta_NxK = rng.integers(-1, 2, (40, 2)).astype(float)
     test = make_test_rows(rng.integers(0, 2, 40), np.arange(40), "p", "q")
@@ -152,7 +150,6 @@ def test_swapping_every_pair_turns_the_accuracies_around(
 def test_renumbering_the_heads_changes_no_method(
     make_scored: Any, make_test_rows: Any, order: list[int]
 ) -> None:
-    """G-S7, for metrics."""
     rng = np.random.default_rng(3)
     delta_NxK, logits_SxNxK = rng.normal(size=(30, 3)), rng.normal(size=(2, 30, 3))
     log_weights = logits_SxNxK - np.logaddexp.reduce(logits_SxNxK, axis=-1, keepdims=True)
@@ -281,7 +278,7 @@ def test_wordings_have_an_interval_of_their_own(make_reward: Any, make_test_rows
 
 
 def test_rows_that_are_not_scored_are_in_no_wording(make_reward: Any, make_test_rows: Any) -> None:
-    """G-B4."""
+    """What a method decides on a row that it has adapted to changes no interval."""
     wording_N = np.array([0, 0, 1, 1])
     mask_1xN = np.array([[True, False, True, True]])
     test = make_test_rows([0] * 4, range(4), "p", wording=wording_N)
@@ -316,7 +313,7 @@ def macro(report: dict[str, Any], name: str) -> float:
 def test_the_oracle_is_optimistic_even_without_any_signal(
     make_scored: Any, make_test_rows: Any
 ) -> None:
-    """G-E8: with shuffled labels the head that is chosen on the test rows still beats 1/2."""
+    """With random labels the head that is selected on the test rows still beats 1/2."""
     delta_NxK = np.random.default_rng(6).normal(size=(200, 8))
     test = make_test_rows(np.arange(200) % 4, np.arange(200), *"abcd")
     scored = with_best_heads({"a": make_scored(delta_NxK)}, ["a"], test, {})
@@ -344,7 +341,7 @@ def test_the_validated_head_is_chosen_elsewhere_and_scored_here(
 def test_heads_selected_on_other_rows_never_see_the_scored_ones(
     make_scored: Any, make_test_rows: Any
 ) -> None:
-    """G-E8: with shuffled test labels the validated choice falls to chance, the oracle does not."""
+    """With shuffled test labels the validated head falls to chance, the oracle does not."""
     rng = np.random.default_rng(0)
     attribute_N = np.repeat(np.arange(4), 200)
     delta_NxK = rng.normal(size=(800, 6)) + np.eye(4, 6)[attribute_N] * 3
@@ -390,7 +387,7 @@ def test_best_heads_are_explained_in_a_sentence_with_their_owner() -> None:
 
 
 def test_rows_that_no_draw_scores_are_in_no_number(make_reward: Any, make_test_rows: Any) -> None:
-    """G-B4: n drops by exactly the rows taken, whatever the method says about them."""
+    """n drops by exactly the rows taken, whatever the method decides on them."""
     test = make_test_rows([0, 0, 0, 1, 1], range(5), "p", "q")
     mask_1xN = np.array([[True, True, False, True, False]])
     reports = [

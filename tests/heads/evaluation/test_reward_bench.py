@@ -42,7 +42,6 @@ def whole_benchmark() -> tuple[protocol.TestSet, np.ndarray]:
 
 
 def test_sections_weigh_what_the_leaderboard_says() -> None:
-    """G-E7."""
     weights = [
         sum(OFFICIAL_WEIGHT.get(name, rows) for name, rows in section.items())
         for section in SECTIONS.values()

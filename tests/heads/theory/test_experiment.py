@@ -45,13 +45,12 @@ def checked() -> dict[str, Any]:
 
 
 def test_two_thousand_random_mixtures_violate_nothing(checked: dict[str, Any]) -> None:
-    """G-T2."""
     assert list(checked["violations"].values()) == [0] * 5
     assert checked["identity_error"] < 1e-13
 
 
 def test_the_stronger_bounds_see_more_of_the_gap(checked: dict[str, Any]) -> None:
-    """Medians of this generator: 0.07, 0.14, 0.78; algorithms.md has 0.09 and 0.24 of another."""
+    """The medians of this generator are 0.07, 0.14 and 0.78."""
     seen = checked["tightness"]
     medians = [seen[name]["median"] for name in ("paper_bound", "per_pair_bound", "weighted_bound")]
     assert 0.03 < medians[0] < 0.7 * medians[1] < 0.5 * medians[2] < 0.5
@@ -150,7 +149,7 @@ def test_the_router_gains_where_the_prompt_tells_the_group(result: dict[str, Any
 def test_both_orders_empty_the_bound_of_the_paper_and_change_nothing_else(
     result: dict[str, Any],
 ) -> None:
-    """G-T3 on fitted heads: the caveat in numbers."""
+    """The same on fitted heads: exchangeable pairs make the bound of the paper equal to H."""
     ordered, shuffled = (value_of(result, case, 4.0) for case in ("ordered", "shuffled"))
     assert ordered["paper_bound"] > ordered["irreducible"] + 0.02
     assert shuffled["paper_bound"] == pytest.approx(shuffled["irreducible"], abs=1e-12)
@@ -184,7 +183,7 @@ def test_expected_losses_agree_with_losses_on_drawn_labels() -> None:
     for name, reads_N, logits in (
         ("single", kind_N, predictions.single_XxP),
         ("mixture", kind_N, predictions.mixture_XxP),
-        ("told", group_N, predictions.told_KxP),
+        ("told", group_N, predictions.informed_KxP),
     ):
         logit_N = logits[reads_N, pair_N]
         loss_N = np.logaddexp(0, np.where(wins_N, -logit_N, logit_N))
