@@ -259,7 +259,7 @@ def execute(options: Options, config: Config, say: Say) -> Result:
     if name in ("run", "demo"):
         return run(config, say, dry_run=options.dry_run)
     if name == "score":
-        return score(config, say, options.place)
+        return score(config, say, options.path)
     if name == "sweep":
         return sweep(config, say, dry_run=options.dry_run)
     if options.dry_run and name != "embed":
@@ -314,15 +314,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _with_place(options: Options, config: Config) -> Config:
     """The configuration with the file or directory that was named on the command line."""
-    if options.place is None:
+    if options.path is None:
         return config
     if options.command == "score":
         return config
     if options.command == "check":
-        return replace(config, data=replace(config.data, train=options.place))
+        return replace(config, data=replace(config.data, train=options.path))
     if options.command == "retry":
-        return replace(config, data=replace(config.data, corrections=options.place))
-    return replace(config, store=replace(config.store, dir=options.place))
+        return replace(config, data=replace(config.data, corrections=options.path))
+    return replace(config, store=replace(config.store, dir=options.path))
 
 
 def _stop(_signal: int, _frame: object) -> None:

@@ -5,7 +5,7 @@
 A store of random bfloat16 vectors, three per pair, is written to a temporary directory. The same
 training (micro_stage1, K = 10, batch 256) runs in three processes: on a few rows, which tells what
 Python, JAX and the compiled program take; on all rows in memory; and on all rows with
-train.memory_gb at ``share`` of the store. What a process holds beyond the first is its memory for
+train.memory_gib at ``share`` of the store. What a process holds beyond the first is its memory for
 features. The last line is JSON; memory in GiB.
 """
 
@@ -90,7 +90,7 @@ def train(store: str, name: str, memory: float | None) -> dict[str, Any]:
     from micro_rm.heads.methods import load_method
     from micro_rm.heads.run_data import Workbench
 
-    settings = TrainConfig(epochs=2, batch_size=256, memory_gb=memory)
+    settings = TrainConfig(epochs=2, batch_size=256, memory_gib=memory)
     features = Features(FeatureStore(store), read_pairs(Path(store), name))
     problem = Workbench(Config(train=settings), features).problem(adapt=False)
     start = time.perf_counter()

@@ -1,1 +1,1 @@
-"""What may be chosen: one frozen dataclass per stage, the loader and the run record."""
+"""Configuration: one frozen dataclass per section, and the parser of YAML files and flags."""

@@ -1,4 +1,4 @@
-"""Labelled rows, and stage 2, which learns from them."""
+"""Settings of adaptation: the budget of labelled rows, and stage 2, which learns from them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from ..common.errors import require
 
 @dataclass(frozen=True)
 class KernelConfig:
-    """Kernel Hedge, the closed-form router of micro_kernel. Defaults: see README, Routing.
+    """Kernel Hedge, the closed-form router of the method micro_kernel.
 
     Attributes:
-        targets: Losses are averaged over the rows of a group, or of one wording.
-        tau: Temperature of the weights, in nats of the mean loss.
-        ridge: Ridge per labelled row of the regression from wish to losses.
+        targets: Rows over which the losses of the heads are averaged: all rows of a group, or all
+            with the same context.
+        tau: Temperature of the head weights, in nats of the mean loss.
+        ridge: Ridge penalty per labelled row of the regression from contexts to losses.
     """
 
     targets: Literal["group", "wording"] = "group"
@@ -29,23 +30,22 @@ class KernelConfig:
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """Adapting to a few labelled pairs: the protocol of every method, and stage 2 of MiCRo.
+    """Adaptation to a few labelled pairs: the protocol of all methods, and stage 2 of MiCRo.
 
     Attributes:
-        group: Whose labels are learnt from: those of an attribute or of a user.
-        source: Where labelled rows come from. Rows drawn from test are not scored in that draw.
-        budget: Labelled rows per group in one draw.
-        pool: Training rows per group that are embedded with their context; every draw takes its
-            rows from them.
-        draws: Independent draws of the budget; reports give their mean and spread.
+        group: What a group is: the rows of one attribute or of one user. Each has its own budget.
+        source: Split that labelled rows are drawn from. Test rows of a draw are not scored in it.
+        budget: Labelled rows per group and draw.
+        pool: Training rows per group that are embedded with their context and may be drawn.
+        draws: Independent draws of the budget; reports give mean and spread over them.
         tau: Temperature of the Hedge targets (paper: 1e-3 HelpSteer2, 1e-4 RPR).
-        epochs: Passes over the budget; targets are recomputed at the start of each.
+        epochs: Passes over the labelled rows; targets are recomputed at the start of each.
         batch_size: Rows per step.
-        targets: Hedge targets from the losses of every row by itself, as in the paper, or averaged
-            over the rows of one wording or of a group.
+        targets: Rows over which the losses behind the Hedge targets are averaged: each row by
+            itself, as in the paper, all rows with the same context, or all rows of a group.
         learning_rate: Constant AdamW learning rate.
         weight_decay: Decoupled weight decay.
-        kernel: The closed-form router of micro_kernel.
+        kernel: Settings of micro_kernel, which solves for its router in closed form.
     """
 
     group: Literal["attribute", "user"] = "attribute"

@@ -1,7 +1,7 @@
-"""Settings of the methods that MiCRo is compared to, one dataclass each.
+"""Settings of the baselines, the methods that MiCRo is compared with: one dataclass each.
 
-Defaults are those of each method's own paper or code where the features allow them (sources in the
-method's file); what differs says why.
+Defaults are those of each method's own paper or code wherever frozen features allow them. The file
+of a method names its sources and the reason for any difference.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from ..common.errors import require
 
 @dataclass(frozen=True)
 class MaxMinConfig:
-    """MaxMin-RLHF: hard EM over users, each of whom belongs to one head.
+    """MaxMin-RLHF: hard EM that assigns every user to one head.
 
     Attributes:
-        unit: What is assigned to a head as a whole: a user, a chunk of rows of one attribute, or a
-            single pair. auto takes users where the data name them, else chunks of attributes where
-            they name those, else pairs.
-        chunk: Rows of an attribute chunk, a pseudo-user of one taste.
-        rounds: Assignment and fitting rounds.
-        learning_rate: AdamW learning rate of the fitting step.
-        epochs: Passes over the rows in every fitting step.
+        unit: Unit that is assigned to a head as a whole: a user, a chunk of rows of one attribute,
+            or a single pair. auto takes users if the data name them, else chunks if the data name
+            attributes, else pairs.
+        chunk: Rows of an attribute chunk, which stands in for a user.
+        rounds: EM rounds, each an assignment (E) and a fitting step (M).
+        learning_rate: AdamW learning rate of the M step.
+        epochs: Passes over the rows in every M step.
     """
 
     unit: Literal["auto", "user", "attribute_chunk", "pair"] = "auto"
@@ -44,11 +44,11 @@ class MaxMinConfig:
 
 @dataclass(frozen=True)
 class SharedBaseConfig:
-    """Shared-base ensemble: K heads, each with a frozen random prior added to it.
+    """Shared-base ensemble: K heads, each plus a frozen random prior.
 
     Attributes:
-        prior_scale: beta, weight of the frozen prior.
-        anchor: L2 weight on the trained part of the anchored variant, which keeps the heads apart.
+        prior_scale: beta, the weight of the frozen prior.
+        anchor: L2 penalty on the trained part of the anchored variant; it keeps the heads diverse.
     """
 
     prior_scale: float = 1.0
@@ -66,14 +66,14 @@ class SharedBaseConfig:
 
 @dataclass(frozen=True)
 class HyreConfig:
-    """HyRe: heads reweighted by their losses on a few labelled rows of a group.
+    """HyRe: the heads of an ensemble, reweighted by their losses on a few labelled rows of a group.
 
     Attributes:
-        rows: Labelled rows per group, the first ones of every draw; null takes the whole budget.
-        loss: What a head is judged by: summed or mean negative log-likelihood, or wrong rankings.
+        rows: Labelled rows per group, the first of every draw; null takes the whole budget.
+        loss: Loss of a head: summed or mean negative log-likelihood, or number of ranking errors.
         temperature: T of the weights exp(-loss / T).
-        query: Order in which the rows are asked for: as drawn, or the most informative next by
-            entropy, BALD or variance of the heads' predictions.
+        query: Order in which labels are queried: as drawn, or by active learning with the entropy,
+            BALD or the variance of the heads' predictions.
     """
 
     rows: int | None = 16
@@ -88,16 +88,16 @@ class HyreConfig:
 
 @dataclass(frozen=True)
 class ArmoConfig:
-    """ArmoRM in style: one ridge regression per rated attribute under a gate on the prompt.
+    """ArmoRM style: one ridge regression per rated attribute, and a gate that reads the prompt.
 
     Attributes:
-        verbosity: Rated attribute that measures length; the others are freed of their rank
-            correlation with it. null, or a name that the data lack, skips this step.
-        max_correlation: Largest Spearman correlation with verbosity that is left.
+        verbosity: Rated attribute that measures length; the rewards of the others are decorrelated
+            from it. null, or an attribute that the data lack, skips this step.
+        max_correlation: Largest Spearman correlation with verbosity that may remain.
         hidden: Units of each of the gate's three hidden layers.
-        dropout: Dropout rate of the gate while it is trained.
+        dropout: Dropout rate of the gate during training.
         temperature: Divisor of the gate's logits.
-        learning_rate: Peak of the cosine schedule.
+        learning_rate: Peak learning rate of the cosine schedule.
         steps: Optimiser steps.
         batch_size: Pairs per step, drawn with replacement.
     """
@@ -129,14 +129,14 @@ class ArmoConfig:
 
 @dataclass(frozen=True)
 class DrmConfig:
-    """Decomposed reward models: principal components of the differences as heads, not trained.
+    """Decomposed reward models: principal components of feature differences serve as heads.
 
     Attributes:
-        components: Leading components; each serves in both directions.
-        centred: Subtract the mean difference first, as scikit-learn's PCA does; the mean is the
+        components: Number of leading components; each gives two heads, one per sign.
+        centred: Subtract the mean difference first, as scikit-learn's PCA does. The mean is the
             direction of an average reward.
-        rows: Labelled rows per group that set the weights; null takes the whole budget.
-        temperature: Divisor of the summed losses.
+        rows: Labelled rows per group that the weights are fitted to; null takes the whole budget.
+        temperature: Divisor of the summed losses in the softmax of the weights.
     """
 
     components: int = 50
@@ -155,12 +155,12 @@ class DplConfig:
     """Distributional preference learning: a reward that is a distribution.
 
     Attributes:
-        link: How the normal comparison of means and deviations becomes a probability: the official
-            logistic with slope sqrt(2 pi), or the exact normal distribution function.
-        variance_penalty: lambda on the summed variances of the mean-variance form.
-        atoms: Reward levels of the categorical form.
-        entropy_bonus: Weight of the entropy of the batch-mean distribution, categorical form.
-        init_scale: Scale of the initial head, relative to the usual one.
+        link: Probability that one normal reward exceeds another: the logistic with slope sqrt(2 pi)
+            of the official code, or the exact normal distribution function.
+        variance_penalty: lambda, the penalty on the summed variances of the mean-variance variant.
+        atoms: Reward levels of the categorical variant.
+        entropy_bonus: Weight of the entropy of the batch-mean distribution, categorical variant.
+        init_scale: Scale of the initial parameters of the head, relative to the usual ones.
     """
 
     link: Literal["logistic", "normal"] = "logistic"
@@ -180,13 +180,13 @@ class DplConfig:
 
 @dataclass(frozen=True)
 class VplConfig:
-    """Variational preference learning: a group's labelled pairs become a latent vector.
+    """Variational preference learning: an encoder turns labelled pairs of a group into a latent.
 
     Attributes:
-        latent: Length of the latent vector.
-        hidden: Units of the two hidden layers of encoder and decoder.
-        context: Labelled pairs that the encoder reads at a time.
-        kl_weight: beta of the KL term after annealing.
+        latent: Dimension of the latent vector.
+        hidden: Units of each of the two hidden layers of encoder and decoder.
+        context: Labelled pairs that the encoder reads at once; not the context of a prompt.
+        kl_weight: beta, the weight of the KL term after annealing.
         learning_rate: Peak AdamW learning rate.
         weight_decay: Decoupled weight decay.
         epochs: Passes over the training rows, each with fresh context pairs.
@@ -218,19 +218,19 @@ class VplConfig:
 
 @dataclass(frozen=True)
 class PalConfig:
-    """PAL: a group is a point among prototypes, a response is as good as it is near.
+    """PAL: a group is a mixture of prototypes, and a response is better the nearer it is to it.
 
     Attributes:
-        variant: Distance to a fixed ideal point (A), or cosine to one that depends on the prompt
-            (B).
+        variant: A takes the distance to a fixed ideal point, B the cosine similarity to an ideal
+            point that depends on the prompt.
         prototypes: Number of prototypes.
-        hidden: Units of the projectors' hidden layer.
-        latent: Length of the projected vectors.
+        hidden: Units of the hidden layer of the projectors.
+        latent: Dimension of the projected vectors.
         learning_rate: AdamW learning rate of the projectors.
         user_learning_rate: Learning rate of prototypes and group weights.
         weight_decay: Decoupled weight decay of the projectors.
         epochs: Passes over the training rows.
-        adapt_epochs: Passes over the labelled rows for the weights of each draw.
+        adapt_epochs: Passes over the labelled rows of a draw that fit the group weights.
         batch_size: Rows per step.
     """
 
@@ -265,17 +265,17 @@ class PalConfig:
 
 @dataclass(frozen=True)
 class BaselinesConfig:
-    """Settings of every method that is compared to.
+    """Settings of all baselines.
 
     Attributes:
-        maxmin: Hard EM over users.
-        shared_base: Ensemble with frozen priors.
-        hyre: Head weights from a few labelled rows.
-        armo: Ridge heads on ratings under a gate.
-        drm: Principal components as heads.
-        dpl: Distributional rewards.
-        vpl: A latent vector per group.
-        pal: Prototypes and ideal points.
+        maxmin: MaxMin-RLHF, hard EM over users.
+        shared_base: Ensemble of heads with frozen random priors.
+        hyre: HyRe, an ensemble reweighted by a few labelled rows.
+        armo: ArmoRM style, ridge regressions on ratings under a gate.
+        drm: Decomposed reward models, principal components as heads.
+        dpl: Distributional preference learning.
+        vpl: Variational preference learning, a latent vector per group.
+        pal: PAL, prototypes and ideal points.
     """
 
     maxmin: MaxMinConfig = field(default_factory=MaxMinConfig)

@@ -1,4 +1,4 @@
-"""The command line: one configuration for every command, YAML keys and flags being the same."""
+"""The command line: every command takes the same configuration, as YAML keys or as flags."""
 
 from __future__ import annotations
 
@@ -6,46 +6,50 @@ import argparse
 import difflib
 import itertools
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace, set_loader, set_parsing_settings
 from yaml import YAMLError
 
 from ..common.errors import ConfigError
+from .renamed import current_key, current_keys
 from .schema import Config
 from .yaml_text import load_yaml
 
 PRESETS = Path(__file__).parent
 COMMANDS = {
     "demo": "the whole pipeline on synthetic text with a small encoder; needs no network",
-    "run": "check, embed, train, adapt, evaluate and report; done stages are skipped",
+    "run": "check, embed, train, adapt, evaluate and report; finished stages are skipped",
     "check": "validate a preference file and print what is in it",
     "embed": "embed every distinct sequence once into the store",
-    "retry": "embed rows that were corrected in a copy of the quarantine, and what failed before",
-    "extend": "embed new data into a store that exists; nothing of it is embedded twice",
-    "inspect": "draw what a store holds, or what a run has found",
+    "retry": "embed corrected rows of a quarantine file, and rows that failed before",
+    "extend": "embed new data into an existing store; no sequence is embedded twice",
+    "inspect": "show what a store holds or what a run produced",
     "push": "verify a store and upload it to the hub",
     "pull": "download a store from the hub and verify it",
     "verify": "read a store or run back in full; embed a sample of a store again",
     "gc": "remove vectors that no pair table uses; asks first",
     "delete": "delete the rows of a user or pair from a store, with proof; asks first",
     "copy": "copy a store to another directory and read it back",
-    "train": "stage 1: reward heads and routers from plain pairs",
-    "adapt": "stage 2: routers from a few pairs with stated wishes",
+    "train": "stage 1: fit reward heads and routers to pairs without contexts",
+    "adapt": "stage 2: fit routers to a few labelled pairs with contexts",
     "evaluate": "score held-out prompts",
-    "score": "rewards of raw text by a trained run; several responses are ranked",
-    "serve": "answer over HTTP what score answers, and learn from people's feedback",
+    "score": "score raw text with a trained run; several responses are ranked",
+    "serve": "serve scores over HTTP and learn from people's feedback",
     "sweep": "fit and score many settings at once: a table, plots and the best by validation",
     "study": "run, then vary K, budget and temperature, prune heads and compare seeds",
-    "theory": "check the paper's theorem in numbers and plots; needs no data",
+    "theory": "check the paper's theorem numerically, with plots; needs no data",
     "report": "write report.html from report.json",
-    "export": "write a trained run as a model that other tools load, with a model card",
+    "export": "export a trained run as a model that other tools load, with a model card",
     "doctor": "check versions, devices, disk, locks, hub and limits of this machine",
 }
-PLACES = {
-    "retry": "corrected copy of the quarantine file, instead of data.corrections",
+# The optional positional argument of a command, and the setting that it overrides.
+POSITIONALS = {
+    "retry": "edited copy of the quarantine file, instead of data.corrections",
     "score": "file of JSON lines, or - for standard input",
     "check": "preference file, instead of data.train",
     "inspect": "directory of a store or run, instead of store.dir",
@@ -59,11 +63,11 @@ PLACES = {
     "pull": "directory of the new store, instead of store.dir",
 }
 
+# The parser's messages repeat their input, which may be a whole file.
+MAX_MESSAGE_CHARACTERS = 500
 
-LONGEST = 500  # characters of the parser's message, which repeats what it was given
-
-# Flags that are typed often.
-SHORT = {
+# Short forms of flags that are typed often.
+SHORT_FLAGS = {
     "--shards": "--embed.shards",
     "--engine": "--embed.engine",
     "--compare": "--report.compare",
@@ -82,26 +86,42 @@ SHORT = {
 
 @dataclass(frozen=True)
 class Options:
-    """What a command was asked to do, beside its configuration."""
+    """What the command line says besides the configuration.
+
+    Attributes:
+        command: Name of the command, a key of ``COMMANDS``.
+        path: Positional argument of the commands in ``POSITIONALS``, None where it is not given.
+        dry_run: Print the plan and do nothing.
+        json: Print one JSON object instead of text.
+    """
 
     command: str
-    place: str | None
+    path: str | None
     dry_run: bool
     json: bool
 
 
 def parse(argv: Sequence[str]) -> tuple[Options, Config]:
-    """Command and validated configuration.
+    """Parse the arguments behind ``micro-rm``.
 
-    Raises ``ConfigError`` for an unknown key (with the nearest known one), a value of the wrong
-    type or range, or a missing file. ``--help`` and ``--print_config`` print and exit.
+    A flag overrides the same key of a ``--config`` file, whatever their order. A key that goes by
+    its old name is accepted, with a warning on standard error. ``--help`` and ``--print_config``
+    print and exit.
+
+    Returns:
+        The options and the validated configuration.
+
+    Raises:
+        ConfigError: A key is unknown (the message suggests the closest one), a value has the wrong
+            type or is out of range, or a file is missing.
     """
-    _limit_parser()
+    outdated: set[str] = set()
+    _configure_jsonargparse(outdated)
     for word in argv:
         if any("\ud800" <= letter <= "\udfff" for letter in word):
             raise ConfigError(f"{word!a}: expected an argument in UTF-8, found other bytes")
-    short = SHORT | ({"--to": "--export.to"} if "export" in argv[:1] else {})
-    words = _config_first([_spelled_out(word, short) for word in argv])
+    short = SHORT_FLAGS | ({"--to": "--export.to"} if "export" in argv[:1] else {})
+    words = _config_first([_expand_flag(word, short, outdated) for word in argv])
     parser = _build_parser(next(iter(words), None))
     try:
         parsed = parser.parse_args(words)
@@ -116,26 +136,44 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
         ) from error
     options = Options(
         command=command,
-        place=getattr(chosen, "place", None),
+        path=getattr(chosen, "place", None),
         dry_run=chosen.dry_run,
         json=chosen.json,
     )
+    for key in sorted(outdated):
+        print(
+            f"micro-rm: {key} is called {current_key(key)} now; the old name works in this version "
+            "only",
+            file=sys.stderr,
+        )
     return options, Config(**{field.name: chosen[field.name] for field in fields(Config)})
 
 
-def _limit_parser() -> None:
-    """Values are data: jsonargparse imports and makes classes that a value names, unless told."""
+def _configure_jsonargparse(outdated: set[str]) -> None:
+    """Let jsonargparse read values as plain data, and collect the old names of keys in YAML.
+
+    By default jsonargparse imports and instantiates any class that a value names, so a
+    configuration file could run code.
+    """
     set_parsing_settings(
         docstring_parse_attribute_docstrings=False,
         instantiate_subclass_spec_in_any=False,
         import_path_denylist=["*"],
         import_path_allowlist=["micro_rm.configs"],
     )
-    set_loader("yaml", load_yaml, exceptions=(YAMLError,))
+
+    def load(text: str) -> Any:
+        return current_keys(load_yaml(text), outdated)
+
+    set_loader("yaml", load, exceptions=(YAMLError,))
 
 
 def _build_parser(wanted: str | None) -> ArgumentParser:
-    """The parser of all commands; only the wanted one knows its keys, which takes its time."""
+    """Build the parser of all commands; only the ``wanted`` one gets its keys.
+
+    Adding every key of the configuration to a parser is slow, so the other commands are listed
+    with their summaries alone.
+    """
     parser = ArgumentParser(
         prog="micro-rm",
         description="Mixture reward heads and context-aware routing from cached features.",
@@ -154,8 +192,11 @@ def _build_parser(wanted: str | None) -> ArgumentParser:
             exit_on_error=False,
             allow_abbrev=False,
         )
-        if name in PLACES:
-            command.add_argument("place", nargs="?", default=None, help=PLACES[name])
+        if name in POSITIONALS:
+            # Its key stays "place": --print_config writes it into configuration files.
+            command.add_argument(
+                "place", nargs="?", default=None, metavar="PATH", help=POSITIONALS[name]
+            )
         command.add_argument("--config", action="config", help="YAML file with any of the keys")
         command.add_argument("--dry_run", action="store_true", help="print the plan, do nothing")
         command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -164,14 +205,21 @@ def _build_parser(wanted: str | None) -> ArgumentParser:
     return parser
 
 
-def _spelled_out(word: str, short: Mapping[str, str]) -> str:
-    """A short flag as the configuration key that it stands for."""
+def _expand_flag(word: str, short: Mapping[str, str], outdated: set[str]) -> str:
+    """Replace a short flag, or the old name of a key, by the flag that it stands for."""
     name, equals, value = word.partition("=")
-    return short.get(name, name) + equals + value
+    flag = short.get(name, name)
+    if flag.startswith("--") and current_key(flag) != flag:
+        outdated.add(flag.removeprefix("--"))
+        flag = current_key(flag)
+    return flag + equals + value
 
 
 def _config_first(argv: Sequence[str]) -> list[str]:
-    """Arguments with every ``--config FILE`` behind the command, so that flags always win."""
+    """Move every ``--config FILE`` to just behind the command.
+
+    jsonargparse applies arguments in their order, so flags now override configuration files.
+    """
     files, rest = [], []
     words = iter(argv)
     for word in words:
@@ -185,6 +233,7 @@ def _config_first(argv: Sequence[str]) -> list[str]:
 
 
 def _known_keys(config: type = Config, prefix: str = "") -> list[str]:
+    """Dotted keys of a configuration dataclass, sections included."""
     keys = []
     for item in fields(config):
         keys.append(prefix + item.name)
@@ -195,13 +244,14 @@ def _known_keys(config: type = Config, prefix: str = "") -> list[str]:
 
 
 def _explain(message: str) -> str:
-    """The parser's message in one line, with the nearest known key where one is unknown."""
+    """The parser's message in one line, with the closest known key if it names an unknown one."""
     line = " ".join(message.split())
-    if len(line) > LONGEST:
-        line = f"{line[:LONGEST]} ..."
+    if len(line) > MAX_MESSAGE_CHARACTERS:
+        line = f"{line[:MAX_MESSAGE_CHARACTERS]} ..."
     keys = _known_keys()
     for word in line.replace("'", " ").replace('"', " ").split():
         word = word.lstrip("-").split("=")[0].strip(".,:;")
+        # jsonargparse does not mark the key in its messages: take any word that looks like one.
         if word not in keys and ("." in word or "_" in word or "not" in line):
             close = difflib.get_close_matches(word, keys, n=1, cutoff=0.75)
             if close:

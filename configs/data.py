@@ -1,4 +1,4 @@
-"""Where preference pairs come from: local files, a published data set, several of them, or none."""
+"""Settings of the data: local files, a published data set, a union of several, or a simulator."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ SYNTHETIC_SOURCE, SIMULATOR_SOURCE = "synthetic", "simulator"
 
 @dataclass(frozen=True)
 class ColumnsConfig:
-    """Names of the columns that the ``jsonl`` source reads; absent optional columns are fine.
+    """Column names of the ``jsonl`` source; a file needs the columns of its responses only.
 
     Attributes:
-        prompt: Text or a list of messages; may be absent when chosen and rejected are whole
-            conversations.
+        prompt: Prompt, as text or a list of messages; may be absent if chosen and rejected are
+            whole conversations.
         chosen: Preferred response: text, messages or a whole conversation.
-        rejected: The other response, in the same shape.
-        response: Response of a ratings row.
-        attribute: Criterion under which chosen won.
-        context: The wish in words.
-        user: The rater.
-        split: train or test, used when no separate test file is given.
-        margin: Rating difference.
+        rejected: The other response, in the same form.
+        response: Response of a row with ratings.
+        attribute: Criterion under which chosen was preferred.
+        context: Context, the user's stated wish for the answer.
+        user: User who judged the pair.
+        split: train or test; read if there is no separate test file.
+        margin: Rating difference between chosen and rejected.
     """
 
     prompt: str = "prompt"
@@ -42,12 +42,12 @@ class ColumnsConfig:
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """The seeded population of raters with opposed tastes that the demo uses.
+    """The synthetic data of the demo: a seeded population of raters with opposed tastes.
 
     Attributes:
         seed: Seed of the population and its text.
         prompts: Number of distinct prompts.
-        noise: Probability that a rater errs.
+        noise: Probability that a label is flipped.
     """
 
     seed: int = 0
@@ -61,19 +61,20 @@ class SyntheticConfig:
 
 @dataclass(frozen=True)
 class PartConfig:
-    """One data set of a union; the keys are those of ``data``.
+    """One data set of a union; the keys mean what they mean in ``data``.
 
     Attributes:
-        source: Registered source, not union itself.
-        use: Its training rows, its test rows, or both; adapt takes training rows for stage 2 only.
+        source: Registered source other than union.
+        use: Rows to use: training rows, test rows or both; adapt takes the training rows for
+            stage 2 only.
         train: Training file of the jsonl source.
         test: Test file of the jsonl source.
         dir: Directory with local copies of a published data set.
         revision: Commit, tag or branch of a published data set.
-        variant: Version of a published data set.
-        draw: Number of a random choice of rows.
-        limit: At most so many rows of each file.
-        contexts: Wishes for its attributes.
+        variant: Variant of a published data set.
+        draw: Seed of the random subsets that limit and some variants take.
+        limit: Largest number of rows per file of a published data set.
+        contexts: Contexts for the attributes.
         attributes: Attributes to use.
     """
 
@@ -95,37 +96,39 @@ class DataConfig:
     """Where preference pairs come from.
 
     Attributes:
-        name: Name of the data set in reports and of its pair table in the store.
+        name: Name of the data set in reports, and of its pair table in the store.
         source: Registered source: jsonl (local files), a published data set by its name (docs/
             data.md lists them), union of several, synthetic (text) or simulator (vectors).
         train: Training file: .jsonl or .parquet, .gz allowed.
-        test: Test file; without it rows are split by their split column or by prompt.
-        contexts: JSON file {attribute: {"train": [wishes], "test": [other wishes]}}, where a list
-            or a single text per attribute serves both splits; or table6, reward_bench, or none.
-            Published data sets bring their own by default.
-        dir: Directory with local copies of a published data set in the schema of the hub, which
-            is then not asked; docs/data.md names the files.
-        revision: Commit, tag or branch on the hub; by default the one this version was made for.
-        variant: Version of a published data set, such as official for helpsteer2; by default the
+        test: Test file; without it rows are split by their split column, else by prompt.
+        contexts: JSON file {attribute: {"train": [texts], "test": [other texts]}}, where a list or
+            a single text per attribute serves both splits; or the built-in table6 or reward_bench,
+            or none. By default a published data set uses its own contexts, if it has any.
+        dir: Directory with local copies of a published data set in the schema of the hub, to read
+            instead of the hub; docs/data.md names the files.
+        revision: Commit, tag or branch on the hub; by default the commit that this version was
+            written for.
+        variant: Variant of a published data set, such as official for helpsteer2; by default the
             first that docs/data.md lists.
-        draw: Number of the random choice of rows, for variants that make one.
-        limit: At most so many rows of each file.
-        streaming: Read a published data set over the network at every pass instead of downloading
-            it once; by default the largest ones only.
-        extra_columns: What happens if a published file has columns that this version does not
-            know: an error, because upstream has changed, or nothing.
+        draw: Seed of the random subsets that limit and some variants take.
+        limit: Largest number of rows per file of a published data set, a random subset of them.
+        streaming: Read a published data set over the network in every pass instead of downloading
+            it once; by default only for the largest ones.
+        extra_columns: How to treat unknown columns of a published file: error, because upstream
+            has changed, or ignore.
         parts: The data sets of a union.
-        attributes: Attributes to use; by default all, which in a ratings file are all integer
+        attributes: Attributes to use; by default all, which in a file of ratings are all integer
             columns.
-        pairing: Which rated responses of a prompt are compared: adjacent rows two by two, as in
-            HelpSteer2, or all of them with each other.
-        drop_unanimous: Leave out rated training responses that every attribute ranks the same way.
-        corrections: Edited copy of a quarantine file: rows corrected there are read in place of
-            those in the data; see micro-rm retry.
-        test_fraction: Share of prompts held out when the data bring no split of their own.
+        pairing: Which rated responses to a prompt form pairs: adjacent rows two by two, as in
+            HelpSteer2, or all of them.
+        drop_unanimous: Leave out training pairs of rated responses that every attribute ranks the
+            same way.
+        corrections: Edited copy of a quarantine file, whose rows replace those of the data; see
+            micro-rm retry.
+        test_fraction: Share of prompts that is held out if the data have no split of their own.
         columns: Column names.
         synthetic: Settings of the synthetic source.
-        simulator: Settings of the simulator, a source of vectors without any text.
+        simulator: Settings of the simulator, a source of vectors without text.
     """
 
     name: str = "preferences"

@@ -1,4 +1,4 @@
-"""What an export of a trained run is: where it goes, its form, and whose reward it is."""
+"""Settings of the export of a trained run: directory, kind of model, and whose reward it is."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from ..common.errors import require
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """A trained run as files that other tools load.
+    """Export of a trained run as a model that other tools load.
 
     Attributes:
-        to: Directory that is made; it must not exist, or be empty.
-        tier: collapsed is one reward for one persona in a model for sequence classification,
-            multihead the same with one named output per head, routed all heads with their router
-            and code that needs torch, transformers and safetensors only.
-        method: Method to export; by default the one that micro-rm score would take.
-        context: Collapsed: the wish of the persona; its weights are those that the router gives it.
-        prompts: Collapsed: prompts over which the weights of a router that reads the prompt are
-            averaged; by default eight neutral ones.
-        group: Collapsed: attribute or user of a method that was adapted to such groups.
+        to: Directory to write; it must be empty or not exist.
+        tier: Kind of model. collapsed is a sequence classifier with one reward, for fixed weights
+            of the heads; multihead a sequence classifier with one named output per head; routed
+            has all heads and the router, with code that needs torch, transformers and safetensors.
+        method: Method to export; by default the one that micro-rm score would use.
+        context: Collapsed: context whose router weights are fixed.
+        prompts: Collapsed: prompts over which router weights are averaged, if the router reads the
+            prompt; by default eight neutral ones.
+        group: Collapsed: attribute or user whose weights are fixed, for methods that are adapted to
+            groups.
         weights: Collapsed: explicit weights of the heads, summing to 1.
     """
 

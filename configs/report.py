@@ -1,4 +1,4 @@
-"""What a report shows beside the numbers of its run."""
+"""Settings of the report."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..common.errors import require
 
 @dataclass(frozen=True)
 class ExamplePrompt:
-    """A prompt of one's own whose router weights a report shows.
+    """An example prompt whose router weights the report shows.
 
     Attributes:
         prompt: The prompt, as text.
-        context: A wish. The report shows the weights with it and without it.
+        context: A context. The report shows the weights with it and without it.
     """
 
     prompt: str
@@ -26,14 +26,14 @@ class ExamplePrompt:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What a report sets beside its own numbers.
+    """What the report shows besides the numbers of its run.
 
     Attributes:
-        compare: paper for the published tables, with a verdict per cell, or nothing.
+        compare: paper compares with the published tables and gives a verdict per cell.
         tables: Published tables to compare with, such as table2; by default all that share an
             attribute with the test rows.
-        prompts: Prompts of one's own, each a mapping with prompt and, for a wish, context. They are
-            embedded with the backbone of the run. By default those that the report has stay.
+        prompts: Example prompts, each a mapping with prompt and optionally context, embedded with
+            the backbone of the run. By default those of an earlier report stay.
     """
 
     compare: Literal["none", "paper"] = "none"

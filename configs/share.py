@@ -1,4 +1,4 @@
-"""Where a store is shared on the hub, and how much of it."""
+"""Settings of micro-rm push and pull."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ShareConfig:
-    """A store on the hub, for micro-rm push and pull.
+    """A store that is shared on the hub.
 
     Attributes:
         repo: Data set repository, owner/name.
-        revision: Branch, tag or commit that pull takes.
-        private: Whether push makes a new repository private.
-        tables: Whether the pair tables go along. They hold prompts, responses and wishes: vectors
-            alone may be shared more freely than the texts of a data set.
+        revision: Branch, tag or commit to pull.
+        private: Make a repository private when push creates it.
+        tables: Push the pair tables too. They hold prompts, responses and contexts: licences may
+            allow to share vectors, but not the texts of a data set.
     """
 
     repo: str | None = None

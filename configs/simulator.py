@@ -1,4 +1,4 @@
-"""The knobs of the feature-space simulator: a population with known truth at any size."""
+"""Settings of the simulator, which draws features and labels from a known population."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from ..common.errors import require
 
 @dataclass(frozen=True)
 class SimulatorConfig:
-    """Groups with planted reward directions who judge pairs of random answers.
+    """A population of groups with known reward directions that judge pairs of random responses.
 
     Attributes:
-        seed: Seed of everything that is drawn.
-        directions: Groups, each with its own reward direction.
-        opposed: Directions come in opposite pairs, so that no reward that ignores prompt and wish
-            beats a coin.
-        width: Numbers per vector.
-        pairs: Training pairs.
-        test_pairs: Test pairs; their prompts and wordings do not occur in training.
-        pairs_per_prompt: Pairs that share a prompt; each is judged by a group of its own.
-        sharpness: How strongly the prompt decides the group; 0 makes all groups equally likely.
-        margin_scale: Standard deviation of every group's reward margins, in logits.
-        noise: Probability that a label is reversed.
-        contexts: Rows state the wish of their group.
-        train_wordings: Wordings of each group's wish in training.
-        test_wordings: Other wordings of it, at test only.
-        wording_spread: Distance of a wording from the code of its group, as a share of the length
-            of a code.
+        seed: Seed of the simulation.
+        directions: Number of groups, each with its own reward direction.
+        opposed: Draw directions in opposite pairs, so that no reward that ignores both prompt and
+            context beats chance.
+        width: Dimension of the vectors.
+        pairs: Number of training pairs.
+        test_pairs: Number of test pairs; their prompts and contexts do not occur in training.
+        pairs_per_prompt: Pairs that share a prompt; the group that judges is drawn for each.
+        sharpness: How strongly the prompt determines the group; 0 makes all groups equally likely.
+        margin_scale: Standard deviation of the reward margins of each group, in logits.
+        noise: Probability that a label is flipped.
+        contexts: Give every row a context, which expresses the wish of its group.
+        train_wordings: Number of contexts per group in training.
+        test_wordings: Number of further contexts per group, in the test split only.
+        wording_spread: Distance of a context from the code of its group, relative to the length of
+            the code.
     """
 
     seed: int = 0

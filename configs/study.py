@@ -1,4 +1,4 @@
-"""What the studies vary: number of heads, budget, temperature, pruning, seeds."""
+"""Settings of the studies of K, budget, temperature, pruning and seeds."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ STUDIES = ("num_heads", "budget", "tau", "pruning", "agreement")
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Studies of what the choice of a setting does, each a table and a plot in the report.
+    """Studies of the effect of a setting, each with a table and a plot in the report.
 
     Attributes:
-        names: Studies to run: some of num_heads, budget, tau, pruning, agreement.
-        methods: Adapted methods to follow, beside MiCRo's stage 1 and its best single heads.
-        seeds: Runs of every setting, with seeds run.seed, run.seed + 1, ...
+        names: Studies to run: any of num_heads, budget, tau, pruning, agreement.
+        methods: Adapted methods to include, besides MiCRo's stage 1 and its best single heads.
+        seeds: Number of seeds per setting: run.seed, run.seed + 1, ...
         num_heads: Values of K.
-        budgets: Labelled rows per group; those beyond adapt.pool, or beyond the rows of some
-            attribute, are left out.
+        budgets: Labelled rows per group; values above adapt.pool, or above the rows of some
+            attribute, are skipped.
         taus: Temperatures of the Hedge targets.
-        correlations: Heads whose margins on held-out rows correlate at least this much are merged;
-            a value above 1 keeps all.
+        correlations: Thresholds at which pruning merges heads: the correlation of their margins on
+            held-out rows. A value above 1 keeps all heads.
     """
 
     names: list[str] = field(default_factory=lambda: list(STUDIES))

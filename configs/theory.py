@@ -11,15 +11,15 @@ SPREADS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 @dataclass(frozen=True)
 class TheoryConfig:
-    """Theorem 3.2 on random mixtures, and heads fitted to samples of a known one.
+    """Theorem 3.2 on random mixtures, and on heads fitted to samples of a known mixture.
 
     Attributes:
         mixtures: Random mixtures on which the bounds are compared with the exact values.
-        num_groups: K, groups of people in the fitted experiment.
-        clarity: Probability of a prompt's own group where the prompt tells the group; the other
-            groups share the rest. 1/K tells nothing.
-        spreads: Standard deviations of the groups' score differences, one fit each.
-        pairs: Pairs that heads are fitted to, and fresh pairs that they are judged on.
+        num_groups: K, the number of groups in the fitted experiment.
+        clarity: Probability of a prompt's own group given the prompt; the other groups share the
+            rest. At 1/K the prompt is uninformative.
+        spreads: Standard deviations of the groups' score differences, one fit for each.
+        pairs: Number of pairs that heads are fitted to, and of fresh pairs for the evaluation.
         seed: Seed of the mixtures, the samples and the fits.
         dir: Directory of theory.json and theory.html, relative to the working directory.
     """

@@ -1,4 +1,4 @@
-"""Stage 1, and every method that learns from unlabelled pairs."""
+"""Settings of stage 1, and of every method that trains on pairs without contexts."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from ..common.errors import require
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Stage 1 and every method trained on unlabelled pairs; the paper's values by default.
+    """Stage 1, and all training on pairs without contexts; defaults are the paper's values.
 
     Attributes:
-        num_heads: K, reward heads of every mixture.
-        entropy_weight: alpha, weight of the negative-entropy regulariser (paper eq. 4).
-        learning_rate: Peak of the warm-up and cosine schedule.
+        num_heads: K, the number of reward heads of every mixture.
+        entropy_weight: alpha, the weight of the negative-entropy regulariser (paper eq. 4).
+        learning_rate: Peak learning rate of the schedule, linear warm-up and cosine decay.
         batch_size: Pairs per step.
         epochs: Passes over the training rows.
-        select: Keep the parameters of the epoch with the best validation NLL, or the last ones.
-        patience: Stop after so many epochs without a better validation NLL; by default never.
-        shuffle_seed: Seed of the order of the rows. It is not run.seed, so that runs that differ
-            in their seed only read the same batches, and a sweep reads the features once.
-        precision: Of the products of features with parameters: float32; bfloat16_split, 16-bit
-            features with parameters and gradients as sums of two 16-bit parts; or bfloat16. The
-            last two are for hardware with fast 16-bit products.
-        validation_fraction: Share of training prompts kept for validation.
-        warmup: Share of the steps with rising learning rate.
-        clip: Largest gradient norm.
+        select: Parameters to keep: those of the epoch with the best validation NLL, or the last.
+        patience: Epochs without a better validation NLL after which training stops; by default
+            never.
+        shuffle_seed: Seed of the order of the rows. It is separate from run.seed so that runs with
+            different seeds read the same batches, and a sweep reads the features only once.
+        precision: Precision of products of features and parameters: float32; bfloat16_split, with
+            16-bit features and each float32 parameter and gradient as a sum of two 16-bit parts;
+            or bfloat16. The last two are for hardware with fast 16-bit products.
+        validation_fraction: Share of the training prompts held out for validation.
+        warmup: Share of the steps that are warm-up.
+        clip: Gradient norm above which gradients are clipped.
         weight_decay: Decoupled weight decay.
-        router: Two-layer perceptron, or the linear router of the official code.
-        router_units: Hidden units of the perceptron.
-        features: raw, or standardized per dimension with statistics of the training rows.
-        compile: How programs are compiled: full optimisation, or quick, for data so small that to
-            compile takes longer than to train; results differ by rounding.
-        memory_gb: GiB that the features may take in memory; more are streamed from the store, by
-            the methods that can, with the same result. By default there is no limit.
-        data_devices: Devices that share every batch, for very large ones; groups of so many share
-            the members of a sweep.
+        router: mlp, with one hidden layer, or the linear router of the official code.
+        router_units: Hidden units of the mlp router.
+        features: raw, or standardized per dimension with the statistics of the training rows.
+        compile: full compiler optimisation, or quick compilation, for data so small that compiling
+            takes longer than training; results differ by rounding.
+        memory_gib: Memory for features in GiB. Methods that can stream more from the store, with
+            the same result. By default there is no limit.
+        data_devices: Devices that share each batch, for very large batches. A sweep distributes its
+            members over groups of this many devices.
     """
 
     num_heads: int = 10
@@ -57,12 +58,12 @@ class TrainConfig:
     router_units: int = 128
     features: Literal["raw", "standardized"] = "raw"
     compile: Literal["full", "quick"] = "full"
-    memory_gb: float | None = None
+    memory_gib: float | None = None
     data_devices: int = 1
 
     def __post_init__(self) -> None:
-        limit = self.memory_gb
-        require(limit is None or limit > 0, "train.memory_gb", "above 0", limit)
+        limit = self.memory_gib
+        require(limit is None or limit > 0, "train.memory_gib", "above 0", limit)
         for key in (
             "num_heads",
             "batch_size",
@@ -83,5 +84,5 @@ class TrainConfig:
 
     @property
     def memory_bytes(self) -> float | None:
-        """``memory_gb`` in bytes."""
-        return None if self.memory_gb is None else self.memory_gb * 2**30
+        """``memory_gib`` in bytes."""
+        return None if self.memory_gib is None else self.memory_gib * 2**30

@@ -1,4 +1,4 @@
-"""What is done with a store as a whole: made sound again, cleared up, copied, rows deleted."""
+"""Settings of the commands that maintain a store."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class UpkeepConfig:
     """Settings of micro-rm verify, gc, copy and delete.
 
     Attributes:
-        rebuild: Let verify make the manifest anew from the shards; what is damaged is set aside.
+        rebuild: Let verify rebuild the manifest from the shards; damaged files are set aside.
         yes: Let gc and delete change the store without asking.
         users: Users whose rows delete removes.
-        pairs: Ids of pairs that delete removes.
-        to: Directory that copy makes.
+        pairs: Ids of the pairs that delete removes.
+        to: Directory that copy writes.
     """
 
     rebuild: bool = False

@@ -1,4 +1,4 @@
-"""YAML of a configuration: plain data of a bounded size, every key once, or an error."""
+"""Read the YAML of a configuration: plain data of a bounded size, without repeated keys."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from ..common.errors import ConfigError
 
 _LOAD = get_loader("yaml")
 
-# A configuration of hand-written keys is far below these; what is beyond is no configuration.
+# Far above any configuration that people write, and small enough to be read in no time.
 MAX_CHARACTERS = 1_000_000
 MAX_VALUES = 100_000
 MAX_DEPTH = 50
 
 
 def load_yaml(text: str) -> Any:
-    """The value of a text, by the loader of jsonargparse, which makes no Python objects.
+    """Parse YAML with the loader of jsonargparse, which constructs no Python objects.
 
-    Raises ``ConfigError`` for a text that is too long, too deep, too large once its aliases are
-    written out, or that has a key twice.
+    Raises ``ConfigError`` if the text is too long, nested too deeply, too large once its aliases
+    are expanded, or repeats a key.
     """
     check_yaml(text)
     return _LOAD(text)
 
 
 def check_yaml(text: str) -> None:
-    """Raise ``ConfigError`` as ``load_yaml`` does; a text that is no YAML is left to the loader."""
+    """Raise ``ConfigError`` as ``load_yaml`` does; invalid YAML is left to the loader to report.
+
+    The text is checked as a stream of parser events, before any value is built.
+    """
     import yaml
 
     if len(text) > MAX_CHARACTERS:
@@ -36,54 +39,55 @@ def check_yaml(text: str) -> None:
             "is it another file?"
         )
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    tree = _Tree()
+    checker = _EventChecker()
     try:
         for event in yaml.parse(text, Loader=loader):
-            tree.add(event)
+            checker.add(event)
     except yaml.YAMLError:
         return
 
 
-class _Open:
-    """A list or a mapping that has begun."""
+class _OpenNode:
+    """A list or mapping whose end has not been read yet."""
 
     def __init__(self, event: Any, *, mapping: bool) -> None:
         self.anchor, self.mapping = event.anchor, mapping
-        self.children, self.values = 0, 1
+        self.children = 0  # direct children; keys and values of a mapping alternate
+        self.values = 1  # this node and everything below it
         self.keys: set[str] = set()
 
 
-class _Tree:
-    """Counts the values of a document, an alias as much as what it stands for."""
+class _EventChecker:
+    """Counts values over parser events; an alias counts as many as the node that it repeats."""
 
     def __init__(self) -> None:
-        self.open: list[_Open] = []
-        self.sizes: dict[str, int] = {}
+        self.open: list[_OpenNode] = []  # from the root to the innermost open node
+        self.sizes: dict[str, int] = {}  # values of every finished node with an anchor
 
     def add(self, event: Any) -> None:
         kind = type(event).__name__
         if kind in ("SequenceStartEvent", "MappingStartEvent"):
-            self.open.append(_Open(event, mapping=kind == "MappingStartEvent"))
+            self.open.append(_OpenNode(event, mapping=kind == "MappingStartEvent"))
             if len(self.open) > MAX_DEPTH:
                 self._refuse(event, f"more than {MAX_DEPTH} lists or mappings in one another")
         elif kind in ("SequenceEndEvent", "MappingEndEvent"):
-            done = self.open.pop()
-            self._count(event, done.values, done.anchor)
+            closed = self.open.pop()
+            self._count(event, closed.values, closed.anchor)
         elif kind == "ScalarEvent":
             self._check_key(event)
             self._count(event, 1, event.anchor)
         elif kind == "AliasEvent":
-            if event.anchor not in self.sizes:
+            if event.anchor not in self.sizes:  # its node is still open, so the alias is inside
                 self._refuse(event, f"*{event.anchor} stands for something that it is part of")
             self._count(event, self.sizes[event.anchor], None)
 
     def _check_key(self, event: Any) -> None:
-        inside = self.open[-1] if self.open else None
-        if inside is None or not inside.mapping or inside.children % 2:
+        parent = self.open[-1] if self.open else None
+        if parent is None or not parent.mapping or parent.children % 2:  # not a key
             return
-        if event.value in inside.keys and event.value != "<<":
+        if event.value in parent.keys and event.value != "<<":  # merges may be repeated
             self._refuse(event, f"the key {event.value!r} for the second time")
-        inside.keys.add(event.value)
+        parent.keys.add(event.value)
 
     def _count(self, event: Any, values: int, anchor: str | None) -> None:
         if anchor:

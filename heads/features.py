@@ -221,7 +221,7 @@ class RowSource:
             assert self.memory is not None
             raise FeatureMemoryError(
                 f"{len(self):,} rows of {self.features.store.width} numbers need "
-                f"{self.bytes / GIB:.2f} GiB; train.memory_gb = {self.memory / GIB:g} allows a "
+                f"{self.bytes / GIB:.2f} GiB; train.memory_gib = {self.memory / GIB:g} allows a "
                 "quarter of it for rows that are held at once, and only single_bt, static_mixture, "
                 "micro_stage1 and micro can stream them; choose these methods or raise it"
             )

@@ -171,7 +171,7 @@ class Workbench:
         return self.shared[key]
 
     def _examples(self, rows_N: np.ndarray, head: str, router: str) -> Examples:
-        adapt, memory = self.config.adapt, self.config.train.memory_gb
+        adapt, memory = self.config.adapt, self.config.train.memory_gib
         key = (rows_N.tobytes(), head, router, memory, *self._scaling, adapt.group, self.groups)
         limit = self.config.train.memory_bytes
         return self._once(key, lambda: self._read_examples(rows_N, head, router, limit))

@@ -19,7 +19,7 @@ from ..cache.removal import used_rows
 from ..cache.schema import StoreError
 from ..common.files import write_json, write_text
 from ..common.redact import redact_all
-from ..configs.resolve import SIMULATED, resolve, resolve_backbone
+from ..configs.resolve import SIMULATOR_FACTS, resolve, resolve_backbone
 from ..configs.schema import SIMULATOR_SOURCE, BackboneConfig, Config
 from .checkpoint import load_models, save_models
 from .evaluation.answers import answers
@@ -45,7 +45,7 @@ def open_workbench(config: Config) -> Workbench:
     """
     configure_jax(config.train.compile)
     if config.data.source == SIMULATOR_SOURCE:
-        config = resolve(config, SIMULATED)
+        config = resolve(config, SIMULATOR_FACTS)
         simulation = simulate(config.data.simulator, config.data.name)
         return Workbench(config, Features(simulation.store, simulation.table))
     store = Path(config.store.dir)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..configs.resolve import SIMULATED, left_open, resolve
+from ..configs.resolve import SIMULATOR_FACTS, has_auto, resolve
 from ..configs.schema import SIMULATOR_SOURCE, Config
 
 
@@ -20,9 +20,9 @@ def resolve_from_store(config: Config) -> Config:
     from ..cache.manifest import read_manifest
 
     if config.data.source == SIMULATOR_SOURCE:
-        return resolve(config, SIMULATED)
+        return resolve(config, SIMULATOR_FACTS)
     store = Path(config.store.dir)
-    if not left_open(config) or not (store / "manifest.json").is_file():
+    if not has_auto(config) or not (store / "manifest.json").is_file():
         return config
     return resolve(config, read_manifest(store).identity)
 

@@ -133,7 +133,7 @@ def check_clock(now: float) -> Check:
 
 def check_limits(files: int, memory: int, encoding: str) -> list[Check]:
     """Open files allowed, free bytes of memory, encoding of file names."""
-    enough = "close other programs, lower embed.bin_tokens or train.memory_gb"
+    enough = "close other programs, lower embed.bin_tokens or train.memory_gib"
     checks = [
         (files >= 1024, "open files", f"{files} allowed", "ulimit -n 4096"),
         (memory >= 2 * GIB, "memory", f"{memory / GIB:,.1f} GiB free", enough),

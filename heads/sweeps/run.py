@@ -66,7 +66,7 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
     mine.rows.extend(known.rows)
     done = failed = 0
     if todo:
-        memory = config.sweep.memory_gb
+        memory = config.sweep.memory_gib
         limit = None if memory is None else memory * 2**30
         # Room as for all members: one that is fitted later has the bits that it would have had.
         fitting = run_members(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 
 import docstring_parser
@@ -10,12 +10,14 @@ import pytest
 
 from micro_rm.common.errors import ConfigError
 from micro_rm.configs.command_line import COMMANDS, parse
+from micro_rm.configs.renamed import current_keys
 from micro_rm.configs.schema import Config
+from micro_rm.configs.train import TrainConfig
 
 
 def test_defaults_are_the_dataclass_defaults() -> None:
     options, config = parse(["run"])
-    assert options.command == "run" and options.place is None
+    assert options.command == "run" and options.path is None
     assert config == Config()
 
 
@@ -54,6 +56,53 @@ def test_methods_as_list_or_text() -> None:
     assert parse(["run", "--methods=all"])[1].methods == "all"
     assert parse(["run", "--methods=[micro,single_bt]"])[1].methods == ["micro", "single_bt"]
     assert parse(["run", "--methods=micro,single_bt"])[1].methods == "micro,single_bt"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["sweep", "--train.memory_gb=3", "--sweep.memory_gb", "0.5"],
+        ["sweep", "--config", "DIR/old.yaml"],
+        ["sweep", "--train=DIR/train.yaml", "--sweep={memory_gb: 0.5}"],
+    ],
+)
+def test_the_old_name_of_a_key_works_with_a_warning(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = "train:\n  memory_gb: 3\nsweep:\n  memory_gb: 0.5\n"
+    (tmp_path / "old.yaml").write_text(both, "utf-8")
+    (tmp_path / "train.yaml").write_text("memory_gb: 3\n", "utf-8")
+    _, config = parse([word.replace("DIR", str(tmp_path)) for word in argv])
+    assert (config.train.memory_gib, config.sweep.memory_gib) == (3.0, 0.5)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    for line in printed.err.splitlines():
+        assert "memory_gb is called" in line and "memory_gib now" in line
+    assert 1 <= len(printed.err.splitlines()) <= 2
+
+
+def test_the_old_name_of_a_key_may_be_swept(capsys: pytest.CaptureFixture[str]) -> None:
+    _, config = parse(["sweep", "--sweep.grid={train.memory_gb: [1, 2]}"])
+    assert config.sweep.grid == {"train.memory_gib": [1, 2]}
+    assert "train.memory_gb is called train.memory_gib now" in capsys.readouterr().err
+
+
+def test_the_present_name_of_a_key_gives_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    parse(["sweep", "--train.memory_gib=3", "--sweep.memory_gib=0.5"])
+    assert capsys.readouterr().err == ""
+
+
+def test_both_names_of_a_key_in_one_section_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("train: {memory_gb: 1, memory_gib: 2}\n", "utf-8")
+    with pytest.raises(ConfigError, match="memory_gb and memory_gib are one setting"):
+        parse(["run", "--config", str(path)])
+
+
+def test_the_configuration_of_an_old_record_can_be_read_back() -> None:
+    recorded = asdict(Config(train=TrainConfig(memory_gib=3.0)))
+    recorded["train"]["memory_gb"] = recorded["train"].pop("memory_gib")
+    assert TrainConfig(**current_keys(recorded)["train"]) == TrainConfig(memory_gib=3.0)
 
 
 @pytest.mark.parametrize(

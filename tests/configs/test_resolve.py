@@ -1,4 +1,4 @@
-"""What a configuration leaves open follows from the model; what it says itself stays."""
+"""``auto`` follows from the backbone; explicit settings stay."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from micro_rm.common.errors import ConfigError
-from micro_rm.configs.resolve import KnownFacts, left_open, resolve
+from micro_rm.configs.resolve import StaticFacts, has_auto, resolve
 from micro_rm.configs.schema import BackboneConfig, Config, ViewsConfig
 
-DECODER = KnownFacts("bfloat16", "last", 2048)
-ENCODER = KnownFacts("float32", "mean", 512)
+DECODER = StaticFacts("bfloat16", "last", 2048)
+ENCODER = StaticFacts("float32", "mean", 512)
 
 
 def test_a_decoder_has_the_papers_views_and_drops_what_is_too_long() -> None:
@@ -35,7 +35,7 @@ def test_what_is_said_stays() -> None:
     views = ViewsConfig(adapt_head="ctx", adapt_router="plain")
     config = Config(backbone=said, views=views)
     assert resolve(config, ENCODER) == config
-    assert not left_open(config)
+    assert not has_auto(config)
 
 
 def test_a_read_out_that_is_said_decides_about_the_rest() -> None:
@@ -44,9 +44,9 @@ def test_a_read_out_that_is_said_decides_about_the_rest() -> None:
 
 
 def test_nothing_is_open_twice() -> None:
-    assert left_open(Config())
+    assert has_auto(Config())
     once = resolve(Config(), ENCODER)
-    assert not left_open(once) and resolve(once, DECODER) == once
+    assert not has_auto(once) and resolve(once, DECODER) == once
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_nothing_is_open_twice() -> None:
 def test_every_open_setting_counts(section: str, key: str) -> None:
     settled = resolve(Config(), ENCODER)
     part = replace(getattr(settled, section), **{key: "auto"})
-    assert left_open(replace(settled, **{section: part}))
+    assert has_auto(replace(settled, **{section: part}))
 
 
 def test_a_policy_that_the_read_out_forbids_is_refused() -> None:

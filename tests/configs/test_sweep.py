@@ -53,7 +53,7 @@ def test_points_alone_are_members_and_nothing_to_vary_is_one_member() -> None:
             r"sweep\.grid run\.seed: expected a key that no entry of points sets",
         ),
         ({"methods": []}, r"sweep\.methods: expected one or more"),
-        ({"memory_gb": 0.0}, r"sweep\.memory_gb: expected above 0"),
+        ({"memory_gib": 0.0}, r"sweep\.memory_gib: expected above 0"),
         ({"grid": {"backbone.name": ["a"]}}, r"expected keys of train, adapt, views, baselines, "),
         ({"points": [{"store.dir": "x"}]}, r"run\.seed; .*found 'store\.dir'"),
         ({"grid": {"run.dir": ["x"]}}, r"found 'run\.dir'"),
@@ -89,7 +89,7 @@ def test_settings_are_set_at_any_depth_and_nothing_else_changes() -> None:
         ("train.learning_rate", 1),
         ("train.weight_decay", 0),
         ("adapt.kernel.ridge", 2),
-        ("train.memory_gb", 3),
+        ("train.memory_gib", 3),
     ],
 )
 def test_a_whole_number_is_a_float_where_one_is_expected(key: str, value: int) -> None:
@@ -101,7 +101,7 @@ def test_a_whole_number_is_a_float_where_one_is_expected(key: str, value: int) -
     assert found == value and type(found) is float
 
 
-@pytest.mark.parametrize("key", ["train.patience", "train.memory_gb"])
+@pytest.mark.parametrize("key", ["train.patience", "train.memory_gib"])
 def test_an_optional_setting_can_be_none(key: str) -> None:
     some = with_settings(Config(), {key: 3})
     assert getattr(some.train, key.split(".")[1]) == 3
@@ -185,14 +185,14 @@ def test_a_grid_and_points_in_a_file(tmp_path: Path) -> None:
         "train:\n  epochs: 2\n"
         "sweep:\n  grid:\n    adapt.tau: [1e-4, 1.0e-3]\n    adapt.kernel.tau: [0.1]\n"
         "  points:\n    - {train.clip: 1e+1, train.select: last}\n    - {train.num_heads: 4}\n"
-        "  methods: [micro]\n  memory_gb: 1e-1\n",
+        "  methods: [micro]\n  memory_gib: 1e-1\n",
         "utf-8",
     )
     _, config = parse(["sweep", "--config", str(path)])
     sweep = config.sweep
     assert sweep.grid == {"adapt.tau": [1e-4, 1e-3], "adapt.kernel.tau": [0.1]}
     assert sweep.points == [{"train.clip": 10.0, "train.select": "last"}, {"train.num_heads": 4}]
-    assert (sweep.methods, sweep.memory_gb) == (["micro"], 0.1)
+    assert (sweep.methods, sweep.memory_gib) == (["micro"], 0.1)
     first = with_settings(config, sweep.members()[0])
     assert (first.train.clip, first.train.select, first.train.epochs) == (10.0, "last", 2)
     _, flagged = parse(["sweep", "--config", str(path), "--sweep.points=[]"])

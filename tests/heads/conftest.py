@@ -20,7 +20,7 @@ from micro_rm.cache.schema import KEY_DTYPE, Identity, sequence_key
 from micro_rm.cache.writer import adopt_shards, open_manifest, shard_path, write_shard
 from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.baselines import BaselinesConfig
-from micro_rm.configs.resolve import SIMULATED, KnownFacts, resolve, resolve_backbone
+from micro_rm.configs.resolve import SIMULATOR_FACTS, StaticFacts, resolve, resolve_backbone
 from micro_rm.configs.schema import BackboneConfig, Config, DataConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features
@@ -33,7 +33,7 @@ PROMPTS, TRAIN_PROMPTS, POOL_PROMPTS, WIDTH = 60, 40, 32, 8
 CONTEXTS = {"brief": "Keep it short.", "polite": "Mind your manners."}
 
 
-FACTS = KnownFacts(dtype="float32", pooling="last", max_length=64)
+FACTS = StaticFacts(dtype="float32", pooling="last", max_length=64)
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def make_bench(tiny: TinyData) -> Callable[..., Workbench]:
         sections.setdefault("train", TrainConfig(validation_fraction=0.2))
         sections.setdefault("adapt", AdaptConfig(budget=8, pool=32, draws=3))
         features = Features(FeatureStore(tiny.store), replace(tiny.table, **changes), native_head_D)
-        return Workbench(resolve(Config(**sections), SIMULATED), features)
+        return Workbench(resolve(Config(**sections), SIMULATOR_FACTS), features)
 
     return make
 

@@ -17,7 +17,7 @@ from micro_rm.cache.pairs import PairTable, read_pairs, write_pairs
 from micro_rm.cache.reader import FeatureStore
 from micro_rm.cache.schema import KEY_DTYPE, Identity, StoreError, file_checksum, sequence_key
 from micro_rm.cache.writer import adopt_shards, open_manifest, shard_path, write_shard
-from micro_rm.configs.resolve import SIMULATED, resolve
+from micro_rm.configs.resolve import SIMULATOR_FACTS, resolve
 from micro_rm.configs.schema import Config, DataConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features, Scaler
@@ -201,7 +201,7 @@ def test_reading_features_leaves_the_store_untouched(tiny: Any, tmp_path: Path) 
     features = Features(FeatureStore(store), read_pairs(store, "tiny"))
     for fraction in (0.0, 0.3):
         train = TrainConfig(validation_fraction=fraction, features="standardized")
-        config = resolve(Config(data=DataConfig(name="tiny"), train=train), SIMULATED)
+        config = resolve(Config(data=DataConfig(name="tiny"), train=train), SIMULATOR_FACTS)
         bench = Workbench(config, features)
         bench.problem(adapt=False).train.load_sides()
         bench.stage2(bench.parts.test)

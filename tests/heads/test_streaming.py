@@ -283,13 +283,13 @@ def tiny_memory(rows: int) -> float:
 
 
 def test_a_method_that_cannot_stream_says_what_to_change(make_bench: Any) -> None:
-    train = TrainConfig(validation_fraction=0.2, memory_gb=tiny_memory(20))
+    train = TrainConfig(validation_fraction=0.2, memory_gib=tiny_memory(20))
     problem = make_bench(train=train).problem(adapt=False)
     with pytest.raises(FeatureMemoryError) as caught:
         load_method("single_bt_exact").fit(problem, {})
     message = str(caught.value)
     rows = len(problem.train.data)
-    assert message.startswith(f"{rows} rows of 8 numbers need 0.00 GiB; train.memory_gb = ")
+    assert message.startswith(f"{rows} rows of 8 numbers need 0.00 GiB; train.memory_gib = ")
     assert "only single_bt, static_mixture, micro_stage1 and micro can stream them" in message
 
 
@@ -297,7 +297,7 @@ def test_a_method_that_cannot_stream_says_what_to_change(make_bench: Any) -> Non
 def test_predictions_in_blocks_are_those_at_once(make_bench: Any) -> None:
     whole = make_bench(train=TrainConfig(num_heads=2, epochs=1, router="linear"))
     trained = load_method("micro_stage1").fit(whole.problem(adapt=False), {})
-    small = make_bench(train=TrainConfig(memory_gb=tiny_memory(7)))
+    small = make_bench(train=TrainConfig(memory_gib=tiny_memory(7)))
     assert len(list(small.stage2(small.parts.test).blocks())) == -(-40 // 14)
     one, other = (
         predict_routed(trained, bench.stage2(bench.parts.test)) for bench in (whole, small)
@@ -324,7 +324,7 @@ def test_a_run_with_little_memory_gives_the_same_report(tiny: Any, tmp_path: Pat
                 validation_fraction=0.2,
                 router="linear",
                 features="standardized",
-                memory_gb=memory,
+                memory_gib=memory,
             ),
             adapt=AdaptConfig(budget=8, pool=32, draws=1, epochs=5, batch_size=8),
             evaluate=EvaluateConfig(bootstrap=20),

@@ -81,7 +81,7 @@ def test_scalars_heads_and_seeds_are_one_program() -> None:
         {"train.shuffle_seed": 1},
         {"train.features": "standardized"},
         {"train.precision": "bfloat16"},
-        {"train.memory_gb": 1.0},
+        {"train.memory_gib": 1.0},
         {"adapt.epochs": 9},
         {"adapt.budget": 9},
         {"adapt.draws": 9},

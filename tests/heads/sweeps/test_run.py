@@ -228,7 +228,7 @@ def test_members_fitted_later_have_the_room_of_all(config: Config, fake: Fake) -
 
 
 def test_memory_is_given_in_gib(config: Config, fake: Fake) -> None:
-    run(swept(config, memory_gb=0.5))
+    run(swept(config, memory_gib=0.5))
     assert fake.memory == [2**29]
 
 
