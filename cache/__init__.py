@@ -1,4 +1,5 @@
-"""The contract on disk: a content-addressed map from token ids to vectors, and pair tables.
+"""The on-disk store: a content-addressed map from token ids to vectors, and pair tables.
 
-A leaf: NumPy, h5py and xxhash only. Embedding writes it, training reads it.
+Embedding writes a store, training reads it. The package needs NumPy, h5py and xxhash only, so a
+store can be read and checked on a machine without torch or JAX.
 """

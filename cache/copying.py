@@ -1,4 +1,4 @@
-"""A store copied into another directory: every byte compared on the way, the manifest last."""
+"""Copy a store: every file is checked against its checksum on the way, the manifest goes last."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ BLOCK = 1 << 22
 
 
 def copy_store(source: Path, target: Path) -> Verdict:
-    """Copy all that the manifest lists, then read the copy back in full.
+    """Copy every file that the manifest lists, then verify the copy.
 
-    Raises ``StoreError`` if the source is damaged or at work, or if the target has a store already
-    or too little space.
+    The manifest is written last, so an interrupted copy is not yet a store and can be repeated.
+
+    Returns:
+        What ``verify_store`` says of the copy.
+
+    Raises:
+        StoreError: The source is damaged or in use, or the target already holds a store or has too
+            little free space.
     """
     if (target / "manifest.json").exists() or transaction_path(target).exists():
         raise StoreError(
@@ -40,16 +46,16 @@ def copy_store(source: Path, target: Path) -> Verdict:
                 f"{source}: format 1 cannot vouch for all of its files; run micro-rm verify "
                 f"{source} --rebuild first"
             )
-        wanted: dict[str, tuple[FileSum, ...]] = {
+        expected: dict[str, tuple[FileSum, ...]] = {
             f"shards/{s.name}": (FileSum(s.bytes, s.checksum),) for s in manifest.shards
         }
-        wanted |= manifest.files
-        needed = sum(sums[-1].bytes for sums in wanted.values())
+        expected |= manifest.files
+        needed = sum(sums[-1].bytes for sums in expected.values())
         target.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(target).free
         if free < needed:
             raise StoreError(f"{target}: {needed:,} bytes are needed, {free:,} are free")
-        for name, sums in sorted(wanted.items()):
+        for name, sums in sorted(expected.items()):
             _copy_file(source / name, target / name, sums)
         write_manifest(target, manifest)
     verdict = verify_store(target)
@@ -59,6 +65,7 @@ def copy_store(source: Path, target: Path) -> Verdict:
 
 
 def _copy_file(source: Path, target: Path, sums: tuple[FileSum, ...]) -> None:
+    """Copy one file whose content must be one of ``sums``."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(target.name + ".tmp")
     digest = xxhash.xxh3_128()
@@ -67,8 +74,8 @@ def _copy_file(source: Path, target: Path, sums: tuple[FileSum, ...]) -> None:
             while block := reader.read(BLOCK):
                 digest.update(block)
                 writer.write(block)
-        found = FileSum(temporary.stat().st_size, digest.hexdigest())
-        if found not in sums:
+        copied = FileSum(temporary.stat().st_size, digest.hexdigest())
+        if copied not in sums:
             raise StoreError(
                 f"{source}: its bytes are not those that the manifest lists, nothing was copied "
                 "behind it; micro-rm verify says what to do"

@@ -1,25 +1,24 @@
-"""A store in a terminal: its description as lines of text with bars (pure)."""
+"""Draw the description of a store as lines of text with bars, for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-BAR = 24
-# Of a table's attributes; the rest is counted.
-SHOWN = 20
-NAME = 24
+BAR = 24  # width of a bar, in characters
+SHOWN = 20  # labels per table; further ones are only counted
+NAME = 24  # width of a label, in characters
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def draw_store(description: Mapping[str, Any]) -> Iterator[str]:
-    """What ``describe_store`` found, at a glance: size, backbone, a block per pair table."""
+    """Yield the lines that show what ``describe_store`` returned: the store, then its tables."""
     identity = description["identity"]
     shards = description["shards"]
     yield f"store    {description['store']}"
     yield (
         f"vectors  {description['vectors']:,} of width {description['width']:,} "
-        f"({identity['dtype']}), {size(description['bytes'])} in {shards:,} "
+        f"({identity['dtype']}), {format_bytes(description['bytes'])} in {shards:,} "
         f"shard{'' if shards == 1 else 's'}"
     )
     yield (
@@ -44,8 +43,8 @@ def _draw_table(name: str, table: Mapping[str, Any]) -> Iterator[str]:
     for title in ("splits", "attributes"):
         counts = table[title]
         largest = max(counts.values(), default=0)
-        for place, (label, count) in enumerate(list(counts.items())[:SHOWN]):
-            heading = title if place == 0 else ""
+        for index, (label, count) in enumerate(list(counts.items())[:SHOWN]):
+            heading = title if index == 0 else ""
             yield f"  {heading:<10}  {padded(label)}  {count:>9,}  {bar(count, largest)}".rstrip()
         if len(counts) > SHOWN:
             yield f"  {'':<10}  and {len(counts) - SHOWN} more; --json has them all"
@@ -61,7 +60,9 @@ def _draw_table(name: str, table: Mapping[str, Any]) -> Iterator[str]:
 
 
 def bar(value: float, largest: float, width: int = BAR) -> str:
-    """A bar of eighths of a character, as long as its share of ``largest``.
+    """A bar whose length is ``value / largest`` of ``width`` characters, to an eighth of one.
+
+    Any value above 0 shows at least an eighth.
 
     >>> bar(3, 4, width=2)
     '█▌'
@@ -74,12 +75,20 @@ def bar(value: float, largest: float, width: int = BAR) -> str:
 
 
 def padded(name: str, width: int = NAME) -> str:
-    """A name in so many characters, cut with a mark where it is longer."""
+    """A name padded, or cut with an ellipsis, to ``width`` characters.
+
+    >>> padded("abcdef", 5)
+    'abcd…'
+    """
     return f"{name[: width - 1]}…" if len(name) > width else f"{name:<{width}}"
 
 
-def size(count: float) -> str:
-    """Bytes in the largest unit that leaves a number of at least 1."""
+def format_bytes(count: float) -> str:
+    """A number of bytes in the largest binary unit of which there is at least 1.
+
+    >>> format_bytes(3 << 20)
+    '3.0 MiB'
+    """
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if count < 1024 or unit == "TiB":
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

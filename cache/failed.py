@@ -1,4 +1,8 @@
-"""Sequences that a backbone gave NaN or infinity for: known with the shard that lacks them."""
+"""Keys of sequences whose vector came out as NaN or infinity.
+
+Each shard records the failed keys of its part of the job, so that the next job skips them instead
+of computing them again.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,17 @@ NAME = "failed"
 
 
 def write_failed_keys(file: h5py.File, keys: np.ndarray) -> None:
-    """Note (m,) keys in a shard that is being written; nothing if there are none."""
+    """Record (m,) failed keys in a shard that is being written; an empty array writes nothing."""
     if len(keys):
-        spelled = np.frombuffer(keys.astype(KEY_DTYPE).tobytes(), np.uint8)
-        file.create_dataset(NAME, data=spelled.reshape(-1, KEY_BYTES), track_times=False)
+        key_bytes = np.frombuffer(keys.astype(KEY_DTYPE).tobytes(), np.uint8)
+        file.create_dataset(NAME, data=key_bytes.reshape(-1, KEY_BYTES), track_times=False)
 
 
 def failed_keys(store: Path) -> np.ndarray:
-    """(m,) keys that failed in any listed shard, in no order; a later shard may have some."""
+    """(m,) distinct keys that failed in any listed shard, sorted.
+
+    A failed key may have a vector all the same, in a shard of a later job that retried it.
+    """
     parts = [np.empty(0, KEY_DTYPE)]
     for shard in read_manifest(store).shards:
         with open_hdf5(store / "shards" / shard.name) as file:

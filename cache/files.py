@@ -1,7 +1,7 @@
-"""The files of a store beside its shards, replaced so that the manifest always knows them.
+"""Files of a store other than shards, replaced without ever disagreeing with the manifest.
 
-Before a file takes its place the manifest lists what it was and what it will be, afterwards only
-what it is: at no moment is there a file that the manifest cannot vouch for.
+The manifest lists the old and the new content before a file is replaced, and only the new one
+afterwards. Whenever the process dies, the file on disk is one that the manifest lists.
 """
 
 from __future__ import annotations
@@ -17,28 +17,30 @@ FOLDERS = (("pairs", "*.h5"), ("quarantine", "*.jsonl"), (".", "native_head.h5")
 
 
 def replace_file(store: Path, name: str, temporary: Path) -> None:
-    """Give a finished file its name in the store (a name such as ``pairs/rows.h5``).
+    """Move a finished temporary file to ``name`` in the store and update the manifest.
 
-    The caller is the only writer. Without a manifest there is nothing that could list it.
+    ``name`` is relative to the store, such as ``pairs/rows.h5``. The caller must hold the store's
+    lock alone. Without a manifest, as in the directory of a transaction, the file is only moved.
     """
     if not (store / FILE).is_file():
         commit_file(temporary, store / name)
         return
     manifest = read_manifest(store)
-    made, before = file_sum(temporary), manifest.files.get(name, ())
-    known = {**manifest.files, name: tuple(dict.fromkeys((*before, made)))}
-    write_manifest(store, replace(manifest, files=known))
+    new, old = file_sum(temporary), manifest.files.get(name, ())
+    # Both contents first (without a repeat, if they are equal), then the rename, then the new one.
+    either = {**manifest.files, name: tuple(dict.fromkeys((*old, new)))}
+    write_manifest(store, replace(manifest, files=either))
     commit_file(temporary, store / name)
-    write_manifest(store, replace(manifest, files={**manifest.files, name: (made,)}))
+    write_manifest(store, replace(manifest, files={**manifest.files, name: (new,)}))
 
 
 def file_sum(path: Path) -> FileSum:
-    """Size and checksum of a file as it lies on the disk."""
+    """Size and checksum of a file, read from disk."""
     return FileSum(path.stat().st_size, file_checksum(path))
 
 
 def files_of(store: Path) -> list[str]:
-    """Names of the files that a manifest lists beside shards, as they lie on the disk."""
+    """Names, relative to the store, of the files on disk that a manifest lists beside shards."""
     return sorted(
         str(path.relative_to(store))
         for folder, pattern in FOLDERS
@@ -48,7 +50,10 @@ def files_of(store: Path) -> list[str]:
 
 
 def file_problem(store: Path, manifest: Manifest, name: str) -> str:
-    """What is wrong with a file beside the shards; empty if it is what the manifest lists."""
+    """Describe how a file differs from its manifest entry; empty if it does not.
+
+    ``name`` is relative to the store. Not for shards: see ``verify.shard_problem``.
+    """
     path = store / name
     known = manifest.files.get(name)
     if not path.is_file():
@@ -69,6 +74,6 @@ def file_problem(store: Path, manifest: Manifest, name: str) -> str:
 
 
 def require_file(store: Path, manifest: Manifest, name: str) -> None:
-    """Refuse a file that is not what the manifest lists; format 1 listed none of them."""
+    """Raise ``StoreError`` if a file differs from its manifest entry; format 1 has no entries."""
     if manifest.format > 1 and (problem := file_problem(store, manifest, name)):
         raise StoreError(problem)

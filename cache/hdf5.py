@@ -1,8 +1,8 @@
-"""HDF5 files of a store, opened so that nothing in them reaches beyond them.
+"""Open the HDF5 files of a store without trusting them.
 
-HDF5 can point into other files (external links, external storage, virtual data sets), name filters
-that load code, and claim shapes that no file of its size holds. This project writes none of these,
-so a file that has one is refused.
+An HDF5 file can point into other files (external links, external storage, virtual data sets), name
+filters that load code, and claim shapes far larger than itself. Stores are shared between people
+and never need any of this, so a file that uses it is refused.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ import h5py
 
 from .schema import StoreError
 
-# What h5py raises on damaged structures, depending on where it meets them.
+# What h5py raises on a damaged file, depending on where it meets the damage.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """A file of a store for reading; every error of HDF5 becomes a ``StoreError`` with a remedy."""
+    """Open a file of a store for reading.
+
+    Errors of h5py, also those in the body of the ``with`` block, become a ``StoreError`` that names
+    the file and the remedy.
+    """
     if not path.is_file():
         raise StoreError(f"{path}: missing, though the manifest lists it; run micro-rm verify")
     try:
@@ -35,7 +39,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """A data set of an HDF5 file, stored in that file alone.
+    """Look up a data set by its path in an HDF5 file, and check that it is stored in that file.
 
     Raises ``StoreError`` if there is none of that name, if it is reached through a soft or external
     link, is virtual or filtered, lies in another file, or claims more bytes than are stored.
@@ -43,6 +47,7 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     where = f"{file.filename}: data set {name!r}"
     group: h5py.Group = file
     *parents, last = name.split("/")
+    # One step at a time: looking up the whole path would follow a link in its middle.
     for part in (*parents, last):
         if part not in group:
             raise StoreError(f"{file.filename}: no data set {name!r}; run micro-rm verify")
@@ -52,27 +57,28 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
                 f"{where} is a {type(link).__name__} to elsewhere, which no store has; do not use "
                 "this file, restore the store from a copy you trust"
             )
-        found = group[part]
-        if isinstance(found, h5py.Group):
-            group = found
-    if not isinstance(found, h5py.Dataset):
+        item = group[part]
+        if isinstance(item, h5py.Group):
+            group = item
+    if not isinstance(item, h5py.Dataset):
         raise StoreError(f"{file.filename}: no data set {name!r}, a group; run micro-rm verify")
-    problem = _foreign(found)
+    problem = _external_storage(item)
     if problem:
         raise StoreError(
             f"{where} {problem}, which no store has; do not use this file, restore the store from "
             "a copy you trust"
         )
-    stored, claimed = found.id.get_storage_size(), found.size * found.dtype.itemsize
+    # HDF5 reads what is claimed but not stored as zeros: a small file could fill the memory.
+    stored, claimed = item.id.get_storage_size(), item.size * item.dtype.itemsize
     if not claimed <= stored <= file.id.get_filesize():
         raise StoreError(
             f"{where} claims {claimed:,} bytes, {stored:,} are stored; run micro-rm verify"
         )
-    return found
+    return item
 
 
-def _foreign(data: h5py.Dataset) -> str:
-    """What makes a data set depend on more than its own file; empty if nothing does."""
+def _external_storage(data: h5py.Dataset) -> str:
+    """Why reading a data set needs more than its own file; empty if it does not."""
     layout = data.id.get_create_plist()
     if layout.get_external_count():
         return "lies in another file"

@@ -1,4 +1,4 @@
-"""A store at a glance: a description read from manifest and pair tables, without any vector."""
+"""Describe a store from its manifest and pair tables, without reading a vector."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from .schema import plan_path
 
 
 def describe_store(store: Path) -> dict[str, Any]:
-    """Identity, shards and pair tables of a store."""
+    """Summarise a store as JSON-ready values.
+
+    Returns:
+        ``store``, ``identity``, ``width``; the counts ``vectors``, ``bytes`` and ``shards``;
+        ``unfinished_job`` and ``shards_of_unfinished_job``; and ``tables``, which maps each pair
+        table to its number of pairs, pairs per split and attribute, embedded pairs per view and
+        role, and account of what was left out.
+
+    Raises:
+        StoreError: There is no store, or its manifest or a pair table cannot be read.
+    """
     manifest = read_manifest(store)
     sealed = len(list((store / "shards").glob("*.h5")))
     tables = {}

@@ -1,7 +1,8 @@
-"""Who may change a store: one process alone, or the workers of one job side by side.
+"""The lock of a store: exclusive for one writer, or shared among the workers of one job.
 
-The lock is the system's (``flock``): it ends with the process that holds it, however that ends, so
-that there is no stale lock to remove. What stands in the file is for people: who holds it.
+It is an advisory lock of the operating system (``flock``), which ends with the process that holds
+it, however that process ends: there are no stale locks to remove. The content of the lock file only
+tells people who holds it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ LOCK = "writer.lock"
 
 
 class FileLock:
-    """A lock on a file that the system takes back however a process ends.
+    """An advisory lock on a file, exclusive or shared; use it as a context manager.
 
-    Raises ``StoreError`` on a file system without locks, or with locks that keep nobody out.
+    The file and its directories are created if they are missing. The methods raise ``StoreError``
+    on a file system that has no locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,15 +34,19 @@ class FileLock:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
     def acquire(self, *, shared: bool = False) -> bool:
-        """Take the lock, or change its kind, without waiting; whether that was possible."""
+        """Try to take the lock, or to convert the one that is held, without waiting.
+
+        Returns:
+            Whether the lock is held now. A conversion that fails may lose the lock held before.
+        """
         return self._flock(self._descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
     def release(self) -> None:
-        """Give the lock back but keep the file open, to take the lock again."""
+        """Release the lock but keep the file open, so that it can be acquired again."""
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Give the lock back and close the file."""
+        """Release the lock and close the file."""
         os.close(self._descriptor)
 
     def _flock(self, descriptor: int, kind: int) -> bool:
@@ -64,7 +70,7 @@ class FileLock:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who began the work that a store is locked for; ``started`` in UTC."""
+    """The process that announced itself in a lock file; ``started`` is in UTC."""
 
     host: str
     pid: int
@@ -73,12 +79,12 @@ class Owner:
 
     @classmethod
     def this_process(cls, job: str) -> Owner:
-        """This process, now."""
+        """This process, starting ``job`` now."""
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         return cls(socket.gethostname(), os.getpid(), job, started)
 
     def describe(self) -> str:
-        """Who this is and whether it still lives, as far as this machine can tell."""
+        """Describe the process and, if it ran on this machine, whether it has ended."""
         who = f"process {self.pid} on {self.host} began job {self.job} at {self.started}"
         if self.host != socket.gethostname():
             return (
@@ -91,47 +97,53 @@ class Owner:
 
 
 class StoreLock(FileLock):
-    """The right to write to a store. Its file names the process that last held it alone."""
+    """The lock that every writer of a store holds.
+
+    Its file names the process that last held it exclusively. ``acquire`` also raises ``StoreError``
+    on a file system whose locks exclude nobody.
+    """
 
     def __init__(self, store: Path) -> None:
         super().__init__(store / LOCK)
         self.store = store
-        self._proven = False
+        self._tested = False
 
     def acquire(self, *, shared: bool = False) -> bool:
-        """As of every lock, after a proof that this file system's locks keep others out."""
-        taken = super().acquire(shared=shared)
-        # Two that lock a removed file and a new one would both have the store for themselves.
-        while self._moved():
+        """As ``FileLock.acquire``; the first exclusive lock also tests that it excludes others."""
+        acquired = super().acquire(shared=shared)
+        # If somebody removed the file, others lock a new one, and both sides would hold "the" lock.
+        # Reopen until the locked file is the one at the path.
+        while self._replaced():
             self.close()
             super().__init__(self.path)
-            taken = super().acquire(shared=shared)
-        if taken and not shared and not self._proven:
-            self._prove()
-        return taken
+            acquired = super().acquire(shared=shared)
+        if acquired and not shared and not self._tested:
+            self._test_exclusion()
+        return acquired
 
     def announce(self, job: str) -> None:
-        """Say who holds the lock and for which job, for those who find it taken."""
+        """Write this process and its job into the lock file, for processes that find it locked."""
         text = json.dumps(asdict(Owner.this_process(job)))
-        # Not replaced: the lock is on this very file. Who reads in between waits for the next look.
+        # In place, because the lock belongs to this very file. A reader that sees half of the text
+        # takes it for no owner and reads again later.
         os.pwrite(self._descriptor, text.encode(), 0)
         os.ftruncate(self._descriptor, len(text.encode()))
 
     def owner(self) -> Owner | None:
-        """Who was announced last, None if nobody was or the file is damaged."""
+        """The process announced last, None if there is none or the file is damaged."""
         try:
-            found = json.loads(self.path.read_text("utf-8"))
-            return Owner(str(found["host"]), int(found["pid"]), str(found["job"]), found["started"])
+            raw = json.loads(self.path.read_text("utf-8"))
+            return Owner(str(raw["host"]), int(raw["pid"]), str(raw["job"]), raw["started"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def announced(self) -> str:
-        """The job that was announced last, empty if none was."""
+        """The job announced last, empty if there is none."""
         owner = self.owner()
         return "" if owner is None else owner.job
 
     def busy_error(self) -> StoreError:
-        """The error for those who cannot wait."""
+        """The error to raise if the lock is taken and the caller cannot wait."""
         owner = self.owner()
         who = "its name is not in the lock file" if owner is None else owner.describe()
         return StoreError(
@@ -140,17 +152,18 @@ class StoreLock(FileLock):
             "the file)"
         )
 
-    def _moved(self) -> bool:
-        """Whether somebody has removed or replaced the lock file since it was opened."""
+    def _replaced(self) -> bool:
+        """Whether the lock file was removed or replaced since it was opened."""
         opened = os.fstat(self._descriptor)
         try:
-            found = os.stat(self.path)
+            current = os.stat(self.path)
         except FileNotFoundError:
             return True
-        return (found.st_dev, found.st_ino) != (opened.st_dev, opened.st_ino)
+        return (current.st_dev, current.st_ino) != (opened.st_dev, opened.st_ino)
 
-    def _prove(self) -> None:
-        """Refuse a file system that says yes to two owners at once."""
+    def _test_exclusion(self) -> None:
+        """Raise ``StoreError`` if a second exclusive lock is granted while this one is held."""
+        # ``flock`` locks belong to the open file, so a second descriptor stands for a rival.
         second = os.open(self.path, os.O_RDWR)
         try:
             broken = self._flock(second, fcntl.LOCK_EX)
@@ -161,15 +174,15 @@ class StoreLock(FileLock):
                 f"{self.path}: locks of this file system keep nobody out; put store.dir on another "
                 "one (on NFS version 4, or mounted with lockd)"
             )
-        self._proven = True
+        self._tested = True
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process of this machine lives, whoever it belongs to."""
+    """Whether a process of this machine exists, whichever user it belongs to."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
+    except PermissionError:  # it exists, but is somebody else's
         return True
     return True

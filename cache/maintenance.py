@@ -1,4 +1,8 @@
-"""The commands that look after a store: rebuild, gc, delete and copy, with what they say."""
+"""The commands that maintain a store: rebuild, gc, delete and copy.
+
+Each says what it does through ``say``, one line of text per call, asks through ``ask`` before it
+removes anything, and returns its facts as JSON-ready values.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..common.console import Say
 from .copying import copy_store
 from .deletion import Deletion, apply_deletion, plan_deletion
 from .lock import StoreLock
@@ -16,13 +21,16 @@ from .removal import Removal, apply_removal, plan_garbage_collection
 from .schema import StoreError
 from .writer import recover_store
 
-Say = Callable[[object], None]
-Ask = Callable[[str], bool]
+Ask = Callable[[str], bool]  # a yes-or-no question
 
 
 @contextmanager
 def exclusive_access(store: Path, work: str) -> Iterator[None]:
-    """The store for this process alone, what others left behind put in order."""
+    """Hold the lock of a store alone, after cleaning up what a killed process left behind.
+
+    ``work`` is the name that others are told while they wait. Raises ``StoreError`` if there is no
+    store, or if another process is writing to it.
+    """
     if not (store / "manifest.json").is_file():
         raise StoreError(f"{store}: no store here (manifest.json is missing)")
     with StoreLock(store) as lock:
@@ -34,25 +42,28 @@ def exclusive_access(store: Path, work: str) -> Iterator[None]:
 
 
 def finish_interrupted(store: Path) -> None:
-    """Carry out a change that was interrupted behind its commit, if there is one."""
+    """Finish a transaction that was interrupted after its commit, if there is one."""
     if (store / "change").is_dir():
         with exclusive_access(store, "finish a change"):
             pass
 
 
 def rebuild(store: Path, say: Say) -> dict[str, Any]:
-    """Make the manifest anew; damaged files are set aside."""
-    done = rebuild_manifest(store)
-    say(f"rebuild  {done.shards} shards, {done.vectors:,} vectors, {done.files} other files listed")
-    for text in done.set_aside:
+    """Rebuild the manifest from the files of the store; damaged files are set aside."""
+    report = rebuild_manifest(store)
+    say(
+        f"rebuild  {report.shards} shards, {report.vectors:,} vectors, {report.files} other files "
+        "listed"
+    )
+    for text in report.set_aside:
         say(f"aside    {text}")
-    for name in done.outdated_tables:
+    for name in report.outdated_tables:
         say(f"rebuild  pair table {name!r} rests on lost shards: run micro-rm embed for it again")
-    return asdict(done)
+    return asdict(report)
 
 
 def collect_garbage(store: Path, say: Say, ask: Ask) -> dict[str, Any]:
-    """Remove the vectors that no pair table uses, after asking."""
+    """Remove all vectors that no pair table uses, after asking."""
     with exclusive_access(store, "gc"):
         removal = plan_garbage_collection(store)
         facts = _facts(removal)
@@ -71,12 +82,15 @@ def collect_garbage(store: Path, say: Say, ask: Ask) -> dict[str, Any]:
 def delete(
     store: Path, users: Sequence[str], pairs: Sequence[str], say: Say, ask: Ask
 ) -> dict[str, Any]:
-    """Delete the rows of users and pairs, after asking, and prove it."""
+    """Delete all rows of some users and pairs, after asking, and search for leftovers."""
     if not users and not pairs:
         raise StoreError(f"{store}: nothing to delete; give --user NAME or --pair ID")
     with exclusive_access(store, "delete"):
         plan = plan_deletion(store, users, pairs)
-        facts = _facts(plan.removal) | {"pairs": dict(plan.pairs), "refused_rows": plan.refused}
+        facts = _facts(plan.removal) | {
+            "pairs": dict(plan.pairs),
+            "refused_rows": plan.refused_rows,
+        }
         for line in _plan_lines(plan):
             say(f"delete   {line}")
         if not ask("Delete them?"):
@@ -96,7 +110,7 @@ def delete(
 
 
 def copy(store: Path, target: str | None, say: Say) -> dict[str, Any]:
-    """Copy a store into another directory and read the copy back."""
+    """Copy a store into another directory and verify the copy."""
     if target is None:
         raise StoreError(f"{store}: copy to where? give --to DIRECTORY")
     finish_interrupted(store)
@@ -127,6 +141,6 @@ def _describe(removal: Removal) -> str:
 def _plan_lines(plan: Deletion) -> Iterator[str]:
     for name, count in plan.pairs.items():
         yield f"{count:,} pairs of table {name!r}"
-    if plan.refused:
-        yield f"{plan.refused:,} lines of quarantine files"
+    if plan.refused_rows:
+        yield f"{plan.refused_rows:,} lines of quarantine files"
     yield f"{_describe(plan.removal)} that nobody else's pairs need"

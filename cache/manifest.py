@@ -1,7 +1,7 @@
-"""``manifest.json``: the table of contents of a store, and how it is read without being believed.
+"""Read and write ``manifest.json``, the table of contents of a store, without trusting it.
 
-Format 2 lists every file of a store with its size and checksum, and carries a checksum of its own.
-Format 1 listed shards only; it is read, and the next writer writes format 2.
+Format 2 lists every file of a store with its size and checksum, and holds a checksum of itself.
+Format 1 lists shards only; it can be read, and the next writer replaces it by format 2.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ FILE = "manifest.json"
 FORMAT = 2
 READABLE = (1, 2)
 NEEDS = "0.2.0"  # the first version of micro-rm that reads FORMAT
-# Names that a manifest may list: none of them can lead out of the store.
+# The names that a manifest may list; none of them can lead out of the store.
 SHARD_NAME = re.compile(r"[0-9]{6,12}\.h5")
 FILE_NAME = re.compile(r"(pairs/[\w-][\w.-]*\.h5|quarantine/[\w-][\w.-]*\.jsonl|native_head\.h5)")
 CHECKSUM = re.compile(r"[0-9a-f]{32}")
-MOST_ROWS = 1 << 48
+MOST_ROWS = 1 << 48  # bound on counts and sizes, so that their sums fit in int64
 
 
 def read_manifest(store: Path) -> Manifest:
-    """The manifest of a store.
+    """Read and check the manifest of a store.
 
-    Raises ``StoreError`` if there is none, if a newer version wrote it, if it is damaged, or if a
-    change of the store was interrupted behind its commit.
+    Raises:
+        StoreError: There is no manifest, it is damaged, a newer version of micro-rm wrote it, or a
+            transaction was interrupted after its commit.
     """
     path = store / FILE
     if transaction_path(store).exists():
@@ -58,7 +59,7 @@ def read_manifest(store: Path) -> Manifest:
 
 
 def write_manifest(store: Path, manifest: Manifest) -> None:
-    """Replace the manifest atomically, in the newest format."""
+    """Replace the manifest of a store atomically, in the newest format."""
     raw: dict[str, Any] = {
         "format": FORMAT,
         "needs": NEEDS,
@@ -67,21 +68,24 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
         "next_shard": manifest.next_shard,
         "shards": [asdict(shard) for shard in manifest.shards],
         "files": {
-            name: [asdict(known) for known in sums] for name, sums in sorted(manifest.files.items())
+            name: [asdict(entry) for entry in sums] for name, sums in sorted(manifest.files.items())
         },
     }
     write_json(store / FILE, raw | {"checksum": checksum_of(raw)})
 
 
 def checksum_of(raw: Mapping[str, Any]) -> str:
-    """XXH3-128 of a JSON object but for its own ``checksum``; white space does not count."""
+    """XXH3-128 of a JSON object without its ``checksum`` key, in a canonical spelling."""
     content = {key: value for key, value in raw.items() if key != "checksum"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return xxhash.xxh3_128_hexdigest(text.encode())
 
 
 def parse_manifest(raw: dict[str, Any]) -> Manifest:
-    """A manifest from JSON of a readable format; ``ValueError`` says what is wrong with it."""
+    """Parse the JSON value of a manifest.
+
+    Raises ``ValueError``, or ``KeyError`` for a missing key, if it is not a valid manifest.
+    """
     version = raw["format"]
     if version > 1 and raw["checksum"] != checksum_of(raw):
         raise ValueError("its checksum is not that of its content")
@@ -89,18 +93,19 @@ def parse_manifest(raw: dict[str, Any]) -> Manifest:
     names = [shard.name for shard in shards]
     _check(len(set(names)) == len(names), "shards", "each listed once", names)
     _check(sum(s.rows for s in shards) < MOST_ROWS, "shards", f"below {MOST_ROWS} rows", "more")
-    behind = max((int(name.removesuffix(".h5")) + 1 for name in names), default=0)
+    above = max((int(name.removesuffix(".h5")) + 1 for name in names), default=0)
     return Manifest(
         identity=parse_identity(raw["identity"]),
         width=_count(raw["width"], "width", least=1),
         shards=shards,
         files=_parse_files(raw["files"]) if version > 1 else {},
-        next_shard=max(behind, _count(raw["next_shard"], "next_shard")) if version > 1 else behind,
+        next_shard=max(above, _count(raw["next_shard"], "next_shard")) if version > 1 else above,
         format=version,
     )
 
 
 def _require_format(path: Path, raw: Any) -> None:
+    """Raise ``StoreError`` for a format newer than this version, ``ValueError`` for nonsense."""
     _check(isinstance(raw, dict), "the manifest", "a JSON object", raw)
     version = raw["format"]
     if type(version) is int and version > FORMAT:
@@ -114,7 +119,7 @@ def _require_format(path: Path, raw: Any) -> None:
 
 
 def parse_identity(raw: Any) -> Identity:
-    """An identity from JSON; ``ValueError`` for any other fields or types."""
+    """Parse the JSON value of an identity; ``ValueError`` if a field or its type is wrong."""
     _check(isinstance(raw, dict), "identity", "a JSON object", raw)
     expected = {field.name for field in fields(Identity)}
     _check(set(raw) == expected, "identity", f"the fields {sorted(expected)}", sorted(raw))
@@ -130,8 +135,8 @@ def _parse_shard(raw: Any) -> Shard:
     name, job = raw["name"], raw["job"]
     _check(_matches(SHARD_NAME, name), "a shard's name", "a number and .h5", name)
     _check(isinstance(job, str), f"the job of {name}", "text", job)
-    known = _parse_sum(raw, name)
-    return Shard(name, _count(raw["rows"], f"the rows of {name}"), known.bytes, known.checksum, job)
+    file = _parse_sum(raw, name)
+    return Shard(name, _count(raw["rows"], f"the rows of {name}"), file.bytes, file.checksum, job)
 
 
 def _parse_files(raw: Any) -> dict[str, tuple[FileSum, ...]]:
@@ -139,7 +144,7 @@ def _parse_files(raw: Any) -> dict[str, tuple[FileSum, ...]]:
     files = {}
     for name, sums in raw.items():
         _check(_matches(FILE_NAME, name), "a file's name", "a table, quarantine or head", name)
-        files[name] = tuple(_parse_sum(known, name) for known in _list(sums, name))
+        files[name] = tuple(_parse_sum(entry, name) for entry in _list(sums, name))
     return files
 
 

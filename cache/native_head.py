@@ -1,4 +1,4 @@
-"""The backbone's own reward head, kept beside its vectors: ``<store>/native_head.h5``."""
+"""The reward head that a backbone comes with, stored beside its vectors in ``native_head.h5``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ FILE = "native_head.h5"
 
 
 def write_native_head(store: Path, head_D: np.ndarray) -> Path:
-    """Write or replace the head: one weight per feature, float32, reward = vector . head."""
+    """Write or replace the (D,) weights of the head, as float32; reward = vector @ head.
+
+    The caller must hold the store's lock alone. Returns the path of the file.
+    """
     path = store / FILE
     temporary = path.with_name(FILE + ".tmp")
     with create_hdf5(temporary) as file:
@@ -24,7 +27,7 @@ def write_native_head(store: Path, head_D: np.ndarray) -> Path:
 
 
 def read_native_head(store: Path) -> np.ndarray | None:
-    """The head (D,), None if the backbone has none."""
+    """Read the (D,) float32 weights of the head, None if the store has none."""
     path = store / FILE
     if not path.is_file():
         return None

@@ -1,4 +1,8 @@
-"""Pair tables: preference pairs as row indices into a store, with their labels and texts."""
+"""Pair tables: preference pairs as row indices into a store, with their labels and texts.
+
+A view is a way to turn a text into token sequences: ``plain`` without the context, ``ctx`` with it,
+``context`` the context by itself.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,8 @@ from .schema import StoreError
 VIEWS = ("plain", "ctx", "context")
 ROLES = ("prompt", "chosen", "rejected")
 NO_ROW = -1
-DELETED = "deleted_pairs"  # in an account: pairs that were deleted from the table
-TEXT_CHUNK = 1024
+DELETED = "deleted_pairs"  # key of an account: how many pairs were deleted from the table
+TEXT_CHUNK = 1024  # strings per HDF5 chunk
 TEXT_COLUMNS = (
     "pair_id",
     "prompt_id",
@@ -36,17 +40,23 @@ TEXT_COLUMNS = (
 
 @dataclass(frozen=True)
 class PairTable:
-    """N pairs of one data set.
+    """N preference pairs of one data set.
 
-    ``rows["ctx/chosen"]`` is an (N,) array of global rows of the store, ``NO_ROW`` where that view
-    was not embedded. ``text`` maps every name of ``TEXT_COLUMNS`` to N strings; a missing
-    attribute, context or user is the empty string. ``source_row`` is the row of the input file.
-    ``pool`` marks the training rows that stage 2 may draw its budget from. ``tokens`` counts the
-    tokens of both responses with their prompt. ``ratings`` maps a rated attribute to (N, 2), the
-    ratings of chosen and rejected, NaN where missing. ``text["prompt"]`` is JSON, a list of
-    ``[role, content]``. ``request`` identifies the inputs, ``settings`` says how texts became
-    sequences (so that ``verify`` can repeat it), ``account`` counts what was left out. ``layout``
-    is that of the shards which the row numbers rest on.
+    Attributes:
+        name: Name of the data set and of the table's file.
+        request: Fingerprint of the inputs that the table was made from.
+        settings: How texts became token sequences, so that ``verify`` can embed a sample again.
+        rows: Per ``view/role``, such as ``ctx/chosen``, (N,) global rows of the store; ``NO_ROW``
+            where a pair has no vector in that view.
+        text: Per name in ``TEXT_COLUMNS``, N strings. A missing attribute, context or user is the
+            empty string; a prompt is JSON, a list of ``[role, content]``.
+        source_row: (N,) row of the input file.
+        pool: (N,) mask of the training pairs from which the labelled budget may be drawn.
+        margin: (N,) rating difference of the responses, NaN where the data give none.
+        tokens: Per response role, (N,) tokens of the response with its prompt.
+        account: Counts of what was read, rejected and left out.
+        ratings: Per rated attribute, (N, 2) ratings of chosen and rejected, NaN where missing.
+        layout: ``Manifest.layout`` of the shards that ``rows`` refers to; empty in format 1.
     """
 
     name: str
@@ -67,21 +77,36 @@ class PairTable:
 
 
 def pairs_path(store: Path, name: str) -> Path:
-    """Where the table of a data set lies."""
+    """File of the pair table of a data set."""
     return store / "pairs" / f"{name}.h5"
 
 
 def write_pairs(store: Path, table: PairTable) -> Path:
-    """Write or replace a pair table, atomically."""
+    """Write or replace a pair table atomically; returns its file.
+
+    The caller must hold the store's lock alone.
+    """
     with PairWriter(store, table.name) as writer:
         writer.add_text(table.text)
         return writer.finish(table)
 
 
 class PairWriter:
-    """Writes or replaces a pair table whose texts come block by block; atomic at ``finish``.
+    """Writes a pair table whose texts come block by block, so that they need not fit in memory.
 
-    Use it as a context manager, which removes what was not finished.
+    The table replaces an older one of its name when ``finish`` is called. Use the writer as a
+    context manager: leaving the block removes the temporary file if the table was not finished.
+
+        with PairWriter(store, table.name) as writer:
+            for block in blocks:
+                writer.add_text(block)
+            writer.finish(table)
+
+    Args:
+        store: Directory of the store, whose lock the caller holds alone.
+        name: Name of the table.
+
+    ``add_text`` and ``finish`` raise ``OSError`` if the disk is full.
     """
 
     def __init__(self, store: Path, name: str) -> None:
@@ -110,16 +135,16 @@ class PairWriter:
         self._temporary.unlink(missing_ok=True)
 
     def add_text(self, text: Mapping[str, list[str]]) -> None:
-        """Append the next pairs' strings, equally many per name of ``TEXT_COLUMNS``."""
-        for column in TEXT_COLUMNS:
-            grown = self._text[column]
-            start = len(grown)
-            grown.resize((start + len(text[column]),))
-            grown[start:] = text[column]
+        """Append the strings of the next pairs: per name in ``TEXT_COLUMNS``, equally many."""
+        for name in TEXT_COLUMNS:
+            column = self._text[name]
+            start = len(column)
+            column.resize((start + len(text[name]),))
+            column[start:] = text[name]
         self._output.check()
 
     def finish(self, table: PairTable) -> Path:
-        """Write everything else of the table (not its ``text``) and give the file its name."""
+        """Write the rest of the table, all but its ``text``, and move the file to its name."""
         file = self._file
         file.attrs["request"] = table.request
         file.attrs["layout"] = table.layout
@@ -130,7 +155,7 @@ class PairWriter:
         for role, counts in table.tokens.items():
             file.create_dataset(f"tokens/{role}", data=counts.astype(np.int32), track_times=False)
         for number, (attribute, ratings) in enumerate(table.ratings.items()):
-            # Numbered, because an attribute may be called anything.
+            # Numbered, because an attribute's name may contain a slash, which HDF5 would split.
             rated = file.create_dataset(
                 f"ratings/{number:04d}", data=ratings.astype(np.float32), track_times=False
             )
@@ -145,7 +170,10 @@ class PairWriter:
 
 
 def read_pairs(store: Path, name: str) -> PairTable:
-    """The pair table of a data set; ``StoreError`` lists the tables there are if it is missing."""
+    """Read the pair table of a data set.
+
+    Raises ``StoreError`` if it is damaged, or missing: the message then lists the store's tables.
+    """
     path = pairs_path(store, name)
     if not path.is_file():
         known = ", ".join(sorted(table_names(store))) or "none"
@@ -190,7 +218,7 @@ def _read_ratings(file: h5py.File) -> dict[str, np.ndarray]:
 
 
 def read_request(store: Path, name: str) -> str | None:
-    """The input fingerprint of a table without reading it, None if there is no such table."""
+    """Fingerprint of the inputs of a table, without reading the table; None if it is missing."""
     path = pairs_path(store, name)
     if not path.is_file():
         return None
@@ -199,17 +227,17 @@ def read_request(store: Path, name: str) -> str | None:
 
 
 def read_layout(store: Path, name: str) -> str:
-    """What the row numbers of a table rest on, without reading it; empty in format 1."""
+    """Layout that a table's row indices refer to, without reading the table; empty in format 1."""
     with open_hdf5(pairs_path(store, name)) as file:
         return str(file.attrs.get("layout", ""))
 
 
 def read_account(store: Path, name: str) -> dict[str, Any]:
-    """The counts of a table's data set, without reading the table."""
+    """Account of a table, without reading the table."""
     with open_hdf5(pairs_path(store, name)) as file:
         return json.loads(str(file.attrs["account"]))
 
 
 def table_names(store: Path) -> list[str]:
-    """Names of the pair tables of a store."""
+    """Names of the pair tables of a store, sorted."""
     return sorted(path.stem for path in (store / "pairs").glob("*.h5"))

@@ -1,4 +1,7 @@
-"""Reading vectors by key or by global row."""
+"""Read the vectors of a store by key or by global row index.
+
+A global row index counts through the shards in the order of the manifest.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,22 @@ from .schema import (
     file_checksum,
 )
 
-# Mean bytes per run of adjacent rows from which reading them beats copying them out of the map.
+# Mean bytes per run of adjacent rows from which on reads are faster than copies from a memory map.
 RUN_BYTES = 1 << 20
 
 
 class FeatureStore:
-    """A store opened for reading: sealed shards only, checked for type, width and row count.
+    """A store opened for reading.
 
-    Vectors come back in the logical type of the backbone, unconverted. Every method may be called
-    from several threads.
+    Only shards that the manifest lists are seen; opening checks their dtype, width and row count,
+    not their checksums. Shards that are added later need a new ``FeatureStore``. Vectors come in
+    the dtype that the backbone computed in. All methods are thread-safe.
+
+    Args:
+        store: Directory of the store.
+
+    Raises:
+        StoreError: There is no store, or its files disagree with its manifest.
     """
 
     def __init__(self, store: Path | str) -> None:
@@ -45,7 +55,7 @@ class FeatureStore:
             locate_vectors(self.path / "shards" / shard.name, self.manifest, shard)
             for shard in self.manifest.shards
         ]
-        # Made when needed: each holds a file open, and big stores have thousands.
+        # Filled on demand: a map holds its file open, and big stores have thousands of shards.
         self._maps: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -53,23 +63,24 @@ class FeatureStore:
 
     @property
     def width(self) -> int:
-        """Numbers per vector."""
+        """Features per vector, D."""
         return self.manifest.width
 
     @property
     def dtype(self) -> np.dtype:
-        """Logical type of the vectors."""
+        """Dtype of the vectors as they are returned: float32 or bfloat16."""
         return LOGICAL[self.manifest.identity.dtype]
 
     def require_sound(self, rows: np.ndarray) -> None:
-        """Read the shards of some global rows once and compare their checksums.
+        """Verify the checksum of every shard that holds one of the global rows.
 
-        Raises ``StoreError`` for the first one whose bytes are not those that were sealed.
+        Reads these shards in full. Raises ``StoreError`` for a shard whose bytes have changed since
+        it was sealed.
         """
         used = np.unique(self._shards_of(self._checked(rows)))
 
-        def check(place: int) -> None:
-            shard, path = self.manifest.shards[place], self._files[place].path
+        def check(index: int) -> None:
+            shard, path = self.manifest.shards[index], self._files[index].path
             if path.stat().st_size != shard.bytes or file_checksum(path) != shard.checksum:
                 raise StoreError(
                     f"{path}: its bytes are not those that were sealed; micro-rm verify "
@@ -80,7 +91,10 @@ class FeatureStore:
             list(pool.map(check, used.tolist()))
 
     def require_layout(self, layout: str, table: str) -> None:
-        """Refuse a pair table whose row numbers rest on other shards than this store has."""
+        """Raise ``StoreError`` if the row indices of a pair table refer to other shards.
+
+        ``layout`` is that of the table named ``table`` (see ``Manifest.layout``).
+        """
         if not self.manifest.fits(layout):
             raise StoreError(
                 f"{self.path}: the row numbers of pair table {table!r} are those of other shards "
@@ -88,15 +102,24 @@ class FeatureStore:
             )
 
     def keys(self) -> np.ndarray:
-        """Keys in global row order."""
+        """(len(self),) keys of all vectors, as 16-byte strings in global row order."""
         parts = [read_keys(self.path / "shards" / shard.name) for shard in self.manifest.shards]
         return np.concatenate(parts) if parts else np.empty(0, KEY_DTYPE)
 
     def read(self, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
-        """The vectors of rows ``start`` to ``stop``, as ``(stop - start, width)``.
+        """Read a range of global rows.
 
-        They are put into ``out`` if it is given: a contiguous array of that shape and type. Raises
-        ``StoreError`` for rows or an array that do not fit, and for a truncated shard.
+        Args:
+            start: First row.
+            stop: Row after the last one.
+            out: Contiguous array of the result's shape and dtype to read into.
+
+        Returns:
+            (stop - start, D) vectors; ``out`` if it was given.
+
+        Raises:
+            StoreError: The range is outside the store, ``out`` does not fit, or a shard is missing
+                or truncated.
         """
         if not 0 <= start <= stop <= len(self):
             raise self._outside(start, stop - 1)
@@ -110,17 +133,26 @@ class FeatureStore:
             )
 
         def work(first: int, last: int) -> None:
-            places = np.arange(first, last)
-            self._read_rows(start + places, places, out)
+            slots = np.arange(first, last)
+            self._read_rows(start + slots, slots, out)
 
         in_slices(work, len(out), self._row_bytes)
         return out
 
     def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The vectors of global rows, in the order asked for, as ``(len(rows), width)``.
+        """Look up the vectors of global rows, in any order and with repeats.
 
-        The fastest way to a minibatch. Pages that were touched count as memory of the process;
-        ``gather`` is for stores larger than memory. Raises ``StoreError`` for rows outside.
+        The fastest way to a minibatch. It copies from a memory map, whose touched pages count as
+        memory of the process; use ``gather`` for a store larger than memory.
+
+        Args:
+            rows: (n,) global row indices.
+
+        Returns:
+            (n, D) vectors in the order of ``rows``.
+
+        Raises:
+            StoreError: A row is outside the store, or a shard cannot be mapped.
         """
         rows = self._checked(rows)
         if rows.size * self._row_bytes > SLICE_BYTES:
@@ -136,17 +168,18 @@ class FeatureStore:
         return out
 
     def gather(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The same as ``vectors``, but memory grows by the result only: nothing is mapped.
+        """Look up vectors as ``vectors`` does, but by reads, without a memory map.
 
-        Raises ``StoreError`` for rows outside and for a truncated shard.
+        Memory grows by the result only. Raises ``StoreError`` for a row outside the store and for a
+        missing or truncated shard.
         """
         rows = self._checked(rows)
         order = np.argsort(rows, kind="stable")
         out = np.empty((rows.size, self.width), self.dtype)
 
         def work(first: int, last: int) -> None:
-            places = order[first:last]
-            self._read_rows(rows[places], places, out)
+            slots = order[first:last]
+            self._read_rows(rows[slots], slots, out)
 
         in_slices(work, rows.size, self._row_bytes)
         return out
@@ -156,6 +189,7 @@ class FeatureStore:
         return self.width * self.dtype.itemsize
 
     def _checked(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The rows as int64; ``StoreError`` if one is outside the store."""
         rows = np.asarray(rows, dtype=np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise self._outside(rows.min(), rows.max())
@@ -168,73 +202,82 @@ class FeatureStore:
         )
 
     def _shards_of(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) index of the shard that holds each global row."""
         return np.searchsorted(self._starts, rows, side="right") - 1
 
-    def _read_rows(self, rows: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+    def _read_rows(self, rows: np.ndarray, slots: np.ndarray, out: np.ndarray) -> None:
+        """Read global rows, ascending, into rows ``slots`` of ``out``."""
         shards = self._shards_of(rows)
-        read_rows(self._files, shards, rows - self._starts[shards], places, out)
+        read_rows(self._files, shards, rows - self._starts[shards], slots, out)
 
     def _take(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy global rows, in their order, out of the memory maps."""
         shards = self._shards_of(rows)
         rows = rows - self._starts[shards]
         if (shards == shards[0]).all():
             self._copy(int(shards[0]), rows, out)
             return
-        # Two takes, by shard and into order, are faster than fancy assignment or a loop.
+        # Gather shard by shard into a temporary array, then permute it back into the order of
+        # ``rows``: two takes are faster than fancy assignment or a loop over the rows.
         order = np.argsort(shards, kind="stable")
         rows, by_shard = rows[order], np.empty_like(out)
         edges = np.flatnonzero(np.diff(shards[order], prepend=-1, append=-1)).tolist()
         for first, last in pairwise(edges):
             self._copy(int(shards[order[first]]), rows[first:last], by_shard[first:last])
-        back = np.empty_like(order)
-        back[order] = np.arange(order.size)
-        np.take(by_shard, back, axis=0, out=out, mode="clip")
+        inverse = np.empty_like(order)
+        inverse[order] = np.arange(order.size)
+        np.take(by_shard, inverse, axis=0, out=out, mode="clip")
 
     def _copy(self, shard: int, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy rows of one shard, counted within it, out of its memory map."""
         if shard not in self._maps:
             file = self._files[shard]
             shape = (self.manifest.shards[shard].rows, self.width)
             self._maps[shard] = map_vectors(file, shape, self.manifest.identity.dtype)
-        # Rows are checked already; unless it may clip, NumPy copies through a buffer.
+        # The rows are in range. ``clip`` is for speed: with ``raise`` NumPy buffers the output.
         np.take(self._maps[shard], rows, axis=0, out=out, mode="clip")
 
 
 class KeyIndex:
-    """Global rows by key: a sorted copy of the keys and a binary search."""
+    """Maps keys to global row indices, by binary search in a sorted copy of the keys.
+
+    Args:
+        keys: (n,) keys in global row order, as ``FeatureStore.keys`` returns them.
+    """
 
     def __init__(self, keys: np.ndarray) -> None:
         self._order = np.argsort(keys, kind="stable")
         self._sorted = keys[self._order]
 
     def rows(self, keys: Sequence[bytes] | np.ndarray) -> np.ndarray:
-        """Global row per key, -1 where the store has none."""
-        wanted = np.array(keys, dtype=KEY_DTYPE)
+        """(m,) global row of each of (m,) keys, -1 for a key that is not stored."""
+        queries = np.array(keys, dtype=KEY_DTYPE)
         if self._sorted.size == 0:
-            return np.full(wanted.shape, -1, np.int64)
-        place = np.searchsorted(self._sorted, wanted)
-        place = np.minimum(place, self._sorted.size - 1)
-        return np.where(self._sorted[place] == wanted, self._order[place], -1)
+            return np.full(queries.shape, -1, np.int64)
+        position = np.searchsorted(self._sorted, queries)
+        position = np.minimum(position, self._sorted.size - 1)  # beyond the last: no match either
+        return np.where(self._sorted[position] == queries, self._order[position], -1)
 
 
 def read_keys(path: Path) -> np.ndarray:
-    """The keys of one shard as 16-byte strings, in row order."""
+    """(n,) keys of one shard file as 16-byte strings, in row order."""
     with open_hdf5(path) as file:
         return dataset(file, "keys")[:].reshape(-1).view(KEY_DTYPE)
 
 
 def open_vectors(path: Path, manifest: Manifest, shard: Shard) -> np.ndarray:
-    """A read-only memory map of a shard's vectors in their logical type.
+    """Memory-map the (n, D) vectors of a shard, read-only, in the backbone's dtype.
 
-    Raises ``StoreError`` if the file is missing or does not hold what the manifest says.
+    Raises ``StoreError`` if the file is missing or disagrees with the manifest.
     """
     file = locate_vectors(path, manifest, shard)
     return map_vectors(file, (shard.rows, manifest.width), manifest.identity.dtype)
 
 
 def locate_vectors(path: Path, manifest: Manifest, shard: Shard) -> ShardFile:
-    """Where a shard's vectors lie in its file.
+    """Check a shard file against its manifest entry and find the offset of its vectors.
 
-    Raises ``StoreError`` if the file is missing or does not hold what the manifest says.
+    Reads the header only. Raises ``StoreError`` if the file is missing or disagrees.
     """
     logical = manifest.identity.dtype
     with open_hdf5(path) as file:
@@ -253,7 +296,7 @@ def locate_vectors(path: Path, manifest: Manifest, shard: Shard) -> ShardFile:
             )
         if keys.shape != (shard.rows, KEY_BYTES):
             raise StoreError(f"{path}: {keys.shape[0]} keys for {shard.rows} vectors")
-        # A shard whose every sequence failed has no bytes of vectors.
+        # HDF5 allocates nothing, hence no offset, for a shard of which every sequence failed.
         offset = vectors.id.get_offset() if shard.rows else 0
     if offset is None:
         raise StoreError(f"{path}: expected vectors in one piece, found chunks; embed again")
@@ -261,7 +304,7 @@ def locate_vectors(path: Path, manifest: Manifest, shard: Shard) -> ShardFile:
 
 
 def shard_identity(file: h5py.File) -> tuple[Identity, str]:
-    """Identity and job of an open shard; ``StoreError`` if it names none."""
+    """Read identity and job id of an open shard; ``StoreError`` if it has none."""
     try:
         identity = parse_identity(json.loads(str(file.attrs["identity"])))
         return identity, str(file.attrs["job"])
@@ -270,9 +313,9 @@ def shard_identity(file: h5py.File) -> tuple[Identity, str]:
 
 
 def map_vectors(file: ShardFile, shape: tuple[int, int], logical: str) -> np.ndarray:
-    """A read-only memory map of vectors in their logical type.
+    """Memory-map vectors of a shape, read-only, in the dtype named ``logical``.
 
-    Raises ``StoreError`` if the file cannot be mapped.
+    Raises ``StoreError`` if the file cannot be mapped, for example because it is truncated.
     """
     if not shape[0]:
         return np.empty(shape, LOGICAL[logical])

@@ -1,7 +1,8 @@
-"""A manifest made anew from the files of a store, when it is lost or disagrees with them.
+"""Rebuild the manifest of a store from its files, if it is lost or disagrees with them.
 
-Shards carry their identity and a checksum of their content; what does not stand the test is set
-aside into ``damaged/``, never deleted. Embedding the data again then computes only what is lost.
+This is possible because every shard carries its identity and a checksum of its content. Files that
+fail a check are moved to ``damaged/``, never deleted. Embedding the data again then computes only
+the vectors that were lost.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ T = TypeVar("T")
 
 @dataclass
 class RebuildReport:
-    """What a rebuilt manifest lists, what was set aside and why, and the tables to embed again."""
+    """Result of a rebuild.
+
+    Counts of what the manifest lists, a sentence per file that was ``set_aside``, and the names of
+    the pair tables that refer to lost shards and must be embedded again.
+    """
 
     shards: int = 0
     vectors: int = 0
@@ -43,10 +48,13 @@ class RebuildReport:
 
 
 def rebuild_manifest(store: Path) -> RebuildReport:
-    """Write a manifest of everything in a store that can be vouched for.
+    """Write a manifest of all files of a store that pass their checks; set the others aside.
 
-    Raises ``StoreError`` if another process is writing, if there is no sound shard, or if a newer
-    version of micro-rm made the store.
+    Takes the store's lock. If the old manifest can be read, its checksums are checked as well.
+
+    Raises:
+        StoreError: Another process is writing, no shard can be read, or a newer version of micro-rm
+            wrote the store.
     """
     if not (store / "shards").is_dir():
         raise StoreError(f"{store}: no shards here, nothing to rebuild from; run micro-rm embed")
@@ -56,7 +64,7 @@ def rebuild_manifest(store: Path) -> RebuildReport:
         lock.announce("rebuild")
         finish_transaction(store)
         before = _manifest_or_none(store)
-        done = RebuildReport()
+        report = RebuildReport()
         identity, width = (before.identity, before.width) if before else _identity_of(store)
         sound_shard = partial(_sound_shard, before=before, identity=identity, width=width)
         sound_file = partial(_sound_file, store=store, before=before)
@@ -66,29 +74,33 @@ def rebuild_manifest(store: Path) -> RebuildReport:
             if not SHARD_NAME.fullmatch(path.name):
                 continue  # unfinished work, which the next embed removes
             numbers.append(int(path.stem))
-            shard = _keep(done, store, path, sound_shard)
+            shard = _check_or_set_aside(report, store, path, sound_shard)
             if shard is not None:
                 shards.append(shard)
         shards.sort(key=lambda shard: int(shard.name.removesuffix(".h5")))
-        behind = max(max(numbers) + 1, before.next_shard if before else 0)
-        manifest = Manifest(identity, width, tuple(shards), next_shard=behind)
+        # Above the numbers of shards that were set aside, too: a table that refers to a lost shard
+        # must not find another one under its name.
+        next_shard = max(max(numbers) + 1, before.next_shard if before else 0)
+        manifest = Manifest(identity, width, tuple(shards), next_shard=next_shard)
         files: dict[str, tuple[FileSum, ...]] = {}
         for name in files_of(store):
-            known = _keep(done, store, store / name, sound_file)
-            if known is not None:
-                files[name] = (known,)
-        write_manifest(store, Manifest(identity, width, tuple(shards), files, behind))
+            checked = _check_or_set_aside(report, store, store / name, sound_file)
+            if checked is not None:
+                files[name] = (checked,)
+        write_manifest(store, Manifest(identity, width, tuple(shards), files, next_shard))
         for name in files:
             if name.startswith("pairs/"):
                 table = read_pairs(store, Path(name).stem)
-                complete = len(shards) == behind  # format 1 tables do not say what they rest on
+                # A table of format 1 has no layout: it is valid only if no shard was ever lost.
+                complete = len(shards) == next_shard
                 if not (manifest.fits(table.layout) if table.layout else complete):
-                    done.outdated_tables.append(table.name)
-        done.shards, done.vectors, done.files = len(shards), manifest.rows, len(files)
-        return done
+                    report.outdated_tables.append(table.name)
+        report.shards, report.vectors, report.files = len(shards), manifest.rows, len(files)
+        return report
 
 
 def _manifest_or_none(store: Path) -> Manifest | None:
+    """The manifest, None if it is missing or damaged; that of a newer version raises."""
     try:
         return read_manifest(store)
     except StoreError as error:
@@ -98,7 +110,7 @@ def _manifest_or_none(store: Path) -> Manifest | None:
 
 
 def _identity_of(store: Path) -> tuple[Identity, int]:
-    """Identity and width by the first shard that can be read."""
+    """Identity and width of the store, taken from the first shard that can be read."""
     for path in sorted((store / "shards").glob("*.h5")):
         try:
             with open_hdf5(path) as file:
@@ -109,21 +121,24 @@ def _identity_of(store: Path) -> tuple[Identity, int]:
     raise StoreError(f"{store}: no shard can be read; restore the store from a copy")
 
 
-def _keep(done: RebuildReport, store: Path, path: Path, check: Callable[[Path], T]) -> T | None:
-    """What a check makes of a file; None after setting it aside."""
+def _check_or_set_aside(
+    report: RebuildReport, store: Path, path: Path, check: Callable[[Path], T]
+) -> T | None:
+    """Result of a check of a file; None, and the file is set aside, if the check fails."""
     try:
         return check(path)
     except (StoreError, ValueError) as error:
         target = store / DAMAGED / path.name
         target.parent.mkdir(exist_ok=True)
-        while target.exists():
+        while target.exists():  # set aside before: keep both
             target = target.with_name(f"{target.name}.again")
         os.replace(path, target)
-        done.set_aside.append(f"{error} (now {target})")
+        report.set_aside.append(f"{error} (now {target})")
         return None
 
 
 def _sound_shard(path: Path, before: Manifest | None, identity: Identity, width: int) -> Shard:
+    """Manifest entry of a shard; ``StoreError`` if it fails a check."""
     listed = {shard.name: shard for shard in before.shards} if before else {}
     if before is not None and path.name in listed:
         problem = shard_problem(path.parent.parent, before, listed[path.name])
@@ -137,6 +152,7 @@ def _sound_shard(path: Path, before: Manifest | None, identity: Identity, width:
 
 
 def _sound_file(path: Path, store: Path, before: Manifest | None) -> FileSum:
+    """Manifest entry of another file; ``StoreError`` or ``ValueError`` if it fails a check."""
     name = str(path.relative_to(store))
     if before is not None and name in before.files:
         problem = file_problem(store, before, name)

@@ -1,7 +1,8 @@
-"""Taking vectors and pairs out of a store: what nothing uses (gc), and what somebody asked for.
+"""Remove vectors and pairs from a store: unused vectors (gc), or pairs that a user named (delete).
 
-Shards are never rewritten in place: what stays of a shard becomes a new one with a number of its
-own, the row numbers of every pair table follow, and all of it happens in one change.
+Shards are never rewritten in place. The vectors that stay of a shard go into a new one under a new
+number, the row indices of all pair tables are adjusted, and everything is committed as one
+transaction.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from .writer import describe_shard, next_shard_number, shard_path, write_shard
 
 @dataclass(frozen=True)
 class Removal:
-    """What leaves a store: a mask of its vectors, and pair tables with what stays of them."""
+    """A planned removal: what it takes from a store and what it leaves.
+
+    ``gone`` is an (n,) mask of the store's vectors to remove. ``tables`` holds every pair table as
+    it will be afterwards, its row indices still those of the store before. ``bytes`` counts the
+    bytes of the removed vectors.
+    """
 
     gone: np.ndarray
     tables: Mapping[str, PairTable]
@@ -34,36 +40,40 @@ class Removal:
 
     @property
     def vectors(self) -> int:
-        """How many vectors leave."""
+        """Number of vectors to remove."""
         return int(self.gone.sum())
 
 
 def used_rows(tables: Mapping[str, PairTable], rows: int) -> np.ndarray:
-    """(rows,) mask of the vectors that some pair of some table needs."""
+    """(rows,) mask of the vectors of a store that any pair of any table uses."""
     used = np.zeros(rows, bool)
     for table in tables.values():
-        for places in table.rows.values():
-            used[places[places != NO_ROW]] = True
+        for indices in table.rows.values():
+            used[indices[indices != NO_ROW]] = True
     return used
 
 
 def plan_removal(store: FeatureStore, gone: np.ndarray, tables: Mapping[str, PairTable]) -> Removal:
-    """What removing some vectors takes; ``tables`` are all of the store, as they shall be."""
+    """Plan a removal; ``tables`` holds every pair table as it will be afterwards.
+
+    ``gone`` is an (n,) mask of the vectors to remove.
+    """
     removed = rewritten = 0
     for start, stop in _spans(store):
-        leaving = int(gone[start:stop].sum())
-        removed += stop > start and leaving == stop - start
-        rewritten += 0 < leaving < stop - start
+        count = int(gone[start:stop].sum())
+        removed += stop > start and count == stop - start
+        rewritten += 0 < count < stop - start
     row_bytes = store.width * store.dtype.itemsize
     return Removal(gone, tables, removed, rewritten, int(gone.sum()) * row_bytes)
 
 
 def plan_garbage_collection(path: Path) -> Removal:
-    """The vectors of a store that no pair table uses.
+    """Plan the removal of all vectors that no pair table uses.
 
-    Raises ``StoreError`` while a job is unfinished: its table is not there yet.
+    Raises ``StoreError`` while a job is unfinished, because its vectors belong to no table yet, and
+    if a table refers to other shards, because then its row indices do not tell what it uses.
     """
-    _require_quiet(path)
+    _require_no_job(path)
     store, tables = FeatureStore(path), read_tables(path)
     for table in tables.values():
         store.require_layout(table.layout, table.name)
@@ -71,112 +81,126 @@ def plan_garbage_collection(path: Path) -> Removal:
 
 
 def plan_pair_removal(path: Path, drops: Mapping[str, np.ndarray]) -> Removal:
-    """Some pairs (a mask per table), and the vectors of theirs that no other pair needs.
+    """Plan the removal of pairs, and of those of their vectors that no other pair uses.
 
-    Raises ``StoreError`` while a job is unfinished.
+    ``drops`` holds per table an (N,) mask of the pairs to remove. Raises ``StoreError`` as
+    ``plan_garbage_collection`` does.
     """
-    _require_quiet(path)
+    _require_no_job(path)
     store, before = FeatureStore(path), read_tables(path)
-    after, leaving = {}, {}
+    after, dropped = {}, {}
     for name, table in before.items():
         store.require_layout(table.layout, name)
         after[name] = select_pairs(table, np.flatnonzero(~drops[name]))
         if drops[name].any():
-            # What was learnt from the table with them is outdated (see ``read_deleted``).
+            # Runs fingerprint this count, so that models trained with these pairs are outdated.
             deleted = table.account.get(DELETED, 0) + int(drops[name].sum())
             account = {**table.account, DELETED: deleted}
             after[name] = replace(after[name], account=account)
-        leaving[name] = select_pairs(table, np.flatnonzero(drops[name]))
-    gone = used_rows(leaving, len(store)) & ~used_rows(after, len(store))
+        dropped[name] = select_pairs(table, np.flatnonzero(drops[name]))
+    gone = used_rows(dropped, len(store)) & ~used_rows(after, len(store))
     return plan_removal(store, gone, after)
 
 
-def select_pairs(table: PairTable, places: np.ndarray) -> PairTable:
-    """A pair table with some of its pairs, in the order given."""
+def select_pairs(table: PairTable, indices: np.ndarray) -> PairTable:
+    """Select pairs of a table by their (m,) indices; the result has them in that order."""
     return replace(
         table,
-        rows={key: rows[places] for key, rows in table.rows.items()},
-        text={key: [column[place] for place in places] for key, column in table.text.items()},
-        source_row=table.source_row[places],
-        pool=table.pool[places],
-        margin=table.margin[places],
-        tokens={role: counts[places] for role, counts in table.tokens.items()},
-        ratings={name: ratings[places] for name, ratings in table.ratings.items()},
+        rows={key: rows[indices] for key, rows in table.rows.items()},
+        text={key: [column[index] for index in indices] for key, column in table.text.items()},
+        source_row=table.source_row[indices],
+        pool=table.pool[indices],
+        margin=table.margin[indices],
+        tokens={role: counts[indices] for role, counts in table.tokens.items()},
+        ratings={name: ratings[indices] for name, ratings in table.ratings.items()},
     )
 
 
 def apply_removal(path: Path, removal: Removal, texts: Mapping[str, str] | None = None) -> None:
-    """Carry out a removal; the caller holds the store alone and has adopted every shard.
+    """Carry out a planned removal in one transaction.
 
-    ``texts`` replaces other files of the store, by name.
+    The caller must hold the store's lock alone, and must have held it since the plan was made.
+
+    Args:
+        path: Directory of the store.
+        removal: What to remove.
+        texts: New contents of other files of the store, by name relative to it.
     """
     store = FeatureStore(path)
-    with Transaction(path) as change:
-        shards, removed = _rewrite(store, removal.gone, change.directory)
-        stayed = np.concatenate([rows for _, rows in shards] or [np.empty(0, np.int64)])
+    with Transaction(path) as transaction:
+        directory = transaction.directory
+        # 1. Write anew the shards that lose some of their vectors.
+        shards, removed = _rewrite(store, removal.gone, directory)
+        # 2. Old to new global rows: ``kept`` holds the old rows in their new order.
+        kept = np.concatenate([rows for _, rows in shards] or [np.empty(0, np.int64)])
         new_rows = np.full(len(store), NO_ROW, np.int64)
-        new_rows[stayed] = np.arange(stayed.size)
+        new_rows[kept] = np.arange(kept.size)
         listed = tuple(shard for shard, _ in shards)
-        number = max(next_shard_number(path), next_shard_number(change.directory))
+        number = max(next_shard_number(path), next_shard_number(directory))
         after = replace(store.manifest, shards=listed, next_shard=number)
+        # 3. Write every table anew, as all row indices may have moved.
         files: dict[str, tuple[FileSum, ...]] = dict(after.files)
         for name, table in removal.tables.items():
-            rows = {key: _moved(places, new_rows) for key, places in table.rows.items()}
-            made = write_pairs(change.directory, replace(table, rows=rows, layout=after.layout()))
-            files[f"pairs/{name}.h5"] = (file_sum(made),)
+            rows = {key: _map_rows(indices, new_rows) for key, indices in table.rows.items()}
+            file = write_pairs(directory, replace(table, rows=rows, layout=after.layout()))
+            files[f"pairs/{name}.h5"] = (file_sum(file),)
         for name, text in (texts or {}).items():
-            made = change.directory / name
-            made.parent.mkdir(exist_ok=True)
-            made.write_text(text, "utf-8")
-            files[name] = (file_sum(made),)
-        write_manifest(change.directory, replace(after, files=files))
-        change.commit(removed)
+            file = directory / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, "utf-8")
+            files[name] = (file_sum(file),)
+        # 4. The manifest that lists all of this, then the commit.
+        write_manifest(directory, replace(after, files=files))
+        transaction.commit(removed)
 
 
 def _rewrite(
     store: FeatureStore, gone: np.ndarray, directory: Path
 ) -> tuple[list[tuple[Shard, np.ndarray]], list[str]]:
-    """The shards that there will be, each with its rows as they were, and the files that go.
+    """Write into ``directory`` what stays of the shards that lose some of their vectors.
 
-    Shards that lose rows are written anew into a directory, behind those that keep all.
+    Returns:
+        The shards of the store afterwards, each with the global rows that its vectors had before
+        (untouched shards first, then the new ones), and the names of the shard files to remove.
     """
     manifest, keys, number = store.manifest, store.keys(), next_shard_number(store.path)
     kept: list[tuple[Shard, np.ndarray]] = []
-    made: list[tuple[Shard, np.ndarray]] = []
+    new: list[tuple[Shard, np.ndarray]] = []
     removed = []
     for shard, (start, stop) in zip(manifest.shards, _spans(store), strict=True):
-        staying = start + np.flatnonzero(~gone[start:stop])
-        if staying.size == stop - start:
-            kept.append((shard, staying))
+        rows = start + np.flatnonzero(~gone[start:stop])
+        if rows.size == stop - start:
+            kept.append((shard, rows))
             continue
         removed.append(f"shards/{shard.name}")
-        if staying.size:
-            new = shard_path(directory, number + len(made))
-            vectors = store.gather(staying)
-            write_shard(new, manifest.identity, shard.job, keys[staying], vectors)
-            made.append((describe_shard(new, manifest.identity, manifest.width), staying))
-    return [*kept, *made], removed
+        if rows.size:
+            path = shard_path(directory, number + len(new))
+            write_shard(path, manifest.identity, shard.job, keys[rows], store.gather(rows))
+            new.append((describe_shard(path, manifest.identity, manifest.width), rows))
+    return [*kept, *new], removed
 
 
-def _moved(places: np.ndarray, new_rows: np.ndarray) -> np.ndarray:
-    moved = np.full(places.shape, NO_ROW, np.int64)
-    some = places != NO_ROW
-    moved[some] = new_rows[places[some]]
-    assert (moved[some] != NO_ROW).all(), "a pair would lose a vector that it needs"
-    return moved
+def _map_rows(indices: np.ndarray, new_rows: np.ndarray) -> np.ndarray:
+    """Replace old global rows by new ones; ``NO_ROW`` stays."""
+    mapped = np.full(indices.shape, NO_ROW, np.int64)
+    present = indices != NO_ROW
+    mapped[present] = new_rows[indices[present]]
+    assert (mapped[present] != NO_ROW).all(), "a pair would lose a vector that it needs"
+    return mapped
 
 
 def read_tables(path: Path) -> dict[str, PairTable]:
-    """Every pair table of a store, by name."""
+    """Read every pair table of a store, by name."""
     return {name: read_pairs(path, name) for name in table_names(path)}
 
 
 def _spans(store: FeatureStore) -> list[tuple[int, int]]:
+    """First global row of each shard, and the row after its last."""
     ends = np.cumsum([0, *(shard.rows for shard in store.manifest.shards)]).tolist()
     return list(pairwise(ends))
 
 
-def _require_quiet(path: Path) -> None:
+def _require_no_job(path: Path) -> None:
     if plan_path(path).exists():
         raise StoreError(
             f"{path}: a job is unfinished, and its vectors would look unused; finish it with the "

@@ -1,11 +1,13 @@
-"""Names, types and identity of a store: what writer, reader and verifier agree on.
+"""The store's format: file names, types and identity, shared by writer, reader and verifier.
 
-``<store>/manifest.json``          identity, and every file below with size and checksum
-``<store>/shards/000000.h5``       ``vectors`` (n, d) and ``keys`` (n, 16); never rewritten
-``<store>/pairs/<name>.h5``        one pair table: a row index per view and role, and labels
-``<store>/quarantine/<name>.jsonl`` every refused row: row number, field, reason
-``<store>/plan/``                  a job that is running or was stopped; the manifest lists its
-                                   shards when all of them are sealed
+``<store>/manifest.json``           identity of the store; size and checksum of the files below
+``<store>/shards/000000.h5``        ``vectors`` (n, D) and ``keys`` (n, 16); never rewritten
+``<store>/pairs/<name>.h5``         a pair table: row indices per view and role, labels, texts
+``<store>/quarantine/<name>.jsonl`` the rejected input rows: row number, field, reason
+``<store>/native_head.h5``          the backbone's own reward head, if it has one
+``<store>/plan/``                   the plan of a running or stopped job; its shards enter the
+                                    manifest once all of them are sealed
+``<store>/change/``                 a committed transaction that is still being applied
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from ..common.errors import UserError
 
 KEY_BYTES = 16
 KEY_DTYPE = np.dtype(f"S{KEY_BYTES}")
-# Physical type on disk per logical type: h5py would store bfloat16 as opaque bytes.
+# Type on disk per type of the backbone: h5py would store bfloat16 as opaque bytes.
 PHYSICAL = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(np.uint16),
@@ -32,40 +34,38 @@ LOGICAL = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
-
-
-# The exponent's bits of a bfloat16, a float32 and a float64, and the bytes looked at together.
+# Per item size (bfloat16, float32, float64): the unsigned type of the same width, and the mask of
+# the exponent bits.
 EXPONENTS = {
     2: (np.uint16, np.uint16(0x7F80)),
     4: (np.uint32, np.uint32(0x7F800000)),
     8: (np.uint64, np.uint64(0x7FF0000000000000)),
 }
-FINITE_BLOCK = 1 << 20
+FINITE_BLOCK = 1 << 20  # bytes tested at once; bounds the temporary copy
+# Fields of an identity that only name the model (a path, a tag): the same weights may have several.
+DESCRIPTIVE = ("backbone", "revision")
 
 
 def plan_path(store: Path) -> Path:
-    """Where the plan of a store's running job lies."""
+    """Directory of the plan of the store's unfinished job."""
     return store / "plan"
 
 
 def transaction_path(store: Path) -> Path:
-    """Where a change of several files lies between its commit and its end."""
+    """Directory of a transaction that is committed but not yet applied."""
     return store / "change"
 
 
-# Fields of an identity that name the same bytes in other words: a path, a tag.
-DESCRIPTIVE = ("backbone", "revision")
-
-
 class StoreError(UserError):
-    """A store cannot be used as asked; the message names the file and says what to do."""
+    """A store cannot be used as requested; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that may change a vector. Batch size, device and attention kernel may not.
+    """Everything that determines a sequence's vector; two stores are compatible if it is equal.
 
-    ``backbone`` and ``revision`` are for people; ``weights`` is what counts.
+    Batch size, device and attention kernel are no part of it: they may change the rounding only.
+    ``backbone`` and ``revision`` are informative only: ``weights``, a sha256, identifies the model.
     """
 
     backbone: str
@@ -81,7 +81,7 @@ class Identity:
     max_length: int
 
     def differences(self, other: Identity) -> list[str]:
-        """Fields that differ, as ``field: here X, there Y``."""
+        """One sentence per field that differs, without the descriptive ones."""
         mine, theirs = asdict(self), asdict(other)
         return [
             f"{name}: the store has {mine[name]!r}, this run has {theirs[name]!r}"
@@ -92,7 +92,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Shard:
-    """One sealed file of vectors, as the manifest lists it."""
+    """Manifest entry of a sealed shard; ``job`` is the id of the embedding job that wrote it."""
 
     name: str
     rows: int
@@ -103,7 +103,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class FileSum:
-    """Size and XXH3-128 of a file."""
+    """Size in bytes and XXH3-128 checksum (hex) of a file."""
 
     bytes: int
     checksum: str
@@ -111,10 +111,11 @@ class FileSum:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The table of contents of a store. Global row numbers run through the shards in order.
+    """Contents of a store. Global row indices count through the shards in the order listed.
 
-    ``files`` are the others (pair tables, quarantine, reward head), each with what it may be: while
-    it is replaced, the old and the new. ``next_shard`` is a number that no shard ever had.
+    ``files`` maps every other file (pair tables, quarantine, reward head) to the contents it may
+    have: usually one, two while the file is being replaced. ``next_shard`` is larger than the
+    number of any shard that the store ever had, so that numbers are never reused.
     """
 
     identity: Identity
@@ -130,26 +131,41 @@ class Manifest:
         return sum(shard.rows for shard in self.shards)
 
     def layout(self, shards: int | None = None) -> str:
-        """What global row numbers rest on: the first shards' names and rows, all by default."""
+        """Fingerprint of the shards that global row indices refer to.
+
+        It covers names and row counts of the first ``shards`` shards, by default of all. Appending
+        shards leaves older row indices valid, which ``fits`` relies on.
+        """
         first = self.shards[:shards]
         text = json.dumps([[shard.name, shard.rows] for shard in first])
         return f"{len(first)}:{xxhash.xxh3_128_hexdigest(text.encode())}"
 
     def fits(self, layout: str) -> bool:
-        """Whether row numbers that rest on a layout are still right; format 1 recorded none."""
+        """Whether row indices made under ``layout`` are still valid in this store.
+
+        True for an empty layout: format 1 recorded none.
+        """
         count = layout.partition(":")[0]
         return not layout or (count.isdecimal() and self.layout(int(count)) == layout)
 
 
 def sequence_key(token_ids: Sequence[int] | np.ndarray) -> bytes:
-    """XXH3-128 of the token ids as little-endian int32: the address of a vector."""
+    """XXH3-128 of the token ids as little-endian int32: the 16-byte key of a vector.
+
+    >>> sequence_key([1, 2, 3]).hex()
+    'a76f94d1118f3bcfe6d1006dda205ce7'
+    """
     return xxhash.xxh3_128_digest(np.asarray(token_ids, dtype="<i4").tobytes())
 
 
 def first_not_finite(vectors: np.ndarray) -> int | None:
-    """The first row of (n, D) vectors with NaN or infinity, None if there is none.
+    """Index of the first row of (n, D) vectors that holds NaN or infinity, None if all are finite.
 
-    By their bits, which is faster than by their values: both have all bits of the exponent set.
+    Tests the bit patterns, which is faster than ``np.isfinite`` and works for bfloat16: NaN and
+    infinity are exactly the values with all exponent bits set.
+
+    >>> first_not_finite(np.array([[1.0, 2.0], [np.inf, 0.0]], np.float32))
+    1
     """
     bits, exponent = EXPONENTS[vectors.dtype.itemsize]
     step = max(1, FINITE_BLOCK // max(1, vectors.shape[1] * vectors.dtype.itemsize))
@@ -161,7 +177,7 @@ def first_not_finite(vectors: np.ndarray) -> int | None:
 
 
 def file_checksum(path: Path) -> str:
-    """XXH3-128 of a file's bytes, in hex."""
+    """XXH3-128 of a file's bytes, as 32 hex digits."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as stream:
         while block := stream.read(1 << 22):

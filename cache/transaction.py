@@ -1,8 +1,9 @@
-"""A change of several files of a store that happens as a whole or not at all.
+"""Change several files of a store atomically.
 
-What is new is written into ``change.new/``, together with a list of what goes. Renaming that
-directory to ``change/`` is the commit; from then on the change is carried out, by whoever gets
-there: every step may be repeated.
+New files are written into ``change.new/``, together with a list of files to place and to remove.
+Renaming that directory to ``change/`` commits. From then on the transaction is rolled forward, by
+this process or by the next one that locks the store; each step is idempotent, so that a crash
+in the middle does no harm.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ LIST = "change.json"
 
 
 class Transaction:
-    """Files of a store to be added, replaced and removed together; the caller holds the store.
+    """Adds, replaces and removes files of a store in one step, at ``commit``.
 
-    Use it as a context manager: what was not committed leaves no trace.
+    Use it as a context manager while holding the store's lock alone: leaving the block without a
+    commit discards everything. Entering it finishes an earlier transaction that was interrupted.
     """
 
     def __init__(self, store: Path) -> None:
@@ -43,11 +45,14 @@ class Transaction:
 
     @property
     def directory(self) -> Path:
-        """A store of its own for what is new: writers of stores can write into it."""
+        """Where to write new files; laid out like a store, so that its writers work here too."""
         return self._new
 
     def commit(self, removed: Sequence[str]) -> None:
-        """Put everything that was written in its place and remove other files, by name."""
+        """Move the files in ``directory`` into the store and remove others.
+
+        ``removed`` names them relative to the store.
+        """
         files = [path for path in sorted(self._new.rglob("*")) if path.is_file()]
         names = [str(path.relative_to(self._new)) for path in files]
         write_json(self._new / LIST, {"placed": names, "removed": list(removed)})
@@ -59,37 +64,43 @@ class Transaction:
 
 
 def finish_transaction(store: Path) -> bool:
-    """Carry out a change that was committed, drop one that was not; whether there was one.
+    """Roll a committed transaction forward and discard an uncommitted one.
 
-    The caller holds the store alone. Raises ``StoreError`` for a list that names what no change
-    may touch.
+    The caller must hold the store's lock alone.
+
+    Returns:
+        Whether there was a committed transaction.
+
+    Raises:
+        StoreError: The list of files is damaged, or names one that no transaction may touch.
     """
     shutil.rmtree(store / "change.new", ignore_errors=True)
-    place = transaction_path(store)
-    if not place.is_dir():
+    directory = transaction_path(store)
+    if not directory.is_dir():
         return False
-    if (place / LIST).is_file():
-        placed, removed = _read_list(place / LIST)
+    if (directory / LIST).is_file():
+        placed, removed = _read_list(directory / LIST)
         folders = {store}
         for name in placed:
             target = store / name
             target.parent.mkdir(exist_ok=True)
-            if (place / name).is_file():
-                os.replace(place / name, target)
+            if (directory / name).is_file():  # else it was moved before a crash
+                os.replace(directory / name, target)
             folders.add(target.parent)
         for name in removed:
             (store / name).unlink(missing_ok=True)
             folders.add((store / name).parent)
         for folder in folders:
             sync_directory(folder)
-        # The list last: without it there is nothing left to do.
-        (place / LIST).unlink()
-    shutil.rmtree(place)
+        # The list goes last: without it there is nothing left to do but to remove the directory.
+        (directory / LIST).unlink()
+    shutil.rmtree(directory)
     sync_directory(store)
     return True
 
 
 def _read_list(path: Path) -> tuple[list[str], list[str]]:
+    """Names of the files to place, in the order to place them, and of those to remove."""
     try:
         raw = json.loads(path.read_text("utf-8"))
         placed, removed = list(raw["placed"]), list(raw["removed"])
@@ -98,16 +109,17 @@ def _read_list(path: Path) -> tuple[list[str], list[str]]:
             f"{path}: damaged list of a change ({error}); restore the store from a copy"
         ) from error
     for name in (*placed, *removed):
-        if not _may_change(name):
+        if not _is_store_file(name):
             raise StoreError(
                 f"{path}: expected files of a store, found {str(name)[:80]!r}; do not trust this "
                 "directory"
             )
-    # The manifest goes last of what is placed: it vouches for the others.
+    # The manifest is placed last, because it lists the others.
     return sorted(placed, key=lambda name: name == "manifest.json"), removed
 
 
-def _may_change(name: object) -> bool:
+def _is_store_file(name: object) -> bool:
+    """Whether a name is that of a file of a store, so that it cannot lead out of it."""
     if not isinstance(name, str):
         return False
     folder, _, file = name.partition("/")

@@ -1,6 +1,7 @@
-"""Reading a store back in full: every file's checksum, and what a checksum cannot see.
+"""Verify a store in full: the checksum of every file, and what a checksum cannot tell.
 
-A file that differs from the manifest is named with the rows that it holds and what to do.
+That is: vectors that are not finite, keys stored twice, row indices out of range, and files that
+the manifest does not list. Each problem is a sentence that names the file and the remedy.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from .schema import (
     plan_path,
 )
 
-BLOCK_ROWS = 16384
+BLOCK_ROWS = 16384  # rows tested at once
 
 
 @dataclass
 class Verdict:
-    """What was checked, in counts, and every problem found, as sentences.
+    """Result of a verification: counts of what was checked, and every problem as a sentence.
 
-    ``notes`` say what could not be checked, and what is in order but unusual.
+    ``notes`` say what could not be checked, and what is unusual but no problem.
     """
 
     shards: int = 0
@@ -46,10 +47,15 @@ class Verdict:
 
 
 def verify_store(store: Path) -> Verdict:
-    """Check every byte of a store against its manifest.
+    """Check every file of a store against its manifest, reading all of it.
 
-    Problems are collected, not raised, so that one damaged shard does not hide another; only a
-    missing or unreadable manifest raises ``StoreError``.
+    Problems are collected, not raised, so that one damaged shard does not hide another.
+
+    Returns:
+        The counts, problems and notes; the store is sound if there are no problems.
+
+    Raises:
+        StoreError: The manifest is missing or cannot be read.
     """
     manifest = read_manifest(store)
     verdict = Verdict()
@@ -77,13 +83,13 @@ def verify_store(store: Path) -> Verdict:
 
 
 def shard_problem(store: Path, manifest: Manifest, shard: Shard) -> str:
-    """What is wrong with the bytes of a listed shard; empty if they are those that were sealed."""
+    """Describe how the bytes of a shard differ from its manifest entry; empty if they do not."""
     path = store / "shards" / shard.name
     if not path.is_file():
         return f"{path}: missing"
-    found = path.stat().st_size
-    if found != shard.bytes:
-        return f"{path}: bytes differ from the manifest (expected {shard.bytes:,}, found {found:,})"
+    size = path.stat().st_size
+    if size != shard.bytes:
+        return f"{path}: bytes differ from the manifest (expected {shard.bytes:,}, found {size:,})"
     if file_checksum(path) != shard.checksum:
         return f"{path}: bytes differ from the manifest (checksum {shard.checksum} expected)"
     return ""
@@ -92,6 +98,7 @@ def shard_problem(store: Path, manifest: Manifest, shard: Shard) -> str:
 def _verify_shard(
     store: Path, manifest: Manifest, shard: Shard, start: int, verdict: Verdict
 ) -> np.ndarray:
+    """Check a shard whose first global row is ``start``; its keys, none if it is damaged."""
     path = store / "shards" / shard.name
     verdict.shards += 1
     held = f"it holds rows {start} to {start + shard.rows - 1} of the store"
@@ -130,7 +137,10 @@ def _verify_keys(keys: np.ndarray, store: Path, verdict: Verdict) -> None:
 
 
 def _report_strays(store: Path, manifest: Manifest, verdict: Verdict) -> None:
-    """Files that no manifest lists. What a running or stopped job has sealed is no problem."""
+    """Report files in ``shards/`` that the manifest does not list.
+
+    While a job is unfinished they are no problem: its shards are listed when all are sealed.
+    """
     listed = {shard.name for shard in manifest.shards}
     if plan_path(store).exists():
         verdict.notes.append(
@@ -146,6 +156,7 @@ def _report_strays(store: Path, manifest: Manifest, verdict: Verdict) -> None:
 
 
 def _verify_table(store: Path, name: str, manifest: Manifest, verdict: Verdict) -> None:
+    """Check that the columns of a pair table fit together and point into the store."""
     try:
         table = read_pairs(store, name)
     except StoreError as error:

@@ -1,7 +1,8 @@
-"""Shards under a temporary name first, the manifest last.
+"""Write shards and list them in the manifest, such that a crash at any moment loses nothing sealed.
 
-A process may die at any moment: what the manifest lists is whole, a finished shard that it does
-not list is adopted later, an unfinished one is removed.
+A shard is written under a temporary name, synced and renamed ("sealed"); the manifest is updated
+last. So whatever the manifest lists is complete. After a crash, sealed shards that it does not list
+are adopted, and temporary files are removed.
 """
 
 from __future__ import annotations
@@ -34,19 +35,22 @@ from .schema import (
 )
 from .transaction import finish_transaction
 
-ALIGNMENT = 4096
+ALIGNMENT = 4096  # bytes; vectors start on a page of the memory map
 
 
 def shard_path(store: Path, number: int) -> Path:
-    """Where the shard of a number lies, once it is sealed."""
+    """File of the sealed shard of a number."""
     return store / "shards" / f"{number:06d}.h5"
 
 
 def next_shard_number(store: Path) -> int:
-    """A number behind all sealed shards that no removed one had either."""
+    """Number for a new shard: above all sealed ones, and above all that the store ever had.
+
+    Numbers are not reused, because an open reader would take the new file for the removed one.
+    """
     names = [path.stem for path in (store / "shards").glob("*.h5")]
-    behind = max((int(name) for name in names if name.isdecimal()), default=-1) + 1
-    return max(behind, read_manifest(store).next_shard) if (store / FILE).is_file() else behind
+    above = max((int(name) for name in names if name.isdecimal()), default=-1) + 1
+    return max(above, read_manifest(store).next_shard) if (store / FILE).is_file() else above
 
 
 def write_shard(
@@ -57,10 +61,19 @@ def write_shard(
     vectors: np.ndarray,
     failed: np.ndarray | None = None,
 ) -> None:
-    """Seal (n,) keys and (n, D) vectors of the identity's type as one shard.
+    """Write and seal one shard. It is not part of the store until ``adopt_shards`` lists it.
 
-    ``job`` names the work that it belongs to, ``failed`` are (m,) keys that the backbone has no
-    finite vector for. Raises ``StoreError`` for a wrong type and for a vector that is not finite.
+    Args:
+        path: Final file of the shard (see ``shard_path``).
+        identity: Identity of the store.
+        job: Id of the embedding job that the shard belongs to.
+        keys: (n,) sequence keys.
+        vectors: (n, D) vectors in the dtype of the identity.
+        failed: (m,) keys of the job's sequences that have no finite vector.
+
+    Raises:
+        StoreError: The vectors have another dtype or number, or hold NaN or infinity.
+        OSError: The disk is full; the unfinished file is removed.
     """
     if vectors.ndim != 2 or vectors.dtype != LOGICAL[identity.dtype] or len(keys) != len(vectors):
         raise StoreError(
@@ -74,25 +87,29 @@ def write_shard(
             f"{bad.size} of {len(keys)} sequences; try backbone.dtype=float32"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes that claim the same work must not write into one file.
+    # With the process id: where a file system loses locks, two processes may write the same shard.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    spelled = np.frombuffer(keys.astype(KEY_DTYPE).tobytes(), np.uint8).reshape(-1, KEY_BYTES)
+    # As (n, 16) bytes, because NumPy and HDF5 strip trailing zero bytes from strings.
+    key_bytes = np.frombuffer(keys.astype(KEY_DTYPE).tobytes(), np.uint8).reshape(-1, KEY_BYTES)
     layout = {"alignment_threshold": 1, "alignment_interval": ALIGNMENT}
     with create_hdf5(temporary, **layout) as file:
         physical = vectors.view(PHYSICAL[identity.dtype])
         file.create_dataset("vectors", data=physical, track_times=False)
-        file.create_dataset("keys", data=spelled, track_times=False)
+        file.create_dataset("keys", data=key_bytes, track_times=False)
         if failed is not None:
             write_failed_keys(file, failed)
         file.attrs["logical_dtype"] = identity.dtype
         file.attrs["identity"] = json.dumps(asdict(identity))
         file.attrs["job"] = job
-        file.attrs["checksum"] = content_checksum(spelled, physical)
+        file.attrs["checksum"] = content_checksum(key_bytes, physical)
     commit_file(temporary, path)
 
 
 def content_checksum(keys: np.ndarray, vectors: np.ndarray) -> str:
-    """XXH3-128 of a shard's keys and vectors: what vouches for it when the manifest is lost."""
+    """XXH3-128 of a shard's keys and vectors, by which it is verified if the manifest is lost.
+
+    ``keys`` are (n, 16) bytes, ``vectors`` (n, D) in the type on disk.
+    """
     digest = xxhash.xxh3_128()
     for array in (keys, vectors):
         digest.update(np.ascontiguousarray(array).view(np.uint8).data)
@@ -100,10 +117,10 @@ def content_checksum(keys: np.ndarray, vectors: np.ndarray) -> str:
 
 
 def recover_store(store: Path) -> None:
-    """Bring a store that a killed process left behind in order; the caller holds it alone.
+    """Clean up after a process that was killed; the caller must hold the store's lock alone.
 
-    Finished shards that the manifest does not list are adopted, unfinished files removed, and a
-    change that was committed is carried out.
+    Finishes a committed transaction, adopts sealed shards that the manifest does not list, and
+    removes temporary files. Does nothing where there is no store.
     """
     finish_transaction(store)
     if (store / FILE).is_file():
@@ -111,17 +128,18 @@ def recover_store(store: Path) -> None:
 
 
 def adopt_shards(store: Path, manifest: Manifest) -> Manifest:
-    """List sealed shards in the order of their numbers; drop unfinished files.
+    """Append the sealed shards that a manifest does not list, and remove temporary files.
 
-    Raises ``StoreError`` for a shard of another store.
+    The caller must hold the store's lock alone. Returns the manifest as it is on disk then. Raises
+    ``StoreError`` for a shard that is damaged or belongs to another store.
     """
     for unfinished in store.glob("**/*.tmp"):
         unfinished.unlink()
     listed = {shard.name for shard in manifest.shards}
-    found = [path for path in sorted((store / "shards").glob("*.h5")) if path.name not in listed]
-    if found:
-        sealed = [describe_shard(path, manifest.identity, manifest.width) for path in found]
-        # Behind the others whatever its number: row numbers of what is listed must not move.
+    paths = [path for path in sorted((store / "shards").glob("*.h5")) if path.name not in listed]
+    if paths:
+        sealed = [describe_shard(path, manifest.identity, manifest.width) for path in paths]
+        # Appended even if a number is lower: global rows of listed shards must not change.
         shards = (*manifest.shards, *sealed)
         manifest = replace(manifest, shards=shards, next_shard=next_shard_number(store))
         write_manifest(store, manifest)
@@ -129,9 +147,10 @@ def adopt_shards(store: Path, manifest: Manifest) -> Manifest:
 
 
 def describe_shard(path: Path, identity: Identity, width: int) -> Shard:
-    """A sealed shard as a manifest lists it.
+    """Make the manifest entry of a sealed shard, after checking its content in full.
 
-    Raises ``StoreError`` for a file that is no shard of such a store, or damaged.
+    Raises ``StoreError`` if the file is damaged, or not a shard of a store of this identity and
+    width.
     """
     with open_hdf5(path) as file:
         vectors, keys = dataset(file, "vectors"), dataset(file, "keys")
@@ -141,8 +160,8 @@ def describe_shard(path: Path, identity: Identity, width: int) -> Shard:
             or keys.shape != (len(vectors), KEY_BYTES)
         ):
             raise StoreError(f"{path}: not a shard of this store; move it away")
-        found, job = shard_identity(file)
-        if identity.differences(found):
+        shard_of, job = shard_identity(file)
+        if identity.differences(shard_of):
             raise StoreError(f"{path}: written under another identity; move it away")
         expected = file.attrs.get("checksum")  # format 1 had none
         if expected is not None and content_checksum(keys[:], vectors[:]) != expected:
@@ -152,9 +171,10 @@ def describe_shard(path: Path, identity: Identity, width: int) -> Shard:
 
 
 def open_manifest(store: Path, identity: Identity, width: int) -> Manifest:
-    """The manifest of a store, a new one if there is none.
+    """Open a store for writing: read its manifest, or create the store if there is none.
 
-    Raises ``StoreError`` if the store was written under another identity.
+    A committed transaction is finished first; the caller must hold the store's lock alone. Raises
+    ``StoreError`` if the store has another identity or width.
     """
     finish_transaction(store)
     if not (store / FILE).is_file():
@@ -172,12 +192,15 @@ def open_manifest(store: Path, identity: Identity, width: int) -> Manifest:
 
 
 def require_weights(store: Path, manifest: Manifest, weights: str) -> None:
-    """Refuse a store of another model by the sha256 of its weights, before they are loaded."""
+    """Raise ``StoreError`` if a store was made with other weights, given by their sha256.
+
+    For a check before the weights are loaded, when the rest of the identity is not yet known.
+    """
     require_identity(store, manifest, replace(manifest.identity, weights=weights))
 
 
 def require_identity(store: Path, manifest: Manifest, identity: Identity) -> None:
-    """Refuse a store that was written under another identity, naming the fields."""
+    """Raise ``StoreError``, naming the fields that differ, if a store has another identity."""
     differences = manifest.identity.differences(identity)
     if differences:
         raise StoreError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from micro_rm.cache.draw import BAR, bar, draw_store, padded, size
+from micro_rm.cache.draw import BAR, bar, draw_store, format_bytes, padded
 from micro_rm.cache.inspect import describe_store
 from micro_rm.cache.pairs import PairTable, write_pairs
 
@@ -64,7 +64,7 @@ def test_a_bar_is_as_long_as_its_share(value: float, largest: float, drawn: str)
 
 def test_names_and_sizes() -> None:
     assert padded("abc", 5) == "abc  " and padded("abcdef", 5) == "abcd…"
-    assert [size(n) for n in (0, 1023, 1024, 3 << 20, 5 << 50)] == [
+    assert [format_bytes(n) for n in (0, 1023, 1024, 3 << 20, 5 << 50)] == [
         "0 bytes",
         "1023 bytes",
         "1.0 KiB",
