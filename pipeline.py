@@ -165,7 +165,7 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
 def study(config: Config, say: Say) -> Result:
     """Everything that ``run`` does, then the studies, and the report with both."""
     from micro_rm.display.studies import study_tables
-    from micro_rm.heads.stages import open_workbench
+    from micro_rm.heads.stages import open_run_data
     from micro_rm.heads.studies.run import run_studies
 
     run(config, say)
@@ -174,7 +174,7 @@ def study(config: Config, say: Say) -> Result:
     place = Path(config.run.dir)
     with recording_files(place):
         done = run_studies(
-            open_workbench(config),
+            open_run_data(config),
             config.study.names,
             place,
             RunRecord(place, config).content["stages"]["evaluate"]["inputs"],

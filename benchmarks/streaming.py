@@ -88,11 +88,11 @@ def train(store: str, name: str, memory: float | None) -> dict[str, Any]:
     from micro_rm.configs.train import TrainConfig
     from micro_rm.heads.features import Features
     from micro_rm.heads.methods import load_method
-    from micro_rm.heads.run_data import Workbench
+    from micro_rm.heads.run_data import RunData
 
     settings = TrainConfig(epochs=2, batch_size=256, memory_gib=memory)
     features = Features(FeatureStore(store), read_pairs(Path(store), name))
-    problem = Workbench(Config(train=settings), features).problem(adapt=False)
+    problem = RunData(Config(train=settings), features).problem(adapt=False)
     start = time.perf_counter()
     trained = load_method("micro_stage1").fit(problem, {})
     seconds = time.perf_counter() - start

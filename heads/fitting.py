@@ -13,7 +13,7 @@ from .evaluation.protocol import EvaluationError, ScoredMethod, TestSet, attribu
 from .evaluation.report import with_best_heads
 from .methods import load_method
 from .methods.interface import Method, Problem, Trained
-from .run_data import Workbench
+from .run_data import RunData
 
 
 def fit_methods(
@@ -28,18 +28,18 @@ def fit_methods(
 
 
 def score_models(
-    bench: Workbench, models: Mapping[str, Trained], test: TestSet
+    run_data: RunData, models: Mapping[str, Trained], test: TestSet
 ) -> dict[str, ScoredMethod]:
     """Every model on the test rows, and the best single heads of those that have several.
 
     Raises ``EvaluationError`` if the labelled rows leave nothing of an attribute to score.
     """
-    examples = bench.stage2(test.table_rows)
+    examples = run_data.stage2(test.table_rows)
     methods = {name: load_method(name) for name in models}
     adapting = [name for name, method in methods.items() if method.stage == "adapt"]
     counts_SxN = None
-    if adapting and bench.config.adapt.source == "test":
-        counts_SxN = scored_mask(bench.draws, test.table_rows)
+    if adapting and run_data.config.adapt.source == "test":
+        counts_SxN = scored_mask(run_data.draws, test.table_rows)
         _require_rows(counts_SxN, test)
     scored = {
         name: score(
@@ -50,7 +50,7 @@ def score_models(
         for name, method in methods.items()
     }
     owners = [name for name, method in methods.items() if method.own_heads]
-    return with_best_heads(scored, owners, test, _validation(bench, models, owners, test))
+    return with_best_heads(scored, owners, test, _validation(run_data, models, owners, test))
 
 
 def _require_rows(counts_SxN: np.ndarray, test: TestSet) -> None:
@@ -63,14 +63,14 @@ def _require_rows(counts_SxN: np.ndarray, test: TestSet) -> None:
 
 
 def _validation(
-    bench: Workbench, models: Mapping[str, Trained], owners: list[str], test: TestSet
+    run_data: RunData, models: Mapping[str, Trained], owners: list[str], test: TestSet
 ) -> dict[str, np.ndarray]:
     """(K, A) accuracy of every head of every owner on validation rows, by test attribute."""
-    rows_N = bench.parts.validation
+    rows_N = run_data.parts.validation
     if not rows_N.size:
         return {}
-    examples = bench.stage1(rows_N)
-    attribute_N = attribute_indices(bench.features.table, rows_N, test)
+    examples = run_data.stage1(rows_N)
+    attribute_N = attribute_indices(run_data.features.table, rows_N, test)
     known_N = attribute_N >= 0
     found = {}
     for name in owners:

@@ -34,7 +34,7 @@ LACKS: dict[Need, str] = {
 
 
 @dataclass(frozen=True)
-class Workbench:
+class RunData:
     """The features of one run under its configuration.
 
     Rows are scaled by the training rows in their stage-1 view. Stage-1 rows come in the training
@@ -46,9 +46,9 @@ class Workbench:
     saved_scaler: Scaler | None = None
     shared: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
-    def member(self, config: Config) -> Workbench:
+    def member(self, config: Config) -> RunData:
         """The same data under other settings; what does not depend on them is read once."""
-        return Workbench(config, self.features, self.saved_scaler, self.shared)
+        return RunData(config, self.features, self.saved_scaler, self.shared)
 
     @cached_property
     def parts(self) -> Partition:

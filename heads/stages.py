@@ -34,11 +34,11 @@ from .fitting import fit_methods, score_models
 from .jax_settings import configure_jax
 from .methods import choose_methods, load_method
 from .methods.interface import Method, Trained
-from .run_data import Workbench
+from .run_data import RunData
 from .simulation import simulate
 
 
-def open_workbench(config: Config) -> Workbench:
+def open_run_data(config: Config) -> RunData:
     """The run's pair table and vectors, ready for methods.
 
     Raises ``StoreError`` if the table was made with other settings of the backbone.
@@ -47,7 +47,7 @@ def open_workbench(config: Config) -> Workbench:
     if config.data.source == SIMULATOR_SOURCE:
         config = resolve(config, SIMULATOR_FACTS)
         simulation = simulate(config.data.simulator, config.data.name)
-        return Workbench(config, Features(simulation.store, simulation.table))
+        return RunData(config, Features(simulation.store, simulation.table))
     store = Path(config.store.dir)
     table = read_pairs(store, config.data.name)
     reader = FeatureStore(store)
@@ -72,7 +72,7 @@ def open_workbench(config: Config) -> Workbench:
             if (store / name).exists() or name in reader.manifest.files:
                 require_file(store, reader.manifest, name)
         reader.require_sound(used_rows({table.name: table}, len(reader)).nonzero()[0])
-    return Workbench(config, Features(reader, table, read_native_head(store)))
+    return RunData(config, Features(reader, table, read_native_head(store)))
 
 
 def train(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
@@ -80,10 +80,10 @@ def train(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
 
     Returns the models and, by name, why a method was left out.
     """
-    bench = open_workbench(config)
-    chosen, skipped = _possible(config, bench, "train")
-    models = fit_methods(chosen, bench.problem(adapt=False), {})
-    _save(Path(config.run.dir), models, bench)
+    run_data = open_run_data(config)
+    chosen, skipped = _possible(config, run_data, "train")
+    models = fit_methods(chosen, run_data.problem(adapt=False), {})
+    _save(Path(config.run.dir), models, run_data)
     return models, skipped
 
 
@@ -93,10 +93,10 @@ def adapt(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
     Returns the new models and, by name, why a method was left out.
     """
     run = Path(config.run.dir)
-    bench = open_workbench(config)
+    run_data = open_run_data(config)
     models, scaler = load_models(run)
-    bench = replace(bench, saved_scaler=scaler)
-    chosen, skipped = _possible(config, bench, "adapt")
+    run_data = replace(run_data, saved_scaler=scaler)
+    chosen, skipped = _possible(config, run_data, "adapt")
     for method in chosen:
         missing = [name for name in method.after if name not in models]
         if missing:
@@ -106,22 +106,22 @@ def adapt(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
             )
     added: dict[str, Trained] = {}
     if chosen:
-        added = fit_methods(chosen, bench.problem(adapt=True), models)
-        added = {name: _with_groups(name, item, bench) for name, item in added.items()}
+        added = fit_methods(chosen, run_data.problem(adapt=True), models)
+        added = {name: _with_groups(name, item, run_data) for name, item in added.items()}
         kept = {name: item for name, item in models.items() if load_method(name).stage == "train"}
-        _save(run, kept | added, bench)
+        _save(run, kept | added, run_data)
     return added, skipped
 
 
 def evaluate(config: Config) -> dict[str, Any]:
     """Score every trained method on the test rows; writes predictions.parquet and report.json."""
     run = Path(config.run.dir)
-    bench = open_workbench(config)
+    run_data = open_run_data(config)
     models, scaler = load_models(run)
-    bench = replace(bench, saved_scaler=scaler)
-    table = bench.features.table
-    test = bench.test_set
-    scored = score_models(bench, models, test)
+    run_data = replace(run_data, saved_scaler=scaler)
+    table = run_data.features.table
+    test = run_data.test_set
+    scored = score_models(run_data, models, test)
     write_predictions(run / "predictions.parquet", table, test, scored)
     methods = {name: load_method(name) for name in models}
     report = build_report(config.data.name, test, scored, config.evaluate, config.run.seed)
@@ -130,8 +130,8 @@ def evaluate(config: Config) -> dict[str, Any]:
         entry["told"] = methods[name].told if name in methods else "attribute"
         entry["summary"] = methods[name].summary if name in methods else best_head_summary(name)
     report["confidence"] = config.evaluate.confidence
-    report["budget"] = _budget(bench)
-    report["skipped"] = _skipped(config, bench, models)
+    report["budget"] = _budget(run_data)
+    report["skipped"] = _skipped(config, run_data, models)
     report["caveats"] = config.caveats()
     report["benchmark"] = benchmark(
         test, table.source_row[test.table_rows], scored, config.evaluate, config.run.seed
@@ -155,19 +155,19 @@ def evaluate(config: Config) -> dict[str, Any]:
     return report
 
 
-def _with_groups(name: str, trained: Trained, bench: Workbench) -> Trained:
+def _with_groups(name: str, trained: Trained, run_data: RunData) -> Trained:
     """A model with the names of the groups that its weights are numbered by, if they are."""
     if load_method(name).told != "group":
         return trained
-    return replace(trained, settings={**trained.settings, "groups": list(bench.groups)})
+    return replace(trained, settings={**trained.settings, "groups": list(run_data.groups)})
 
 
-def _possible(config: Config, bench: Workbench, stage: str) -> tuple[list[Method], dict[str, str]]:
+def _possible(config: Config, run_data: RunData, stage: str) -> tuple[list[Method], dict[str, str]]:
     """The chosen methods of a stage that the data can serve, and why the others cannot."""
     chosen, skipped = [], {}
     for method in choose_methods(config.methods):
         if method.stage == stage:
-            reason = bench.lacks(method)
+            reason = run_data.lacks(method)
             if reason is None:
                 chosen.append(method)
             else:
@@ -175,28 +175,28 @@ def _possible(config: Config, bench: Workbench, stage: str) -> tuple[list[Method
     return chosen, skipped
 
 
-def _budget(bench: Workbench) -> dict[str, Any]:
+def _budget(run_data: RunData) -> dict[str, Any]:
     """What the labelled rows were, as the report says it."""
-    adapt = bench.config.adapt
+    adapt = run_data.config.adapt
     return {
         "group": adapt.group,
         "source": adapt.source,
         "rows_per_group": adapt.budget,
-        "groups": len(bench.groups),
+        "groups": len(run_data.groups),
         "draws": adapt.draws,
     }
 
 
-def _save(run: Path, models: Mapping[str, Trained], bench: Workbench) -> None:
+def _save(run: Path, models: Mapping[str, Trained], run_data: RunData) -> None:
     run.mkdir(parents=True, exist_ok=True)
-    save_models(run, models, bench.scaler)
+    save_models(run, models, run_data.scaler)
     _write_metrics(run, models)
 
 
-def _skipped(config: Config, bench: Workbench, models: Mapping[str, Trained]) -> dict[str, str]:
+def _skipped(config: Config, run_data: RunData, models: Mapping[str, Trained]) -> dict[str, str]:
     """Why each chosen method that has no model has none."""
     return {
-        method.name: bench.lacks(method)
+        method.name: run_data.lacks(method)
         or "it is not trained yet; run micro-rm train and micro-rm adapt"
         for method in choose_methods(config.methods)
         if method.name not in models

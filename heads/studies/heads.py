@@ -16,12 +16,12 @@ from ..matching import agreement as agree
 from ..methods import load_method
 from ..methods.interface import HeadOutputs, Trained, predict_heads
 from ..pruning import Merging, merge_heads, plan_merging
-from ..run_data import Workbench
+from ..run_data import RunData
 from .measure import STAGE1, Members, StudyError
 from .points import curves
 
 
-def pruning(bench: Workbench, test: TestSet, members: Members) -> dict[str, Any]:
+def pruning(bench: RunData, test: TestSet, members: Members) -> dict[str, Any]:
     """Heads merged by hold-out correlation, before and after stage 2 is run again with fewer."""
     study = bench.config.study
     found: dict[str, Any] = {
@@ -61,7 +61,7 @@ def pruning(bench: Workbench, test: TestSet, members: Members) -> dict[str, Any]
     }
 
 
-def agreement(bench: Workbench, _test: TestSet, members: Members) -> dict[str, Any]:
+def agreement(bench: RunData, _test: TestSet, members: Members) -> dict[str, Any]:
     """How alike the heads of two seeds are, each matched with its partner."""
     study = bench.config.study
     if study.seeds < 2:
@@ -87,7 +87,7 @@ def agreement(bench: Workbench, _test: TestSet, members: Members) -> dict[str, A
     }
 
 
-def _held_out(bench: Workbench, trained: Trained) -> HeadOutputs:
+def _held_out(bench: RunData, trained: Trained) -> HeadOutputs:
     rows_N = bench.parts.validation
     if not rows_N.size:
         raise StudyError(

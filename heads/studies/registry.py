@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..evaluation.protocol import TestSet
-from ..run_data import Workbench
+from ..run_data import RunData
 from . import heads, sweeps
 from .measure import Members
 
@@ -16,7 +16,7 @@ class Study(NamedTuple):
 
     title: str
     question: str
-    run: Callable[[Workbench, TestSet, Members], dict[str, Any]]
+    run: Callable[[RunData, TestSet, Members], dict[str, Any]]
 
 
 REGISTRY = {

@@ -11,7 +11,7 @@ from typing import Any
 from ...cache.schema import StoreError
 from ...common.files import write_json
 from ..methods import load_method
-from ..run_data import Workbench
+from ..run_data import RunData
 from .measure import STAGE1, StudyError, train_members
 from .registry import REGISTRY
 
@@ -19,7 +19,7 @@ FILE = "studies.json"
 
 
 def run_studies(
-    bench: Workbench, names: Sequence[str], run: Path, inputs: str, tell: Callable[[str], None]
+    bench: RunData, names: Sequence[str], run: Path, inputs: str, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """Measure the named studies and write them; returns all of them.
 

@@ -11,7 +11,7 @@ from ...configs.sweep import SEED
 from ..adaptation import BudgetError
 from ..evaluation.protocol import TestSet
 from ..evaluation.rows import ORACLE, VALIDATED
-from ..run_data import Workbench
+from ..run_data import RunData
 from ..sweeps.engine import run_members
 from ..sweeps.plan import make_member
 from .measure import STAGE1, Members, StudyError
@@ -22,7 +22,7 @@ CHOSEN = "Test rows chose this value: it is a reading, not a setting to report."
 Numbers = dict[str, dict[float, dict[str, list[float]]]]
 
 
-def num_heads(bench: Workbench, test: TestSet, _members: Members) -> dict[str, Any]:
+def num_heads(bench: RunData, test: TestSet, _members: Members) -> dict[str, Any]:
     """Both stages for every K: too few heads cannot serve everybody, too many should not hurt."""
     study = bench.config.study
     found, _ = _vary(bench, test, study.num_heads, lambda count: {"train.num_heads": count})
@@ -37,7 +37,7 @@ def num_heads(bench: Workbench, test: TestSet, _members: Members) -> dict[str, A
     return result
 
 
-def budget(bench: Workbench, test: TestSet, _members: Members) -> dict[str, Any]:
+def budget(bench: RunData, test: TestSet, _members: Members) -> dict[str, Any]:
     """Adaptation with more and more labelled rows per group; stage 1 stays as it is."""
     study = bench.config.study
     budgets = [count for count in study.budgets if count <= bench.config.adapt.pool]
@@ -69,7 +69,7 @@ def budget(bench: Workbench, test: TestSet, _members: Members) -> dict[str, Any]
     return result
 
 
-def tau(bench: Workbench, test: TestSet, _members: Members) -> dict[str, Any]:
+def tau(bench: RunData, test: TestSet, _members: Members) -> dict[str, Any]:
     """Stage 2 at every temperature of its targets: near 0 they are one head, high is no change."""
     study = bench.config.study
     found, _ = _vary(bench, test, study.taus, lambda value: {"adapt.tau": value})
@@ -84,7 +84,7 @@ def tau(bench: Workbench, test: TestSet, _members: Members) -> dict[str, Any]:
 
 
 def _vary(
-    bench: Workbench,
+    bench: RunData,
     test: TestSet,
     values: Sequence[float],
     settings: Callable[[float], dict[str, Any]],
@@ -139,7 +139,7 @@ def _note(found: Numbers, x: float, measured: Mapping[str, Any]) -> None:
             found[NLL][x][name].append(values["nll"])
 
 
-def _result(bench: Workbench, found: Numbers, label: str, *, log: bool) -> dict[str, Any]:
+def _result(bench: RunData, found: Numbers, label: str, *, log: bool) -> dict[str, Any]:
     confidence = bench.config.evaluate.confidence
     return {
         "x": {"label": label, "log": log},

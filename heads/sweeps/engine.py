@@ -19,7 +19,7 @@ from ..evaluation.protocol import ScoredMethod, TestSet
 from ..fitting import score_models
 from ..methods import choose_methods, load_method
 from ..methods.interface import Examples, Method, Trained
-from ..run_data import Workbench
+from ..run_data import RunData
 from .plan import Member, largest_heads, together
 
 Numbers = dict[str, Any]
@@ -35,7 +35,7 @@ def free_memory() -> float:
 
 
 def run_members(
-    bench: Workbench,
+    run_data: RunData,
     members: Sequence[Member],
     methods: Sequence[str],
     test: TestSet,
@@ -49,31 +49,31 @@ def run_members(
     ``room`` for so many heads, by default the largest number of them.
     """
     chosen = choose_methods(methods)
-    width, groups = bench.features.store.width, max(len(bench.groups), 1)
+    width, groups = run_data.features.store.width, max(len(run_data.groups), 1)
     limit = free_memory() if memory is None else memory
     room = largest_heads(members) if room is None else room
     for group in together(members, width, groups, limit, room):
-        benches = [bench.member(member.config) for member in group]
-        fitted = fit_members_of(benches, [member.stage1 for member in group], chosen, room)
+        members_data = [run_data.member(member.config) for member in group]
+        fitted = fit_members_of(members_data, [member.stage1 for member in group], chosen, room)
         yield (
             group,
-            [_score(one, models, test) for one, models in zip(benches, fitted, strict=True)],
+            [_score(one, models, test) for one, models in zip(members_data, fitted, strict=True)],
         )
 
 
 def fit_members_of(
-    benches: Sequence[Workbench], stage1: Sequence[str], methods: Sequence[Method], room: int
+    members_data: Sequence[RunData], stage1: Sequence[str], methods: Sequence[Method], room: int
 ) -> list[dict[str, Trained] | UserError]:
     """Every method of every member in order; members of one ``stage1`` share what it says."""
-    done: list[dict[str, Trained]] = [{} for _ in benches]
+    done: list[dict[str, Trained]] = [{} for _ in members_data]
     failed: dict[int, UserError] = {}
     for method in methods:
-        alive = [place for place in range(len(benches)) if place not in failed]
+        alive = [place for place in range(len(members_data)) if place not in failed]
         same = [[place] for place in alive]
         if method.stage == "train":
             same = [[alive[n] for n in places] for places in by_key([stage1[p] for p in alive])]
         firsts = [places[0] for places in same]
-        found = _fit(method, [benches[p] for p in firsts], [done[p] for p in firsts], room)
+        found = _fit(method, [members_data[p] for p in firsts], [done[p] for p in firsts], room)
         for places, one in zip(same, found, strict=True):
             for place in places:
                 if isinstance(one, DivergenceError):
@@ -87,13 +87,14 @@ def fit_members_of(
 
 def _fit(
     method: Method,
-    benches: Sequence[Workbench],
+    members_data: Sequence[RunData],
     done: Sequence[Mapping[str, Trained]],
     room: int,
 ) -> list[Trained | UserError]:
     """The method's model of every member, or why it has none."""
     problems = [
-        _attempt(lambda b=bench: b.problem(adapt=method.stage == "adapt")) for bench in benches
+        _attempt(lambda data=data: data.problem(adapt=method.stage == "adapt"))
+        for data in members_data
     ]
     possible = [place for place, one in enumerate(problems) if not isinstance(one, UserError)]
     found: list[Any] = list(problems)
@@ -114,17 +115,17 @@ def _attempt(make: Callable[[], Any]) -> Any:
         return error
 
 
-def _score(bench: Workbench, models: dict[str, Trained] | UserError, test: TestSet) -> Results:
+def _score(run_data: RunData, models: dict[str, Trained] | UserError, test: TestSet) -> Results:
     if isinstance(models, UserError):
         return models
-    return _attempt(lambda: _scores(bench, models, test))
+    return _attempt(lambda: _scores(run_data, models, test))
 
 
-def _scores(bench: Workbench, models: dict[str, Trained], test: TestSet) -> dict[str, Numbers]:
-    scored = score_models(bench, models, test)
+def _scores(run_data: RunData, models: dict[str, Trained], test: TestSet) -> dict[str, Numbers]:
+    scored = score_models(run_data, models, test)
     found = {name: _numbers(result, test) for name, result in scored.items()}
     for name, trained in models.items():
-        found[name] |= _validate(bench, load_method(name), trained)
+        found[name] |= _validate(run_data, load_method(name), trained)
     return found
 
 
@@ -148,33 +149,33 @@ def _numbers(scored: ScoredMethod, test: TestSet) -> Numbers:
     }
 
 
-def validation_rows(bench: Workbench, method: Method) -> np.ndarray:
+def validation_rows(run_data: RunData, method: Method) -> np.ndarray:
     """Rows of validation prompts that can judge a method.
 
     For a method that adapts they are those that a budget could have been drawn from, had their
     prompts not been held out.
     """
-    rows_N = bench.parts.validation
+    rows_N = run_data.parts.validation
     if method.stage == "train":
         return rows_N
-    if bench.config.adapt.source == "test":
+    if run_data.config.adapt.source == "test":
         return rows_N[:0]
-    return rows_N[held_out_pool(bench)[rows_N]]
+    return rows_N[held_out_pool(run_data)[rows_N]]
 
 
-def held_out_pool(bench: Workbench) -> np.ndarray:
+def held_out_pool(run_data: RunData) -> np.ndarray:
     """(N,) mask of pool rows of validation prompts, as ``drawable_rows`` is of training prompts."""
-    parts = bench.parts
+    parts = run_data.parts
     nobody = parts.adapt[:0]
     swapped = replace(parts, train=parts.validation, validation=parts.train, adapt=nobody)
-    return drawable_rows(bench.features.table, swapped, bench.config.adapt)
+    return drawable_rows(run_data.features.table, swapped, run_data.config.adapt)
 
 
-def _validate(bench: Workbench, method: Method, trained: Trained) -> Numbers:
-    rows_N = validation_rows(bench, method)
+def _validate(run_data: RunData, method: Method, trained: Trained) -> Numbers:
+    rows_N = validation_rows(run_data, method)
     if not rows_N.size:
         return {}
-    examples: Examples = (bench.stage1 if method.stage == "train" else bench.stage2)(rows_N)
+    examples: Examples = (run_data.stage1 if method.stage == "train" else run_data.stage2)(rows_N)
     prediction = method.predict(trained, examples)
     return {
         "validation_rows": int(rows_N.size),

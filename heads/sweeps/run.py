@@ -10,7 +10,7 @@ from ...common.fingerprint import code_fingerprint, fingerprint
 from ...configs.schema import Config
 from ..ensemble import by_key
 from ..methods import choose_methods
-from ..stages import open_workbench
+from ..stages import open_run_data
 from ..studies.measure import StudyError
 from .engine import run_members
 from .plan import describe, largest_heads, make_members
@@ -38,15 +38,15 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
 
     Raises ``StudyError`` if the data cannot serve a method.
     """
-    bench = open_workbench(config)
-    config = bench.config
+    run_data = open_run_data(config)
+    config = run_data.config
     for method in choose_methods(config.sweep.methods):
-        reason = bench.lacks(method)
+        reason = run_data.lacks(method)
         if reason is not None:
             raise StudyError(f"sweep.methods: {method.name} is impossible here: {reason}")
     members = make_members(config)
     run = Path(config.run.dir)
-    test = bench.test_set
+    test = run_data.test_set
     inputs = fingerprint(request, code_fingerprint("heads"), config.data.name, describe(config))
     keys = tuple(dict.fromkeys(key for member in members for key in member.settings))
     mine = Sweep(inputs, keys, test.attributes, [])
@@ -70,7 +70,7 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
         limit = None if memory is None else memory * 2**30
         # Room as for all members: one that is fitted later has the bits that it would have had.
         fitting = run_members(
-            bench, todo, config.sweep.methods, test, limit, largest_heads(members)
+            run_data, todo, config.sweep.methods, test, limit, largest_heads(members)
         )
         for group, results in fitting:
             for member, found in zip(group, results, strict=True):

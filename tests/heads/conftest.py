@@ -26,7 +26,7 @@ from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features
 from micro_rm.heads.methods.interface import NO_LABEL, Budget, Examples, Problem, Sides
 from micro_rm.heads.rows import Rows
-from micro_rm.heads.run_data import Workbench
+from micro_rm.heads.run_data import RunData
 
 ATTRIBUTES = ("brief", "polite")
 PROMPTS, TRAIN_PROMPTS, POOL_PROMPTS, WIDTH = 60, 40, 32, 8
@@ -175,8 +175,8 @@ def _write_vectors(
 
 
 @pytest.fixture(scope="session")
-def make_bench(tiny: TinyData) -> Callable[..., Workbench]:
-    """``make_bench(table=None, native_head_D=None, **sections)``: the tiny store on a workbench.
+def make_bench(tiny: TinyData) -> Callable[..., RunData]:
+    """``make_bench(table=None, native_head_D=None, **sections)``: the run data of the tiny store.
 
     ``table`` holds fields of the pair table that differ, ``text`` among them by column.
     """
@@ -185,14 +185,14 @@ def make_bench(tiny: TinyData) -> Callable[..., Workbench]:
         table: dict[str, Any] | None = None,
         native_head_D: np.ndarray | None = None,
         **sections: Any,
-    ) -> Workbench:
+    ) -> RunData:
         changes = dict(table or {})
         changes["text"] = {**tiny.table.text, **changes.get("text", {})}
         sections.setdefault("data", DataConfig(name="tiny"))
         sections.setdefault("train", TrainConfig(validation_fraction=0.2))
         sections.setdefault("adapt", AdaptConfig(budget=8, pool=32, draws=3))
         features = Features(FeatureStore(tiny.store), replace(tiny.table, **changes), native_head_D)
-        return Workbench(resolve(Config(**sections), SIMULATOR_FACTS), features)
+        return RunData(resolve(Config(**sections), SIMULATOR_FACTS), features)
 
     return make
 

@@ -21,7 +21,7 @@ from micro_rm.configs.resolve import SIMULATOR_FACTS, resolve
 from micro_rm.configs.schema import Config, DataConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features, Scaler
-from micro_rm.heads.run_data import Workbench
+from micro_rm.heads.run_data import RunData
 
 
 def write_store(path: Path, identity: Identity, places: np.ndarray, vectors: np.ndarray) -> None:
@@ -202,7 +202,7 @@ def test_reading_features_leaves_the_store_untouched(tiny: Any, tmp_path: Path) 
     for fraction in (0.0, 0.3):
         train = TrainConfig(validation_fraction=fraction, features="standardized")
         config = resolve(Config(data=DataConfig(name="tiny"), train=train), SIMULATOR_FACTS)
-        bench = Workbench(config, features)
+        bench = RunData(config, features)
         bench.problem(adapt=False).train.load_sides()
         bench.stage2(bench.parts.test)
     assert {path: file_checksum(path) for path in files} == before

@@ -18,7 +18,7 @@ from micro_rm.heads.adaptation import BudgetError
 from micro_rm.heads.features import Scaler
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import NO_LABEL, Method, Need, Problem
-from micro_rm.heads.run_data import LACKS, Workbench
+from micro_rm.heads.run_data import LACKS, RunData
 
 STANDARDIZED = TrainConfig(validation_fraction=0.2, features="standardized")
 HEAD_D = np.linspace(-2, 3, 8).astype(np.float32)
@@ -222,7 +222,7 @@ def test_a_budget_of_zero_is_empty_but_keeps_its_draws(make_bench: Any) -> None:
 def test_labelled_rows_of_the_test_split_are_those_that_are_not_scored(
     tiny: Any, make_bench: Any
 ) -> None:
-    """G-B4, through the workbench."""
+    """G-B4, through ``RunData``."""
     bench = make_bench(adapt=AdaptConfig(budget=6, draws=2, source="test"))
     problem = bench.problem(adapt=True)
     assert problem.budget is not None and bench.draws is not None
@@ -262,7 +262,7 @@ def test_the_native_head_gives_the_reward_of_raw_vectors_under_any_scaling(
 
 
 @pytest.fixture
-def rated(make_bench: Any) -> Workbench:
+def rated(make_bench: Any) -> RunData:
     """Ratings from 0 to 4 by store row, so that a response is rated alike in all its pairs."""
     plain = make_bench().features.table.rows
     places_Nx2 = np.stack([plain["plain/chosen"], plain["plain/rejected"]], axis=1)
@@ -272,7 +272,7 @@ def rated(make_bench: Any) -> Workbench:
 
 
 def test_rated_responses_are_those_of_training_prompts_scaled_like_differences(
-    rated: Workbench,
+    rated: RunData,
 ) -> None:
     problem = rated.problem(adapt=False)
     assert problem.load_ratings is not None
@@ -322,7 +322,7 @@ def needy(need: Need) -> Method:
     ],
 )
 def test_what_the_data_lack_is_said_in_words(
-    tiny: Any, make_bench: Any, rated: Workbench, need: Need, words: str
+    tiny: Any, make_bench: Any, rated: RunData, need: Need, words: str
 ) -> None:
     without = make_bench(text(tiny, attribute="", user="", context=""))
     reason = without.lacks(needy(need))
@@ -354,7 +354,7 @@ def test_the_first_thing_that_is_lacking_is_the_reason(tiny: Any, make_bench: An
     assert make_bench().lacks(replace(both, needs=())) is None
 
 
-def test_a_problem_offers_what_there_is(make_bench: Any, rated: Workbench) -> None:
+def test_a_problem_offers_what_there_is(make_bench: Any, rated: RunData) -> None:
     def offers(problem: Problem) -> tuple[bool, bool]:
         return problem.load_ratings is not None, problem.native_head_D is not None
 

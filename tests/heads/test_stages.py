@@ -340,7 +340,7 @@ def test_rows_of_the_test_split_that_are_adapted_to_are_not_scored(
     stages.adapt(config)
     report = stages.evaluate(config)
     assert report["budget"]["source"] == "test"
-    bench = stages.open_workbench(config)
+    bench = stages.open_run_data(config)
     assert bench.draws is not None
     rows = predictions(tmp_path, "micro")
     for draw, taken_B in enumerate(bench.draws.rows_SxB):
@@ -504,10 +504,10 @@ def flip(path: Path, place: int) -> None:
 @pytest.mark.parametrize("name", ["shards/000000.h5", "pairs/tiny.h5", "native_head.h5"])
 def test_a_changed_byte_is_found_before_anything_is_learnt(name: str, copied: Config) -> None:
     store = Path(copied.store.dir)
-    stages.open_workbench(copied)
+    stages.open_run_data(copied)
     flip(store / name, -1)
     with pytest.raises(StoreError, match=f"{name}: .*(bytes)"):
-        stages.open_workbench(copied)
+        stages.open_run_data(copied)
 
 
 def test_checksums_can_be_left_out_but_not_what_is_cheap(copied: Config, tiny: Any) -> None:
@@ -519,13 +519,13 @@ def test_checksums_can_be_left_out_but_not_what_is_cheap(copied: Config, tiny: A
         vectors = file["vectors"]
         assert isinstance(vectors, h5py.Dataset)
         vectors[:] = np.full(vectors.shape, np.nan) if vectors.dtype == np.float32 else 0x7FC0
-    bench = stages.open_workbench(config)
+    bench = stages.open_run_data(config)
     rows = np.arange(3)
     with pytest.raises(StoreError, match="holds NaN or infinity; micro-rm verify"):
         bench.features.stored(rows, "ctx", "chosen")
     write_pairs(store, replace(tiny.table, layout="1:" + "0" * 32))
     with pytest.raises(StoreError, match="'tiny' are those of other shards"):
-        stages.open_workbench(config)
+        stages.open_run_data(config)
     shard.unlink()
     with pytest.raises(StoreError, match=r"000000\.h5: missing"):
-        stages.open_workbench(config)
+        stages.open_run_data(config)

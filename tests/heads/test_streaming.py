@@ -330,7 +330,7 @@ def test_a_run_with_little_memory_gives_the_same_report(tiny: Any, tmp_path: Pat
             evaluate=EvaluateConfig(bootstrap=20),
             run=RunConfig(str(run), seed=5),
         )
-        bench = stages.open_workbench(config)
+        bench = stages.open_run_data(config)
         assert (bench.stage2(bench.parts.test).stream is None) == (memory is None)
         stages.train(config)
         stages.adapt(config)

@@ -120,9 +120,9 @@ def learning(world: World, store: Path) -> Callable[[], int]:
 
     def read() -> int:
         from micro_rm.heads.checkpoint import load_models
-        from micro_rm.heads.stages import open_workbench
+        from micro_rm.heads.stages import open_run_data
 
-        bench = open_workbench(config)
+        bench = open_run_data(config)
         bench.problem(adapt=False)
         _ = bench.test_set
         load_models(Path(config.run.dir))

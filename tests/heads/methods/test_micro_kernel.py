@@ -16,8 +16,8 @@ from micro_rm.heads.fitting import fit_methods, score_models
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import Trained
 from micro_rm.heads.methods.micro_kernel import pooled_mean
-from micro_rm.heads.run_data import Workbench
-from micro_rm.heads.stages import open_workbench
+from micro_rm.heads.run_data import RunData
+from micro_rm.heads.stages import open_run_data
 
 CONFIG = Config(
     data=DataConfig(
@@ -39,20 +39,20 @@ CONFIG = Config(
 
 
 @pytest.fixture(scope="module")
-def bench() -> Workbench:
-    return open_workbench(CONFIG)
+def bench() -> RunData:
+    return open_run_data(CONFIG)
 
 
 @pytest.fixture(scope="module")
-def stage1(bench: Workbench) -> dict[str, Trained]:
+def stage1(bench: RunData) -> dict[str, Trained]:
     return fit_methods([load_method("micro_stage1")], bench.problem(adapt=False), {})
 
 
-def adapted(bench: Workbench, stage1: dict[str, Trained]) -> Trained:
+def adapted(bench: RunData, stage1: dict[str, Trained]) -> Trained:
     return load_method("micro_kernel").fit(bench.problem(adapt=True), stage1)
 
 
-def accuracy(bench: Workbench, trained: Trained) -> float:
+def accuracy(bench: RunData, trained: Trained) -> float:
     test = make_test_set(bench.features.table, bench.parts.test)
     return float(
         score_models(bench, {"micro_kernel": trained}, test)["micro_kernel"].mean_correct_N.mean()
@@ -60,17 +60,17 @@ def accuracy(bench: Workbench, trained: Trained) -> float:
 
 
 def test_opposed_tastes_are_served_by_wordings_that_were_never_seen(
-    bench: Workbench, stage1: dict[str, Trained]
+    bench: RunData, stage1: dict[str, Trained]
 ) -> None:
     """G-H13: a reward that ignores the wish is at one half here."""
     assert accuracy(bench, adapted(bench, stage1)) > 0.8
 
 
 def test_without_labelled_rows_every_head_weighs_the_same(
-    bench: Workbench, stage1: dict[str, Trained]
+    bench: RunData, stage1: dict[str, Trained]
 ) -> None:
     config = replace(CONFIG, adapt=replace(CONFIG.adapt, budget=0))
-    empty = Workbench(config, bench.features)
+    empty = RunData(config, bench.features)
     trained = adapted(empty, stage1)
     heads = load_method("micro_kernel").predict(trained, empty.stage2(empty.parts.test[:5])).heads
     assert heads is not None
@@ -78,7 +78,7 @@ def test_without_labelled_rows_every_head_weighs_the_same(
 
 
 def test_heads_are_those_of_stage_1_scaled_to_margins_of_unit_size(
-    bench: Workbench, stage1: dict[str, Trained]
+    bench: RunData, stage1: dict[str, Trained]
 ) -> None:
     before = stage1["micro_stage1"].params["heads"]["kernel"]
     after = adapted(bench, stage1).params["heads"]["kernel"]
@@ -89,11 +89,11 @@ def test_heads_are_those_of_stage_1_scaled_to_margins_of_unit_size(
 
 
 def test_the_scaling_of_features_changes_no_kernel(
-    bench: Workbench, stage1: dict[str, Trained]
+    bench: RunData, stage1: dict[str, Trained]
 ) -> None:
     """Wishes and responses are compared as they are stored, whatever stage 1 reads."""
     trained = adapted(bench, stage1)
-    raw = Workbench(replace(CONFIG, train=replace(CONFIG.train, features="raw")), bench.features)
+    raw = RunData(replace(CONFIG, train=replace(CONFIG.train, features="raw")), bench.features)
     scale_Dx1 = bench.scaler.delta_scale_D[:, None]
     unscaled = Trained(
         {
@@ -114,11 +114,11 @@ def test_the_scaling_of_features_changes_no_kernel(
 
 
 def test_pooling_over_wordings_and_over_groups_differ(
-    bench: Workbench, stage1: dict[str, Trained]
+    bench: RunData, stage1: dict[str, Trained]
 ) -> None:
     by_group = adapted(bench, stage1).params["router"]["kernel"]
     config = replace(CONFIG, adapt=replace(CONFIG.adapt, kernel=KernelConfig(targets="wording")))
-    by_wording = adapted(Workbench(config, bench.features), stage1).params["router"]["kernel"]
+    by_wording = adapted(RunData(config, bench.features), stage1).params["router"]["kernel"]
     assert np.abs(by_group - by_wording).max() > 1e-3
 
 

@@ -19,7 +19,7 @@ from micro_rm.heads.evaluation.report import build_report
 from micro_rm.heads.fitting import fit_methods, score_models
 from micro_rm.heads.methods import choose_methods, load_method
 from micro_rm.heads.methods.mixture import DivergenceError
-from micro_rm.heads.run_data import Workbench
+from micro_rm.heads.run_data import RunData
 from micro_rm.heads.sweeps import engine
 from micro_rm.heads.sweeps.engine import held_out_pool, validation_rows
 from micro_rm.heads.sweeps.plan import Member, make_member
@@ -48,28 +48,28 @@ run_members: Callable[..., Any] = engine.run_members
 
 
 @pytest.fixture(scope="module")
-def bench(make_bench: Callable[..., Workbench]) -> Workbench:
+def bench(make_bench: Callable[..., RunData]) -> RunData:
     return make_bench(train=TRAIN, adapt=ADAPT)
 
 
 @pytest.fixture(scope="module")
-def test_set(bench: Workbench) -> ScoredRows:
+def test_set(bench: RunData) -> ScoredRows:
     return make_test_set(bench.features.table, bench.parts.test)
 
 
-def members(bench: Workbench, points: list[dict[str, Any]]) -> list[Member]:
+def members(bench: RunData, points: list[dict[str, Any]]) -> list[Member]:
     return [make_member(bench.config, number, point) for number, point in enumerate(points)]
 
 
 @pytest.fixture(scope="module")
-def done(bench: Workbench, test_set: ScoredRows) -> dict[int, Any]:
+def done(bench: RunData, test_set: ScoredRows) -> dict[int, Any]:
     """Numbers by member."""
     groups = list(run_members(bench, members(bench, POINTS), METHODS, test_set))
     assert [[member.number for member in group] for group, _ in groups] == [[0, 1, 2, 3, 4]]
     return {m.number: r for group, found in groups for m, r in zip(group, found, strict=True)}
 
 
-def solo(bench: Workbench, test: ScoredRows, methods: list[str]) -> dict[str, Any]:
+def solo(bench: RunData, test: ScoredRows, methods: list[str]) -> dict[str, Any]:
     """What ``train``, ``adapt`` and ``evaluate`` find."""
     chosen = choose_methods(methods)
     models: dict[str, Any] = {}
@@ -85,10 +85,10 @@ def solo(bench: Workbench, test: ScoredRows, methods: list[str]) -> dict[str, An
 
 @pytest.mark.parametrize("number", [0])
 def test_numbers_are_those_of_a_run_of_its_own(
-    bench: Workbench, test_set: ScoredRows, done: dict[int, Any], number: int
+    bench: RunData, test_set: ScoredRows, done: dict[int, Any], number: int
 ) -> None:
     member = members(bench, POINTS)[number]
-    alone = Workbench(member.config, bench.features)  # nothing shared
+    alone = RunData(member.config, bench.features)  # nothing shared
     expected = solo(alone, test_set, METHODS)
     found = done[number]
     best = ["micro_stage1_best_head_validated", "micro_stage1_best_head_oracle"]
@@ -122,7 +122,7 @@ def test_a_member_that_diverges_is_an_error_among_numbers(done: dict[int, Any]) 
 
 @pytest.mark.long
 def test_groups_that_memory_cuts_give_the_same_numbers(
-    bench: Workbench, test_set: ScoredRows, done: dict[int, Any]
+    bench: RunData, test_set: ScoredRows, done: dict[int, Any]
 ) -> None:
     """One after the other; each is yielded with its numbers before the next one is fitted."""
     several = members(bench, POINTS[:2])
@@ -135,7 +135,7 @@ def test_groups_that_memory_cuts_give_the_same_numbers(
 
 
 def test_stage_1_is_fitted_once_for_members_that_share_it(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    bench: RunData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, list[int]] = {}
 
@@ -155,7 +155,7 @@ def test_stage_1_is_fitted_once_for_members_that_share_it(
 
 
 def test_who_has_failed_is_fitted_no_further(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    bench: RunData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, int] = {}
 
@@ -172,7 +172,7 @@ def test_who_has_failed_is_fitted_no_further(
 
 
 def test_a_method_without_fit_many_fails_member_by_member(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    bench: RunData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
 
@@ -190,7 +190,7 @@ def test_a_method_without_fit_many_fails_member_by_member(
 
 
 def test_a_budget_beyond_the_pool_is_an_error_in_the_members_place(
-    bench: Workbench, test_set: ScoredRows
+    bench: RunData, test_set: ScoredRows
 ) -> None:
     points = [{"adapt.budget": 31}, {"adapt.budget": 6}]
     found = [
@@ -202,7 +202,7 @@ def test_a_budget_beyond_the_pool_is_an_error_in_the_members_place(
 
 
 def test_a_budget_that_takes_every_test_row_is_an_error_in_the_members_place(
-    bench: Workbench, test_set: ScoredRows
+    bench: RunData, test_set: ScoredRows
 ) -> None:
     base = bench.member(replace(bench.config, adapt=replace(ADAPT, source="test")))
     points = [{"adapt.budget": 20}, {"adapt.budget": 6}]
@@ -218,7 +218,7 @@ def test_a_budget_that_takes_every_test_row_is_an_error_in_the_members_place(
 
 
 def test_a_method_that_adapts_is_judged_by_pool_rows_of_held_out_prompts(
-    tiny: Any, bench: Workbench
+    tiny: Any, bench: RunData
 ) -> None:
     held_out = set(bench.parts.validation.tolist())
     pool = set(np.flatnonzero(tiny.table.pool).tolist())
@@ -232,7 +232,7 @@ def test_a_method_that_adapts_is_judged_by_pool_rows_of_held_out_prompts(
 
 
 def test_rows_without_a_group_or_a_wish_judge_no_method_that_adapts(
-    tiny: Any, make_bench: Callable[..., Workbench]
+    tiny: Any, make_bench: Callable[..., RunData]
 ) -> None:
     context = list(tiny.table.text["context"])
     user = list(tiny.table.text["user"])
@@ -247,7 +247,7 @@ def test_rows_without_a_group_or_a_wish_judge_no_method_that_adapts(
 
 @pytest.mark.parametrize("change", ["source", "fraction"])
 def test_without_validation_rows_there_are_no_validation_numbers(
-    bench: Workbench, test_set: ScoredRows, change: str
+    bench: RunData, test_set: ScoredRows, change: str
 ) -> None:
     """Labelled rows of the test split have no held-out counterpart."""
     config = bench.config
@@ -265,7 +265,7 @@ def test_without_validation_rows_there_are_no_validation_numbers(
 # --- what members share ---------------------------------------------------------------------------
 
 
-def test_members_with_the_same_data_share_them(bench: Workbench) -> None:
+def test_members_with_the_same_data_share_them(bench: RunData) -> None:
     """Object by object: that is how stage 1 knows that it is one program."""
     changed = replace(
         bench.config,
@@ -297,14 +297,14 @@ def test_members_with_the_same_data_share_them(bench: Workbench) -> None:
     ],
 )
 def test_members_with_other_data_do_not_share_them(
-    bench: Workbench, section: str, value: Any, same_train: bool
+    bench: RunData, section: str, value: Any, same_train: bool
 ) -> None:
     one = bench.member(bench.config).problem(adapt=True)
     other = bench.member(replace(bench.config, **{section: value})).problem(adapt=True)
     assert (one.train is other.train) is same_train
     assert one.budget is not other.budget
     assert other.budget is not None and one.budget is not None
-    fresh = Workbench(replace(bench.config, **{section: value}), bench.features)
+    fresh = RunData(replace(bench.config, **{section: value}), bench.features)
     expected = fresh.problem(adapt=True)
     assert expected.budget is not None
     for found, wanted in ((other.train, expected.train), (other.budget, expected.budget)):
