@@ -1,1 +1,1 @@
-"""What a setting does: sweeps over K, budget, temperature, pruning and seeds, each with a curve."""
+"""Studies of one setting each: heads, budget, temperature, pruning, agreement between seeds."""

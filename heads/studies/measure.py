@@ -1,4 +1,4 @@
-"""Stage 1 under every seed: what the studies of the heads are made of."""
+"""Stage 1 trained under several seeds, the common basis of the studies."""
 
 from __future__ import annotations
 
@@ -16,39 +16,45 @@ STAGE1 = "micro_stage1"
 
 
 class StudyError(UserError):
-    """A study cannot be made of these data; the message says what to change."""
+    """The data or settings do not allow the study; the message says what to change."""
 
 
-def with_section(bench: RunData, section: str, **changes: Any) -> RunData:
-    """The same data under another setting of one section."""
-    changed = replace(getattr(bench.config, section), **changes)
-    return bench.member(replace(bench.config, **{section: changed}))
+def with_section(data: RunData, section: str, **changes: Any) -> RunData:
+    """The same data with some settings of one configuration section replaced."""
+    changed = replace(getattr(data.config, section), **changes)
+    return data.member(replace(data.config, **{section: changed}))
 
 
-def with_seed(bench: RunData, step: int) -> RunData:
-    """The same data and settings under the ``step``-th seed behind the configured one."""
-    return with_section(bench, "run", seed=bench.config.run.seed + step)
+def with_seed(data: RunData, step: int) -> RunData:
+    """The same data and settings with ``step`` added to the configured seed."""
+    return with_section(data, "run", seed=data.config.run.seed + step)
 
 
-class Member(NamedTuple):
-    """One seed: the data under it, and stage 1 as it was trained there."""
+class SeedRun(NamedTuple):
+    """One seed of a study.
 
-    bench: RunData
+    Attributes:
+        data: The data, partitioned and configured under the seed.
+        trained: Stage 1, and the methods that others build on, by name.
+    """
+
+    data: RunData
     trained: dict[str, Trained]
 
 
-Members = Callable[[], list[Member]]
+# Called by the studies that need it, so that nothing is trained for the others.
+SeedRuns = Callable[[], list[SeedRun]]
 
 
-def train_members(bench: RunData) -> list[Member]:
-    """Stage 1 under every seed of the studies."""
-    study = bench.config.study
-    seeded = [with_seed(bench, step) for step in range(study.seeds)]
-    return [Member(one, train_stage1(one, study.methods)) for one in seeded]
+def train_seeds(data: RunData) -> list[SeedRun]:
+    """Train stage 1 under every seed of the studies."""
+    study = data.config.study
+    seeded = [with_seed(data, step) for step in range(study.seeds)]
+    return [SeedRun(run, train_stage1(run, study.methods)) for run in seeded]
 
 
-def train_stage1(bench: RunData, names: Sequence[str]) -> dict[str, Trained]:
-    """MiCRo's stage 1 and whatever else the named methods are built on."""
+def train_stage1(data: RunData, names: Sequence[str]) -> dict[str, Trained]:
+    """Train MiCRo's stage 1 and the other methods that the named ones are adapted from."""
     needed = dict.fromkeys([STAGE1, *(need for name in names for need in load_method(name).after)])
     methods = [load_method(name) for name in needed if load_method(name).stage == "train"]
-    return fit_methods(methods, bench.problem(adapt=False), {})
+    return fit_methods(methods, data.problem(adapt=False), {})

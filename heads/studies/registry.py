@@ -1,4 +1,4 @@
-"""The studies by name: the question that each one answers, and where it is answered."""
+"""The registry of studies: the question of each, and the function that answers it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Any, NamedTuple
 from ..evaluation.protocol import TestSet
 from ..run_data import RunData
 from . import heads, sweeps
-from .measure import Members
+from .measure import SeedRuns
 
 
 class Study(NamedTuple):
-    """A study: its title, its question, and the function that measures it."""
+    """A study.
+
+    ``run`` receives the data, the test set and the seeds' trainings, and returns the axis, the
+    curves of each metric, and a sentence that reads them.
+    """
 
     title: str
     question: str
-    run: Callable[[RunData, TestSet, Members], dict[str, Any]]
+    run: Callable[[RunData, TestSet, SeedRuns], dict[str, Any]]
 
 
 REGISTRY = {

@@ -84,7 +84,7 @@ def test_one_head_cannot_serve_two_tastes_and_three_can(done: Any) -> None:
 
 @pytest.mark.long
 def test_without_labelled_rows_stage_2_is_stage_1(done: Any) -> None:
-    """G-H12. Budgets beyond the pool are left out."""
+    """Budgets beyond the pool are left out."""
     found = series(done, "budget", "macro accuracy")
     assert [item["x"] for item in found["micro"]] == [0, 20]
     assert found["micro"][0]["values"] == found["micro_stage1"][0]["values"]
@@ -99,7 +99,7 @@ def test_reweighting_has_as_many_rows_as_routing(done: Any) -> None:
 
 @pytest.mark.long
 def test_a_hot_target_changes_nothing_and_a_cold_one_helps(done: Any) -> None:
-    """G-H3: at a high temperature the target is the prior, so the router stays where it was."""
+    """At a high temperature the target is the prior, so the router stays where it was."""
     found = series(done, "tau", "macro accuracy")
     cold, hot = found["micro"]
     assert cold["mean"] > hot["mean"]
@@ -185,7 +185,7 @@ def test_budgets_that_some_attribute_has_no_rows_for_are_left_out_and_named(
 ) -> None:
     """The pool is not what is left of it: rows of validation prompts cannot be drawn."""
 
-    def few_rows(_bench: RunData, members: list[Any], _methods: Any, _test: Any) -> Any:
+    def few_rows(_data: RunData, members: list[Any], _methods: Any, _test: Any) -> Any:
         for member in members:
             numbers = {name: {"accuracy": 0.7, "nll": 0.6} for name in ("micro_stage1", "micro")}
             many = member.config.adapt.budget > 30 and member.config.run.seed == 1
