@@ -1,1 +1,5 @@
-"""What every part may use and which uses none of them: light, standard library only."""
+"""Helpers that every other part may use.
+
+They import none of the other parts, and nothing heavier than the standard library at import time;
+only ``columns`` needs rich.
+"""

@@ -1,4 +1,4 @@
-"""Tables for a terminal that never cut a column: what does not fit beside it goes below."""
+"""Terminal tables that never truncate: columns that do not fit are printed below the others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-# Between two columns of a table without a frame.
-GAP = 2
+GAP = 2  # characters between two columns of a table without a frame
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and one cell per row."""
+    """A column of a table: a heading, one cell per row, and whether it is left-aligned."""
 
     heading: str
     cells: Sequence[str | Text]
@@ -25,15 +24,16 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Cells that the column needs."""
+        """Terminal cells that the column needs."""
         return max(cell_len(self.heading), *(cell_len(str(cell)) for cell in self.cells), 1)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns that belong to rows, ``repeated`` ones in front of every block.
+    """A table that rich prints in one block if it fits, else in several below each other.
 
-    Printed as one table where the terminal is wide enough, else as several below each other.
+    The ``repeated`` columns, such as the rows' names, stand in front of every block; ``others``
+    are distributed over the blocks.
     """
 
     repeated: Sequence[Column]
@@ -49,16 +49,20 @@ class Columns:
         return Measurement(1, options.max_width)
 
     def blocks(self, width: int) -> list[list[Column]]:
-        """The other columns in blocks that fit; a column wider than the rest has its own."""
-        room = width + GAP - sum(column.width + GAP for column in self.repeated)
+        """Distribute ``others`` over blocks of at most ``width`` cells, in order.
+
+        A column that is too wide for any block gets one to itself; its text is folded.
+        """
+        # The last column of a block needs no gap behind it, hence one GAP more.
+        capacity = width + GAP - sum(column.width + GAP for column in self.repeated)
         blocks: list[list[Column]] = [[]]
-        left = room
+        remaining = capacity
         for column in self.others:
-            if blocks[-1] and column.width + GAP > left:
+            if blocks[-1] and column.width + GAP > remaining:
                 blocks.append([])
-                left = room
+                remaining = capacity
             blocks[-1].append(column)
-            left -= column.width + GAP
+            remaining -= column.width + GAP
         return blocks
 
     def _table(self, block: Sequence[Column]) -> Table:
@@ -68,6 +72,6 @@ class Columns:
             side = "left" if column.left or number == 0 else "right"
             table.add_column(Text(column.heading), justify=side, overflow="fold")
         for cells in zip(*(column.cells for column in shown), strict=True):
-            # Never as markup: a name may stand in brackets.
+            # As Text, because rich takes a name in brackets for markup.
             table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
         return table

@@ -1,4 +1,4 @@
-"""What a command prints: one console; nothing is taken for markup, a command or a secret."""
+"""Terminal output of the commands: no markup is interpreted, no control code or secret printed."""
 
 from __future__ import annotations
 
@@ -16,32 +16,39 @@ Say = Callable[[object], None]
 
 
 def make_printer(*, quiet: bool) -> Say:
-    """Print text and tables to standard output, nothing at all if ``quiet``."""
+    """Make a function that prints text and rich tables to standard output.
+
+    Secrets in text are redacted, control characters escaped. Nothing is printed if ``quiet``.
+    """
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False, quiet=quiet)
 
-    def say(shown: Any) -> None:
-        # Paths and sentences are left to the terminal to wrap, so that they can be copied whole.
-        text = isinstance(shown, str)
-        console.print(_Harmless(escape_controls(redact(shown)) if text else shown), soft_wrap=text)
+    def say(value: Any) -> None:
+        text = isinstance(value, str)
+        harmless = _Sanitized(escape_controls(redact(value)) if text else value)
+        # Text is left to the terminal to wrap, so that paths can be copied whole.
+        console.print(harmless, soft_wrap=text)
 
     return say
 
 
 def say_all(say: Say, lines: Iterable[object]) -> None:
-    """Print one after another."""
+    """Print several lines or tables, one after another."""
     for line in lines:
         say(line)
 
 
 def printable(error: BaseException) -> str:
-    """An error's message for a terminal: control characters spelled out, secrets left out."""
+    """Message of an error for a terminal: secrets redacted, control characters escaped."""
     return escape_controls(redact(str(error)))
 
 
-class _Harmless:
-    """Something to print whose texts may hold control characters, which a terminal would obey."""
+class _Sanitized:
+    """Wraps a rich renderable and escapes the control characters in its text.
+
+    A terminal would obey them, and the text may come from data or file names.
+    """
 
     def __init__(self, inner: RenderableType) -> None:
         self.inner = inner
@@ -59,11 +66,15 @@ class _Harmless:
 
 @contextmanager
 def spinner(text: str) -> Iterator[None]:
-    """A turning sign on standard error while something takes its time, on a terminal only."""
+    """Show a spinner on standard error while the body runs.
+
+    Does nothing unless both standard error and standard output are terminals: the spinner would
+    break up lines that are printed into a file.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
-    if not console.is_terminal or not sys.stdout.isatty():  # or lines of a file would be torn
+    if not console.is_terminal or not sys.stdout.isatty():
         yield
         return
     with console.status(text):

@@ -1,7 +1,7 @@
-"""How many cores this process may use, and keeping every thread pool within them.
+"""Count the cores that this process may use, and limit thread pools to them.
 
-Schedulers and containers hand out a part of a machine in two ways: by affinity, which most
-libraries respect, and by a quota of the control group, which most do not.
+Schedulers and containers restrict a process in two ways: by CPU affinity, which most libraries
+respect, and by a CPU quota of its control group (cgroup), which most do not.
 """
 
 from __future__ import annotations
@@ -10,64 +10,76 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
-GROUPS = Path("/sys/fs/cgroup")
-# What the thread pools read when they start: OpenMP (torch, MKL), OpenBLAS (NumPy), XLA, Rayon
-# (tokenizers).
-POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC", "RAYON_NUM_THREADS")
+CGROUPS = Path("/sys/fs/cgroup")
+# Environment variables from which thread pools take their size when they start: OpenMP (torch,
+# MKL), OpenBLAS (NumPy), XLA, Rayon (tokenizers).
+POOL_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC", "RAYON_NUM_THREADS")
 
 
-def available_cores(groups: Path = GROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
-    """Cores that this process may keep busy: those of its affinity, within the quota of its group.
+def available_cores(cgroups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
+    """Count the cores that this process may keep busy: its affinity mask, capped by its quota.
 
-    A quota of a part of a core is rounded down, but never below one: threads beyond a quota are
-    stopped while the others wait for them.
+    A fractional quota is rounded down, but not below 1: with more threads than the quota allows,
+    the kernel suspends some while the others wait for them.
+
+    Args:
+        cgroups: Directory where the control groups are mounted.
+        own: File that names the control groups of this process.
 
     Example:
         >>> available_cores() >= 1
         True
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quotas = [quota for place in _places(groups, own) if (quota := _quota(place)) is not None]
+    groups = _group_directories(cgroups, own)
+    quotas = [quota for group in groups if (quota := _quota(group)) is not None]
     return max(1, min([cores or 1, *(int(quota) for quota in quotas)]))
 
 
 def limit_threads(
     cores: int | None = None, environment: MutableMapping[str, str] = os.environ
 ) -> int:
-    """Have every thread pool that starts from now on take this many threads; returns the number.
+    """Set the environment variables that size thread pools, unless they are set already.
 
-    By default that is ``available_cores()``. What the environment says already is left alone, so
-    call this before torch, jax and NumPy are imported.
+    Libraries read them when they are loaded, so call this before torch, jax and NumPy are imported.
+
+    Args:
+        cores: Threads per pool; by default ``available_cores()``.
+        environment: Mapping to change.
+
+    Returns:
+        The number of cores.
     """
     cores = available_cores() if cores is None else cores
-    for name in POOLS:
+    for name in POOL_VARIABLES:
         environment.setdefault(name, str(cores))
     return cores
 
 
-def _places(groups: Path, own: Path) -> list[Path]:
-    """Directories of this process's control groups and of all above them, whose quotas bind too."""
+def _group_directories(cgroups: Path, own: Path) -> list[Path]:
+    """Directories of this process's control groups and their ancestors, whose quotas apply too."""
     try:
         lines = own.read_text("utf-8").splitlines()
     except OSError:
         return []
-    places = []
-    for line in lines:
+    directories = []
+    for line in lines:  # hierarchy:controllers:path
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        root = groups if not controllers else groups / "cpu"  # version 2, or one tree per kind
-        inner = root / group.lstrip("/")
-        places += [place for place in (inner, *inner.parents) if place.is_relative_to(root)]
-    return places
+        # Version 2 has one tree and names no controllers, version 1 has a tree per controller.
+        root = cgroups / "cpu" if controllers else cgroups
+        leaf = root / group.lstrip("/")
+        directories += [path for path in (leaf, *leaf.parents) if path.is_relative_to(root)]
+    return directories
 
 
 def _quota(group: Path) -> float | None:
-    """Cores of a control group's quota, None where there is no limit."""
-    try:
+    """CPU quota of a control group in cores, None if it has no limit."""
+    try:  # version 2
         limit, period = (group / "cpu.max").read_text("utf-8").split()
     except (OSError, ValueError):
-        try:
+        try:  # version 1
             limit = (group / "cpu.cfs_quota_us").read_text("utf-8").strip()
             period = (group / "cpu.cfs_period_us").read_text("utf-8").strip()
         except OSError:

@@ -1,4 +1,4 @@
-"""The errors that micro_rm raises on purpose, and the one way to refuse a setting."""
+"""The exceptions that micro_rm raises on purpose, and the check for settings."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from .redact import redact
 
 
 class UserError(Exception):
-    """An error that the user can put right; the message says what, where and how.
+    """Base class of all exceptions that micro_rm raises on purpose: the user can fix the cause.
 
-    Every error that micro_rm raises on purpose is one of these. Secrets in its text, such as a
-    token in a message that a hub or a library produced, are redacted.
+    The message says what is wrong, where, and what to do. Secrets in it, such as a token in the
+    message of a library, are redacted.
     """
 
     def __str__(self) -> str:
@@ -21,7 +21,13 @@ class ConfigError(UserError):
 
 
 def require(condition: bool, key: str, expected: str, found: object) -> None:
-    """Raise a ``ConfigError`` that names the key, what was expected and what was found.
+    """Raise ``ConfigError`` unless ``condition`` holds.
+
+    Args:
+        condition: Whether the setting is valid.
+        key: Dotted name of the setting.
+        expected: What would be valid, in words.
+        found: The value that was given.
 
     Example:
         >>> require(3 <= 2, "train.num_heads", "2 or less", 3)

@@ -1,4 +1,4 @@
-"""Atomic file writing: a reader sees the old content or the new, and a crash loses neither."""
+"""Write files atomically: readers, and a restart after a crash, see the old content or the new."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def commit_file(temporary: Path, final: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make names created or removed in a directory survive a loss of power."""
+    """Sync a directory, so that files created or removed in it survive a loss of power."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Fingerprints of settings and of code, by which a stage is known to be done."""
+"""Fingerprints of settings and code, which tell whether a stage has to run again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 
 
 def fingerprint(*parts: Any) -> str:
-    """32 hex digits of sha256 over the parts as JSON; dataclasses count by their fields."""
+    """First 32 hex digits of the sha256 of the parts as JSON, dataclasses as their fields.
+
+    Raises ``TypeError`` for a value that is neither JSON nor a dataclass.
+
+    >>> fingerprint("micro", 1)
+    'baf7a66c39126aab10bbb5ff38d0e2b0'
+    """
 
     def plain(value: Any) -> Any:
         if is_dataclass(value) and not isinstance(value, type):
@@ -22,9 +28,9 @@ def fingerprint(*parts: Any) -> str:
 
 
 def code_fingerprint(part: str) -> str:
-    """Fingerprint of the source of one part of the package (``embed``, ``heads``).
+    """Fingerprint of the source of one part of the package, such as ``embed`` or ``heads``.
 
-    A stage is done only if the code that would run is the code that ran.
+    It belongs to the inputs of a stage: changed code may give another result.
     """
     root = Path(__file__).resolve().parent.parent / part
     sources = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".j2", ".json"))

@@ -1,4 +1,4 @@
-"""Imports of large libraries without looking for garbage in what they leave behind."""
+"""Import large libraries without running the garbage collector over what they create."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def permanent_imports() -> Iterator[None]:
-    """Import in the body what stays until the process ends: torch, transformers, jax.
+    """Suspend garbage collection while the body imports torch, transformers or jax.
 
-    Importing them makes hundreds of thousands of objects, none of which is garbage. Looking through
-    them again and again, then and at the end of the process, takes a fifth of the time.
+    The imports create hundreds of thousands of objects that live until the process ends. Scanning
+    them repeatedly, during the import and at exit, takes a fifth of the time. They are frozen
+    afterwards, so that later collections skip them too.
     """
     enabled = gc.isenabled()
     gc.disable()

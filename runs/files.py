@@ -1,7 +1,7 @@
-"""The files of a run directory with their checksums: what ``record.json`` vouches for.
+"""Checksums of the files of a run directory, which ``record.json`` keeps.
 
-A stage lists the files that it has written. What changes between two stages is found: it keeps the
-checksum that it had.
+After each stage the checksums of the files that it has written are updated, and only these. So a
+file that is damaged or edited between two stages still differs from its checksum later on.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RECORD = "record.json"
+# The files that stages write; other files in a run directory are left to its owner.
 NAMES = (
     "model.safetensors",
     "model.json",
@@ -25,50 +26,55 @@ NAMES = (
     "sweep.html",
 )
 PARTS = "sweep/*.parquet"
-Sums = dict[str, dict[str, Any]]  # name to bytes and sha256
-Stats = dict[str, tuple[int, int]]
+Entries = dict[str, dict[str, Any]]  # per file name, its "bytes" and "sha256"
+Stats = dict[str, tuple[int, int]]  # per file name, its size and time of modification in ns
 
 
-def stats_of(run: Path) -> Stats:
-    """Size and time of change of every file of a run that is there."""
-    found = [run / name for name in NAMES] + sorted(run.glob(PARTS))
-    stats = {str(path.relative_to(run)): path.stat() for path in found if path.is_file()}
+def file_stats(run: Path) -> Stats:
+    """Size and time of modification of every file of a run that exists."""
+    paths = [run / name for name in NAMES] + sorted(run.glob(PARTS))
+    stats = {str(path.relative_to(run)): path.stat() for path in paths if path.is_file()}
     return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
-def updated(known: Mapping[str, Any], run: Path, before: Stats) -> Sums:
-    """The checksums after a stage: anew for what it has written, as they were for the rest.
+def update_entries(entries: Mapping[str, Any], run: Path, before: Stats) -> Entries:
+    """Update a record's entries after a stage: new checksums for the files that it has written.
 
-    ``before`` is what ``stats_of`` said when the stage began.
+    Args:
+        entries: The entries of the record so far.
+        run: The run directory.
+        before: ``file_stats`` of the directory when the stage began.
     """
-    after = stats_of(run)
-    sums = {name: known[name] for name in known if name in after or name not in before}
+    after = file_stats(run)
+    # A file that the stage removed loses its entry; one that was missing before keeps it, so that
+    # it is reported as missing.
+    updated = {name: entries[name] for name in entries if name in after or name not in before}
     for name, stat in after.items():
-        if name not in sums or stat != before.get(name):
-            sums[name] = sum_of(run / name)
-    return dict(sorted(sums.items()))
+        if name not in updated or stat != before.get(name):
+            updated[name] = file_entry(run / name)
+    return dict(sorted(updated.items()))
 
 
-def sum_of(path: Path) -> dict[str, Any]:
-    """Size and sha256 of a file."""
+def file_entry(path: Path) -> dict[str, Any]:
+    """Entry of a file in a record: its size in bytes and its sha256."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
-def seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with a checksum of its own content; white space does not count."""
+def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a record with a fresh ``checksum`` over all its other keys, in a canonical spelling."""
     plain = {key: value for key, value in content.items() if key != "checksum"}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return plain | {"checksum": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def file_problem(run: Path, known: Mapping[str, Any], name: str) -> str:
-    """What is wrong with a file of a run; empty if it is what the record lists."""
+def file_problem(run: Path, entries: Mapping[str, Any], name: str) -> str:
+    """Describe how a file differs from its entry in the record; empty if it does not."""
     path = run / name
     if not path.is_file():
         return f"{path}: missing; run the same command again"
-    listed, found = known[name], sum_of(path)
+    listed, found = entries[name], file_entry(path)
     if found == listed:
         return ""
     return (
@@ -79,13 +85,18 @@ def file_problem(run: Path, known: Mapping[str, Any], name: str) -> str:
 
 
 def verify_run(run: Path) -> tuple[int, list[str], list[str]]:
-    """Files checked, problems and notes of a run directory."""
+    """Verify the files of a run directory against its record.
+
+    Returns:
+        The number of files checked, the problems, and notes on what is unusual but no problem; each
+        problem and note is a sentence.
+    """
     path = run / RECORD
     again = "run the same command again"
     try:
         record = json.loads(path.read_text("utf-8"))
         files = record["files"]
-        sound = record["checksum"] == seal(record)["checksum"] and isinstance(files, dict)
+        sound = record["checksum"] == with_checksum(record)["checksum"] and isinstance(files, dict)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         return 0, [f"{path}: damaged, or of micro-rm before 0.2 ({reason}); {again}"], []
@@ -95,7 +106,7 @@ def verify_run(run: Path) -> tuple[int, list[str], list[str]]:
     if "running" in record:
         notes.append(f"{run}: stage {record['running']} was interrupted or is at work; {again}")
     problems = [problem for name in files if (problem := file_problem(run, files, name))]
-    for name in stats_of(run):
+    for name in file_stats(run):
         if name not in files:
             problems.append(f"{run / name}: not in {RECORD}, no finished stage wrote it; {again}")
     return len(files), problems, notes

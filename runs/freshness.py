@@ -1,4 +1,4 @@
-"""Which stages of a run are done: fingerprints of what each one's result depends on."""
+"""Decide which stages of a run are done, by fingerprints of everything their results depend on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OUTPUTS = {
 
 
 def table_fingerprint(config: Config) -> str:
-    """Fingerprint of what the pair table is made from."""
+    """Fingerprint of everything that a configuration's pair table is made from."""
     from ..embed.input_fingerprint import input_fingerprint
 
     if config.data.source == SIMULATOR_SOURCE:
@@ -25,17 +25,23 @@ def table_fingerprint(config: Config) -> str:
 
 
 def stored_table_fingerprint(config: Config) -> str | None:
-    """Fingerprint of the pair table that is learnt from, whatever the text files hold by now."""
+    """Fingerprint of the pair table that the store holds, None if it holds none.
+
+    Training depends on this one: the text files may have changed since they were embedded.
+    """
     from ..cache.pairs import read_request
 
     if config.data.source == SIMULATOR_SOURCE:
-        return request(config)
+        return table_fingerprint(config)
     return with_missing_pairs(config, read_request(Path(config.store.dir), config.data.name))
 
 
 def with_missing_pairs(config: Config, request: str | None) -> str | None:
-    """The request, and how many of its pairs the table lacks: failed ones, which a retry may fill
-    in later, and deleted ones."""
+    """Extend a table's fingerprint ``request`` by the number of pairs that the table lacks.
+
+    Failed pairs, which a later job may fill in, and deleted ones change what is trained on,
+    although the inputs of the table stay the same.
+    """
     from ..cache.pairs import DELETED, read_account, read_request
 
     store = Path(config.store.dir)
@@ -49,9 +55,9 @@ def with_missing_pairs(config: Config, request: str | None) -> str | None:
 
 
 def stage_inputs(config: Config, request: str | None) -> dict[str, str]:
-    """Fingerprint of everything that each learning stage's result depends on.
+    """Fingerprint per learning stage of everything that its result depends on.
 
-    ``request`` identifies the pair table.
+    ``request`` is the fingerprint of the pair table, as ``with_missing_pairs`` returns it.
     """
     from ..heads.methods import check_names, outside_sources
 
@@ -68,13 +74,16 @@ def stage_inputs(config: Config, request: str | None) -> dict[str, str]:
 
 
 def is_done(config: Config, record: RunRecord, name: str, inputs: dict[str, str]) -> bool:
-    """Whether a stage has finished for these ``stage_inputs`` and its files are sound."""
+    """Whether a stage has finished with these ``stage_inputs`` and its files are intact."""
     sound = not any(record.problem(file) for file in OUTPUTS[name])
     return sound and record.done(name, inputs[name])
 
 
 def is_embedded(config: Config, request: str) -> bool:
-    """Whether the store holds the pair table of exactly these inputs, with all its shards."""
+    """Whether the store holds the pair table of fingerprint ``request`` and all of its shards.
+
+    Raises ``StoreError`` if a shard that the manifest lists is missing or has another shape.
+    """
     from ..cache.pairs import read_layout, read_request
     from ..cache.reader import FeatureStore
 
@@ -83,5 +92,4 @@ def is_embedded(config: Config, request: str) -> bool:
     store = Path(config.store.dir)
     if not (store / "manifest.json").is_file() or read_request(store, config.data.name) != request:
         return False
-    # Raises if a sealed shard is missing or misshapen.
     return FeatureStore(store).manifest.fits(read_layout(store, config.data.name))

@@ -1,4 +1,4 @@
-"""The run record: what was run, on what, with which versions and seeds, and how long it took."""
+"""The record of a run: configuration, versions, seed, machine, and what each stage did and took."""
 
 from __future__ import annotations
 
@@ -18,18 +18,25 @@ from ..common.files import write_json
 from ..common.redact import redact_all
 from ..configs.schema import Config
 from .files import RECORD as FILE
-from .files import file_problem, seal, stats_of, updated
+from .files import file_problem, file_stats, update_entries, with_checksum
 
 Guard = Callable[[], AbstractContextManager[Any]]
 PACKAGES = ("micro-rm", "jax", "flax", "optax", "numpy", "h5py", "torch", "transformers")
 
 
 class RunRecord:
-    """``record.json`` of a run directory, rewritten atomically after every stage."""
+    """``record.json`` of a run directory, rewritten atomically before and after every stage.
+
+    Opening keeps the stages of an existing record and replaces the description of the run. A record
+    that is missing or damaged counts as empty, so that every stage runs again.
+
+    Args:
+        run: The run directory; it is created when the record is first written.
+        config: The resolved configuration of this run.
+    """
 
     def __init__(self, run: Path, config: Config) -> None:
         self.path = run / FILE
-        # A record that cannot be read proves nothing: every stage runs again.
         self.content: dict[str, Any] = _read(self.path) or {"stages": {}, "files": {}}
         self.content |= {
             "config": asdict(config),
@@ -40,31 +47,37 @@ class RunRecord:
         }
 
     def done(self, stage: str, inputs: str) -> bool:
-        """Whether the stage has finished for exactly these inputs."""
+        """Whether a stage has finished with these inputs, given as a fingerprint."""
         return self.content["stages"].get(stage, {}).get("inputs") == inputs
 
     def problem(self, name: str) -> str:
-        """What is wrong with a file of the run; empty if it is as its stage left it."""
+        """Describe what is wrong with a file of the run; empty if it is as its stage left it."""
         if name in self.content["files"]:
             return file_problem(self.path.parent, self.content["files"], name)
         path = self.path.parent / name
         return "" if path.is_file() else f"{path}: missing"
 
     def invalidate(self, stages: Sequence[str]) -> None:
-        """Treat stages as not done: what they were built on has changed."""
+        """Mark stages as not done, because an input of theirs has changed."""
         for stage in stages:
             self.content["stages"].pop(stage, None)
 
     @contextmanager
     def stage(self, name: str, inputs: str, guard: Guard = nullcontext) -> Iterator[dict[str, Any]]:
-        """Time a stage; what the body puts into the yielded dictionary is recorded with it.
+        """Run a stage in the body, time it, and record it as done if the body does not raise.
 
-        ``guard`` keeps other processes out that write to the same record.
+        Args:
+            name: Name of the stage.
+            inputs: Fingerprint of everything that the stage's result depends on.
+            guard: Makes a context manager that keeps out other processes which write to the record.
+
+        Yields:
+            A dictionary; what the body puts into it is recorded with the stage.
         """
         self.invalidate([name])
         self.content["running"] = name
-        self.write()  # a stage that dies half-way must not look done
-        before = stats_of(self.path.parent)
+        self.write()  # a stage that is interrupted must not look done
+        before = file_stats(self.path.parent)
         notes: dict[str, Any] = {}
         start = time.monotonic()
         yield notes
@@ -76,44 +89,48 @@ class RunRecord:
         }
         del self.content["running"]
         with guard():
-            known = (_read(self.path) or self.content)["files"]
-            self.content["files"] = updated(known, self.path.parent, before)
+            # Read again: another process may have added files to the record in the meantime.
+            entries = (_read(self.path) or self.content)["files"]
+            self.content["files"] = update_entries(entries, self.path.parent, before)
             self.write()
 
     def write(self) -> None:
-        """Replace the file; tokens and passwords stay out of it."""
+        """Write the record to its file, with secrets redacted."""
         _write(self.path, self.content)
 
 
 @contextmanager
 def recording_files(run: Path, guard: Guard = nullcontext) -> Iterator[None]:
-    """List in the record what the body writes into a run directory, outside of a stage."""
-    before = stats_of(run)
+    """Add to the record the files that the body writes into a run directory outside of a stage.
+
+    ``guard`` is as for ``RunRecord.stage``. Does nothing if there is no record.
+    """
+    before = file_stats(run)
     yield
     with guard():
         content = _read(run / FILE)
         if content is not None:
-            content["files"] = updated(content["files"], run, before)
+            content["files"] = update_entries(content["files"], run, before)
             _write(run / FILE, content)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A record, None if there is none or if it is damaged."""
+    """Content of a record, None if it is missing or damaged."""
     try:
-        found = json.loads(path.read_text("utf-8"))
-        if "files" not in found:  # of micro-rm before 0.2
-            found["files"] = {}
-        elif found["checksum"] != seal(found)["checksum"]:
+        content = json.loads(path.read_text("utf-8"))
+        if "files" not in content:  # written before version 0.2
+            content["files"] = {}
+        elif content["checksum"] != with_checksum(content)["checksum"]:
             return None
-        sound = isinstance(found["stages"], dict) and isinstance(found["files"], dict)
+        sound = isinstance(content["stages"], dict) and isinstance(content["files"], dict)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return found if sound else None
+    return content if sound else None
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, seal(redact_all(content)))
+    write_json(path, with_checksum(redact_all(content)))
 
 
 def _versions() -> dict[str, str]:
@@ -127,13 +144,13 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Commit of the checkout that runs, with a mark if files differ from it."""
+    """Commit of the running checkout, marked ``-dirty`` if files differ from it."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return "not a checkout"
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    return done.stdout.strip() or "unknown"
+    return result.stdout.strip() or "unknown"

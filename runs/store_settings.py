@@ -1,7 +1,8 @@
-"""What a configuration leaves open, as a store answers it: without torch, and the same everywhere.
+"""Resolve automatic settings, such as the dtype, from an existing store.
 
-A store keeps the type that it was made in, so that no store is split or refused because another
-machine would choose another one.
+An automatic dtype depends on the machine. Once a store exists, its dtype is kept, so that another
+machine neither refuses it nor starts a second one. The store's manifest tells all that is needed,
+without torch.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from ..configs.schema import SIMULATOR_SOURCE, Config
 
 
 def resolve_from_store(config: Config) -> Config:
-    """The configuration with what it leaves open as its store has it; as it is without a store.
+    """Replace the automatic settings of a configuration by those of its store.
 
-    Raises ``StoreError`` for a store that cannot be read.
+    Returns:
+        The resolved configuration; unchanged if there is no store yet.
+
+    Raises:
+        StoreError: The store cannot be read.
     """
     from ..cache.manifest import read_manifest
 
@@ -28,7 +33,10 @@ def resolve_from_store(config: Config) -> Config:
 
 
 def kept_dtype(asked: Config, followed: Config) -> str:
-    """That an automatic type is the store's, in words; empty where it is not."""
+    """A note that an automatic dtype was taken from the store; empty if it was not.
+
+    ``asked`` is the configuration before ``resolve_from_store``, ``followed`` the one after.
+    """
     if asked.backbone.dtype == followed.backbone.dtype:
         return ""
     return f"backbone.dtype auto keeps the store's {followed.backbone.dtype}"

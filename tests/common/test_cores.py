@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from micro_rm.common import cores
-from micro_rm.common.cores import POOLS, available_cores, limit_threads
+from micro_rm.common.cores import POOL_VARIABLES, available_cores, limit_threads
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_what_the_environment_says_already_is_left_alone(monkeypatch: pytest.Mon
     monkeypatch.setattr(cores, "available_cores", lambda: 2)
     environment = {"OMP_NUM_THREADS": "7"}
     assert limit_threads(environment=environment) == 2
-    assert environment == dict.fromkeys(POOLS, "2") | {"OMP_NUM_THREADS": "7"}
+    assert environment == dict.fromkeys(POOL_VARIABLES, "2") | {"OMP_NUM_THREADS": "7"}
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
@@ -99,7 +99,7 @@ names = [open(f"/proc/self/task/{task}/comm").read().strip() for task in tasks]
 print(json.dumps([cores, torch.get_num_threads(), names.count("tf_XLAEigen"),
                   os.environ["RAYON_NUM_THREADS"]]))
 """
-    environment = {name: value for name, value in os.environ.items() if name not in POOLS}
+    environment = {name: value for name, value in os.environ.items() if name not in POOL_VARIABLES}
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
     )
