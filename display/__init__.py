@@ -1,1 +1,4 @@
-"""Pages, tables and figures of results. Nothing here is part of what a stage depends on."""
+"""Pages, tables and figures of results.
+
+Stages do not depend on this package, so that changing a style sheet marks no stage as outdated.
+"""

@@ -1,11 +1,11 @@
-"""A person's regret over their comparisons as a small SVG: numbers only, no text of anybody."""
+"""Regret of an online learner over a user's comparisons, as a small SVG without any user text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 520, 260, 52, 12, 40, 40
-# Curve, colour, dashes: told apart without colour too.
+# Label, colour and dashes of each curve; dashes tell them apart without colour.
 STYLES = (
     ("against the best head", "#1d4ed8", ""),
     ("against the best head or mixture", "#6b7280", "5 4"),
@@ -13,7 +13,14 @@ STYLES = (
 
 
 def regret_svg(head: Sequence[float], mixture: Sequence[float]) -> str:
-    """The regrets in nats after every comparison: against the best head, and the best taste.
+    """Draw cumulative regret against the best head, and the best head or mixture, in hindsight.
+
+    Args:
+        head: Regret against the best single head after each comparison, nats.
+        mixture: Regret against the best head or mixture after each comparison, nats.
+
+    Returns:
+        A complete ``<svg>`` element.
 
     >>> regret_svg([0.5, 0.75], [0.5, 1.0]).count("<polyline")
     2
@@ -22,8 +29,8 @@ def regret_svg(head: Sequence[float], mixture: Sequence[float]) -> str:
     low, high = min(map(min, curves)), max(map(max, curves))
     span = (high - low) or 1.0
 
-    def x(place: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * place / max(1, len(head))
+    def x(comparison: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * comparison / max(1, len(head))
 
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / span
@@ -43,7 +50,7 @@ def regret_svg(head: Sequence[float], mixture: Sequence[float]) -> str:
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" '
         f'stroke="#e5e7eb"/><text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">'
         f"{value:.2f}</text>"
-        for value in _apart(sorted({low, 0.0, high}), span / 12)
+        for value in _spaced(sorted({low, 0.0, high}), span / 12)
     ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
@@ -57,8 +64,8 @@ def regret_svg(head: Sequence[float], mixture: Sequence[float]) -> str:
     )
 
 
-def _apart(values: list[float], gap: float) -> list[float]:
-    """Those that leave room for each other's text."""
+def _spaced(values: list[float], gap: float) -> list[float]:
+    """Drop values closer than ``gap`` to the last one kept, so that their labels do not overlap."""
     kept = values[:1]
     for value in values[1:]:
         if value - kept[-1] >= gap:

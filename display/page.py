@@ -1,4 +1,4 @@
-"""``report.html`` from ``report.json``: one self-contained file, every text escaped and shown."""
+"""Render ``report.html`` and ``sweep.html``: self-contained pages that escape every text."""
 
 from __future__ import annotations
 
@@ -14,27 +14,36 @@ from ..heads.evaluation.naming import profiles
 from ..heads.evaluation.prompts import panels
 from ..heads.evaluation.rows import ORACLE, VALIDATED, labelled_rows, owner_of
 from ..heads.evaluation.verdict import standing
-from .forest import forest, orders
+from .forest import column_ranks, forest
 from .plots import study_curves, training_curves
 from .reproduce import command
 from .tables import best_method
 
 TEMPLATE, SWEEP_TEMPLATE = "report.html.j2", "sweep.html.j2"
 SHOWN_SETTINGS = 20
-# Characters of an example that are shown at once; the rest unfolds.
-AT_ONCE = 240
-# Heads that are shown of an example's weights.
-HEARD = 4
+# A longer text of an example is folded after this many characters.
+PREVIEW_CHARACTERS = 240
+# Most heads shown with their weight on an example.
+MAX_SHOWN_HEADS = 4
 
 
 def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any]]) -> str:
-    """The page of a report. ``curves`` are those of each trained method."""
+    """Render the page of a report.
+
+    Args:
+        report: The content of ``report.json``.
+        curves: Training curves, one value per epoch, by method and kind.
+
+    Returns:
+        The HTML text.
+    """
     methods = report["methods"]
     attributes = list(next(iter(methods.values()))["attributes"])
     counts = {name: methods[best_method(report)]["attributes"][name]["n"] for name in attributes}
-    rivals = [name for name in methods if not name.endswith(ORACLE)]
+    # An oracle is an upper bound and cannot win a column.
+    candidates = [name for name in methods if not name.endswith(ORACLE)]
     winners = {
-        attribute: max(rivals, key=lambda m: methods[m]["attributes"][attribute]["accuracy"])
+        attribute: max(candidates, key=lambda m: methods[m]["attributes"][attribute]["accuracy"])
         for attribute in attributes
     }
     titles = {
@@ -65,9 +74,9 @@ def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any
             titles=titles,
             single_heads=[name for name in methods if name.endswith((ORACLE, VALIDATED))],
             forest=forest(report),
-            orders=orders(report, attributes),
+            column_ranks=column_ranks(report, attributes),
             mixtures=mixtures,
-            typed=_typed(report, mixtures),
+            prompts=_prompt_rows(report, mixtures),
             command=command(report["record"].get("config", {})),
             curves=[Markup(figure) for figure in training_curves(curves)],
             study_figures=_figures(report["studies"]),
@@ -78,7 +87,17 @@ def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any
 def render_sweep_page(
     sweep: Mapping[str, Any], dataset: str, caveats: Sequence[str], confidence: float
 ) -> str:
-    """The page of a sweep's summary."""
+    """Render the page of a sweep.
+
+    Args:
+        sweep: The summary of the sweep.
+        dataset: Name of the data set.
+        caveats: Sentences that qualify the data.
+        confidence: Level of the intervals over seeds.
+
+    Returns:
+        The HTML text.
+    """
     return (
         _environment()
         .get_template(SWEEP_TEMPLATE)
@@ -94,25 +113,30 @@ def render_sweep_page(
 
 
 def _environment() -> jinja2.Environment:
-    """The package's templates, with every text escaped."""
+    """A Jinja environment of the package's templates that escapes every text."""
     folder = resources.files(__name__.rpartition(".")[0]) / "templates"
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=harmless,
+        finalize=sanitize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shade": shade, "beginning": beginning, "hundredths": hundredths}
-    environment.globals |= {"xs": _xs, "at": _at, "at_once": AT_ONCE, "strongest": strongest}
+    environment.filters |= {"shade": shade, "preview": preview, "hundredths": hundredths}
+    environment.globals |= {
+        "xs": _xs,
+        "at": _at,
+        "preview_characters": PREVIEW_CHARACTERS,
+        "strongest": strongest,
+    }
     return environment
 
 
-def harmless(value: Any) -> Any:
-    """What a template shows: control characters spelled out, secrets left out.
+def sanitize(value: Any) -> Any:
+    """Redact secrets and spell out control characters in a value that a template prints.
 
-    Markup is escaping apart, which Jinja does after this.
+    Jinja escapes the result afterwards; ``Markup`` and values other than strings pass unchanged.
     """
     if isinstance(value, str) and not isinstance(value, Markup):
         return escape_controls(redact(value))
@@ -120,18 +144,18 @@ def harmless(value: Any) -> Any:
 
 
 def _shown_first(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The heads of every method, those that the gallery looks at first."""
+    """The heads by method, with the method of the gallery in first position."""
     gallery, heads = report["gallery"], report["heads"]
     if gallery is None or gallery["method"] not in heads:
         return dict(heads)
     return {gallery["method"]: heads[gallery["method"]], **heads}
 
 
-def _typed(report: Mapping[str, Any], mixtures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The reader's own prompts with the bars of every method."""
+def _prompt_rows(report: Mapping[str, Any], mixtures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The reader's own prompts, each with a panel of router weights per method."""
     named = {name: heads["profiles"] for name, heads in mixtures.items()}
-    kept = report["prompts"]
-    rows = [] if kept is None else kept["rows"]
+    prompts = report["prompts"]
+    rows = [] if prompts is None else prompts["rows"]
     return [{**row, "panels": panels(row["weights"], named)} for row in rows]
 
 
@@ -142,43 +166,55 @@ def _figures(studies: Mapping[str, Any]) -> dict[str, list[Markup]]:
 
 
 def _xs(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[float]:
-    """Every x of some series, once."""
+    """The distinct x of all series, in order of first appearance."""
     return list(dict.fromkeys(point["x"] for points in series.values() for point in points))
 
 
 def _at(points: Sequence[Mapping[str, Any]], x: float) -> Mapping[str, Any] | None:
-    """The point at x, if the series has one."""
+    """The point of a series at x; None if it has none."""
     return next((point for point in points if point["x"] == x), None)
 
 
 def shade(value: float, low: float, high: float) -> str:
-    """A CSS colour for a cell: red below the middle of [low, high], blue above, clear at it."""
+    """CSS colour of a heat map cell: red below the middle of [low, high], blue above it.
+
+    >>> shade(1.0, 0.0, 1.0), shade(0.5, 0.0, 1.0)
+    ('rgba(59, 111, 212, 0.75)', 'rgba(212, 99, 59, 0.00)')
+    """
     middle, half = (low + high) / 2, (high - low) / 2
     strength = max(-1.0, min(1.0, (value - middle) / half))
     hue = "59, 111, 212" if strength > 0 else "212, 99, 59"
     return f"rgba({hue}, {abs(strength) * 0.75:.2f})"
 
 
-def beginning(text: str) -> str:
-    """What is shown of a text at once: at most ``AT_ONCE`` characters, up to the end of a word."""
-    if len(text) <= AT_ONCE:
+def preview(text: str) -> str:
+    """Shorten a text to ``PREVIEW_CHARACTERS`` characters, if possible at the end of a word."""
+    if len(text) <= PREVIEW_CHARACTERS:
         return text
-    head = text[:AT_ONCE]
-    words = head.rsplit(maxsplit=1)[0]
-    return f"{words if len(words) > AT_ONCE / 2 else head} …"
+    start = text[:PREVIEW_CHARACTERS]
+    # A single long word is cut in the middle rather than dropped.
+    words = start.rsplit(maxsplit=1)[0]
+    return f"{words if len(words) > PREVIEW_CHARACTERS / 2 else start} …"
 
 
 def hundredths(value: float) -> str:
-    """Two digits, without a minus before zero."""
+    """Format with two decimals, without a minus sign before zero.
+
+    >>> hundredths(-0.001)
+    '0.00'
+    """
     return f"{round(value, 2) + 0.0:.2f}"
 
 
 def strongest(weights: Sequence[float]) -> list[tuple[int, float]]:
-    """The heads with the largest weights, at most ``HEARD``, and how large those are."""
+    """The at most ``MAX_SHOWN_HEADS`` heads with the largest weights, as ``(index, weight)``.
+
+    Weights that would print as 0.00 are left out.
+    """
     ranked = sorted(enumerate(weights), key=lambda item: -item[1])
-    return [item for item in ranked[:HEARD] if item[1] >= 0.005]
+    return [item for item in ranked[:MAX_SHOWN_HEADS] if item[1] >= 0.005]
 
 
 def _weight_scale(heads: Mapping[str, Any]) -> float:
-    """Weight of the strongest shade; large enough that uniform weights look uncertain."""
+    """The weight drawn in the strongest shade, at least 3/K so that uniform weights look pale."""
     return max(3 / len(heads["usage"]), *map(max, heads["weights"].values()))

@@ -1,4 +1,4 @@
-"""The comparison with the published tables, for a terminal of 80 columns."""
+"""Terminal tables of the comparison with published results, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -16,26 +16,30 @@ LEGEND = "+ above, = within noise, - below: 95 % of what both test sets allow"
 
 
 def comparison_tables(comparison: Mapping[str, Any]) -> list[RenderableType]:
-    """A table per attribute block, then the notes."""
+    """The parts to print: a table per published row, a legend, notes; or the table of counts.
+
+    ``comparison`` is what ``compare`` returns.
+    """
     title = f"{comparison['table']}: {comparison['title']}, published and ours"
     notes = [Text(f"{note['about']}: {note['text']}") for note in comparison["notes"]]
     if "counts" in comparison:
         return [title, _count_table(comparison), "", *notes]
     tables: list[RenderableType] = []
     for row in comparison["rows"]:
-        alone = all(cell["verdict"] == NO_COUNTERPART for cell in row["cells"].values())
-        shown = _alone(row) if alone else _row_table(row, comparison["attributes"])
+        unmatched = all(cell["verdict"] == NO_COUNTERPART for cell in row["cells"].values())
+        shown = _unmatched_row(row) if unmatched else _row_table(row, comparison["attributes"])
         tables += [shown, ""]
     return [title, "", *tables, LEGEND, *notes]
 
 
-def _alone(row: Mapping[str, Any]) -> Text:
+def _unmatched_row(row: Mapping[str, Any]) -> Text:
+    """One line for a published method without a result of ours, with the reason."""
     why = "nothing here is that" if row["ours"] is None else f"{row['ours']} is not in this run"
     return Text(f"{row['name']}: average {row['average']['published']:.3f}; {why}")
 
 
 def _row_table(row: Mapping[str, Any], attributes: list[str]) -> Table:
-    """One method: attributes down, the two numbers, our interval, their difference."""
+    """Published and our accuracy of one method per attribute, our interval, and the verdict."""
     heading = row["name"] if row["ours"] is None else f"{row['name']} ({row['ours']})"
     table = Table(heading, "published", "ours", "interval", "", box=None, pad_edge=False)
     for column in table.columns[1:]:

@@ -1,4 +1,4 @@
-"""report.html and sweep.html, written from the numbers in a run directory."""
+"""Write report.html and sweep.html from the numbers in a run directory."""
 
 from __future__ import annotations
 
@@ -23,17 +23,26 @@ SWEEP_PAGE = "sweep.html"
 
 
 def write_report(config: Config, route: RouteFunction) -> dict[str, Any]:
-    """Complete report.json with the run record and write report.html from it.
+    """Complete report.json with record, studies, comparisons and prompts; write report.html.
 
-    ``route`` gives the router weights of the prompts in ``config.report``; it is called only where
-    the report has none of these prompts yet.
+    Args:
+        config: Names the run directory and the contents of the report.
+        route: Computes the router weights of the prompts in ``config.report``; called only if
+            the report has none of these prompts yet.
+
+    Returns:
+        The content of report.json.
+
+    Raises:
+        StoreError: The run has no report yet, or a file of it cannot be read.
+        CompareError: A published table in the configuration cannot be compared.
     """
     run = Path(config.run.dir)
     path = run / "report.json"
     if not path.is_file():
         raise StoreError(f"{path}: nothing to report yet; run micro-rm evaluate")
     content = _read_json(path, "micro-rm evaluate")
-    if "gallery" not in content:  # of micro-rm before 0.2
+    if "gallery" not in content:  # written by micro-rm before 0.2
         raise StoreError(f"{path}: of an older version of micro-rm; run micro-rm evaluate again")
     record = _read_json(run / RECORD, "micro-rm train")
     content["record"] = {k: v for k, v in record.items() if k not in ("files", "checksum")}
@@ -55,18 +64,18 @@ def write_report(config: Config, route: RouteFunction) -> dict[str, Any]:
 
 
 def _read_json(path: Path, command: str) -> dict[str, Any]:
-    """A JSON object of a run; ``StoreError`` names the command that makes it anew."""
+    """Read a JSON object of a run; the ``StoreError`` names the command that rewrites it."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read ({error}); run {command} again") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise StoreError(f"{path}: expected a JSON object; run {command} again")
-    return found
+    return content
 
 
 def write_sweep_page(config: Config) -> dict[str, Any]:
-    """Write sweep.html from sweep.parquet; returns the summary that it shows."""
+    """Write sweep.html from sweep.parquet, which must exist; returns the summary it shows."""
     run = Path(config.run.dir)
     sweep = read_sweep(run)
     assert sweep is not None

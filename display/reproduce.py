@@ -1,4 +1,4 @@
-"""The command that makes a run again, from its record: every setting that is not the default."""
+"""The command that reproduces a run, from the configuration in its record."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from typing import Any
 
 from ..configs.schema import Config
 
-# What only other commands read; it changes no number of a run.
-ELSEWHERE = ("share", "score", "upkeep", "export", "serve", "sweep", "study", "theory")
+# Sections that ``micro-rm run`` does not read.
+OTHER_COMMANDS = ("share", "score", "upkeep", "export", "serve", "sweep", "study", "theory")
 
 
 def command(config: Mapping[str, Any]) -> str:
-    """A ``micro-rm run`` line for a shell; empty if the record has no configuration."""
+    """The ``micro-rm run`` command with every setting that differs from its default.
+
+    Args:
+        config: The configuration of a run record, as nested JSON objects.
+
+    Returns:
+        A shell command over several lines; empty if ``config`` is.
+    """
     if not config:
         return ""
     defaults = dict(_flat(asdict(Config())))
     words = ["micro-rm run"]
     for key, value in _flat(config):
-        if key.partition(".")[0] not in ELSEWHERE and (
+        if key.partition(".")[0] not in OTHER_COMMANDS and (
             key not in defaults or defaults[key] != value
         ):
             words.append(f"--{key} {shlex.quote(_word(value))}")
@@ -29,7 +36,7 @@ def command(config: Mapping[str, Any]) -> str:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys with dots and their values, as JSON gives them back."""
+    """Flatten nested settings to dotted keys, with values as they are after a JSON round trip."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""A run at a glance: its record and report, read back and drawn as lines of text."""
+"""Summary of a run directory as lines of text, for ``micro-rm inspect``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from ..runs.files import RECORD
 
 
 def describe_run(run: Path) -> dict[str, Any]:
-    """Record of a run and its report, None before there is one.
+    """Read the record and the report of a run directory.
 
-    Raises ``StoreError`` if one of them is damaged.
+    Returns:
+        ``{"run", "record", "report", "page"}``; ``report`` and ``page`` are None until written.
+
+    Raises:
+        StoreError: The record or the report is damaged.
     """
     report = run / "report.json"
     return {
@@ -30,7 +34,7 @@ def describe_run(run: Path) -> dict[str, Any]:
 
 
 def draw_run(description: Mapping[str, Any]) -> Iterator[str]:
-    """What ``describe_run`` found: what was run, a bar per method from chance up, the verdict."""
+    """Lines of text for the result of ``describe_run``: stages, a bar per method, the verdict."""
     record, report = description["record"], description["report"]
     config, stages = record["config"], record["stages"]
     yield f"run      {description['run']}"
@@ -61,12 +65,13 @@ def draw_run(description: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _read(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
+    """Read a JSON object that has the needed keys."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read ({error}); run micro-rm run again") from error
-    if not isinstance(found, dict) or not set(needed) <= set(found):
+    if not isinstance(content, dict) or not set(needed) <= set(content):
         raise StoreError(
             f"{path}: expected a JSON object with {', '.join(needed)}; run micro-rm run again"
         )
-    return found
+    return content

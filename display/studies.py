@@ -1,4 +1,4 @@
-"""A study's tables for a terminal."""
+"""Terminal tables of a study."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from ..common.columns import Column, Columns
 
 
 def study_tables(study: Mapping[str, Any]) -> Iterator[object]:
-    """Question, one table per metric (values of x by series, mean and half interval), reading."""
+    """The parts of a study to print: its question, a table per metric, its reading.
+
+    Rows of a table are values of x, columns are series; cells are the mean over seeds and half the
+    width of its interval.
+    """
     yield f"{study['title']}: {study['question']}"
     for metric, series in study["metrics"].items():
         xs = list(dict.fromkeys(item["x"] for points in series.values() for item in points))

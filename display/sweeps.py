@@ -1,4 +1,4 @@
-"""A sweep in a terminal."""
+"""Terminal tables and progress of a sweep."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Any
 from ..common.columns import Column, Columns
 from .studies import study_tables
 
-SHOWN = 5
+SHOWN_SETTINGS = 5
 
 
 def progress_line(done: int, members: int, failed: int) -> str:
-    """How far the sweep is."""
-    trouble = f", {failed} failed" if failed else ""
-    return f"sweep    {done} of {members} members{trouble}"
+    """One line on how many members are done and how many failed."""
+    failures = f", {failed} failed" if failed else ""
+    return f"sweep    {done} of {members} members{failures}"
 
 
 def sweep_tables(summary: Mapping[str, Any]) -> Iterator[object]:
-    """The curves, the best settings of every method, and what failed."""
+    """The parts of a sweep summary to print: curves, best settings per method, failures."""
     for study in summary["studies"].values():
         yield from study_tables(study)
     for method, entries in summary["best"].items():
         if len(entries) > 1:
             yield f"{method}: best by validation, of {len(entries)} settings"
-            yield _best(entries[:SHOWN])
+            yield _best(entries[:SHOWN_SETTINGS])
             yield ""
     for item in summary["failed"]:
         yield f"failed   {item['settings']}: {item['error']}"
 
 
 def _best(entries: list[Mapping[str, Any]]) -> Columns:
-    """The settings in their order: what was set, and how well it does."""
+    """Ranked settings with the number of seeds, validation NLL and accuracy of each."""
     keys = list(entries[0]["settings"])
     losses = [entry["validation_nll"] for entry in entries]
     return Columns(
-        [Column("", [str(place) for place in range(1, len(entries) + 1)])],
+        [Column("", [str(rank) for rank in range(1, len(entries) + 1)])],
         [
             *(Column(key, [str(e["settings"][key]) for e in entries], left=True) for key in keys),
             Column("seeds", [str(entry["seeds"]) for entry in entries]),
@@ -45,6 +45,6 @@ def _best(entries: list[Mapping[str, Any]]) -> Columns:
     )
 
 
-def _accuracy(found: Mapping[str, Any]) -> str:
-    spread = "" if found["low"] is None else f" ±{found['mean'] - found['low']:.3f}"
-    return f"{found['mean']:.3f}{spread}"
+def _accuracy(accuracy: Mapping[str, Any]) -> str:
+    half_width = "" if accuracy["low"] is None else f" ±{accuracy['mean'] - accuracy['low']:.3f}"
+    return f"{accuracy['mean']:.3f}{half_width}"

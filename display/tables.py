@@ -1,4 +1,4 @@
-"""The result tables for a terminal."""
+"""Terminal tables of a report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..heads.evaluation.rows import ORACLE, VALIDATED, labelled_rows
 
 
 def method_table(report: Mapping[str, Any]) -> Table:
-    """A method per row: macro accuracy with its interval, spread over draws, NLL, what it is told.
+    """One row per method: macro accuracy, interval, spread over draws, NLL, test-time information.
 
-    The best accuracy is bold; oracles do not compete.
+    The best accuracy is bold; oracles are not candidates.
     """
     table = Table(box=None, pad_edge=False)
     table.add_column("method", no_wrap=True)
@@ -37,7 +37,7 @@ def method_table(report: Mapping[str, Any]) -> Table:
 
 
 def attribute_table(report: Mapping[str, Any], names: list[str]) -> Columns:
-    """Attributes as rows, some methods as columns; the best of a row is bold."""
+    """Accuracy per attribute (rows) of the named methods (columns); the best of a row is bold."""
     methods = {name: report["methods"][name]["attributes"] for name in names}
     first = next(iter(methods.values()))
     best = {a: max(cells[a]["accuracy"] for cells in methods.values()) for a in first}
@@ -61,22 +61,22 @@ def _bold(text: str, best: bool) -> Text:
 
 
 def best_method(report: Mapping[str, Any]) -> str:
-    """The method with the highest macro accuracy, oracles left out."""
+    """The method with the highest macro accuracy, leaving out oracles."""
     methods = report["methods"]
     real = [name for name in methods if not name.endswith(ORACLE)]
     return max(real, key=lambda name: methods[name]["macro"]["accuracy"])
 
 
 def headline_methods(report: Mapping[str, Any]) -> list[str]:
-    """The few methods whose attributes a terminal shows: reference, MiCRo's stages, the best."""
+    """The methods of the attribute table: single reward, mixture, MiCRo's two stages, the best."""
     wanted = {"single_bt", "static_mixture", "micro_stage1", "micro", best_method(report)}
     shown = [name for name in report["methods"] if name in wanted]
     return [name for name in shown if not name.endswith(VALIDATED)]
 
 
-def benchmark_table(found: Mapping[str, Any]) -> Columns:
-    """The scores of a benchmark in its own units; official ones behind a slash."""
-    methods = found["methods"]
+def benchmark_table(benchmark: Mapping[str, Any]) -> Columns:
+    """Scores of a benchmark per method and section; official scores follow after a slash."""
+    methods = benchmark["methods"]
     scores = {
         name: {"total": entry["macro"]["accuracy"]}
         | {section: cell["accuracy"] for section, cell in entry["attributes"].items()}
@@ -84,11 +84,13 @@ def benchmark_table(found: Mapping[str, Any]) -> Columns:
     }
 
     def cell(name: str, section: str) -> str:
-        mine = f"{scores[name][section]:.3f}"
-        return f"{mine}/{found['official'][name][section]:.3f}" if "official" in found else mine
+        pooled = f"{scores[name][section]:.3f}"
+        if "official" not in benchmark:
+            return pooled
+        return f"{pooled}/{benchmark['official'][name][section]:.3f}"
 
     sections = list(next(iter(scores.values())))
     return Columns(
-        [Column(found["name"], list(methods))],
+        [Column(benchmark["name"], list(methods))],
         [Column(section, [cell(name, section) for name in methods]) for section in sections],
     )

@@ -1,4 +1,4 @@
-"""The result of the theory check for a terminal."""
+"""Terminal output of the check of Theorem 3.2."""
 
 from __future__ import annotations
 
@@ -34,16 +34,19 @@ NOTE = (
 
 
 def theory_table(result: Mapping[str, Any]) -> list[RenderableType]:
-    """What a terminal shows: the random mixtures in a few lines, then a row per case and spread."""
+    """The parts to print: results on random mixtures, a table by case and spread, a legend.
+
+    ``result`` is what ``run_theory`` returns.
+    """
     random, misread = result["random"], result["misreadings"]["raw_scores"]
-    seen = {name: f"{found['median']:.2f}" for name, found in random["tightness"].items()}
+    share = {name: f"{item['median']:.2f}" for name, item in random["tightness"].items()}
     table = Table("", "spread", *COLUMNS, box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for case, title in CASES.items():
-        for number, row in enumerate(row for row in result["sweep"] if row["case"] == case):
+        for index, row in enumerate(row for row in result["sweep"] if row["case"] == case):
             values = (f"{row['values'][key]['value']:.3f}" for key in COLUMNS.values())
-            table.add_row(title if number == 0 else "", f"{row['spread']:g}", *values)
+            table.add_row(title if index == 0 else "", f"{row['spread']:g}", *values)
         table.add_section()
     return [
         Text(
@@ -51,8 +54,8 @@ def theory_table(result: Mapping[str, Any]) -> list[RenderableType]:
             f"{len(random['violations'])} inequalities on {random['mixtures']:,} random mixtures"
         ),
         Text(
-            f"share of the gap   paper {seen['paper_bound']}, per pair {seen['per_pair_bound']}, "
-            f"weighted {seen['weighted_bound']} (medians)"
+            f"share of the gap   paper {share['paper_bound']}, per pair {share['per_pair_bound']}, "
+            f"weighted {share['weighted_bound']} (medians)"
         ),
         Text(
             f"with raw scores    a right side of {misread['right_side']:.1f}, but a constant has "

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from micro_rm.display.forest import forest, orders
+from micro_rm.display.forest import column_ranks, forest
 
 
 def test_an_axis_holds_every_interval_and_chance(make_report: Any) -> None:
@@ -47,7 +47,7 @@ def test_certain_methods_do_not_make_an_axis_without_length(make_report: Any) ->
 def test_columns_rank_the_best_first(make_report: Any) -> None:
     report = make_report()
     methods = report["methods"]
-    found = orders(report, ["brief", "polite"])
+    found = column_ranks(report, ["brief", "polite"])
     assert list(found) == ["order", "macro", "nll", "ece", "0", "1"]
     for ranks in found.values():
         assert sorted(ranks.values()) == list(range(4))
