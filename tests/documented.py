@@ -8,8 +8,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TUTORIAL = ROOT / "docs" / "tutorial.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```([\w{}-]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 # How a command begins, and why no test runs it. Every other one is run (make long).
 NOT_RUN = {
@@ -51,6 +53,17 @@ def commands(text: str) -> list[str]:
 def of_page(page: Path) -> list[str]:
     """Every command of a page."""
     return [line for _, text in blocks(page, "console") for line in commands(text)]
+
+
+def links(page: Path) -> list[str]:
+    """Where a page leads within the repository: relative paths, with or without a section."""
+    return [link for link in LINK.findall(page.read_text("utf-8")) if "://" not in link]
+
+
+def anchors(page: Path) -> set[str]:
+    """The sections of a page, as a link names them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
 
 
 def why_not(command: str) -> str | None:

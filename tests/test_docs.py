@@ -10,18 +10,25 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from micro_rm.configs.command_line import parse
+from micro_rm.configs.schema import Config
 from micro_rm.tests.documented import (
     BLOCK,
     NOT_RUN,
     PAGES,
+    README,
     ROOT,
     TUTORIAL,
+    anchors,
     blocks,
+    links,
     of_page,
     why_not,
 )
@@ -67,10 +74,51 @@ def test_there_are_commands_to_try() -> None:
 
 def test_commands_are_in_blocks_that_are_run() -> None:
     kinds = {kind for page in PAGES for kind, _ in BLOCK.findall(page.read_text("utf-8"))}
-    assert kinds <= {"console", "python", "json", "yaml", ""}
+    assert kinds <= {"console", "python", "json", "yaml", "{eval-rst}", ""}
     for page in PAGES:
         for _, text in blocks(page, ""):
             assert not re.search(r"^(\$ )?(micro-rm|python|pip) ", text, re.MULTILINE), page
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text("utf-8").splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_sections(page: Path) -> None:
+    for link in links(page):
+        name, _, section = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), f"{page} links {link}"
+        assert not section or section in anchors(target), f"{page} links {link}"
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_files_that_a_page_names_are_there(page: str) -> None:
+    named = re.findall(
+        r"`([\w.]+(?:/[\w.]+)*(?:/|\.(?:py|md|j2|txt|json)))`", (ROOT / page).read_text()
+    )
+    assert len(named) > 5
+    made = {"record.json", "report.json", "manifest.json"}  # by a run or in a store
+    short = {"rpr.py", "single_bt_exact.py", "test_every_set.py"}  # in a folder named beside them
+    for name in named:
+        assert "NAME" in name or name in made | short or (ROOT / name).exists(), name
+
+
+def sections(config: type) -> Iterator[str]:
+    """Every dataclass of the configuration by its full name."""
+    yield f"{config.__module__}.{config.__qualname__}"
+    hints = get_type_hints(config)
+    for field in fields(config):
+        for kind in (hints[field.name], *get_args(hints[field.name])):
+            if is_dataclass(kind) and isinstance(kind, type):
+                yield from sections(kind)
+
+
+def test_the_reference_has_every_section_of_the_configuration() -> None:
+    page = (ROOT / "docs" / "api" / "configuration.md").read_text("utf-8")
+    written = re.findall(r"^\.\. autoclass:: (\S+)$", page, re.MULTILINE)
+    assert sorted(written) == sorted(set(sections(Config)))
 
 
 def test_what_is_not_run_is_there_to_be_run() -> None:

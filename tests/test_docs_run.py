@@ -36,6 +36,8 @@ from micro_rm.tests.embed.conftest import _make_tokenizer
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
 # Texts of the documentation, and what they are called here.
 HERE = {"/mnt/backup/": "backup/", "--nproc-per-node 8": "--nproc-per-node 2"}
+# The same for Python: a data set large enough for the labelled rows of the default budget.
+HERE_IN_PYTHON = {'embed("preferences.jsonl"': 'embed("many/preferences.jsonl"'}
 # Settings that a command gets in addition: answers to its questions, and less to compute.
 ALSO = {
     "micro-rm run --data.train": ["--adapt.budget=4", "--methods=single_bt,micro_stage1,micro"],
@@ -61,22 +63,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the files that the documentation supposes, and a run of a tiny Llama."""
     place = tmp_path_factory.mktemp("documented")
     _write_backbone(place / "path" / "or" / "hub-id")
-    rows = [
-        {
-            "prompt": f"Question {number // 2}: how far is the moon?",
-            "chosen": f"About {number} km." + " It is far." * (number % 5),
-            "rejected": f"Ask the sun, number {number}.",
-            "attribute": ("brief", "long")[number % 2],
-            "context": ("be brief", "use many words")[number % 2],
-            "user": ("ann", "ben")[number % 3 == 0],
-            "split": "test" if number % 8 < 2 else "train",
-        }
-        for number in range(48)
-    ]
+    rows = list(_rows(48))
     _write_rows(place / "preferences.jsonl", [*rows, rows[0] | {"chosen": 5, "user": "cid"}])
     _write_rows(
         place / "more.jsonl", [row | {"prompt": row["prompt"] + " Really?"} for row in rows]
     )
+    (place / "many").mkdir()
+    _write_rows(place / "many" / "preferences.jsonl", _rows(320))
     for name, store in (("mine", "store"), ("demo", "cache/store/demo"), ("job", "jobs/store")):
         text = SETTINGS.replace("STORE", store)
         (place / f"{name}.yaml").write_text(f"{text}run: {{dir: runs/{name}}}\n", "utf-8")
@@ -92,7 +85,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("page", RAN, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", RAN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_says_works(
     page: Path,
     prepared: Path,
@@ -111,6 +104,8 @@ def test_what_a_page_says_works(
     with _Servers() as serve:
         for kind, text in blocks(page, "console", "python"):
             if kind == "python":
+                for written, here in HERE_IN_PYTHON.items():
+                    text = text.replace(written, here)
                 if not any(sign in text for sign in BLOCKS_NOT_RUN):
                     exec(compile(text, page.name, "exec"), {})
                 continue
@@ -185,6 +180,20 @@ def _inside(place: Path) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
+
+
+def _rows(count: int) -> Iterator[dict[str, object]]:
+    """Rows of two people with two opposed tastes; a quarter of the prompts are for tests."""
+    for number in range(count):
+        yield {
+            "prompt": f"Question {number // 2}: how far is the moon?",
+            "chosen": f"About {number} km." + " It is far." * (number % 5),
+            "rejected": f"Ask the sun, number {number}.",
+            "attribute": ("brief", "long")[number % 2],
+            "context": ("be brief", "use many words")[number % 2],
+            "user": ("ann", "ben")[number % 3 == 0],
+            "split": "test" if number % 8 < 2 else "train",
+        }
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
