@@ -9,7 +9,7 @@ INPUTS := pyproject.toml constraints.txt
 PYRIGHT := $(VENV)/bin/pyright --project $(VENV)/types/micro_rm --pythonpath $(VENV)/bin/python
 PACKAGE := __init__.py pipeline.py cache commands common configs display embed heads runs serve
 
-.PHONY: demo test lint types audit unit long stress clean
+.PHONY: demo test lint types audit unit long docs stress clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/micro-rm demo
@@ -36,9 +36,13 @@ unit: $(VENV)/.dev
 	$(VENV)/bin/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # The rest: types of tests and benchmarks, matrices, kills, whole runs, presets, the documentation.
-long: $(VENV)/types/micro_rm
+long: $(VENV)/types/micro_rm docs
 	$(PYRIGHT)
 	$(VENV)/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m long
+
+# The documentation as HTML under build/docs; a warning or a reference that leads nowhere fails.
+docs: $(VENV)/.dev
+	$(VENV)/bin/sphinx-build -W --keep-going -n -q -d build/doctrees docs build/docs
 
 # Kills, failing disks, company and damaged files, at full length; STRESS='--scale 0.1' is shorter.
 # Then the service: kills under feedback, and requests made from its own description.

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "licences.md"
 OURS = "micro-rm"
 # In this order: a package is listed under the first that brings it.
-EXTRAS = ("", "embed", "demo", "ray", "serve", "audit", "dev")
+EXTRAS = ("", "embed", "demo", "ray", "serve", "audit", "docs", "dev")
 NAMES = {
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache 2.0": "Apache-2.0",
@@ -41,6 +41,8 @@ PERMISSIVE = {
 }
 EXPLAINED = {
     "certifi": "MPL-2.0 covers its own file of certificates; ray and pip-audit use it as it is.",
+    "docutils": "Public domain, single files under BSD-2-Clause; the one under GPL-3.0, an Emacs mode, "
+    "is not in the wheel. Only make docs uses it.",
     "hypothesis": "MPL-2.0 covers its own files; it is used as it is, by the tests alone.",
     "tqdm": "MPL-2.0 covers some of its own files; it is used as it is and not shipped with us.",
 }
