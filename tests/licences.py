@@ -41,8 +41,8 @@ PERMISSIVE = {
 }
 EXPLAINED = {
     "certifi": "MPL-2.0 covers its own file of certificates; ray and pip-audit use it as it is.",
-    "docutils": "Public domain, single files under BSD-2-Clause; the one under GPL-3.0, an Emacs mode, "
-    "is not in the wheel. Only make docs uses it.",
+    "docutils": "Public domain, single files under BSD-2-Clause; the one under GPL-3.0, a mode for "
+    "Emacs, is not in the wheel. Only make docs uses it.",
     "hypothesis": "MPL-2.0 covers its own files; it is used as it is, by the tests alone.",
     "tqdm": "MPL-2.0 covers some of its own files; it is used as it is and not shipped with us.",
 }
