@@ -9,7 +9,7 @@ from typing import Any
 from ..common.fingerprint import code_fingerprint, fingerprint
 from ..configs.schema import DEMO_ENCODER, Config
 from .model_files import file_sha256, find_model
-from .sources.contexts import BUILT_IN, NO_WISHES
+from .sources.contexts import BUILT_IN, NO_CONTEXTS
 from .sources.pair import DataError
 
 
@@ -45,7 +45,7 @@ def _contents(directory: str | None) -> list[list[str]] | None:
 
 
 def _content(path: str | None) -> str | None:
-    if path is None or path in (*BUILT_IN, NO_WISHES):
+    if path is None or path in (*BUILT_IN, NO_CONTEXTS):
         return path
     if not Path(path).is_file():
         raise DataError(

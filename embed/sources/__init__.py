@@ -1,4 +1,7 @@
-"""Registered data sources: exact name -> reader. A new source is one file and one line here."""
+"""Registry of data sources, and the stream of preference pairs of a configuration.
+
+To add a source, write its reader in a file of its own and add a line to ``SOURCES``.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,15 @@ from ...common.errors import ConfigError
 from ...configs.data import SIMULATOR_SOURCE, UNION_SOURCE, DataConfig
 from . import jsonl, published, synthetic
 from .account import Account
-from .contexts import NO_WISHES, Wishes, read_contexts, with_wish
+from .contexts import NO_CONTEXTS, Contexts, read_contexts, with_context
 from .corrections import read_corrections
 from .hub import HubTable
 from .pair import DataError, PreferencePair
 from .sets import PUBLISHED
-from .union import Stream, joined, settings_of
+from .union import PairStream, part_config, read_union
 
-# A reader streams the pairs and fills everything in the account but the number of pairs.
+# Yields pairs and records everything else in the account. Invalid settings are raised by the call,
+# before the first pair is asked for; ``Account.pairs`` is counted by ``PairSource``.
 Reader = Callable[[DataConfig, Account], Iterator[PreferencePair]]
 
 SOURCES: dict[str, Reader] = {
@@ -29,11 +33,10 @@ SOURCES: dict[str, Reader] = {
 
 @dataclass
 class PairSource:
-    """The pairs of one data set, read anew at every iteration.
+    """The preference pairs of a data set; every iteration reads the data again.
 
-    ``account`` describes the last complete pass: it is replaced when a pass has read everything,
-    so a pass that was abandoned or that failed midway leaves it alone. Passes do not share
-    anything; no pair is kept.
+    No pair is kept in memory and passes share no state. ``account`` describes the last complete
+    pass: an iteration that is abandoned or fails midway does not change it.
     """
 
     config: DataConfig
@@ -41,10 +44,10 @@ class PairSource:
     account: Account = field(default_factory=Account)
 
     def __iter__(self) -> Iterator[PreferencePair]:
-        """Stream the pairs in the order of the data, each with its context.
+        """Yield the pairs in the order of the data, each with its context.
 
-        Raises ``DataError`` at the end of the pass if it gave no pair, with the first refusals as
-        the reason.
+        Raises ``DataError`` at the end of the pass if there was no pair (the message has the first
+        refusals), or if a correction refers to a row that the data do not have.
         """
         account = Account()
         for pair in self.reader(self.config, account):
@@ -56,30 +59,30 @@ class PairSource:
 
 
 def open_pairs(config: DataConfig) -> PairSource:
-    """The configured source with its contexts, ready to be read as often as needed.
+    """Open the configured source, with its contexts; the data are not read yet.
 
-    Raises ``ConfigError`` for a source without text or of an unknown name, ``DataError`` for a
-    missing or unreadable file of contexts and for data files that do not exist. The data are not
-    read yet.
+    Raises:
+        ConfigError: The source is unknown, or it is the simulator, which has no text.
+        DataError: A data file or the contexts file is missing, or the latter is malformed.
     """
     stream = _stream_of(config)
     return PairSource(config, lambda _config, account: stream(account))
 
 
 def licences(config: DataConfig) -> dict[str, str]:
-    """Licence and terms of every published data set that a configuration reads."""
+    """Licence and terms of use of every published data set that a configuration reads, by name."""
     names = [part.source for part in config.parts] or [config.source]
-    known = [PUBLISHED[name] for name in dict.fromkeys(names) if name in PUBLISHED]
+    sources = [PUBLISHED[name] for name in dict.fromkeys(names) if name in PUBLISHED]
     return {
         source.name: "; ".join(filter(None, (source.upstream.licence, source.upstream.terms)))
-        for source in known
+        for source in sources
     }
 
 
 def published_tables(config: DataConfig) -> list[HubTable]:
-    """The tables that a data set reads from the hub; none where local copies are given."""
+    """The tables that a configuration reads from the hub; none if ``dir`` gives local copies."""
     if config.source == UNION_SOURCE:
-        parts = [settings_of(part, config) for part in config.parts]
+        parts = [part_config(part, config) for part in config.parts]
         return [table for part in parts for table in published_tables(part)]
     if config.source not in PUBLISHED or config.dir is not None:
         return []
@@ -88,11 +91,14 @@ def published_tables(config: DataConfig) -> list[HubTable]:
     return [files.table(source.upstream.part(name)) for name in source.variants[files.variant]]
 
 
-def _stream_of(config: DataConfig) -> Stream:
-    """The pairs of a data set with their wishes; whatever is wrong with its settings is raised."""
+def _stream_of(config: DataConfig) -> PairStream:
+    """A function that streams the pairs of a data set, with contexts, into an account.
+
+    Settings are checked here, so that mistakes are raised before any data are read.
+    """
     if config.source == UNION_SOURCE:
-        parts = [(part, _stream_of(settings_of(part, config))) for part in config.parts]
-        return partial(joined, parts)
+        parts = [(part, _stream_of(part_config(part, config))) for part in config.parts]
+        return partial(read_union, parts)
     if config.source == SIMULATOR_SOURCE:
         raise ConfigError(
             "data.source: the simulator draws vectors, there is no text to check or embed; use "
@@ -102,28 +108,30 @@ def _stream_of(config: DataConfig) -> Stream:
         names = ", ".join(sorted([*SOURCES, UNION_SOURCE]))
         raise ConfigError(f"data.source: expected one of {names}, found {config.source!r}")
     reader = SOURCES[config.source]
-    reader(config, Account())  # its checks; reading would begin with the first pair
-    if config.contexts == NO_WISHES:
+    reader(config, Account())  # checks the settings; the iterator that it returns is not started
+    if config.contexts == NO_CONTEXTS:
         return lambda account: (replace(pair, context=None) for pair in reader(config, account))
-    known = PUBLISHED.get(config.source)
-    name = config.contexts or (known.contexts if known else None)
+    source = PUBLISHED.get(config.source)
+    name = config.contexts or (source.contexts if source else None)
     if name is None:
         return partial(reader, config)
-    wishes = read_contexts(name)
-    return lambda account: _wished(reader(config, account), wishes, config)
+    contexts = read_contexts(name)
+    return lambda account: _with_contexts(reader(config, account), contexts, config)
 
 
-def _wished(
-    pairs: Iterator[PreferencePair], wishes: Wishes, config: DataConfig
+def _with_contexts(
+    pairs: Iterator[PreferencePair], contexts: Contexts, config: DataConfig
 ) -> Iterator[PreferencePair]:
+    """Give contexts to the pairs; ``DataError`` if they fit none of the attributes of the data."""
     attributes: set[str | None] = set()
     for pair in pairs:
         attributes.add(pair.attribute)
-        yield with_wish(pair, wishes)
-    if attributes and not attributes & wishes.keys():
+        yield with_context(pair, contexts)
+    if attributes and not attributes & contexts.keys():
         raise DataError(
-            f"{config.contexts or config.source}: it has wishes for {', '.join(wishes)}, the data "
-            f"have the attributes {', '.join(sorted(map(str, attributes)))}; make the names agree"
+            f"{config.contexts or config.source}: it has contexts for {', '.join(contexts)}, "
+            f"the data have the attributes {', '.join(sorted(map(str, attributes)))}; make the "
+            "names agree"
         )
 
 

@@ -1,4 +1,4 @@
-"""What one pass over a data set met besides its pairs; nothing of the input is unaccounted for."""
+"""The account of one pass over a data set: what became of every row that is not a pair."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from .pair import Refusal
 
 @dataclass(frozen=True)
 class UpstreamRows:
-    """Rows of one table of a published data set, and how many there were when it was described."""
+    """Size of one table of a published data set.
+
+    Attributes:
+        where: The table in words, such as repository, revision and split.
+        part: Name of the table.
+        expected: Its number of rows when this version was written; None if unknown.
+        found: The number of rows that were read.
+    """
 
     where: str
     part: str
@@ -22,13 +29,17 @@ class UpstreamRows:
 class Account:
     """Everything about one pass over a data set that is not a pair.
 
-    ``pairs`` counts the pairs yielded, ``rows`` the rows read, ``ties`` the rating ties per
-    attribute, ``unanimous`` the pairs of responses that were dropped because every attribute ranks
-    them the same way, ``left_out`` what a rule of the data set or a setting leaves out, by reason.
-    ``refusals`` is a list, one entry per refusal with its reason: refusals are few, and each of
-    them is printed or written to the quarantine. They hold a reason, not the row. ``sources`` are
-    the accounts of the parts of a union, which the other fields sum up. ``corrected`` are the rows,
-    by file and number, that were read as somebody corrected them.
+    Attributes:
+        pairs: Number of pairs yielded.
+        rows: Number of rows read.
+        refusals: Rows that cannot be used, with the reason but without their content. Each of them
+            is printed or written to the quarantine.
+        ties: Rating ties per attribute.
+        unanimous: Pairs of responses dropped because every attribute ranks them the same way.
+        left_out: Rows or pairs that a rule of the data set or a setting excludes, by reason.
+        upstream: Sizes of the tables of a published data set.
+        sources: Accounts of the parts of a union by source; the other fields are their sums.
+        corrected: File and number of the rows that were read from ``data.corrections``.
     """
 
     pairs: int = 0
@@ -42,7 +53,7 @@ class Account:
     corrected: set[tuple[str, int]] = field(default_factory=set)
 
     def include(self, name: str, part: Account) -> None:
-        """Add the account of a part of a union; parts of one name are added up."""
+        """Add the account of one part of a union; parts with the same source are summed."""
         self.sources.setdefault(name, Account())._add(part)
         self._add(part)
 

@@ -1,4 +1,4 @@
-"""What a data set holds, in numbers, and what is wrong with it, in sentences."""
+"""Summarise a data set: counts, overlaps, lengths, and warnings in sentences."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from .pair import SAME_TEXT, DataError, PreferencePair
 
 
 class Tally:
-    """What the embedding needs to know of the pairs of a pass: counts, prompts, repetitions.
+    """Counts over the pairs of one pass, and the ids of its prompts and pairs.
 
-    ``counts`` is keyed by (attribute, split), in the order of the data; ``pairs_per_source`` and
-    ``duplicates``, the exact repetitions of earlier pairs, by the name of the source. Of a prompt
-    and of a pair 16 bytes are kept, so the tally does not grow with the texts.
+    Attributes:
+        counts: Pairs by (attribute, split), in the order of the data.
+        pairs_per_split: Pairs by split.
+        pairs_per_source: Pairs by source.
+        duplicates: Exact repetitions of earlier pairs, by source.
+
+    An id has 16 bytes, so the size of a tally does not depend on the lengths of the texts.
     """
 
     def __init__(self) -> None:
@@ -30,7 +34,7 @@ class Tally:
         self._prompts: defaultdict[str, Counter[tuple[str, bytes]]] = defaultdict(Counter)
 
     def add(self, pair: PreferencePair) -> None:
-        """Count one more pair."""
+        """Count a pair."""
         self.counts[(pair.attribute, pair.split)] += 1
         self.pairs_per_split[pair.split] += 1
         self.pairs_per_source[pair.source] += 1
@@ -42,7 +46,7 @@ class Tally:
 
     @property
     def per_attribute(self) -> dict[str, dict[str, int]]:
-        """Number of training and test pairs of every attribute."""
+        """Number of training and test pairs per attribute."""
         return {
             name or "(none)": {split: self.counts[name, split] for split in ("train", "test")}
             for name in dict.fromkeys(attribute for attribute, _ in self.counts)
@@ -51,67 +55,67 @@ class Tally:
     @property
     def prompts_per_split(self) -> Counter[str]:
         """Number of distinct prompts in each split."""
-        return Counter({split: len(self._distinct(split)) for split in self._prompts})
+        return Counter({split: len(self._prompt_ids(split)) for split in self._prompts})
 
     @property
     def prompt_overlap(self) -> int:
-        """Number of prompts that occur among training and test rows."""
-        return len(self._learnt_from & self._distinct("test"))
+        """Number of prompts that occur in both training and test rows."""
+        return len(self._training_prompts & self._prompt_ids("test"))
 
     @property
     def leaked(self) -> Counter[str]:
-        """Test pairs per source whose prompt is also one of the training rows."""
+        """Number of test pairs whose prompt also occurs in training rows, by source."""
         leaked: Counter[str] = Counter()
-        learnt_from = self._learnt_from
+        training_prompts = self._training_prompts
         for (source, prompt), number in self._prompts["test"].items():
-            leaked[source] += number * (prompt in learnt_from)
+            leaked[source] += number * (prompt in training_prompts)
         return leaked
 
     @property
-    def _learnt_from(self) -> set[bytes]:
-        return self._distinct("train") | self._distinct("adapt")
+    def _training_prompts(self) -> set[bytes]:
+        return self._prompt_ids("train") | self._prompt_ids("adapt")
 
-    def _distinct(self, split: str) -> set[bytes]:
+    def _prompt_ids(self, split: str) -> set[bytes]:
         return {prompt for _, prompt in self._prompts[split]}
 
     def require_both_splits(self, *, transfer: bool = False) -> None:
-        """Raise ``DataError`` if there is nothing to train on, or an attribute nothing scores.
+        """Raise ``DataError`` without training rows, or if a trained attribute has no test rows.
 
-        With ``transfer`` the attributes of the test rows may be others.
+        With ``transfer`` the test rows may have other attributes than the training rows.
         """
         if not self.pairs_per_split["train"]:
             raise DataError(
                 f"all {self.pairs_per_split.total()} pairs are test rows; give training rows "
                 "(--data.train), or lower data.test_fraction"
             )
-        lacking = [
+        untested = [
             f"{attribute or '(none)'} ({number} training rows)"
             for (attribute, split), number in self.counts.items()
             if split == "train" and not self.counts[(attribute, "test")]
         ]
         if transfer and self.pairs_per_split["test"]:
             return
-        if lacking:
+        if untested:
             raise DataError(
-                f"no test rows for attribute {', '.join(lacking)}; add test rows (--data.test), "
+                f"no test rows for attribute {', '.join(untested)}; add test rows (--data.test), "
                 "raise data.test_fraction, or name the attributes to use in data.attributes"
             )
 
 
 def summarise(source: PairSource) -> dict[str, Any]:
-    """Counts, overlaps, length percentiles in words, warnings and every refusal of a data set.
+    """Summarise a data set: counts, overlaps, percentiles of lengths, warnings and all refusals.
 
-    Takes one pass over the source and keeps no text of it; raises what the pass raises.
+    Takes one pass over the source and keeps no text. Raises what the pass raises.
     """
     tally, words = Tally(), WordCounts()
-    contradictions, errors = Contradictions(), Contradictions(strict=True)
+    contradictions, self_contradictions = Contradictions(), Contradictions(strict=True)
     contexts: Counter[str | None] = Counter()
     with_context = 0
     users: set[str] = set()
     for pair in source:
         tally.add(pair)
         contradictions.add(pair)
-        errors.add(pair)
+        self_contradictions.add(pair)
         words.add(pair)
         contexts[pair.attribute] += bool(pair.context)
         with_context += pair.context is not None
@@ -137,7 +141,7 @@ def summarise(source: PairSource) -> dict[str, Any]:
         "chosen_equals_rejected": sum(SAME_TEXT in item.reason for item in account.refusals),
         "duplicates": tally.duplicates.total(),
         "contradictions": contradictions.count,
-        "self_contradictions": errors.count,
+        "self_contradictions": self_contradictions.count,
         "prompt_overlap": tally.prompt_overlap,
         "with_context": with_context,
         "users": len(users),
@@ -151,9 +155,9 @@ def summarise(source: PairSource) -> dict[str, Any]:
 def per_source(
     account: Account, tally: Tally, overlong: Mapping[str, int] | None = None
 ) -> dict[str, dict[str, int]]:
-    """What was read of every source, what became of it, and what is wrong with it.
+    """Counts of rows, pairs, exclusions and leaks per source.
 
-    ``overlong`` counts pairs that the tokenizer found too long, where it has seen them.
+    ``overlong`` has the pairs per source that are too long in tokens, if they were tokenized.
     """
     accounts = account.sources or dict.fromkeys(tally.pairs_per_source, account)
     leaked = tally.leaked

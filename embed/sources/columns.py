@@ -1,49 +1,54 @@
-"""Which columns of a ratings file hold ratings."""
+"""Recognise the rating columns of a file of rated responses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-# With this many rows a column of distinct integers is taken for a row number, not for a rating.
-ROW_NUMBERS = 10
+# From this many rows on, a column of distinct integers is taken for an id and not for a rating.
+MIN_ROWS_OF_AN_ID = 10
 
 
 class _Column:
-    """Whether the values of a column, seen one by one, can be ratings."""
+    """Statistics of one column that decide whether its values are ratings."""
 
     def __init__(self) -> None:
-        self.whole = 0
+        self.integers = 0
         self.others = 0
-        self.distinct: set[int] | None = set()  # given up at the first repetition
+        self.distinct: set[int] | None = set()  # None after the first repeated value
 
     def add(self, value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool):
             self.others += 1
             return
-        self.whole += 1
+        self.integers += 1
         if self.distinct is not None:
             self.distinct.add(value)
-            if len(self.distinct) < self.whole:
+            if len(self.distinct) < self.integers:
                 self.distinct = None
 
     @property
     def may_be_rating(self) -> bool:
-        if self.whole <= self.others:
+        if self.integers <= self.others:
             return False
-        return self.whole < ROW_NUMBERS or self.distinct is None
+        return self.integers < MIN_ROWS_OF_AN_ID or self.distinct is None
 
 
-def rating_columns(rows: Iterable[dict[str, Any]], known: set[str]) -> tuple[str, ...]:
-    """Columns that hold an integer in more than half of the rows that have them.
+def rating_columns(rows: Iterable[dict[str, Any]], reserved: set[str]) -> tuple[str, ...]:
+    """Columns with an integer in more than half of the rows that have a value.
 
-    What else stands there is refused with its row later: one wrong value must not make a column
-    disappear. ``known`` columns are no ratings, and neither is one with another integer in every
-    row: that is a row number. The rows are read once and not kept, but of a row number all are.
+    A few wrong values do not disqualify a column; their rows are refused later. Columns named in
+    ``reserved`` are never ratings, nor is a column of distinct integers, which is an id. Rows are
+    read once and not kept; memory grows only with the ids.
+
+    Example:
+        >>> rows = [{"prompt": "a", "help": 4, "brief": 1}, {"prompt": "b", "help": 2}]
+        >>> rating_columns(rows, reserved={"prompt"})
+        ('help', 'brief')
     """
     columns: dict[str, _Column] = {}
     for row in rows:
         for name, value in row.items():
-            if name not in known and value is not None:
+            if name not in reserved and value is not None:
                 columns.setdefault(name, _Column()).add(value)
     return tuple(name for name, column in columns.items() if column.may_be_rating)

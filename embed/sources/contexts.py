@@ -1,4 +1,4 @@
-"""Wishes in words for attributes: read from a JSON file and given to the pairs that have none."""
+"""Contexts of attributes: read from a JSON file, and given to pairs that have no context."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from pathlib import Path
 from .conversation import RowError, clean_text
 from .pair import DataError, PreferencePair, hash_fraction
 
-Wishes = dict[str, dict[str, list[str]]]
-# table6: the paper's wordings for HelpSteer2 and safety. reward_bench: one per subset, written for
-# this project, because the paper does not print its own.
+Contexts = dict[str, dict[str, list[str]]]
+# table6: the paper's contexts for HelpSteer2 and safety. reward_bench: one per subset, written for
+# this project because the paper does not print its own.
 BUILT_IN = ("table6", "reward_bench")
-NO_WISHES = "none"
+NO_CONTEXTS = "none"
 
 
-def read_contexts(path: str) -> Wishes:
-    """``{attribute: {"train": [...], "test": [...]}}``; a list or one text serves both splits.
+def read_contexts(path: str) -> Contexts:
+    """Read the contexts of every attribute and split.
 
-    ``path`` is a JSON file or the name of wishes that come with the package.
+    Args:
+        path: A name in ``BUILT_IN``, or a JSON file
+            ``{attribute: {"train": [...], "test": [...]}}``, where a list or a single text per
+            attribute serves both splits.
+
+    Raises ``DataError`` if the file is missing or malformed.
     """
     file = Path(__file__).parent / "wishes" / f"{path}.json" if path in BUILT_IN else Path(path)
     if not file.is_file():
         raise DataError(
             f"{path}: no such file; give an existing one with --data.contexts, or one of "
-            f"{', '.join((*BUILT_IN, NO_WISHES))}"
+            f"{', '.join((*BUILT_IN, NO_CONTEXTS))}"
         )
     try:
         raw = json.loads(file.read_text("utf-8"))
@@ -33,21 +38,21 @@ def read_contexts(path: str) -> Wishes:
         raise DataError(f"{path}: not a JSON file ({error})") from error
     if not isinstance(raw, dict):
         raise DataError(f"{path}: expected an object of attributes, found {type(raw).__name__}")
-    return {attribute: _wishes(value, f"{path}: {attribute}") for attribute, value in raw.items()}
+    return {attribute: _by_split(value, f"{path}: {attribute}") for attribute, value in raw.items()}
 
 
-def with_wish(pair: PreferencePair, wishes: Wishes) -> PreferencePair:
-    """The pair with one wording of its attribute for its own split, if it has no context yet.
+def with_context(pair: PreferencePair, contexts: Contexts) -> PreferencePair:
+    """Give a pair without a context one of the contexts of its attribute and split.
 
-    The choice depends on the pair's content only, so it survives any reordering of the file.
+    A hash of the pair chooses among them, so the choice does not depend on the order of the file.
     """
-    if pair.context is not None or pair.attribute not in wishes:
+    if pair.context is not None or pair.attribute not in contexts:
         return pair
-    texts = wishes[pair.attribute][pair.split]
+    texts = contexts[pair.attribute][pair.split]
     return replace(pair, context=texts[int(hash_fraction("context", pair.pair_id) * len(texts))])
 
 
-def _wishes(value: object, where: str) -> dict[str, list[str]]:
+def _by_split(value: object, where: str) -> dict[str, list[str]]:
     if isinstance(value, dict):
         missing = {"train", "test"} - value.keys()
         if missing:

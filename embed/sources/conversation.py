@@ -1,6 +1,6 @@
-"""What a prompt and a response may look like in a file, brought to messages and text.
+"""Parse the prompts and responses of a file into messages and text.
 
-Accepted: plain text, lists of ``{"role", "content"}`` messages, and transcripts with
+Accepted are plain text, lists of ``{"role", "content"}`` messages, and transcripts with
 ``Human:`` / ``Assistant:`` markers as in Anthropic's HH-RLHF.
 """
 
@@ -11,16 +11,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .pair import ROLES, SAME_TEXT, SHOWN_NAMES, Message, shown
+from .pair import ROLES, SAME_TEXT, SHOWN_NAMES, Message, short_repr
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
 _ROLE_OF = {"Human": "user", "Assistant": "assistant"}
-# About a million tokens: more than any backbone reads, and not yet more than a tokenizer can bear.
+# Characters. About a million tokens: longer than the context of any backbone, and still fast to
+# tokenize.
 TEXT_LIMIT = 1 << 22
 
 
 class RowError(Exception):
-    """One row cannot be used: the field and the reason."""
+    """A row cannot be used: ``field`` is the column or a part of it, ``reason`` says why."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(field, reason)
@@ -29,7 +30,7 @@ class RowError(Exception):
 
 
 def parse_prompt(value: Any, field: str) -> tuple[Message, ...]:
-    """Messages of a prompt; the last one must be the user's."""
+    """Messages of a prompt. Raises ``RowError`` unless the last one is the user's."""
     if isinstance(value, str):
         # HH-RLHF prompts end with the marker that asks for the answer.
         value = value.rstrip().removesuffix("\n\nAssistant:")
@@ -42,7 +43,14 @@ def parse_prompt(value: Any, field: str) -> tuple[Message, ...]:
 
 
 def parse_conversation(value: Any, field: str) -> tuple[Message, ...] | None:
-    """Messages if the value is a list of them or a transcript, None if it is plain text."""
+    """Messages of a list of messages or of a transcript, None for plain text.
+
+    Example:
+        >>> for turn in parse_conversation("Human: Hi!\\n\\nAssistant: Hello.", "chosen"):
+        ...     print(turn.role, turn.content)
+        user Hi!
+        assistant Hello.
+    """
     if isinstance(value, list):
         if not value:
             raise RowError(field, "expected at least one message, found an empty list")
@@ -53,7 +61,7 @@ def parse_conversation(value: Any, field: str) -> tuple[Message, ...] | None:
 
 
 def parse_response(value: Any, field: str, prompt: tuple[Message, ...]) -> str:
-    """The text of a response: plain, a completion message, or the prompt's conversation plus one.
+    """The text of a response: plain text, one message, or the whole conversation.
 
     Raises ``RowError`` if a whole conversation does not start with the row's own prompt.
     """
@@ -76,7 +84,10 @@ def parse_response(value: Any, field: str, prompt: tuple[Message, ...]) -> str:
 def split_conversations(
     chosen: Any, rejected: Any, fields: tuple[str, str]
 ) -> tuple[tuple[Message, ...], str, str]:
-    """Prompt and both responses of two whole conversations that differ in their last turn only."""
+    """Split two whole conversations into their common prompt and the two responses.
+
+    Raises ``RowError`` unless they differ in their last message only, which is the assistant's.
+    """
     sides = []
     for value, field in zip((chosen, rejected), fields, strict=True):
         turns = parse_conversation(value, field)
@@ -93,11 +104,11 @@ def split_conversations(
         raise RowError(fields[1], "the two conversations differ before their last message")
     prompt = parse_prompt([turn._asdict() for turn in sides[0][:-1]], fields[0])
     answers = {field: side[-1].content for field, side in zip(fields, sides, strict=True)}
-    return (prompt, *two_texts(answers, fields))
+    return (prompt, *two_distinct_texts(answers, fields))
 
 
-def two_texts(row: Mapping[str, Any], fields: tuple[str, str]) -> tuple[str, str]:
-    """Two fields of a row that hold different texts, else a ``RowError``."""
+def two_distinct_texts(row: Mapping[str, Any], fields: tuple[str, str]) -> tuple[str, str]:
+    """Two texts of a row. Raises ``RowError`` if they are equal, or if either is no valid text."""
     first, second = (clean_text(row[field], field) for field in fields)
     if first == second:
         raise RowError(fields[1], SAME_TEXT)
@@ -109,13 +120,17 @@ def _message(item: Any, field: str) -> Message:
         raise RowError(field, f"expected a message object, found {type(item).__name__}")
     role, content = item.get("role"), item.get("content")
     if role not in ROLES:
-        raise RowError(f"{field}.role", f"expected one of {', '.join(ROLES)}, found {shown(role)}")
+        raise RowError(
+            f"{field}.role", f"expected one of {', '.join(ROLES)}, found {short_repr(role)}"
+        )
     return Message(role, clean_text(content, f"{field}.content"))
 
 
 def _parse_transcript(text: str, field: str) -> tuple[Message, ...]:
+    """Messages of a text with ``Human:`` and ``Assistant:`` markers."""
     marks = list(_TURN.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    # A turn reaches from behind its marker to the next one.
     turns = [
         Message(_ROLE_OF[mark.group(1)], text[mark.end() : end].strip())
         for mark, end in zip(marks, ends, strict=True)
@@ -129,7 +144,7 @@ def _parse_transcript(text: str, field: str) -> tuple[Message, ...]:
 
 
 def clean_text(value: Any, field: str) -> str:
-    """The value if it is text that can be tokenised and stored, else a ``RowError``."""
+    """Return text that can be tokenized and stored; raise ``RowError`` for anything else."""
     if not isinstance(value, str):
         raise RowError(field, f"expected text, found {type(value).__name__}")
     if not value.strip():
@@ -143,7 +158,7 @@ def clean_text(value: Any, field: str) -> str:
 
 def _encodable(text: str) -> bool:
     try:
-        text.encode()  # a scan character by character takes longer than all other parsing
+        text.encode()  # a scan for surrogates in Python takes longer than the rest of the parsing
     except UnicodeEncodeError:
         return False
     return True

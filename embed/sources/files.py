@@ -1,4 +1,4 @@
-"""Rows of a JSON-lines or Parquet file with their numbers; an unreadable row becomes a refusal."""
+"""Stream the rows of JSON lines and Parquet files; an unreadable row becomes a refusal."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from .pair import DataError, Refusal, listed, shown
+from .pair import DataError, Refusal, short_list, short_repr
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
-# A row group may hold the whole file, so neither it nor more than these rows is held at once.
+# A single row group may hold the whole file, so Parquet is read in small batches: bytes that are
+# buffered and rows that are decoded at a time.
 PARQUET_BUFFER = 1 << 20
 PARQUET_ROWS = 256
-# A longer line is refused without holding it: not even a gzip bomb takes more memory.
+# Bytes. A longer line is skipped in pieces and refused, so not even a gzip bomb takes more memory.
 LINE_LIMIT = 1 << 26
-# A longer row is not repeated in a quarantine.
+# Characters. A longer row is not copied into a quarantine file.
 RAW_LIMIT = 1 << 20
 
 
 def require_data_file(path: str) -> None:
-    """Raise ``DataError`` if there is no such file or its name does not tell a known format."""
+    """Raise ``DataError`` if the file does not exist or its suffix is not in ``SUFFIXES``."""
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file; give an existing one with --data.train/--data.test")
     if not path.endswith(SUFFIXES):
@@ -32,7 +33,11 @@ def require_data_file(path: str) -> None:
 
 
 def read_rows(path: str) -> Iterator[tuple[int, Row | Refusal]]:
-    """Stream ``(row number from 1, row)``; a row that cannot be decoded is yielded as a refusal."""
+    """Yield ``(row number from 1, row)``; a row that cannot be decoded is yielded as a refusal.
+
+    The row number of JSON lines is the line number, blank lines included. Raises ``DataError`` for
+    a file that is missing, or damaged as a whole.
+    """
     require_data_file(path)
     return _parquet_rows(Path(path)) if path.endswith(".parquet") else _json_rows(Path(path))
 
@@ -54,7 +59,10 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
 
 
 def raw_rows(path: str, wanted: set[int]) -> Iterator[tuple[int, Any]]:
-    """Wanted rows of a file as JSON values: an object, text where it is none, None if too long."""
+    """Yield some rows of a file by number, as JSON values that a quarantine file can hold.
+
+    A row is an object, or text if it is not an object; a row that is too long is None.
+    """
     if path.endswith(".parquet"):
         for number, row in _parquet_rows(Path(path)):
             if number in wanted:
@@ -67,23 +75,24 @@ def raw_rows(path: str, wanted: set[int]) -> Iterator[tuple[int, Any]]:
     with opener(path, "rb") as stream:
         for number, line in enumerate(_lines(stream), start=1):
             if number in wanted:
-                plain = None if isinstance(line, int) else line.decode("utf-8", "backslashreplace")
-                yield number, None if plain is None else _raw(plain)
+                text = None if isinstance(line, int) else line.decode("utf-8", "backslashreplace")
+                yield number, None if text is None else _raw(text)
 
 
 def _raw(text: str) -> Any:
+    """A row as a value that JSON can hold."""
     if len(text) > RAW_LIMIT:
         return None
     row = parse_line(0, text.encode("utf-8", "backslashreplace"), "")
     try:
         json.dumps(row, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):  # a refusal, or a number that JSON has not
+    except (TypeError, ValueError, RecursionError):  # a refusal, or NaN or infinity
         return text.strip()
     return row
 
 
 def _lines(stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes | int]:
-    """The lines of a stream; of one that is too long the number of its bytes."""
+    """Yield the lines of a stream; for a line that is too long, only its number of bytes."""
     while line := stream.readline(LINE_LIMIT + 1):
         size = len(line)
         if size <= LINE_LIMIT:
@@ -96,15 +105,15 @@ def _lines(stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes | int]:
 
 
 def parse_line(number: int, line: bytes, name: str) -> Row | Refusal:
-    """The JSON object of a line, or why it is none."""
+    """The JSON object of a line, or a refusal that says why there is none."""
     try:
-        row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object)
+        row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
     except UnicodeDecodeError as error:
         wide = line.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\0" in line[:4]
         hint = "; it seems to be UTF-16: convert the file, such as with iconv" if wide else ""
         return Refusal(number, "", f"not UTF-8 at byte {error.start}{hint}", name)
-    except RepeatedKey as error:
-        return Refusal(number, str(error), "the key stands twice in one object", name)
+    except DuplicateKey as error:
+        return Refusal(number, str(error), "the key occurs twice in one object", name)
     except (ValueError, RecursionError) as error:
         return Refusal(number, "", f"not JSON: {error}", name)
     if not isinstance(row, dict):
@@ -112,16 +121,18 @@ def parse_line(number: int, line: bytes, name: str) -> Row | Refusal:
     return row
 
 
-class RepeatedKey(Exception):
-    """Two values for one key: which of them is meant cannot be known."""
+class DuplicateKey(Exception):
+    """A JSON object has a key twice, so its value is ambiguous; ``json`` would keep the last."""
 
 
-def _object(items: list[tuple[str, Any]]) -> Row:
-    made = dict(items)
-    if len(made) < len(items):
+def _unique_keys(items: list[tuple[str, Any]]) -> Row:
+    row = dict(items)
+    if len(row) < len(items):
         names = [name for name, _ in items]
-        raise RepeatedKey(shown(next(name for name in names if names.count(name) > 1)).strip("'"))
-    return made
+        raise DuplicateKey(
+            short_repr(next(name for name in names if names.count(name) > 1)).strip("'")
+        )
+    return row
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
@@ -135,25 +146,32 @@ def _parquet_rows(file: Path) -> Iterator[tuple[int, Row | Refusal]]:
     number, names = 0, table.schema_arrow.names
     with table:
         if len(set(names)) < len(names):
-            raise DataError(f"{file}: two columns have the same name ({listed(names)}); rename one")
+            raise DataError(
+                f"{file}: two columns have the same name ({short_list(names)}); rename one"
+            )
         try:
             for batch in table.iter_batches(PARQUET_ROWS, use_threads=False):
                 for row in _batch_rows(batch, number, str(file)):
                     number += 1
                     yield number, row
         except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{file}: damaged behind row {number} ({error})") from error
+            raise DataError(f"{file}: damaged after row {number} ({error})") from error
 
 
-def _batch_rows(batch: Any, before: int, name: str) -> Iterator[Row | Refusal]:
-    """Rows of a batch; one by one only if some of them cannot be turned into Python."""
+def _batch_rows(batch: Any, offset: int, name: str) -> Iterator[Row | Refusal]:
+    """Rows of a batch whose first row has the number ``offset`` + 1.
+
+    A batch is converted at once; only if a value cannot be represented in Python, row by row.
+    """
     with suppress(ValueError, OverflowError):
         yield from batch.to_pylist()
         return
-    for place in range(len(batch)):
+    for index in range(len(batch)):
         try:
-            (row,) = batch.slice(place, 1).to_pylist()
+            (row,) = batch.slice(index, 1).to_pylist()
         except (ValueError, OverflowError) as error:
-            yield Refusal(before + place + 1, "", f"unreadable value: {shown(str(error))}", name)
+            yield Refusal(
+                offset + index + 1, "", f"unreadable value: {short_repr(str(error))}", name
+            )
         else:
             yield row

@@ -1,4 +1,4 @@
-"""A table of a data set on the hub, through ``datasets``; its errors in words that help."""
+"""Read a table of a data set on the hub with ``datasets``, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REMEDY = "or give local copies of its files with --data.dir"
 
 @dataclass(frozen=True)
 class HubTable:
-    """One split at one revision. Streamed rows come over the network anew at every pass."""
+    """One split of a data set at one revision; if ``streaming``, every pass downloads it again."""
 
     repo: str
     revision: str
@@ -28,18 +28,18 @@ class HubTable:
 
     @property
     def where(self) -> str:
-        """The table in words."""
+        """Repository, revision and split in one word, for messages and accounts."""
         inside = "/".join(filter(None, (self.part.subset, self.part.folder, self.part.split)))
         return f"{self.repo}@{self.revision[:12]}:{inside}"
 
     def rows(self) -> Iterator[tuple[int, Row]]:
-        """Row numbers from 1 and rows.
+        """Yield row numbers from 1 and rows.
 
-        Raises ``DataError`` if the hub cannot be reached or refuses, or has no such table.
+        Raises ``DataError`` if the hub cannot be reached, denies access or has no such table.
         """
-        with self._explained():
+        with self._helpful_errors():
             builder = self._builder()
-            # Without the hub there is only what was downloaded before.
+            # Offline, only a downloaded copy can be read.
             if self.streaming and not _offline():
                 table = builder.as_streaming_dataset(self.part.split)
             else:
@@ -48,11 +48,11 @@ class HubTable:
             yield from enumerate(table, start=1)
 
     def to_download(self) -> str | None:
-        """What reading the table would fetch, in words; None if it lies in the local cache.
+        """Name and size of the download that reading needs; None if it is in the local cache.
 
-        Asks the hub for names and sizes, never for data.
+        Asks the hub for metadata only.
         """
-        with self._explained():
+        with self._helpful_errors():
             builder = self._builder()
         if Path(builder.cache_dir).is_dir():
             return None
@@ -71,7 +71,7 @@ class HubTable:
             data_dir=self.part.folder,
             revision=self.revision,
         )
-        # Where the hub does not answer, ``datasets`` takes any revision that it finds on disk.
+        # If the hub does not answer, ``datasets`` takes any cached revision.
         if COMMIT.fullmatch(self.revision) and builder.hash != self.revision:
             raise DataError(
                 f"{self.where}: the hub does not answer, and the local cache has revision "
@@ -80,7 +80,8 @@ class HubTable:
         return builder
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _helpful_errors(self) -> Iterator[None]:
+        """Turn errors of ``datasets`` that a user can put right into a ``DataError``."""
         try:
             yield
         except Exception as error:
@@ -91,7 +92,7 @@ class HubTable:
 
 
 def _reason(error: Exception, part: Part) -> str | None:
-    """What an error of ``datasets`` means and what to do about it, None if it is not about that."""
+    """Cause and remedy of an error of ``datasets``; None for an error of no known kind."""
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -112,7 +113,7 @@ def _reason(error: Exception, part: Part) -> str | None:
     if isinstance(error, DatasetNotFoundError):
         return "is not on the hub, or it is private: check HF_ENDPOINT, log in or set HF_TOKEN"
     if _offline() and isinstance(error, OSError):
-        return "is not in the local cache and HF_HUB_OFFLINE forbids to ask: unset it once"
+        return "is not in the local cache and HF_HUB_OFFLINE is set: unset it once"
     if isinstance(error, ValueError) and re.search(r"split|config", str(error)):
         wanted = f"split {part.split!r}" + (f" of {part.subset!r}" if part.subset else "")
         return f"has no {wanted}: upstream has changed, leave data.revision out"
@@ -130,10 +131,10 @@ def _offline() -> bool:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The error and what it was raised from."""
-    found: list[BaseException] = []
+    """The error and the chain of errors that it was raised from, outermost first."""
+    chain: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in found:
-        found.append(cause)
+    while cause is not None and cause not in chain:
+        chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    return found
+    return chain

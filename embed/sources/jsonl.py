@@ -1,11 +1,11 @@
-"""Local preference files, JSON lines or Parquet, in any of the four shapes that people have.
+"""Read local preference files, JSON lines or Parquet, in four common formats.
 
 explicit       {"prompt", "chosen", "rejected"} with text or messages
 implicit       {"chosen", "rejected"}: two whole conversations that share all but the last message
 transcript     either of these with Human:/Assistant: text instead of messages
 ratings        {"prompt", "response", <integer columns>}: two responses make a pair per attribute
 
-Rows become pairs one by one, in the order of the file.
+Rows are read as a stream, and pairs come in the order of the file.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from ...configs.schema import DataConfig
 from .account import Account
 from .columns import rating_columns
 from .conversation import RowError
-from .corrections import corrected, read_corrections
+from .corrections import apply_corrections, read_corrections
 from .files import Row, read_rows, require_data_file
 from .pair import DataError, PreferencePair, Refusal
-from .ratings import Comparison
+from .ratings import ResponsePairer
 from .rows import parse_pair, parse_rated
 
 
 def read(config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """Stream the pairs of the training and test file; ``account`` gets what is refused and why.
+    """Stream the pairs of the training and the test file; refusals go to ``account``.
 
-    Raises ``DataError`` at once for a file that is not given or does not exist, and during the
-    pass for a damaged file or ratings without a column to compare by.
+    Raises ``DataError`` at once if a file is not given or does not exist, and during the pass if a
+    file is damaged or rated responses have no rating column.
     """
     if config.train is None:
         raise DataError(
@@ -52,41 +52,42 @@ def _read_files(
 def _read_file(
     path: str, split: str | None, config: DataConfig, account: Account
 ) -> Iterator[PreferencePair]:
-    comparison: Comparison | None = None
-    fixes = read_corrections(config.corrections)
-    for number, row in corrected(read_rows(path), path, fixes):
+    pairer: ResponsePairer | None = None  # made for the first rated row, which may never come
+    corrections = read_corrections(config.corrections)
+    for number, row in apply_corrections(read_rows(path), path, corrections):
         account.rows += 1
-        account.corrected |= {(path, number)} & fixes.keys()
+        account.corrected |= {(path, number)} & corrections.keys()
         if isinstance(row, Refusal):
             account.refusals.append(row)
             continue
         try:
             if _is_rated(row, config):
-                if comparison is None:
-                    comparison = Comparison(_attributes(path, config), config, account)
-                names = comparison.attributes
-                pairs = comparison.add(parse_rated(number, path, row, split, names, config))
+                if pairer is None:
+                    pairer = ResponsePairer(_attributes(path, config), config, account)
+                names = pairer.attributes
+                pairs = pairer.add(parse_rated(number, path, row, split, names, config))
             else:
                 pairs = [parse_pair(number, path, row, split, config)]
         except RowError as error:
             account.refusals.append(Refusal(number, error.field, error.reason, path))
         else:
             yield from pairs
-    if comparison is not None:
-        yield from comparison.finish()
+    if pairer is not None:
+        yield from pairer.finish()
 
 
 def _is_rated(row: Row, config: DataConfig) -> bool:
+    """Whether a row is a rated response and not a pair."""
     return config.columns.response in row and config.columns.chosen not in row
 
 
 def _attributes(path: str, config: DataConfig) -> tuple[str, ...]:
-    """The attributes to compare by; finding them takes a pass of its own over the file."""
+    """Attributes of a file of ratings: as configured, else recognised in a pass over the file."""
     if config.attributes:
         return tuple(config.attributes)
-    fixes = read_corrections(config.corrections)
-    found = corrected(read_rows(path), path, fixes)
-    rows = (row for _, row in found if not isinstance(row, Refusal))
+    corrections = read_corrections(config.corrections)
+    numbered = apply_corrections(read_rows(path), path, corrections)
+    rows = (row for _, row in numbered if not isinstance(row, Refusal))
     rated = (row for row in rows if _is_rated(row, config))
     attributes = rating_columns(rated, set(asdict(config.columns).values()))
     if not attributes:

@@ -1,4 +1,4 @@
-"""The one record that every data source produces, and the refusals that it counts instead."""
+"""The records that every data source produces: preference pairs, and refusals of rows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ...common.errors import UserError
 
 SAME_TEXT = "chosen and rejected are the same text"
 ROLES = ("system", "user", "assistant")
+# Limits of lists of column names in messages: names, and characters of each.
 SHOWN_NAMES = 12
 SHOWN_LETTERS = 60
 
@@ -31,14 +32,24 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """One comparison, oriented chosen first.
+    """One comparison of two responses to a prompt.
 
-    ``attribute`` names the criterion under which ``chosen`` won, ``context`` is the wish in words
-    that a router may read, ``user`` the rater. Any of them may be missing. ``margin`` is the
-    rating difference where the data has one, ``ratings`` all ratings of both responses as
-    (attribute, chosen, rejected), NaN where one is missing. ``row`` is the row of the file that the
-    pair comes from and ``file`` that file, for tracing. None of the four is part of the pair's
-    identity.
+    Attributes:
+        prompt: Messages of the prompt, the last one by the user.
+        chosen: The preferred response.
+        rejected: The other response.
+        split: train, test, or adapt for rows that only stage 2 may learn from.
+        source: Name of the data source.
+        attribute: Criterion under which ``chosen`` was preferred.
+        context: The user's stated wish for the answer, which a router may read.
+        user: User who judged the pair.
+        margin: Rating difference, if the data have ratings.
+        ratings: All ratings of both responses as (attribute, chosen, rejected), with NaN for a
+            missing one.
+        row: Row number in ``file``, from 1.
+        file: File or table that the pair was read from.
+
+    Prompt, responses, attribute, context and user are the identity of a pair, the rest is not.
     """
 
     prompt: tuple[Message, ...]
@@ -56,7 +67,7 @@ class PreferencePair:
 
     @property
     def pair_id(self) -> str:
-        """32 hex digits from the content: the same pair has the same id in any file or order."""
+        """32 hex digits, a hash of the content: the same in any file and at any row."""
         return content_id(
             [list(turn) for turn in self.prompt],
             self.chosen,
@@ -68,13 +79,20 @@ class PreferencePair:
 
     @property
     def prompt_id(self) -> str:
-        """32 hex digits from the prompt alone: the unit of splitting and of resampling."""
+        """32 hex digits, a hash of the prompt; splits and bootstrap resamples are by prompt."""
         return content_id([list(turn) for turn in self.prompt])
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A row, or a pair built from one, that is left out, with the reason to print."""
+    """A row, or a pair made from one, that cannot be used.
+
+    Attributes:
+        row: Row number in ``file``, from 1.
+        field: Column or part of it that is wrong; empty for the row as a whole.
+        reason: What is wrong.
+        file: File or table of the row.
+    """
 
     row: int
     field: str
@@ -82,24 +100,34 @@ class Refusal:
     file: str = ""
 
 
-def shown(value: object) -> str:
-    """A value in a reason: however long, deep or unprintable it is, a short line of ASCII."""
+def short_repr(value: object) -> str:
+    """A short line of ASCII for any value, however long, nested or unprintable it is."""
     return reprlib.repr(value).encode("ascii", "backslashreplace").decode("ascii")
 
 
-def listed(names: Iterable[object]) -> str:
-    """The first names of a row's columns, for a reason."""
-    found = list(names)
-    more = f" and {len(found) - SHOWN_NAMES} more" if len(found) > SHOWN_NAMES else ""
-    plain = (str(name) if str(name).isprintable() else ascii(name) for name in found)
-    return ", ".join(name[:SHOWN_LETTERS] for name in list(plain)[:SHOWN_NAMES]) + more
+def short_list(names: Iterable[object]) -> str:
+    """The first names of a list for a message, and how many more there are.
+
+    Example:
+        >>> short_list(f"c{number}" for number in range(14))
+        'c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11 and 2 more'
+    """
+    names = list(names)
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    printable = (str(name) if str(name).isprintable() else ascii(name) for name in names)
+    return ", ".join(name[:SHOWN_LETTERS] for name in list(printable)[:SHOWN_NAMES]) + more
 
 
 def content_id(*parts: object) -> str:
-    """XXH3-128 of the parts as canonical JSON (escaped, so lone surrogates hash too)."""
+    """32 hex digits: XXH3-128 of the parts as ASCII JSON, in which lone surrogates are escaped."""
     return xxhash.xxh3_128_hexdigest(json.dumps(parts, ensure_ascii=True).encode("ascii"))
 
 
 def hash_fraction(*parts: object) -> float:
-    """A number in [0, 1) that depends on the parts and on nothing else."""
+    """A pseudo-random number in [0, 1) that depends on the parts alone.
+
+    Example:
+        >>> hash_fraction("split", "a prompt") == hash_fraction("split", "a prompt")
+        True
+    """
     return int(content_id(*parts)[:13], 16) / 16**13

@@ -1,4 +1,4 @@
-"""Rows of a published data set, from the hub or from local copies with the same schema."""
+"""Read a published data set from the hub, or from local copies with the same schema."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from ...common.errors import require
 from ...configs.data import DataConfig
 from .account import Account, UpstreamRows
 from .conversation import RowError
-from .corrections import corrected, read_corrections
+from .corrections import apply_corrections, read_corrections
 from .files import SUFFIXES, Row, read_rows
 from .hub import HubTable
-from .pair import DataError, PreferencePair, Refusal, shown
+from .pair import DataError, PreferencePair, Refusal, short_repr
 from .upstream import Part, Upstream
 
-Parse = Callable[[int, Row], Iterable[PreferencePair]]
+# Turns row number and row into pairs; raises ``RowError`` for a row that cannot be used.
+ParseRow = Callable[[int, Row], Iterable[PreferencePair]]
 
 
 @dataclass(frozen=True)
 class Files:
-    """The tables of a data set, and the account that what is read of them goes to.
+    """The tables of a published data set, opened with a configuration and an account.
 
-    Whatever cannot be used is a refusal with its row; ``Part`` names the table.
+    Attributes:
+        upstream: Location and schema of the data set.
+        config: Configuration, which may ask for local copies, another revision or a limit.
+        account: Gets the counts, refusals and exclusions of every row that is read.
+        variant: Variant of the data set that was asked for.
     """
 
     upstream: Upstream
@@ -40,49 +45,50 @@ class Files:
         return self.table(part).where
 
     def rows(self, name: str) -> Iterator[tuple[int, Row]]:
-        """Row numbers from 1 and rows of a part whose columns are as expected.
+        """Yield row numbers from 1 and rows of a table, those within ``data.limit``.
 
-        Raises ``DataError`` for a table that is missing, cannot be fetched or has other columns.
+        Raises ``DataError`` if the table is missing, cannot be fetched or has unexpected columns.
         """
         part = self.upstream.part(name)
         where = self.where(part)
         wanted = self._wanted(part)
-        fixes = read_corrections(self.config.corrections)
-        found = 0
-        for number, row in corrected(self._all(part), where, fixes):
-            found = number
+        corrections = read_corrections(self.config.corrections)
+        last = 0
+        for number, row in apply_corrections(self._all(part), where, corrections):
+            last = number
             self.account.rows += 1
-            self.account.corrected |= {(where, number)} & fixes.keys()
+            self.account.corrected |= {(where, number)} & corrections.keys()
             if wanted is not None and number not in wanted:
                 self.account.left_out["beyond data.limit"] += 1
             elif isinstance(row, Refusal):
                 self.account.refusals.append(row)
             else:
-                if number == 1:
+                if number == 1:  # once per table
                     self._require_columns(row, part, where)
                 yield number, row
-        self.account.upstream.append(UpstreamRows(where, part.name, part.rows, found))
+        self.account.upstream.append(UpstreamRows(where, part.name, part.rows, last))
 
-    def pairs(self, name: str, parse: Parse) -> Iterator[PreferencePair]:
-        """What ``parse`` makes of every row of a part.
+    def pairs(self, name: str, parse: ParseRow) -> Iterator[PreferencePair]:
+        """Yield the pairs that ``parse`` makes of the rows of a table.
 
-        A row that it raises ``RowError`` for, or that is not built as it expects, is refused.
+        A row is refused if ``parse`` raises ``RowError``, or any error that a row with an
+        unexpected structure causes.
         """
         where = self.where(self.upstream.part(name))
         for number, row in self.rows(name):
             try:
-                made = list(parse(number, row))
+                pairs = list(parse(number, row))
             except RowError as error:
                 self.account.refusals.append(Refusal(number, error.field, error.reason, where))
             except (LookupError, TypeError, AttributeError, ValueError) as error:
-                found = f"{type(error).__name__}: {shown(str(error))}"
-                reason = f"built otherwise than expected ({found})"
+                cause = f"{type(error).__name__}: {short_repr(str(error))}"
+                reason = f"unexpected structure ({cause})"
                 self.account.refusals.append(Refusal(number, "", reason, where))
             else:
-                yield from (pair if pair.file else replace(pair, file=where) for pair in made)
+                yield from (pair if pair.file else replace(pair, file=where) for pair in pairs)
 
     def leave_out(self, reason: str) -> list[PreferencePair]:
-        """Count a row that a rule of the data set leaves out; the empty list, to be returned."""
+        """Count a row that a rule of the data set excludes; returns no pairs."""
         self.account.left_out[reason] += 1
         return []
 
@@ -92,7 +98,7 @@ class Files:
         return self.table(part).rows()
 
     def table(self, part: Part) -> HubTable:
-        """The table on the hub."""
+        """A table on the hub, at the configured revision."""
         streaming = self.config.streaming
         return HubTable(
             self.upstream.repo,
@@ -102,7 +108,7 @@ class Files:
         )
 
     def _wanted(self, part: Part) -> set[int] | None:
-        """Numbers of the rows that a limit leaves, None for all of them."""
+        """Row numbers of the random subset that ``data.limit`` takes; None without a limit."""
         limit = self.config.limit
         if limit is None:
             return None
@@ -111,6 +117,7 @@ class Files:
         return set((rng.permutation(count)[:limit] + 1).tolist())
 
     def _require_columns(self, row: Row, part: Part, where: str) -> None:
+        """Raise ``DataError`` if a required column is missing or an unknown one is there."""
         needed = self.upstream.columns if part.columns is None else part.columns
         optional = self.upstream.optional
         missing = sorted(needed - row.keys())
@@ -132,10 +139,15 @@ class Files:
 
 @dataclass(frozen=True)
 class Published:
-    """A source that reads a published data set.
+    """A published data set as a source.
 
-    ``convert`` turns rows into pairs. ``variants`` are the values of ``data.variant``, the default
-    first, with the parts that each reads. ``contexts`` names the wishes that come with it.
+    Attributes:
+        name: Value of ``data.source``.
+        summary: One line for lists of data sets.
+        upstream: Location, licence and schema.
+        variants: Values of ``data.variant``, the default first, with the tables that each reads.
+        convert: Streams the pairs of the opened tables.
+        contexts: Built-in contexts that are used by default, see ``read_contexts``.
     """
 
     name: str
@@ -147,29 +159,30 @@ class Published:
 
 
 def read(source: Published, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """Stream the pairs of a published data set.
+    """Stream the pairs of a published data set; downloads begin with the first pair.
 
-    Raises ``ConfigError`` at once for a variant that it does not have and ``DataError`` for local
-    copies that are not there; fetching begins with the first pair.
+    Raises at once ``ConfigError`` for an unknown variant, and ``DataError`` for a missing local
+    copy.
     """
     files = open_files(source, config, account)
     if config.dir is not None:
         for name in source.variants[files.variant]:
             _local_file(Path(config.dir), source.upstream.part(name))
-    return _named(source, files, config, account)
+    return _with_attributes(source, files, config, account)
 
 
 def open_files(source: Published, config: DataConfig, account: Account) -> Files:
-    """The tables of a data set in the variant asked for; ``ConfigError`` if there is none such."""
+    """Open the tables of a data set. Raises ``ConfigError`` for an unknown variant."""
     variant = config.variant or next(iter(source.variants))
     expected = f"one of {', '.join(source.variants)} for {source.name}"
     require(variant in source.variants, "data.variant", expected, variant)
     return Files(source.upstream, config, account, variant)
 
 
-def _named(
+def _with_attributes(
     source: Published, files: Files, config: DataConfig, account: Account
 ) -> Iterator[PreferencePair]:
+    """The pairs whose attribute is in ``data.attributes``; the others are counted."""
     for pair in source.convert(files, config, account):
         if config.attributes and pair.attribute not in config.attributes:
             account.left_out[f"attribute {pair.attribute} is not in data.attributes"] += 1
@@ -178,8 +191,8 @@ def _named(
 
 
 def _local_file(directory: Path, part: Part) -> Path:
-    found = [directory / (part.name + suffix) for suffix in SUFFIXES]
-    existing = [path for path in found if path.is_file()]
+    candidates = [directory / (part.name + suffix) for suffix in SUFFIXES]
+    existing = [path for path in candidates if path.is_file()]
     if not existing:
         raise DataError(
             f"data.dir: {directory} has no {part.name}{{{','.join(SUFFIXES)}}}; put a copy of the "

@@ -1,6 +1,6 @@
-"""Rated responses to pairs: one pair per attribute and per two responses of a prompt (HelpSteer2).
+"""Make pairs of rated responses: one per attribute and two responses to a prompt, as in HelpSteer2.
 
-Ties are no preference: they are dropped and counted per attribute.
+Equal ratings express no preference: such ties are dropped and counted per attribute.
 """
 
 from __future__ import annotations
@@ -16,13 +16,24 @@ from .account import Account
 from .conversation import RowError
 from .pair import SAME_TEXT, Message, PreferencePair, Refusal
 
-# Differences of numbers below it are finite in the 32 bits of a pair table.
-LARGEST = 1e30
+# Differences of numbers up to this one are finite in float32, the type of a pair table.
+MAX_MAGNITUDE = 1e30
 
 
 @dataclass(frozen=True)
 class RatedResponse:
-    """One row of a ratings file."""
+    """A rated response, one row of a file of ratings.
+
+    Attributes:
+        row: Row number in ``file``, from 1.
+        file: File or table that the row was read from.
+        prompt: Messages of the prompt.
+        response: Text of the response.
+        split: train or test.
+        user: User who rated it, if known.
+        context: The user's stated wish for the answer, if any.
+        ratings: Rating by attribute; missing ones are absent.
+    """
 
     row: int
     file: str
@@ -35,7 +46,12 @@ class RatedResponse:
 
 
 def finite_number(value: Any, field: str) -> float:
-    """The value as a finite float, else a ``RowError``."""
+    """Convert a number to a finite float. Raises ``RowError`` for anything else.
+
+    Example:
+        >>> finite_number(3, "helpfulness")
+        3.0
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RowError(field, f"expected a number, found {type(value).__name__}")
     try:
@@ -44,26 +60,26 @@ def finite_number(value: Any, field: str) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise RowError(field, f"expected a finite number, found {number}")
-    if abs(number) > LARGEST:
-        raise RowError(field, f"expected a number up to {LARGEST:g}, found {number:g}")
+    if abs(number) > MAX_MAGNITUDE:
+        raise RowError(field, f"expected a number up to {MAX_MAGNITUDE:g}, found {number:g}")
     return number
 
 
 def parse_ratings(row: dict[str, Any], attributes: Sequence[str]) -> dict[str, float]:
-    """Finite ratings of a row; a missing one is left out, a wrong one raises ``RowError``."""
+    """Ratings of a row by attribute, without missing ones. Raises ``RowError`` for a wrong one."""
     return {
         name: finite_number(row[name], name) for name in attributes if row.get(name) is not None
     }
 
 
-class Comparison:
-    """The pairs of the rated responses of one file, which are given one by one in their order.
+class ResponsePairer:
+    """Makes pairs of the rated responses of a file, which are added in the order of the file.
 
-    ``pairing="adjacent"`` compares neighbouring rows of one prompt two by two and keeps the open
-    row only. ``"all"`` compares every two responses of a prompt wherever they stand, so it keeps
-    every rated response of the file in memory until ``finish``. ``drop_unanimous`` leaves out of
-    the training split the responses that every attribute ranks the same way (paper, section 5.1).
-    Refusals, ties and unanimous pairs go to ``account``.
+    ``config.pairing="adjacent"`` pairs neighbouring rows with the same prompt two by two and keeps
+    a single row. ``"all"`` pairs every two responses to a prompt wherever they are, so it keeps all
+    rated responses of the file until ``finish``. ``config.drop_unanimous`` drops training pairs
+    that every attribute ranks the same way (paper, section 5.1). Refusals, ties and unanimous pairs
+    are counted in ``account``.
     """
 
     def __init__(self, attributes: Sequence[str], config: DataConfig, account: Account) -> None:
@@ -73,7 +89,7 @@ class Comparison:
         self._groups: dict[tuple[str, tuple[Message, ...]], list[RatedResponse]] = {}
 
     def add(self, item: RatedResponse) -> Iterator[PreferencePair]:
-        """The pairs that this response completes; exhaust them before adding the next one."""
+        """Yield the pairs that this response completes; exhaust them before the next ``add``."""
         key = (item.split, item.prompt)
         if self.config.pairing == "all":
             self._groups.setdefault(key, []).append(item)
@@ -84,7 +100,7 @@ class Comparison:
             self._groups[key] = [item]
 
     def finish(self) -> Iterator[PreferencePair]:
-        """The pairs that were waiting for more responses; one that stayed alone is refused."""
+        """Yield the remaining pairs, and refuse a response that is the only one to its prompt."""
         groups, self._groups = self._groups, {}
         for group in groups.values():
             if len(group) == 1:
@@ -100,9 +116,11 @@ class Comparison:
             self.account.refusals.append(Refusal(second.row, "response", reason, second.file))
             return
         shared = [a for a in self.attributes if a in first.ratings and a in second.ratings]
+        # A pair for each attribute with a strict preference; equal ratings are ties.
         strict = [a for a in shared if first.ratings[a] != second.ratings[a]]
         self.account.ties.update(a for a in shared if a not in strict)
         if self.config.drop_unanimous and first.split == "train":
+            # Unanimous: a strict preference under every attribute, always in the same direction.
             directions = {first.ratings[a] > second.ratings[a] for a in strict}
             if len(strict) == len(self.attributes) and len(directions) == 1:
                 self.account.unanimous += 1

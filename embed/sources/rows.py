@@ -1,4 +1,4 @@
-"""One row of a preference file as a pair or as a rated response."""
+"""Parse one row of a preference file into a pair or a rated response."""
 
 from __future__ import annotations
 
@@ -14,26 +14,34 @@ from .conversation import (
     split_conversations,
 )
 from .files import Row
-from .pair import SAME_TEXT, Message, PreferencePair, listed, shown
+from .pair import SAME_TEXT, Message, PreferencePair, short_list, short_repr
 from .ratings import RatedResponse, finite_number, parse_ratings
 from .splitting import split_of
 
 SPLITS = ("train", "test")
-# Attributes and users are names of groups.
+# Characters of an attribute or user: a name, not a text.
 LABEL_LIMIT = 1000
 
 
 def parse_pair(
     number: int, path: str, row: Row, split: str | None, config: DataConfig
 ) -> PreferencePair:
-    """The pair of an explicit, implicit or transcript row; ``RowError`` if it has none.
+    """Parse an explicit, implicit or transcript row.
 
-    ``split`` is the file's own, None where the row or its prompt decides.
+    Args:
+        number: Row number, from 1.
+        path: File of the row.
+        row: The row.
+        split: Split of the file; None to take it from the row, else from a hash of the prompt.
+        config: Names of columns, attributes to use and the share of test prompts.
+
+    Raises:
+        RowError: A column is missing or its value is wrong.
     """
     columns = config.columns
     for name in (columns.chosen, columns.rejected):
         if name not in row:
-            raise RowError(name, f"missing column; the row has {listed(row)}")
+            raise RowError(name, f"missing column; the row has {short_list(row)}")
     if row.get(columns.prompt) is None:
         prompt, chosen, rejected = split_conversations(
             row[columns.chosen], row[columns.rejected], (columns.chosen, columns.rejected)
@@ -46,7 +54,9 @@ def parse_pair(
             raise RowError(columns.rejected, SAME_TEXT)
     attribute = _label(row, columns.attribute)
     if config.attributes and attribute not in config.attributes:
-        raise RowError(columns.attribute, f"{shown(attribute)} is not listed in data.attributes")
+        raise RowError(
+            columns.attribute, f"{short_repr(attribute)} is not listed in data.attributes"
+        )
     margin = row.get(columns.margin)
     return PreferencePair(
         prompt=prompt,
@@ -71,10 +81,13 @@ def parse_rated(
     attributes: tuple[str, ...],
     config: DataConfig,
 ) -> RatedResponse:
-    """The rated response of a ratings row; ``RowError`` if a part of it is missing or wrong."""
+    """Parse a row with ratings of ``attributes``; see ``parse_pair`` for the other arguments.
+
+    Raises ``RowError`` if a column is missing or its value is wrong.
+    """
     columns = config.columns
     if row.get(columns.prompt) is None:
-        raise RowError(columns.prompt, f"missing column; the row has {listed(row)}")
+        raise RowError(columns.prompt, f"missing column; the row has {short_list(row)}")
     prompt = parse_prompt(row[columns.prompt], columns.prompt)
     return RatedResponse(
         row=number,
@@ -89,6 +102,7 @@ def parse_rated(
 
 
 def _label(row: Row, name: str, limit: int = LABEL_LIMIT) -> str | None:
+    """An optional text of a row, None if empty; integers, such as ids of users, become text."""
     value: Any = row.get(name)
     if value is None or value == "":
         return None
@@ -102,9 +116,10 @@ def _label(row: Row, name: str, limit: int = LABEL_LIMIT) -> str | None:
 
 
 def _split(row: Row, prompt: tuple[Message, ...], config: DataConfig) -> str:
+    """The split that a row states, else the one of its prompt."""
     value = row.get(config.columns.split)
     if value is None:
         return split_of(prompt, config.test_fraction)
     if value not in SPLITS:
-        raise RowError(config.columns.split, f"expected train or test, found {shown(value)}")
+        raise RowError(config.columns.split, f"expected train or test, found {short_repr(value)}")
     return value

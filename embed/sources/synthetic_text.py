@@ -1,8 +1,8 @@
-"""The words of the synthetic population: topics, sentence variants per style, and wishes.
+"""Text of the synthetic population: topics, sentence variants per style, and contexts.
 
-In an action ``verb/past`` holds the imperative and the past form; any two or more actions of a
+In an action, ``verb/past`` has the imperative and the past form; any two or more actions of a
 subject make sense together as long as their order is kept. ``{s}`` is the subject, ``{task}`` the
-task of the topic with the subject in it, ``{item}`` one of its helps.
+task of the topic with the subject in it, ``{item}`` one of the aids of the topic.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Topic:
-    """One everyday topic: its home raters, ways of asking, helps, subjects with actions."""
+    """An everyday topic.
+
+    Attributes:
+        name: Name of the topic.
+        homes: Names of the two raters who are at home in it.
+        task: What the asker wants to do with a subject.
+        asks: Prompts, with ``{s}`` for the subject.
+        digital: Modern aids.
+        traditional: Old-fashioned aids.
+        subjects: Actions by subject.
+    """
 
     name: str
     homes: tuple[str, str]
@@ -914,7 +924,8 @@ PEOPLE: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 STEP_MARKS: tuple[str, ...] = ("{n}. ", "Step {n}: ", "{n}) ")
-# The first part of a story, the parts between and the last one; {p} is he or she.
+# Links before the first action of a story, before those between and before the last; {p} is the
+# pronoun.
 STORY_LINKS: tuple[tuple[str, str, str], ...] = (
     ("First {p} ", ", then {p} ", ", and in the end {p} "),
     ("One morning {p} ", ". After that {p} ", ", and before long {p} "),
@@ -923,7 +934,7 @@ STORY_LINKS: tuple[tuple[str, str, str], ...] = (
     ("Early on, {p} ", "; later {p} ", ", and as a last touch {p} "),
 )
 
-# What to use, by means: a short remark and a sentence about one of the topic's helps.
+# By means: short remarks, and sentences about one of the aids of the topic.
 REMARKS: dict[str, tuple[str, ...]] = {
     "digital": (
         "Smart devices save hours.",
@@ -961,7 +972,7 @@ MEANS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-WISHES: dict[str, dict[str, tuple[str, ...]]] = {
+CONTEXTS: dict[str, dict[str, tuple[str, ...]]] = {
     "playful": {
         "train": (
             "Make me laugh; I like jokes and a silly, light-hearted tone.",

@@ -1,4 +1,4 @@
-"""Several data sets as one: train on some, test on others, each with its own account."""
+"""A union of data sets, of which some may be for training and others for test."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from ...configs.data import DataConfig, PartConfig
 from .account import Account
 from .pair import PreferencePair
 
-# The pairs of one data set, read anew; what is not a pair goes to the account.
-Stream = Callable[[Account], Iterator[PreferencePair]]
+# Reads the pairs of a data set from the beginning; everything else goes to the account.
+PairStream = Callable[[Account], Iterator[PreferencePair]]
 
 
-def settings_of(part: PartConfig, config: DataConfig) -> DataConfig:
-    """A part as the configuration of a data set of its own."""
+def part_config(part: PartConfig, config: DataConfig) -> DataConfig:
+    """The configuration that reads one part of a union as a data set of its own."""
     own = {item.name: getattr(part, item.name) for item in fields(part) if item.name != "use"}
     return replace(config, parts=[], **own)
 
 
-def joined(
-    parts: Sequence[tuple[PartConfig, Stream]], account: Account
+def read_union(
+    parts: Sequence[tuple[PartConfig, PairStream]], account: Account
 ) -> Iterator[PreferencePair]:
-    """The pairs of every part that are used, in order; the account of each goes into the whole."""
+    """Stream the used pairs of every part in order; ``account`` gets the accounts of all parts."""
     for part, stream in parts:
-        found = Account()
-        for pair in stream(found):
+        part_account = Account()
+        for pair in stream(part_account):
             if part.use == "adapt" and pair.split == "train":
                 yield replace(pair, split="adapt")
             elif part.use in (pair.split, "both"):
                 yield pair
             else:
-                found.left_out[f"{pair.split} rows, not used of {part.source}"] += 1
-        account.include(part.source, found)
+                part_account.left_out[f"{pair.split} rows, not used of {part.source}"] += 1
+        account.include(part.source, part_account)

@@ -1,4 +1,4 @@
-"""What is known of a published data set: where it is, whose it is, what its files look like."""
+"""Description of a published data set: location, licence and schema."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Part:
-    """One table of a data set: a split of the hub, or a file in a directory of local copies.
+    """One table of a data set: a split on the hub, or a file in a directory of local copies.
 
-    ``name`` is the local file's name without ending. ``subset`` is a configuration on the hub,
-    ``folder`` a directory there. ``rows`` is None where the number is not known. ``columns`` are
-    those that it must have, where they are not those of the data set.
+    Attributes:
+        name: Name of the local file without its suffix.
+        split: Split on the hub.
+        rows: Number of rows, None if unknown.
+        subset: Configuration of the data set on the hub, if it has several.
+        folder: Directory on the hub, if its data are in several.
+        columns: Required columns, if they differ from those of the data set.
     """
 
     name: str
@@ -24,12 +28,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Upstream:
-    """Where a data set comes from, and its schema when this version was made.
+    """Location, licence and schema of a data set, as of when this version was written.
 
-    ``columns`` must all be there, ``optional`` ones may be. Anything else means that upstream has
-    changed, unless ``optional`` is None, for tables that hold much else. ``streaming`` is for sets
-    that one would rather not keep on disk. ``terms`` says what else one should know before using
-    it.
+    Attributes:
+        repo: Repository on the hub, owner/name.
+        revision: Commit that is read by default.
+        licence: Licence of the data.
+        parts: Tables of the data set.
+        columns: Required columns.
+        optional: Columns that may be present. Any other means that upstream has changed; None
+            allows all, for tables with many more columns.
+        streaming: Read over the network by default instead of keeping a copy on disk.
+        terms: Further terms of use, or warnings about the content.
     """
 
     repo: str
@@ -42,5 +52,5 @@ class Upstream:
     terms: str = ""
 
     def part(self, name: str) -> Part:
-        """The part of a name."""
+        """The table with a name."""
         return next(part for part in self.parts if part.name == name)

@@ -1,4 +1,7 @@
-"""Published data sets, one file each: exact name -> source. A new one is one file and one line."""
+"""Registry of published data sets by name.
+
+To add one, write ``SOURCE`` in a file of its own and list the module here.
+"""
 
 from __future__ import annotations
 

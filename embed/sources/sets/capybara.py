@@ -1,7 +1,7 @@
-"""Capybara DPO (distilabel): conversations of several turns, two last answers rated by a model.
+"""Capybara DPO (distilabel): multi-turn conversations with two final answers, rated by a model.
 
-The prompt is all of the chosen conversation but its last message. Equal ratings are ties. It brings
-no test split: prompts are held out by their content.
+The prompt is the conversation without its last message. Equal ratings are ties. The data set has no
+test split, so prompts are held out by a hash of their content.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RATINGS = ("rating_chosen", "rating_rejected")
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """A pair per row whose ratings differ."""
+    """A pair for each row whose ratings differ."""
 
     def parse(number: int, row: Row) -> list[PreferencePair]:
         margin = finite_number(row[RATINGS[0]], RATINGS[0]) - finite_number(

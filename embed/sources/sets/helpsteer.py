@@ -1,4 +1,4 @@
-"""HelpSteer (arXiv:2311.09528): up to four responses per prompt, rated like those of HelpSteer2."""
+"""HelpSteer (arXiv:2311.09528): up to four responses per prompt, rated as in HelpSteer2."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ..account import Account
 from ..pair import PreferencePair
 from ..published import Files, Published
 from ..upstream import Part, Upstream
-from .helpsteer2 import ATTRIBUTES, compared
+from .helpsteer2 import ATTRIBUTES, rated_pairs
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
     """Train on the train split, test on the validation split."""
-    yield from compared(files, "train", "train", config, account)
-    yield from compared(files, "validation", "test", config, account)
+    yield from rated_pairs(files, "train", "train", config, account)
+    yield from rated_pairs(files, "validation", "test", config, account)
 
 
 SOURCE = Published(

@@ -1,13 +1,14 @@
 """HelpSteer2 (arXiv:2406.08673): two responses per prompt, rated on five attributes from 0 to 4.
 
-A pair per attribute and two responses of a prompt whose ratings differ; the higher is chosen.
+Every two responses to a prompt give a pair per attribute on which their ratings differ.
 
-by_prompt     tests on the validation split alone, so no prompt is in both; the default
-official      what the paper's code does: the train split grouped by prompt in alphabetical order,
-              the first 500 pairs of every attribute go to the test rows, as does the validation
-              split. Attributes differ in where that cut falls, so responses that train under one
-              attribute are tested under another: a leak, there to compare with Table 5
-official_800  800 random test rows of those, as the published tables score; ``data.draw`` chooses
+by_prompt     tests on the validation split alone, so no prompt is in both splits; the default
+official      as in the paper's code: of the train split, sorted by prompt, the first 500 pairs of
+              every attribute become test rows, in addition to the validation split. The cut falls
+              elsewhere for every attribute, so responses that are trained on under one attribute
+              are tested under another. The leak is kept to compare with Table 5
+official_800  800 random test rows of official, as many as the published tables score; ``data.draw``
+              is the seed
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ..conversation import RowError, clean_text, parse_prompt
 from ..files import Row
 from ..pair import PreferencePair
 from ..published import Files, Published
-from ..ratings import Comparison, RatedResponse, parse_ratings
+from ..ratings import RatedResponse, ResponsePairer, parse_ratings
 from ..upstream import Part, Upstream
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -34,29 +35,29 @@ DRAWN_TEST = 800
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """The pairs of a variant; ratings stay with them."""
+    """The pairs of the variant, with their ratings."""
     if files.variant == "by_prompt":
-        yield from compared(files, "train", "train", config, account)
-        yield from compared(files, "validation", "test", config, account)
+        yield from rated_pairs(files, "train", "train", config, account)
+        yield from rated_pairs(files, "validation", "test", config, account)
         return
-    # Unanimous responses leave the training rows after the cut, so that the test rows stay.
-    every = replace(config, drop_unanimous=False)
-    cut = _official(list(compared(files, "train", "train", every, account)))
+    # Unanimous pairs are dropped after the cut, so that dropping them changes no test row.
+    all_pairs = replace(config, drop_unanimous=False)
+    cut = _official(list(rated_pairs(files, "train", "train", all_pairs, account)))
     if config.drop_unanimous:
         cut = _disputed(cut, account)
-    pairs = [*cut, *compared(files, "validation", "test", config, account)]
+    pairs = [*cut, *rated_pairs(files, "validation", "test", config, account)]
     yield from pairs if files.variant == "official" else _drawn(pairs, config.draw, account)
 
 
-def compared(
+def rated_pairs(
     files: Files, part: str, split: str, config: DataConfig, account: Account
 ) -> Iterator[PreferencePair]:
-    """Pairs of every two responses of a prompt and attribute whose ratings differ."""
+    """Pairs of every two responses to a prompt, under each attribute on which ratings differ."""
     where = files.where(files.upstream.part(part))
-    settings = replace(config, pairing="all")  # three prompts have more than two rows
-    comparison = Comparison(ATTRIBUTES, settings, account)
+    settings = replace(config, pairing="all")  # three prompts have more than two responses
+    pairer = ResponsePairer(ATTRIBUTES, settings, account)
 
-    def rated(number: int, row: Row) -> Iterator[PreferencePair]:
+    def parse(number: int, row: Row) -> Iterator[PreferencePair]:
         for name in ATTRIBUTES:
             if row[name] not in RATINGS:
                 raise RowError(name, f"expected a rating from 0 to 4, found {row[name]!r}")
@@ -70,25 +71,25 @@ def compared(
             context=None,
             ratings=parse_ratings(row, ATTRIBUTES),
         )
-        return comparison.add(response)
+        return pairer.add(response)
 
-    yield from files.pairs(part, rated)
-    yield from comparison.finish()
+    yield from files.pairs(part, parse)
+    yield from pairer.finish()
 
 
 def _official(pairs: list[PreferencePair]) -> list[PreferencePair]:
-    """The first pairs of every attribute in alphabetical order of the prompts become test rows."""
-    taken: dict[str | None, int] = defaultdict(int)
-    split = []
+    """The first pairs of every attribute, in alphabetical order of prompts, become test rows."""
+    test_rows: dict[str | None, int] = defaultdict(int)
+    result = []
     for pair in sorted(pairs, key=lambda pair: pair.prompt[-1].content):
-        is_test = taken[pair.attribute] < OFFICIAL_TEST
-        taken[pair.attribute] += is_test
-        split.append(replace(pair, split="test") if is_test else pair)
-    return split
+        is_test = test_rows[pair.attribute] < OFFICIAL_TEST
+        test_rows[pair.attribute] += is_test
+        result.append(replace(pair, split="test") if is_test else pair)
+    return result
 
 
 def _disputed(pairs: list[PreferencePair], account: Account) -> list[PreferencePair]:
-    """All but the training rows of responses that every attribute ranks the same way."""
+    """Drop training pairs of responses that every attribute ranks the same way."""
     kept, unanimous = [], set()
     for pair in pairs:
         if pair.split == "train" and all(chosen > other for _, chosen, other in pair.ratings):
@@ -100,10 +101,11 @@ def _disputed(pairs: list[PreferencePair], account: Account) -> list[PreferenceP
 
 
 def _drawn(pairs: list[PreferencePair], draw: int, account: Account) -> Iterator[PreferencePair]:
-    test = [place for place, pair in enumerate(pairs) if pair.split == "test"]
+    """All training pairs and a random subset of the test pairs."""
+    test = [index for index, pair in enumerate(pairs) if pair.split == "test"]
     kept = set(np.random.default_rng(draw).permutation(test)[:DRAWN_TEST].tolist())
-    for place, pair in enumerate(pairs):
-        if pair.split == "train" or place in kept:
+    for index, pair in enumerate(pairs):
+        if pair.split == "train" or index in kept:
             yield pair
         else:
             account.left_out[f"not among the {DRAWN_TEST} test rows of the draw"] += 1

@@ -1,11 +1,10 @@
-"""HH-RLHF (arXiv:2204.05862): conversations with two last answers, one chosen for helping, or for
-not harming.
+"""HH-RLHF (arXiv:2204.05862): two final answers to a conversation, the helpful or harmless chosen.
 
 Both columns are whole transcripts. The prompt is everything before the last answer, over all turns;
-rows whose transcripts do not part cleanly there are refused. The folder says which attribute.
+rows whose transcripts differ before it are refused. The folder determines the attribute.
 
 base  helpful-base and harmless-base; the default
-all   the online and the rejection-sampled answers too, which all judge helpfulness
+all   also the online and the rejection-sampled answers, which are all compared for helpfulness
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ..pair import PreferencePair
 from ..published import Files, Published
 from ..upstream import Part, Upstream
 
-# Folder: rows of its training and of its test split.
+# By folder: number of training and of test rows.
 FOLDERS = {
     "helpful-base": (43_835, 2_354),
     "harmless-base": (42_537, 2_312),
@@ -35,7 +34,7 @@ PARTS = tuple(
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """A pair per row of every folder of the variant."""
+    """A pair for each row of the folders of the variant."""
     for name in SOURCE.variants[files.variant]:
         part = files.upstream.part(name)
 

@@ -1,10 +1,10 @@
-"""Orca pairs (distilabel): an instruction with two answers, ordered by the ratings of a model.
+"""Orca pairs (distilabel): an instruction with two answers, ranked by the ratings of a model.
 
-Rows that the model calls a tie are no preference. It brings no test split: prompts are held out by
-their content.
+Rows that the model calls a tie are dropped. The data set has no test split, so prompts are held out
+by a hash of their content.
 
 all      every row but ties; the default
-curated  what the makers recommend: the chosen answer rated 8 or more, and nothing of GSM8K
+curated  as its authors recommend: chosen answers rated 8 or higher, without the rows of GSM8K
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ....configs.data import DataConfig
 from ..account import Account
-from ..conversation import clean_text, parse_prompt, two_texts
+from ..conversation import clean_text, parse_prompt, two_distinct_texts
 from ..files import Row
 from ..pair import Message, PreferencePair
 from ..published import Files, Published
@@ -25,7 +25,7 @@ LEAST_SCORE = 8
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """A pair per row that is no tie."""
+    """A pair for each row that is not a tie."""
 
     def parse(number: int, row: Row) -> list[PreferencePair]:
         if row["status"] == "tie":
@@ -39,7 +39,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
         prompt = parse_prompt(row["input"], "input")
         if row["system"]:
             prompt = (Message("system", clean_text(row["system"], "system")), *prompt)
-        chosen, rejected = two_texts(row, ("chosen", "rejected"))
+        chosen, rejected = two_distinct_texts(row, ("chosen", "rejected"))
         return [
             PreferencePair(
                 prompt=prompt,

@@ -1,8 +1,8 @@
-"""PKU-SafeRLHF (arXiv:2406.15513): two answers, which is safer, and which is more helpful.
+"""PKU-SafeRLHF (arXiv:2406.15513): two answers, compared for safety and for helpfulness.
 
-safety  a pair per row under the attribute safety, the safer answer chosen. Rows whose answers are
-        both safe are left out, as in the paper's code; the default
-both    the same, and a pair per row under helpfulness
+safety  a pair per row under the attribute safety. Rows whose answers are both safe are left out, as
+        in the paper's code; the default
+both    the same, and a pair per row under the attribute helpfulness
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ....configs.data import DataConfig
 from ..account import Account
-from ..conversation import RowError, parse_prompt, two_texts
+from ..conversation import RowError, parse_prompt, two_distinct_texts
 from ..files import Row
 from ..pair import PreferencePair
 from ..published import Files, Published
@@ -28,7 +28,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
 
         def parse(number: int, row: Row, split: str = split) -> Iterator[PreferencePair]:
             prompt = parse_prompt(row["prompt"], "prompt")
-            answers = two_texts(row, RESPONSES)
+            answers = two_distinct_texts(row, RESPONSES)
             for attribute, column in LABELS[files.variant].items():
                 if attribute == "safety" and all([_safe(row, 0), _safe(row, 1)]):
                     files.leave_out("both responses are safe")

@@ -1,7 +1,7 @@
-"""preference_700K (arXiv:2405.07863): eight sets of plain comparisons brought to one form.
+"""preference_700K (arXiv:2405.07863): eight preference data sets in one format.
 
-Both columns are whole conversations that differ in their last message. It names no attribute and
-no wish, and it brings no test split: prompts are held out by their content.
+Both columns are whole conversations that differ in their last message. The data set has neither
+attributes nor contexts, and no test split: prompts are held out by a hash of their content.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..upstream import Part, Upstream
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """A pair per row."""
+    """A pair for each row."""
 
     def parse(number: int, row: Row) -> Iterator[PreferencePair]:
         prompt, chosen, rejected = split_conversations(
@@ -40,7 +40,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
 
 
 def _margin(row: Row) -> float | None:
-    """Difference of the scores; many rows have none."""
+    """Difference of the scores; None if either is missing, as in many rows."""
     names = ("chosen_score", "rejected_score")
     try:
         chosen, rejected = (finite_number(row.get(name), name) for name in names)

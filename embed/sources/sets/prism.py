@@ -1,15 +1,15 @@
-"""PRISM (arXiv:2404.16019): real people from 75 countries talk to models and score their answers.
+"""PRISM (arXiv:2404.16019): people from 75 countries talk to models and score the answers.
 
-In every turn the answer that the person went on with is chosen against each answer of that turn
-with a lower score; the prompt is the conversation so far. The user is the person, the attribute the
-kind of conversation, the wish what the person said before any conversation. Users, not prompts, are
-held out: nobody is in both splits.
+In every turn, the answer that the person continued with is chosen, and each answer of the turn with
+a lower score is rejected; the prompt is the conversation so far. The user is the person, the
+attribute is the kind of conversation, and the context is what the person wrote in a survey before
+all conversations. Users are held out, not prompts: nobody is in both splits.
 
-From the second turn on upstream finds the chosen answer by its text, so two answers that are the
-same are both marked. They are no comparison; nor is an answer that upstream marks as empty.
+From the second turn on, upstream marks the chosen answer by its text, so identical answers are both
+marked. They make no pair; nor does an answer that upstream marks as empty.
 
-stated   the wish is the person's own instruction to an ideal model; the default
-profile  the wish is how the person describes themselves
+stated   the context is the person's own instruction to an ideal model; the default
+profile  the context is the person's description of themselves
 """
 
 from __future__ import annotations
@@ -27,48 +27,48 @@ from ..published import Files, Published
 from ..ratings import finite_number
 from ..upstream import Part, Upstream
 
-WISHES = {"stated": "system_string", "profile": "self_description"}
+CONTEXT_COLUMNS = {"stated": "system_string", "profile": "self_description"}
 EMPTY = "EMPTY STRING"  # what upstream writes where there was no text
 
 
 class Answer(NamedTuple):
-    """What a model said and the score that the person gave it."""
+    """An answer of a model, and the score that the person gave it."""
 
     text: str
     score: float
 
 
 class Turn(NamedTuple):
-    """What the person said, the answer that they went on with, and the others."""
+    """A user message, the answer that the person continued with, and the other answers."""
 
-    words: str
+    message: str
     chosen: Answer
     others: list[Answer]
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
     """The pairs of every turn of every conversation."""
-    # A limit is one of conversations: their people may be anywhere in the survey.
+    # A limit applies to conversations; their users may be anywhere in the survey.
     survey = replace(files, config=replace(config, limit=None))
-    wishes: dict[str, str | None] = {}
+    contexts: dict[str, str | None] = {}
 
-    def note(number: int, row: Row) -> list[PreferencePair]:
-        words = row[WISHES[files.variant]]
-        wish = clean_text(words, WISHES[files.variant]) if words else None
-        wishes[clean_text(row["user_id"], "user_id")] = wish
+    def parse_survey(number: int, row: Row) -> list[PreferencePair]:
+        column = CONTEXT_COLUMNS[files.variant]
+        context = clean_text(row[column], column) if row[column] else None
+        contexts[clean_text(row["user_id"], "user_id")] = context
         return []
 
-    yield from survey.pairs("survey", note)
+    yield from survey.pairs("survey", parse_survey)  # no pairs, but it fills contexts
 
     def parse(number: int, row: Row) -> Iterator[PreferencePair]:
         user = clean_text(row["user_id"], "user_id")
-        if user not in wishes:
+        if user not in contexts:
             raise RowError("user_id", f"{user} is not in the survey")
         attribute = clean_text(row["conversation_type"], "conversation_type").replace(" ", "-")
         held_out = hash_fraction("user", user) < config.test_fraction
         prompt: tuple[Message, ...] = ()
         for turn in _turns(row["conversation_history"]):
-            prompt = (*prompt, Message("user", turn.words))
+            prompt = (*prompt, Message("user", turn.message))
             for answer in turn.others:
                 margin = turn.chosen.score - answer.score
                 if answer.text == EMPTY:
@@ -87,7 +87,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
                         split="test" if held_out else "train",
                         source=config.source,
                         attribute=attribute,
-                        context=wishes[user],
+                        context=contexts[user],
                         user=user,
                         margin=margin,
                         row=number,
@@ -98,7 +98,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
 
 
 def _turns(history: list[dict[str, Any]]) -> list[Turn]:
-    """The turns in their order; ``RowError`` unless each can be followed by the next."""
+    """Turns of a conversation in order. Raises ``RowError`` if one has no unique chosen answer."""
     turns = []
     for number in sorted({item["turn"] for item in history}):
         field = f"conversation_history, turn {number}"
@@ -111,14 +111,15 @@ def _turns(history: list[dict[str, Any]]) -> list[Turn]:
             Answer(clean_text(item["content"], field), finite_number(item["score"], field))
             for item in models
         ]
-        marked = [place for place, item in enumerate(models) if item["if_chosen"]]
-        texts = {answers[place].text for place in marked}
+        # Upstream marks by text: the marked answers must be one text, of which the first is taken.
+        marked = [index for index, item in enumerate(models) if item["if_chosen"]]
+        texts = {answers[index].text for index in marked}
         if len(texts) != 1:
             raise RowError(field, f"expected one chosen answer, found {len(texts)}")
-        words, chosen = clean_text(users[0], field), answers.pop(marked[0])
-        if EMPTY in (words, chosen.text):
+        message, chosen = clean_text(users[0], field), answers.pop(marked[0])
+        if EMPTY in (message, chosen.text):
             raise RowError(field, "the user's message or the chosen answer is empty")
-        turns.append(Turn(words, chosen, answers))
+        turns.append(Turn(message, chosen, answers))
     return turns
 
 
@@ -143,6 +144,6 @@ SOURCE = Published(
         optional=None,
         terms="people's own words: do not try to identify them",
     ),
-    variants=dict.fromkeys(WISHES, ("survey", "conversations")),
+    variants=dict.fromkeys(CONTEXT_COLUMNS, ("survey", "conversations")),
     convert=convert,
 )

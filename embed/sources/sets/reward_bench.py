@@ -1,7 +1,6 @@
-"""RewardBench (arXiv:2403.13787): 2,985 pairs of a good and a bad answer in 23 subsets, for tests.
+"""RewardBench (arXiv:2403.13787): 2,985 pairs of a good and a bad answer in 23 subsets, test only.
 
-The subset is the attribute; every row is a test row. ``heads.evaluation.reward_bench`` makes
-sections of the subsets.
+The subset is the attribute. ``heads.evaluation.reward_bench`` groups subsets into sections.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 
 from ....configs.data import DataConfig
 from ..account import Account
-from ..conversation import clean_text, parse_prompt, two_texts
+from ..conversation import clean_text, parse_prompt, two_distinct_texts
 from ..files import Row
 from ..pair import PreferencePair
 from ..published import Files, Published
@@ -18,10 +17,10 @@ from ..upstream import Part, Upstream
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """A pair per row."""
+    """A pair for each row."""
 
     def parse(number: int, row: Row) -> Iterator[PreferencePair]:
-        chosen, rejected = two_texts(row, ("chosen", "rejected"))
+        chosen, rejected = two_distinct_texts(row, ("chosen", "rejected"))
         yield PreferencePair(
             prompt=parse_prompt(row["prompt"], "prompt"),
             chosen=chosen,

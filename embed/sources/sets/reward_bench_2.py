@@ -1,8 +1,7 @@
-"""RewardBench 2 (arXiv:2506.01937): one right answer among four, or several right ones among many.
+"""RewardBench 2 (arXiv:2506.01937): correct and incorrect answers to a prompt, test only.
 
-A row makes a pair of every right and every wrong answer; they share its row number, from which
-``heads.evaluation.reward_bench`` finds them again. The subset is the attribute; every row is a
-test row.
+A row gives a pair for every correct and every incorrect answer. These pairs share its row number,
+by which ``heads.evaluation.reward_bench`` groups them again. The subset is the attribute.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ..upstream import Part, Upstream
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """The pairs of every row; one answer that cannot be used refuses its row."""
+    """The pairs of every row; an answer that cannot be used refuses the whole row."""
 
     def parse(number: int, row: Row) -> Iterator[PreferencePair]:
         prompt = parse_prompt(row["prompt"], "prompt")
@@ -45,7 +44,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
 def _answers(row: Row, field: str) -> list[str]:
     if not isinstance(row[field], list) or not row[field]:
         raise RowError(field, f"expected a list of texts, found {row[field]!r}")
-    return [clean_text(text, f"{field}[{place}]") for place, text in enumerate(row[field])]
+    return [clean_text(text, f"{field}[{index}]") for index, text in enumerate(row[field])]
 
 
 SOURCE = Published(

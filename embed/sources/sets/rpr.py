@@ -1,11 +1,11 @@
 """RPR (arXiv:2407.14916): every pair of answers is judged under two criteria that disagree.
 
-A row makes two pairs: under ``criteria_x`` answer a is chosen, under ``criteria_y`` answer b. The
-criterion is the wish, its category the attribute. Both pairs of a row have its row number, so
-twins can be found again, and share their split.
+A row gives two pairs: under ``criteria_x`` answer a is chosen, under ``criteria_y`` answer b. The
+criterion is the context, its category the attribute. Both pairs have the row number and the split
+of their row, so they can be matched.
 
-nine  the paper's categories; the default
-ten   those of its code, with cultural sensitivity
+nine  the categories in the paper; the default
+ten   the categories in the paper's code, which include cultural sensitivity
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from ....configs.data import DataConfig
 from ..account import Account
-from ..conversation import clean_text, parse_prompt, two_texts
+from ..conversation import clean_text, parse_prompt, two_distinct_texts
 from ..files import Row
 from ..pair import PreferencePair
 from ..published import Files, Published
@@ -35,13 +35,13 @@ CATEGORIES = {"nine": NINE, "ten": (*NINE, "rpr-cultural-sensitivity")}
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """The pairs of both splits whose category is kept."""
+    """The pairs of both splits whose category belongs to the variant."""
     kept = CATEGORIES[files.variant]
     for split in ("train", "test"):
 
         def parse(number: int, row: Row, split: str = split) -> Iterator[PreferencePair]:
             prompt = parse_prompt(row["prompt"], "prompt")
-            answers = two_texts(row, ("response_a", "response_b"))
+            answers = two_distinct_texts(row, ("response_a", "response_b"))
             sides = [_side(row, "x"), _side(row, "y")]
             for (attribute, criterion), (chosen, rejected) in zip(
                 sides, (answers, answers[::-1]), strict=True
@@ -64,7 +64,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
 
 
 def _side(row: Row, side: str) -> tuple[str, str]:
-    """Attribute and criterion."""
+    """Attribute and criterion of side x or y."""
     category, criterion = (
         clean_text(row[name], name) for name in (f"category_{side}", f"criteria_{side}")
     )
@@ -72,7 +72,12 @@ def _side(row: Row, side: str) -> tuple[str, str]:
 
 
 def attribute_of(category: str) -> str:
-    """The attribute of a category, such as rpr-scientific-rigor of Scientific Rigor."""
+    """The attribute of a category.
+
+    Example:
+        >>> attribute_of("Scientific Rigor")
+        'rpr-scientific-rigor'
+    """
     return "rpr-" + category.strip().lower().replace("&", "and").replace(" ", "-")
 
 

@@ -1,6 +1,6 @@
-"""SHP (arXiv:2110.08420): two comments under one post; the one with more votes is chosen.
+"""SHP (arXiv:2110.08420): two comments on a post, of which the one with more votes is chosen.
 
-As in the paper's code both scores must exceed 3. The subreddit is the attribute.
+As in the paper's code, both scores must exceed 3. The subreddit is the attribute.
 
 test        tests on the test split; the default
 validation  tests on the validation split
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ....configs.data import DataConfig
 from ..account import Account
-from ..conversation import RowError, clean_text, parse_prompt, two_texts
+from ..conversation import RowError, clean_text, parse_prompt, two_distinct_texts
 from ..files import Row
 from ..pair import PreferencePair
 from ..published import Files, Published
@@ -24,7 +24,7 @@ LEAST_SCORE = 3
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """A pair per row whose scores are high enough."""
+    """A pair for each row whose scores are high enough."""
     for part, split in (("train", "train"), (files.variant, "test")):
 
         def parse(number: int, row: Row, split: str = split) -> list[PreferencePair]:
@@ -33,7 +33,7 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
                 return files.leave_out(f"a score is not above {LEAST_SCORE}")
             if row["labels"] not in (0, 1):
                 raise RowError("labels", f"expected 0 or 1, found {row['labels']!r}")
-            answers = two_texts(row, ("human_ref_B", "human_ref_A"))
+            answers = two_distinct_texts(row, ("human_ref_B", "human_ref_A"))
             domain = clean_text(row["domain"], "domain")
             better = int(row["labels"])  # 1 is A
             return [

@@ -1,8 +1,8 @@
 """UltraFeedback (arXiv:2310.01377): four answers per instruction, rated on four attributes.
 
-Ratings are texts from 1 to 5, or N/A, which is no rating: every two answers of an instruction are
-compared on the attributes that both have a rating on. It brings no test split: prompts are held out
-by their content.
+Ratings are the texts 1 to 5, or N/A for none. Every two answers to an instruction are compared on
+the attributes that both have a rating for. The data set has no test split, so prompts are held out
+by a hash of their content.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..conversation import RowError, clean_text, parse_prompt
 from ..files import Row
 from ..pair import PreferencePair
 from ..published import Files, Published
-from ..ratings import Comparison, RatedResponse
+from ..ratings import RatedResponse, ResponsePairer
 from ..splitting import split_of
 from ..upstream import Part, Upstream
 
@@ -26,7 +26,7 @@ RATINGS = ("1", "2", "3", "4", "5")
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """The pairs of every instruction."""
+    """The pairs of all instructions."""
     where = files.where(files.upstream.part("train"))
 
     def parse(number: int, row: Row) -> list[PreferencePair]:
@@ -39,38 +39,38 @@ def convert(files: Files, config: DataConfig, account: Account) -> Iterator[Pref
                 row=number,
                 file=where,
                 prompt=prompt,
-                response=clean_text(item["response"], f"completions[{place}].response"),
+                response=clean_text(item["response"], f"completions[{index}].response"),
                 split=split,
                 user=None,
                 context=None,
-                ratings=_ratings(item["annotations"], f"completions[{place}]"),
+                ratings=_ratings(item["annotations"], f"completions[{index}]"),
             )
-            for place, item in enumerate(row["completions"])
+            for index, item in enumerate(row["completions"])
         ]
-        comparison = Comparison(ATTRIBUTES, replace(config, pairing="all"), account)
+        pairer = ResponsePairer(ATTRIBUTES, replace(config, pairing="all"), account)
         for answer in answers:
             missing = [name for name in ATTRIBUTES if name not in answer.ratings]
             account.left_out.update(f"ratings of {name} that are N/A" for name in missing)
-            list(comparison.add(answer))
-        return list(comparison.finish())
+            list(pairer.add(answer))
+        return list(pairer.finish())
 
     yield from files.pairs("train", parse)
 
 
 def _ratings(annotations: Any, field: str) -> dict[str, float]:
-    """The ratings that there are; N/A is none."""
-    found = {}
+    """Ratings of an answer by attribute, without those that are N/A."""
+    ratings = {}
     for name in ATTRIBUTES:
         value = annotations[name]["Rating"]
-        # Where a file mixes types, datasets gives numbers for texts.
+        # In files of mixed types, ``datasets`` turns texts into numbers.
         if str(value) in RATINGS:
-            found[name] = float(value)
+            ratings[name] = float(value)
         elif value != "N/A":
             raise RowError(
                 f"{field}.annotations.{name}.Rating",
                 f"expected one of {', '.join(RATINGS)} or N/A, found {value!r}",
             )
-    return found
+    return ratings
 
 
 SOURCE = Published(

@@ -1,7 +1,7 @@
 """UltraInteract pairs (arXiv:2404.02078): right and wrong next steps of a reasoning dialogue.
 
-The prompt is the dialogue so far, which must end with the user. It brings no test split: prompts
-are held out by their content.
+The prompt is the dialogue so far, which must end with the user. The data set has no test split, so
+prompts are held out by a hash of their content.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ....configs.data import DataConfig
 from ..account import Account
-from ..conversation import parse_prompt, two_texts
+from ..conversation import parse_prompt, two_distinct_texts
 from ..files import Row
 from ..pair import PreferencePair
 from ..published import Files, Published
@@ -19,12 +19,12 @@ from ..upstream import Part, Upstream
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
-    """A pair per row."""
+    """A pair for each row."""
 
     def parse(number: int, row: Row) -> Iterator[PreferencePair]:
         turns = [{"role": turn["from"], "content": turn["value"]} for turn in row["trajectory"]]
         prompt = parse_prompt(turns, "trajectory")
-        chosen, rejected = two_texts(row, ("chosen", "rejected"))
+        chosen, rejected = two_distinct_texts(row, ("chosen", "rejected"))
         yield PreferencePair(
             prompt=prompt,
             chosen=chosen,

@@ -1,4 +1,4 @@
-"""What a data set holds, in numbers, and what is wrong with it, in sentences."""
+"""The summary of a data set: counts, overlaps, percentiles and warnings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SourceOf = Callable[..., PairSource]
 
 
 def tally(pairs: Iterable[PreferencePair]) -> Tally:
-    found = Tally()
+    result = Tally()
     for pair in pairs:
-        found.add(pair)
-    return found
+        result.add(pair)
+    return result
 
 
 def test_counts_of_a_small_data_set(make_pair: MakePair, source_of: SourceOf) -> None:
@@ -35,27 +35,27 @@ def test_counts_of_a_small_data_set(make_pair: MakePair, source_of: SourceOf) ->
     ]
     refusals = [Refusal(4, "chosen", "bad", "rows.jsonl"), Refusal(5, "rejected", SAME_TEXT)]
     ties = Counter(brief=2, even=1)
-    found = summarise(source_of(pairs, refusals=refusals, rows=7, ties=ties, unanimous=3))
-    assert (found["rows"], found["pairs"], found["refused"]) == (7, 5, 2)
-    assert (found["unanimous"], found["chosen_equals_rejected"]) == (3, 1)
-    assert found["splits"] == {
+    result = summarise(source_of(pairs, refusals=refusals, rows=7, ties=ties, unanimous=3))
+    assert (result["rows"], result["pairs"], result["refused"]) == (7, 5, 2)
+    assert (result["unanimous"], result["chosen_equals_rejected"]) == (3, 1)
+    assert result["splits"] == {
         "train": {"pairs": 3, "prompts": 1},
         "test": {"pairs": 2, "prompts": 2},
     }
-    assert found["attributes"] == {
+    assert result["attributes"] == {
         "brief": {"train": 1, "test": 1, "ties": 2, "contexts": 1},
         "long": {"train": 2, "test": 0, "ties": 0, "contexts": 0},
         "(none)": {"train": 0, "test": 1, "ties": 0, "contexts": 0},
         "even": {"train": 0, "test": 0, "ties": 1, "contexts": 0},
     }
-    assert found["ties"] == {"brief": 2, "even": 1}
-    assert (found["duplicates"], found["contradictions"]) == (1, 3)
-    assert (found["prompt_overlap"], found["with_context"], found["users"]) == (1, 1, 2)
-    assert found["words"]["chosen"]["p100"] == 3
-    assert found["words"]["prompt"] == {
+    assert result["ties"] == {"brief": 2, "even": 1}
+    assert (result["duplicates"], result["contradictions"]) == (1, 3)
+    assert (result["prompt_overlap"], result["with_context"], result["users"]) == (1, 1, 2)
+    assert result["words"]["chosen"]["p100"] == 3
+    assert result["words"]["prompt"] == {
         "p0": 1, "p5": 1, "p25": 2, "p50": 2, "p75": 2, "p95": 2, "p100": 2
     }  # fmt: skip
-    assert found["refusals"] == [
+    assert result["refusals"] == [
         {"row": 4, "field": "chosen", "reason": "bad", "file": "rows.jsonl"},
         {"row": 5, "field": "rejected", "reason": SAME_TEXT, "file": ""},
     ]
@@ -96,9 +96,9 @@ def test_attributes_without_a_context_are_named_where_others_have_one(
 
 def test_a_clean_data_set_has_no_warnings(make_pair: MakePair, source_of: SourceOf) -> None:
     pairs = [
-        make_pair(f"{split} {place}", attribute="brief", context="w", split=split)
+        make_pair(f"{split} {index}", attribute="brief", context="w", split=split)
         for split in ("train", "test")
-        for place in range(30)
+        for index in range(30)
     ]
     assert summarise(source_of(pairs))["warnings"] == []
 
@@ -117,18 +117,17 @@ def test_the_percentiles_of_nothing_are_empty() -> None:
 def test_contradictions_are_those_that_comparing_all_pairs_finds(
     make_pair: MakePair, content: list[tuple[str, str, bool]]
 ) -> None:
-    """Counted one by one and from digests, in any order."""
+    """Contradictions are counted as pairs arrive, from digests, whatever their order."""
     pairs = [make_pair(prompt, *texts, attribute=str(late)) for prompt, texts, late in content]
-    found, repeated = Contradictions(), tally(pairs).duplicates.total()
+    result, repeated = Contradictions(), tally(pairs).duplicates.total()
     for pair in pairs:
-        found.add(pair)
+        result.add(pair)
     seen = {(pair.prompt, pair.chosen, pair.rejected) for pair in pairs}
-    assert found.count == sum((p.prompt, p.rejected, p.chosen) in seen for p in pairs)
+    assert result.count == sum((p.prompt, p.rejected, p.chosen) in seen for p in pairs)
     assert repeated == len(pairs) - len({pair.pair_id for pair in pairs})
 
 
 def test_overlap_is_about_whole_prompts(make_pair: MakePair) -> None:
-    """G-D3."""
     longer = (Message("user", "p"), Message("assistant", "x"), Message("user", "q"))
     pairs = [make_pair("p"), make_pair(longer, split="test"), make_pair("q", split="test")]
     assert tally(pairs).prompt_overlap == 0

@@ -1,4 +1,4 @@
-"""Wishes in words: keyed by attribute, with other wordings for test rows."""
+"""Contexts are keyed by attribute, with other ones for test rows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from micro_rm.embed.sources.contexts import read_contexts, with_wish
+from micro_rm.embed.sources.contexts import read_contexts, with_context
 from micro_rm.embed.sources.pair import DataError, PreferencePair
 
 MakePair = Callable[..., PreferencePair]
-WISHES = {
+CONTEXTS = {
     "brief": {"train": ["be brief", "few words", "short"], "test": ["concise", "no padding"]},
     "long": {"train": ["go deep"], "test": ["in depth"]},
 }
@@ -24,10 +24,10 @@ WISHES = {
 @pytest.fixture
 def pairs(make_pair: MakePair) -> list[PreferencePair]:
     return [
-        make_pair(f"p{place}", attribute=name, split=split)
+        make_pair(f"p{index}", attribute=name, split=split)
         for name in ("brief", "long")
         for split in ("train", "test")
-        for place in range(60)
+        for index in range(60)
     ]
 
 
@@ -37,28 +37,27 @@ def write(path: Path, value: Any) -> str:
 
 
 def test_contexts_are_keyed_by_attribute_and_split(pairs: list[PreferencePair]) -> None:
-    """G-D6: a test wording is never given to a training row, nor the other way round."""
-    found = [with_wish(pair, WISHES) for pair in pairs]
-    seen = {(pair.attribute, pair.split, pair.context) for pair in found}
+    """A test wording is never given to a training row, nor the other way round."""
+    result = [with_context(pair, CONTEXTS) for pair in pairs]
+    seen = {(pair.attribute, pair.split, pair.context) for pair in result}
     assert seen == {
         (name, split, text)
-        for name, splits in WISHES.items()
+        for name, splits in CONTEXTS.items()
         for split, texts in splits.items()
         for text in texts
     }
 
 
 def test_wordings_are_used_about_equally_often(pairs: list[PreferencePair]) -> None:
-    found = [with_wish(pair, WISHES) for pair in pairs]
-    counts = Counter(pair.context for pair in found if pair.context in WISHES["brief"]["train"])
+    result = [with_context(pair, CONTEXTS) for pair in pairs]
+    counts = Counter(pair.context for pair in result if pair.context in CONTEXTS["brief"]["train"])
     assert min(counts.values()) >= 8
 
 
 def test_the_wording_of_a_pair_survives_reordering(pairs: list[PreferencePair]) -> None:
-    """G-D5."""
     shuffled = random.Random(1).sample(pairs, len(pairs))
-    first = {with_wish(pair, WISHES).pair_id for pair in pairs}
-    second = {with_wish(pair, WISHES).pair_id for pair in shuffled}
+    first = {with_context(pair, CONTEXTS).pair_id for pair in pairs}
+    second = {with_context(pair, CONTEXTS).pair_id for pair in shuffled}
     assert first == second
 
 
@@ -68,12 +67,12 @@ def test_only_pairs_without_a_context_of_their_own_get_one(make_pair: MakePair) 
         make_pair(attribute="unheard-of"),
         make_pair(),
     ]
-    assert [with_wish(pair, WISHES).context for pair in pairs] == ["mine", None, None]
+    assert [with_context(pair, CONTEXTS).context for pair in pairs] == ["mine", None, None]
 
 
 def test_nothing_but_the_context_changes(pairs: list[PreferencePair]) -> None:
     for before in pairs:
-        after = with_wish(before, WISHES)
+        after = with_context(before, CONTEXTS)
         assert (before.prompt, before.chosen, before.rejected, before.row) == (
             after.prompt,
             after.chosen,

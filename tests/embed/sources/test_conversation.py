@@ -1,4 +1,4 @@
-"""Prompts and responses in every shape that a file may hold them."""
+"""Prompts and responses in every accepted form, and refusals of others."""
 
 from __future__ import annotations
 
@@ -181,9 +181,9 @@ WORDS = st.text(alphabet="abc \n.:", min_size=1, max_size=12).filter(
 @settings(max_examples=100, deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=6))
 def test_a_transcript_comes_back_as_it_was_written(contents: list[str]) -> None:
-    names = [("Human", "Assistant")[place % 2] for place in range(len(contents))]
+    names = [("Human", "Assistant")[index % 2] for index in range(len(contents))]
     text = "".join(f"\n\n{name}: {words}" for name, words in zip(names, contents, strict=True))
-    roles = [(USER, ASSISTANT)[place % 2] for place in range(len(contents))]
+    roles = [(USER, ASSISTANT)[index % 2] for index in range(len(contents))]
     expected = tuple(Message(*pair) for pair in zip(roles, contents, strict=True))
     assert parse_conversation(text, "x") == expected
 

@@ -1,4 +1,4 @@
-"""Rows of a file with their numbers; what cannot be read is a refusal or a plain error."""
+"""Rows of a file with their numbers; an unreadable row is a refusal, a damaged file an error."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ def test_a_parquet_file_of_several_row_groups_is_numbered_through(tmp_path: Path
 
     table = pyarrow.Table.from_pylist([{"a": number} for number in range(25)])
     parquet.write_table(table, tmp_path / "rows.parquet", row_group_size=4)
-    found = list(read_rows(str(tmp_path / "rows.parquet")))
-    assert found == [(number + 1, {"a": number}) for number in range(25)]
+    result = list(read_rows(str(tmp_path / "rows.parquet")))
+    assert result == [(number + 1, {"a": number}) for number in range(25)]
 
 
 def test_a_parquet_file_that_is_damaged_inside_is_named(tmp_path: Path) -> None:
@@ -149,5 +149,5 @@ def test_a_parquet_file_that_is_damaged_inside_is_named(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[20:400] = bytes(380)
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"rows\.parquet: damaged behind row 0"):
+    with pytest.raises(DataError, match=r"rows\.parquet: damaged after row 0"):
         list(read_rows(str(path)))

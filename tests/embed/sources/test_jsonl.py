@@ -1,4 +1,4 @@
-"""Local preference files in every accepted shape; nothing of the input is unaccounted for."""
+"""Local preference files in every accepted format; every row is accounted for."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
 GOOD: Row = {"prompt": "a", "chosen": "x", "rejected": "y"}
 
 
-class Found(NamedTuple):
+class Loaded(NamedTuple):
     """The pairs of one pass and its account."""
 
     pairs: list[PreferencePair]
     account: Account
 
 
-Load = Callable[..., Found]
+Load = Callable[..., Loaded]
 
 
 def turn(role: str, content: str) -> Row:
@@ -100,9 +100,9 @@ MULTI: dict[str, Row] = {
 }
 
 
-def read_all(config: DataConfig) -> Found:
+def read_all(config: DataConfig) -> Loaded:
     source = open_pairs(config)
-    return Found(list(source), source.account)
+    return Loaded(list(source), source.account)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def load(tmp_path: Path, write_rows: WriteRows) -> Load:
         suffix: str = ".jsonl",
         test: list[Row | str] | None = None,
         **settings: Any,
-    ) -> Found:
+    ) -> Loaded:
         settings["train"] = write_rows(tmp_path / f"train{suffix}", rows)
         if test is not None:
             settings["test"] = write_rows(tmp_path / f"test{suffix}", test)
@@ -133,9 +133,9 @@ def said(pair: PreferencePair) -> tuple[Any, ...]:
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_gives_the_same_pair(shape: str, suffix: str, load: Load) -> None:
-    found = load([SHAPES[shape]], suffix)
-    assert [said(pair) for pair in found.pairs] == [((Message("user", "a"),), "x", "y")]
-    assert (found.account.rows, found.account.refusals) == (1, [])
+    result = load([SHAPES[shape]], suffix)
+    assert [said(pair) for pair in result.pairs] == [((Message("user", "a"),), "x", "y")]
+    assert (result.account.rows, result.account.refusals) == (1, [])
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -183,21 +183,21 @@ def test_columns_may_have_other_names(load: Load) -> None:
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_ratings_become_pairs_per_attribute(suffix: str, load: Load) -> None:
-    """G-D2: ties are dropped and counted."""
+    """Ties are dropped and counted."""
     rows: list[Row | str] = [
         {"prompt": "a", "response": "x", "help": 4, "brief": 1, "source": "m1"},
         {"prompt": "a", "response": "y", "help": 2, "brief": 1, "source": "m2"},
         {"prompt": TALK[:1][0]["content"], "response": "z", "help": 0, "brief": 3, "source": "m1"},
         {"prompt": "a", "response": "w", "help": 1, "brief": 2, "source": "m2"},
     ]
-    found = load(rows, suffix)
-    assert [(p.attribute, p.chosen, p.rejected, p.margin, p.row) for p in found.pairs] == [
+    result = load(rows, suffix)
+    assert [(p.attribute, p.chosen, p.rejected, p.margin, p.row) for p in result.pairs] == [
         ("help", "x", "y", 2.0, 1),
         ("help", "w", "z", 1.0, 3),
         ("brief", "z", "w", 1.0, 3),
     ]
-    assert found.account.ties == {"brief": 1}
-    assert (found.account.rows, found.account.refusals) == (4, [])
+    assert result.account.ties == {"brief": 1}
+    assert (result.account.rows, result.account.refusals) == (4, [])
 
 
 def test_pairing_all_compares_every_two_responses(load: Load) -> None:
@@ -218,13 +218,13 @@ def test_only_the_attributes_asked_for_are_used(load: Load) -> None:
     assert {pair.attribute for pair in load(ratings).pairs} == {"help", "brief"}
     assert {pair.attribute for pair in load(ratings, attributes=["n"]).pairs} == {"n"}
     labelled: list[Row | str] = [GOOD | {"attribute": name} for name in ("brief", "long", None)]
-    found = load(labelled, attributes=["long"])
-    assert [pair.attribute for pair in found.pairs] == ["long"]
-    assert [(item.row, item.field) for item in found.account.refusals] == [
+    result = load(labelled, attributes=["long"])
+    assert [pair.attribute for pair in result.pairs] == ["long"]
+    assert [(item.row, item.field) for item in result.account.refusals] == [
         (1, "attribute"),
         (3, "attribute"),
     ]
-    assert "'brief' is not listed in data.attributes" in found.account.refusals[0].reason
+    assert "'brief' is not listed in data.attributes" in result.account.refusals[0].reason
 
 
 def test_ratings_without_an_integer_column_are_an_error_with_a_remedy(load: Load) -> None:
@@ -282,21 +282,21 @@ BAD: list[tuple[Row | str, str, str]] = [
 def test_a_malformed_row_is_refused_and_its_neighbours_survive(
     bad: Row | str, field: str, reason: str, suffix: str, load: Load
 ) -> None:
-    found = load([GOOD, bad, GOOD | {"prompt": "b"}], suffix)
-    assert [pair.row for pair in found.pairs] == [1, 3]
-    (refusal,) = found.account.refusals
+    result = load([GOOD, bad, GOOD | {"prompt": "b"}], suffix)
+    assert [pair.row for pair in result.pairs] == [1, 3]
+    (refusal,) = result.account.refusals
     assert (refusal.row, refusal.field) == (2, field)
     assert reason in refusal.reason
     assert Path(refusal.file).name == f"train{suffix}"
-    assert found.account.rows == 3
+    assert result.account.rows == 3
 
 
 def test_all_kinds_of_malformed_rows_at_once(load: Load) -> None:
-    """G-F8: rows = pairs + refusals."""
+    """Rows = pairs + refusals."""
     rows = [item for bad, _, _ in BAD for item in (GOOD, bad)]
-    found = load(rows)
-    assert len(found.pairs) == len(found.account.refusals) == len(BAD)
-    assert {item.row for item in found.account.refusals} == set(range(2, 2 * len(BAD) + 1, 2))
+    result = load(rows)
+    assert len(result.pairs) == len(result.account.refusals) == len(BAD)
+    assert {item.row for item in result.account.refusals} == set(range(2, 2 * len(BAD) + 1, 2))
 
 
 @pytest.mark.parametrize(
@@ -318,14 +318,14 @@ def test_a_wrong_rating_is_refused_and_other_rows_survive(
         for number in range(6)
     ]
     rows[2] = {"prompt": "p1", "response": "r2", "help": value, "brief": 1}
-    found = load(rows, attributes=["help", "brief"])
-    assert [pair.row for pair in found.pairs] == [1, 1, 5, 5]
-    assert [(item.row, item.field) for item in found.account.refusals] == [
+    result = load(rows, attributes=["help", "brief"])
+    assert [pair.row for pair in result.pairs] == [1, 1, 5, 5]
+    assert [(item.row, item.field) for item in result.account.refusals] == [
         (3, "help"),
         (4, "response"),
     ]
-    assert found.account.refusals[0].reason == reason
-    assert found.account.rows == 6
+    assert result.account.refusals[0].reason == reason
+    assert result.account.rows == 6
 
 
 def test_a_missing_rating_costs_only_its_own_attribute(load: Load) -> None:
@@ -333,9 +333,9 @@ def test_a_missing_rating_costs_only_its_own_attribute(load: Load) -> None:
         {"prompt": "a", "response": "x", "help": 1, "brief": None},
         {"prompt": "a", "response": "y", "help": 2, "brief": 2},
     ]
-    found = load(rows)
-    assert [pair.attribute for pair in found.pairs] == ["help"]
-    assert found.account.refusals == []
+    result = load(rows)
+    assert [pair.attribute for pair in result.pairs] == ["help"]
+    assert result.account.refusals == []
 
 
 def test_a_rated_row_needs_its_own_prompt(load: Load) -> None:
@@ -344,9 +344,9 @@ def test_a_rated_row_needs_its_own_prompt(load: Load) -> None:
         {"prompt": "a", "response": "x", "help": 1},
         {"prompt": "a", "response": "y", "help": 2},
     ]
-    found = load(rows)
-    assert [(item.row, item.field) for item in found.account.refusals] == [(1, "prompt")]
-    assert len(found.pairs) == 1
+    result = load(rows)
+    assert [(item.row, item.field) for item in result.account.refusals] == [(1, "prompt")]
+    assert len(result.pairs) == 1
 
 
 # Files and sources
@@ -390,77 +390,73 @@ def test_an_unknown_source_is_refused_with_the_known_ones() -> None:
 # Splits, ids, contexts
 
 
-def prompts_of(found: Found, split: str) -> set[str]:
-    return {pair.prompt_id for pair in found.pairs if pair.split == split}
+def prompts_of(result: Loaded, split: str) -> set[str]:
+    return {pair.prompt_id for pair in result.pairs if pair.split == split}
 
 
-def overlap(found: Found) -> int:
-    return len(prompts_of(found, "train") & prompts_of(found, "test"))
+def overlap(result: Loaded) -> int:
+    return len(prompts_of(result, "train") & prompts_of(result, "test"))
 
 
 def many(number: int = 400) -> list[Row | str]:
     return [
         {
-            "prompt": f"prompt {place // 4}",
-            "chosen": f"x{place}",
+            "prompt": f"prompt {index // 4}",
+            "chosen": f"x{index}",
             "rejected": "y",
-            "attribute": ("brief", "long")[place % 2],
+            "attribute": ("brief", "long")[index % 2],
         }
-        for place in range(number)
+        for index in range(number)
     ]
 
 
 def test_no_prompt_is_in_both_splits_when_split_by_prompt(load: Load) -> None:
-    """G-D3."""
-    found = load(many(), test_fraction=0.3)
-    assert overlap(found) == 0
-    assert 15 <= len(prompts_of(found, "test")) <= 45
-    assert len(prompts_of(found, "train")) + len(prompts_of(found, "test")) == 100
+    result = load(many(), test_fraction=0.3)
+    assert overlap(result) == 0
+    assert 15 <= len(prompts_of(result, "test")) <= 45
+    assert len(prompts_of(result, "train")) + len(prompts_of(result, "test")) == 100
 
 
 def test_rated_responses_are_split_by_prompt_too(load: Load) -> None:
-    """G-D3."""
     rows: list[Row | str] = [
-        {"prompt": f"prompt {place // 2}", "response": f"r{place}", "help": place % 2}
-        for place in range(200)
+        {"prompt": f"prompt {index // 2}", "response": f"r{index}", "help": index % 2}
+        for index in range(200)
     ]
-    found = load(rows, test_fraction=0.5)
-    assert (overlap(found), found.account.refusals) == (0, [])
-    assert 30 <= len(prompts_of(found, "test")) <= 70
+    result = load(rows, test_fraction=0.5)
+    assert (overlap(result), result.account.refusals) == (0, [])
+    assert 30 <= len(prompts_of(result, "test")) <= 70
 
 
 def test_the_split_of_a_prompt_does_not_depend_on_other_rows(load: Load) -> None:
-    """G-D5."""
     whole, half = load(many()), load(many()[:200])
     assert prompts_of(half, "test") <= prompts_of(whole, "test")
     assert prompts_of(half, "train") <= prompts_of(whole, "train")
 
 
 def test_the_share_of_test_prompts_grows_with_the_fraction(load: Load) -> None:
-    found = [prompts_of(load(many(), test_fraction=share), "test") for share in (0.1, 0.5, 0.9)]
-    assert found[0] < found[1] < found[2]
+    result = [prompts_of(load(many(), test_fraction=share), "test") for share in (0.1, 0.5, 0.9)]
+    assert result[0] < result[1] < result[2]
 
 
 def test_a_split_column_is_followed(load: Load) -> None:
-    """G-D3: under the data's own split an overlap is possible, and it is counted."""
+    """Under the data's own split an overlap is possible, and it is counted."""
     rows: list[Row | str] = [GOOD | {"split": "train"}, GOOD | {"split": "test", "chosen": "z"}]
-    found = load(rows)
-    assert [pair.split for pair in found.pairs] == ["train", "test"]
-    assert overlap(found) == 1
+    result = load(rows)
+    assert [pair.split for pair in result.pairs] == ["train", "test"]
+    assert overlap(result) == 1
 
 
 def test_a_test_file_decides_the_split(load: Load) -> None:
-    found = load([GOOD | {"split": "test"}], test=[GOOD | {"split": "train", "prompt": "b"}])
-    assert [(pair.split, pair.prompt[0].content) for pair in found.pairs] == [
+    result = load([GOOD | {"split": "test"}], test=[GOOD | {"split": "train", "prompt": "b"}])
+    assert [(pair.split, pair.prompt[0].content) for pair in result.pairs] == [
         ("train", "a"),
         ("test", "b"),
     ]
-    assert [pair.row for pair in found.pairs] == [1, 1]
+    assert [pair.row for pair in result.pairs] == [1, 1]
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_pair_ids_are_stable_when_the_file_is_shuffled(suffix: str, load: Load) -> None:
-    """G-D5."""
     rows = many(80)
     first = load(rows, suffix)
     second = load(random.Random(3).sample(rows, len(rows)), suffix)
@@ -470,32 +466,31 @@ def test_pair_ids_are_stable_when_the_file_is_shuffled(suffix: str, load: Load) 
 
 
 def test_contexts_are_given_by_attribute_and_split(load: Load, tmp_path: Path) -> None:
-    """G-D6."""
-    wishes = {
+    contexts = {
         "brief": {"train": ["be brief", "short"], "test": ["terse"]},
         "long": {"train": ["go deep"], "test": ["in depth", "at length"]},
     }
-    (tmp_path / "contexts.json").write_text(json.dumps(wishes))
-    found = load(many(), contexts=str(tmp_path / "contexts.json"))
-    for pair in found.pairs:
+    (tmp_path / "contexts.json").write_text(json.dumps(contexts))
+    result = load(many(), contexts=str(tmp_path / "contexts.json"))
+    for pair in result.pairs:
         assert pair.attribute is not None
-        assert pair.context in wishes[pair.attribute][pair.split]
+        assert pair.context in contexts[pair.attribute][pair.split]
 
 
 def test_contexts_for_other_attributes_than_the_datas_are_refused(
     load: Load, tmp_path: Path
 ) -> None:
     (tmp_path / "contexts.json").write_text(json.dumps({"brevity": ["be brief"]}))
-    with pytest.raises(DataError, match=r"wishes for brevity, .* attributes brief, long"):
+    with pytest.raises(DataError, match=r"contexts for brevity, .* attributes brief, long"):
         load(many(8), contexts=str(tmp_path / "contexts.json"))
 
 
 def test_the_unanimity_filter_is_a_setting(load: Load) -> None:
-    """G-D4: whole response pairs, from training rows only."""
+    """Whole response pairs, from training rows only."""
     train: list[Row | str] = [
-        {"prompt": prompt, "response": f"{prompt}{place}", "help": place, "brief": sign * place}
+        {"prompt": prompt, "response": f"{prompt}{index}", "help": index, "brief": sign * index}
         for prompt, sign in (("a", 1), ("b", -1))
-        for place in range(2)
+        for index in range(2)
     ]
     test: list[Row | str] = [row | {"prompt": "c"} for row in train[:2] if isinstance(row, dict)]
     plain, filtered = load(train, test=test), load(train, test=test, drop_unanimous=True)
@@ -518,7 +513,7 @@ def data(repository: Path) -> Path:
 
 @pytest.mark.long
 def test_alpaca_styles_has_every_pair_with_both_labels(data: Path) -> None:
-    """G-D2, G-D3, G-D6: counts, opposite labels, no overlap, unseen test wordings."""
+    """Counts, opposite labels, no overlap, unseen test wordings."""
     base = data / "alpaca_styles"
     config = DataConfig(
         train=str(base / "train.jsonl.gz"),
@@ -526,12 +521,12 @@ def test_alpaca_styles_has_every_pair_with_both_labels(data: Path) -> None:
         contexts=str(base / "contexts.json"),
     )
     source = open_pairs(config)
-    found = Found(list(source), source.account)
-    assert Counter(pair.split for pair in found.pairs) == {"train": 4138, "test": 1058}
-    assert found.account.rows == 2420
-    assert all(refusal.reason.startswith(SAME_TEXT) for refusal in found.account.refusals)
+    result = Loaded(list(source), source.account)
+    assert Counter(pair.split for pair in result.pairs) == {"train": 4138, "test": 1058}
+    assert result.account.rows == 2420
+    assert all(refusal.reason.startswith(SAME_TEXT) for refusal in result.account.refusals)
     summary = summarise(source)
-    assert summary["contradictions"] == len(found.pairs)
+    assert summary["contradictions"] == len(result.pairs)
     assert (summary["prompt_overlap"], summary["duplicates"]) == (0, 0)
     assert summary["splits"]["train"]["prompts"] <= 485
     assert summary["splits"]["test"]["prompts"] <= 120
@@ -539,19 +534,19 @@ def test_alpaca_styles_has_every_pair_with_both_labels(data: Path) -> None:
     opposite = {"detail": "brevity", "structure": "plain-prose"}
     for one, other in opposite.items():
         assert summary["attributes"][one] == summary["attributes"][other]
-    wishes = json.loads((base / "contexts.json").read_text("utf-8"))
-    for pair in found.pairs:
+    contexts = json.loads((base / "contexts.json").read_text("utf-8"))
+    for pair in result.pairs:
         assert pair.attribute is not None
-        assert pair.context in wishes[pair.attribute][pair.split]
+        assert pair.context in contexts[pair.attribute][pair.split]
 
 
 def test_longer_responses_are_chosen_where_detail_is_wanted(data: Path) -> None:
-    """G-D6: the polarity of ratings and wishes."""
-    found = read_all(DataConfig(train=str(data / "alpaca_styles" / "test.jsonl.gz")))
+    """The polarity of ratings and wishes."""
+    result = read_all(DataConfig(train=str(data / "alpaca_styles" / "test.jsonl.gz")))
     longer = {
         name: [
             len(pair.chosen.split()) > len(pair.rejected.split())
-            for pair in found.pairs
+            for pair in result.pairs
             if pair.attribute == name
         ]
         for name in ("detail", "brevity")
@@ -561,15 +556,14 @@ def test_longer_responses_are_chosen_where_detail_is_wanted(data: Path) -> None:
 
 
 def test_hh_rlhf_loads_every_turn_and_accounts_for_every_row(data: Path) -> None:
-    """G-D7, G-F8."""
     file = data / "hh_rlhf_relabelled" / "both.jsonl.gz"
     columns = ColumnsConfig(attribute="objective")
-    found = read_all(DataConfig(train=str(file), columns=columns))
-    assert found.account.rows == 4043 == len(found.pairs) + len(found.account.refusals)
-    assert len(found.pairs) > 3900
-    assert {pair.attribute for pair in found.pairs} == {"helpful", "harmless"}
-    assert sum(len(pair.prompt) >= 3 for pair in found.pairs) > 1000
-    assert overlap(found) == 0
-    for pair in found.pairs:
+    result = read_all(DataConfig(train=str(file), columns=columns))
+    assert result.account.rows == 4043 == len(result.pairs) + len(result.account.refusals)
+    assert len(result.pairs) > 3900
+    assert {pair.attribute for pair in result.pairs} == {"helpful", "harmless"}
+    assert sum(len(pair.prompt) >= 3 for pair in result.pairs) > 1000
+    assert overlap(result) == 0
+    for pair in result.pairs:
         assert pair.prompt[-1].role == "user"
         assert len(pair.prompt) % 2 == 1

@@ -1,4 +1,4 @@
-"""Files with every sort of bad row: each is a counted refusal, and the good rows are all there."""
+"""Malformed rows of every kind are counted refusals, and all valid rows are kept."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def test_a_line_beyond_the_limit_is_refused_unread(
     rows = list(read_rows(str(path)))
     assert [number for number, _ in rows] == [1, 2, 3, 4]
     assert isinstance(rows[1][1], dict) and rows[2][1] == GOOD
-    for place in (0, 3):
-        refusal = rows[place][1]
+    for index in (0, 3):
+        refusal = rows[index][1]
         assert isinstance(refusal, Refusal)
-        size = len(long) + (place == 0)
+        size = len(long) + (index == 0)
         assert refusal.reason == f"a line of {size:,} bytes, at most 1,000 are read"
 
 
@@ -86,10 +86,10 @@ def test_a_gzip_bomb_takes_no_more_memory_than_a_line_may(tmp_path: Path) -> Non
         for _ in range(100):
             stream.write(b"[" * 3_000_000)
     tracemalloc.start()
-    found = refusals_of(path)
+    result = refusals_of(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert [(item.row, item.reason[:26]) for item in found] == [(2, "a line of 300,000,000 byte")]
+    assert [(item.row, item.reason[:26]) for item in result] == [(2, "a line of 300,000,000 byte")]
     assert peak < 3.5 * data_files.LINE_LIMIT
 
 
@@ -107,12 +107,12 @@ def test_a_text_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     assert refusal.reason == "text of 4,194,305 characters, at most 4,194,304 are read"
 
 
-def test_labels_are_names_and_wishes_are_texts(tmp_path: Path) -> None:
+def test_labels_are_names_and_contexts_are_texts(tmp_path: Path) -> None:
     long = "n" * 1001
     rows = [GOOD | {name: long} for name in ("attribute", "user", "context")]
-    found = refusals_of(write_lines(tmp_path / "rows.jsonl", *rows))
-    assert [item.field for item in found] == ["attribute", "user"]
-    assert found[0].reason == "a label of 1,001 characters, at most 1,000"
+    result = refusals_of(write_lines(tmp_path / "rows.jsonl", *rows))
+    assert [item.field for item in result] == ["attribute", "user"]
+    assert result[0].reason == "a label of 1,001 characters, at most 1,000"
 
 
 def test_one_wrong_rating_costs_its_row_and_not_the_column(tmp_path: Path) -> None:
@@ -143,16 +143,16 @@ def test_numbers_that_32_bits_cannot_subtract_are_refused(value: float, tmp_path
 def test_a_key_that_stands_twice_is_refused_by_its_name(tmp_path: Path) -> None:
     twice = b'{"prompt": "a", "chosen": "x", "chosen": "z", "rejected": "y"}'
     (refusal,) = refusals_of(write_lines(tmp_path / "rows.jsonl", twice, GOOD))
-    assert (refusal.field, refusal.reason) == ("chosen", "the key stands twice in one object")
+    assert (refusal.field, refusal.reason) == ("chosen", "the key occurs twice in one object")
 
 
 def test_labels_that_contradict_each_other_are_counted_and_kept(tmp_path: Path) -> None:
     """Of one person that is an error; of two it is what a mixture is for."""
     swapped = {"prompt": "a", "chosen": "y", "rejected": "x"}
     rows = [GOOD | {"user": "u"}, swapped | {"user": "u"}, swapped | {"user": "v"}]
-    found = summarise(open_pairs(DataConfig(train=str(write_lines(tmp_path / "a.jsonl", *rows)))))
-    assert (found["pairs"], found["contradictions"], found["self_contradictions"]) == (3, 3, 2)
-    assert any("2 pairs are judged the other way" in text for text in found["warnings"])
+    result = summarise(open_pairs(DataConfig(train=str(write_lines(tmp_path / "a.jsonl", *rows)))))
+    assert (result["pairs"], result["contradictions"], result["self_contradictions"]) == (3, 3, 2)
+    assert any("2 pairs are judged the other way" in text for text in result["warnings"])
 
 
 def write_parquet(path: Path, columns: dict[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""The record of one comparison: its identity comes from its content."""
+"""The identity of a preference pair is a hash of its content."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ MakePair = Callable[..., PreferencePair]
     ],
 )
 def test_what_a_pair_says_is_its_identity(changes: dict[str, Any], make_pair: MakePair) -> None:
-    """G-D5."""
     pair = make_pair()
     other = replace(pair, **changes)
     assert other.pair_id != pair.pair_id
@@ -43,7 +42,6 @@ def test_what_a_pair_says_is_its_identity(changes: dict[str, Any], make_pair: Ma
 def test_where_a_pair_stands_is_not_its_identity(
     changes: dict[str, Any], make_pair: MakePair
 ) -> None:
-    """G-D5."""
     assert replace(make_pair(), **changes).pair_id == make_pair().pair_id
 
 

@@ -1,4 +1,4 @@
-"""Rated responses to pairs: ties dropped and counted, neighbours or all responses compared."""
+"""Pairs of rated responses: ties are dropped and counted, neighbours or all responses compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from micro_rm.embed.sources.account import Account
 from micro_rm.embed.sources.columns import rating_columns
 from micro_rm.embed.sources.conversation import RowError
 from micro_rm.embed.sources.pair import SAME_TEXT, Message, PreferencePair
-from micro_rm.embed.sources.ratings import Comparison, RatedResponse, parse_ratings
+from micro_rm.embed.sources.ratings import RatedResponse, ResponsePairer, parse_ratings
 
 NAMES = ("help", "brief")
 
@@ -34,7 +34,7 @@ def rated(row: int, prompt: str, response: str, **fields: Any) -> RatedResponse:
     )
 
 
-class Found(NamedTuple):
+class Paired(NamedTuple):
     """The pairs of a comparison and its account."""
 
     pairs: list[PreferencePair]
@@ -46,25 +46,25 @@ def collect(
     pairing: Literal["adjacent", "all"] = "adjacent",
     *,
     drop_unanimous: bool = False,
-) -> Found:
-    found = Found([], Account())
+) -> Paired:
+    result = Paired([], Account())
     config = DataConfig(source="src", pairing=pairing, drop_unanimous=drop_unanimous)
-    comparison = Comparison(NAMES, config, found.account)
+    pairer = ResponsePairer(NAMES, config, result.account)
     for row in rows:
-        found.pairs.extend(comparison.add(row))
-    found.pairs.extend(comparison.finish())
-    return found
+        result.pairs.extend(pairer.add(row))
+    result.pairs.extend(pairer.finish())
+    return result
 
 
 def test_the_better_rated_response_is_chosen_under_each_attribute() -> None:
     rows = [rated(1, "p", "x", help=4, brief=0), rated(2, "p", "y", help=1, brief=3)]
-    found = collect(rows)
-    assert [(p.attribute, p.chosen, p.rejected, p.margin) for p in found.pairs] == [
+    result = collect(rows)
+    assert [(p.attribute, p.chosen, p.rejected, p.margin) for p in result.pairs] == [
         ("help", "x", "y", 3.0),
         ("brief", "y", "x", 3.0),
     ]
-    assert {(p.source, p.split, p.row) for p in found.pairs} == {("src", "train", 1)}
-    assert (found.account.refusals, found.account.ties, found.account.unanimous) == (
+    assert {(p.source, p.split, p.row) for p in result.pairs} == {("src", "train", 1)}
+    assert (result.account.refusals, result.account.ties, result.account.unanimous) == (
         [],
         Counter(),
         0,
@@ -72,8 +72,7 @@ def test_the_better_rated_response_is_chosen_under_each_attribute() -> None:
 
 
 def test_ties_are_dropped_and_counted_per_attribute() -> None:
-    """G-D2."""
-    found = collect(
+    result = collect(
         [
             rated(1, "p", "x", help=4, brief=2),
             rated(2, "p", "y", help=4, brief=3),
@@ -81,15 +80,15 @@ def test_ties_are_dropped_and_counted_per_attribute() -> None:
             rated(4, "q", "y", help=0, brief=1),
         ]
     )
-    assert [(pair.attribute, pair.chosen) for pair in found.pairs] == [("brief", "y")]
-    assert found.account.ties == {"help": 2, "brief": 1}
-    assert found.account.refusals == []
+    assert [(pair.attribute, pair.chosen) for pair in result.pairs] == [("brief", "y")]
+    assert result.account.ties == {"help": 2, "brief": 1}
+    assert result.account.refusals == []
 
 
 def test_adjacent_rows_are_compared_two_by_two() -> None:
-    found = collect([rated(n, "p", f"r{n}", help=n) for n in range(1, 5)])
-    assert [(pair.rejected, pair.chosen) for pair in found.pairs] == [("r1", "r2"), ("r3", "r4")]
-    assert found.account.refusals == []
+    result = collect([rated(n, "p", f"r{n}", help=n) for n in range(1, 5)])
+    assert [(pair.rejected, pair.chosen) for pair in result.pairs] == [("r1", "r2"), ("r3", "r4")]
+    assert result.account.refusals == []
 
 
 def test_all_responses_of_a_prompt_are_compared_wherever_they_stand() -> None:
@@ -97,40 +96,40 @@ def test_all_responses_of_a_prompt_are_compared_wherever_they_stand() -> None:
         rated(number, prompt, f"r{number}", help=number)
         for number, prompt in enumerate("pqpqp", start=1)
     ]
-    found = collect(rows, "all")
-    assert {(pair.rejected, pair.chosen) for pair in found.pairs} == {
+    result = collect(rows, "all")
+    assert {(pair.rejected, pair.chosen) for pair in result.pairs} == {
         ("r1", "r3"),
         ("r1", "r5"),
         ("r3", "r5"),
         ("r2", "r4"),
     }
-    assert found.account.refusals == []
+    assert result.account.refusals == []
     assert [refusal.row for refusal in collect(rows).account.refusals] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("pairing", ["adjacent", "all"])
 def test_a_response_without_partner_is_refused(pairing: Literal["adjacent", "all"]) -> None:
     rows = [rated(n, prompt, f"r{n}", help=n) for n, prompt in enumerate("ppq", start=1)]
-    found = collect(rows, pairing)
-    assert len(found.pairs) == 1
-    (refusal,) = found.account.refusals
+    result = collect(rows, pairing)
+    assert len(result.pairs) == 1
+    (refusal,) = result.account.refusals
     assert (refusal.row, refusal.field, refusal.file) == (3, "response", "rows.jsonl")
     assert "no second response" in refusal.reason
 
 
 def test_equal_responses_are_no_pair() -> None:
-    found = collect([rated(1, "p", "x", help=1), rated(2, "p", "x", help=2)])
-    assert (found.pairs, found.account.ties) == ([], Counter())
-    (refusal,) = found.account.refusals
+    result = collect([rated(1, "p", "x", help=1), rated(2, "p", "x", help=2)])
+    assert (result.pairs, result.account.ties) == ([], Counter())
+    (refusal,) = result.account.refusals
     assert (refusal.row, refusal.reason) == (2, f"{SAME_TEXT} (row 1)")
 
 
 @pytest.mark.parametrize("pairing", ["adjacent", "all"])
 def test_splits_are_never_mixed(pairing: Literal["adjacent", "all"]) -> None:
     rows = [rated(1, "p", "x", help=1), rated(2, "p", "y", help=2, split="test")]
-    found = collect(rows, pairing)
-    assert found.pairs == []
-    assert len(found.account.refusals) == 2
+    result = collect(rows, pairing)
+    assert result.pairs == []
+    assert len(result.account.refusals) == 2
 
 
 @pytest.mark.parametrize("field", ["user", "context"])
@@ -146,9 +145,9 @@ def test_a_label_is_kept_only_if_both_rows_agree(
 
 
 def test_a_missing_rating_costs_only_its_own_attribute() -> None:
-    found = collect([rated(1, "p", "x", help=1, brief=1), rated(2, "p", "y", brief=2)])
-    assert [pair.attribute for pair in found.pairs] == ["brief"]
-    assert (found.account.refusals, found.account.ties) == ([], Counter())
+    result = collect([rated(1, "p", "x", help=1, brief=1), rated(2, "p", "y", brief=2)])
+    assert [pair.attribute for pair in result.pairs] == ["brief"]
+    assert (result.account.refusals, result.account.ties) == ([], Counter())
 
 
 def test_every_pair_carries_all_ratings_of_both_responses_chosen_first() -> None:
@@ -190,7 +189,7 @@ UNANIMITY = [
 def test_the_unanimity_filter_drops_whole_response_pairs_from_training_only(
     first: tuple[int, int], second: tuple[int, int], unanimous: bool, split: str
 ) -> None:
-    """G-D4: a strict preference under every attribute, always in the same direction."""
+    """A strict preference under every attribute, always in the same direction."""
     rows = [
         rated(number, "p", response, help=ratings[0], brief=ratings[1], split=split)
         for number, (response, ratings) in enumerate((("x", first), ("y", second)))
@@ -204,7 +203,6 @@ def test_the_unanimity_filter_drops_whole_response_pairs_from_training_only(
 
 
 def test_a_pair_that_lacks_a_rating_is_never_unanimous() -> None:
-    """G-D4."""
     rows = [rated(1, "p", "x", help=1), rated(2, "p", "y", help=2, brief=3)]
     assert len(collect(rows, drop_unanimous=True).pairs) == 1
 
@@ -248,7 +246,7 @@ def test_rating_columns_are_those_with_whole_numbers_mostly() -> None:
 
 @pytest.mark.parametrize(("number", "expected"), [(9, ("help", "id")), (10, ("help",))])
 def test_a_row_number_is_no_rating(number: int, expected: tuple[str, ...]) -> None:
-    rows = [{"help": place % 4, "id": place} for place in range(number)]
+    rows = [{"help": index % 4, "id": index} for index in range(number)]
     assert rating_columns(rows, set()) == expected
 
 
@@ -295,25 +293,24 @@ RATED = st.lists(
 def test_every_comparison_is_a_pair_a_tie_or_a_refusal(
     content: list[tuple[str, str, int, int]], pairing: Literal["adjacent", "all"]
 ) -> None:
-    """G-D2."""
     rows = [
         rated(number, prompt, response, help=a, brief=b)
         for number, (prompt, response, a, b) in enumerate(content)
     ]
-    found = collect(rows, pairing)
-    equal = [refusal for refusal in found.account.refusals if refusal.reason.startswith(SAME_TEXT)]
+    result = collect(rows, pairing)
+    equal = [refusal for refusal in result.account.refusals if refusal.reason.startswith(SAME_TEXT)]
     alone = [
-        refusal for refusal in found.account.refusals if refusal.reason.startswith("no second")
+        refusal for refusal in result.account.refusals if refusal.reason.startswith("no second")
     ]
-    assert len(equal) + len(alone) == len(found.account.refusals)
+    assert len(equal) + len(alone) == len(result.account.refusals)
     if pairing == "all":
         sizes = Counter(prompt for prompt, *_ in content)
         compared = sum(len(list(combinations(range(size), 2))) for size in sizes.values())
         assert len(alone) == sum(size == 1 for size in sizes.values())
     else:
         compared = (len(rows) - len(alone)) // 2
-    assert len(found.pairs) + found.account.ties.total() == 2 * (compared - len(equal))
-    assert all(pair.margin is not None and pair.margin > 0 for pair in found.pairs)
+    assert len(result.pairs) + result.account.ties.total() == 2 * (compared - len(equal))
+    assert all(pair.margin is not None and pair.margin > 0 for pair in result.pairs)
 
 
 @settings(max_examples=60, deadline=None)
@@ -321,7 +318,6 @@ def test_every_comparison_is_a_pair_a_tie_or_a_refusal(
 def test_comparing_all_does_not_depend_on_the_order_of_the_rows(
     content: list[tuple[str, str, int, int]], seed: int
 ) -> None:
-    """G-D5."""
     rows = [
         rated(number, prompt, response, help=a, brief=b)
         for number, (prompt, response, a, b) in enumerate(content)

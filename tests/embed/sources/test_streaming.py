@@ -169,7 +169,7 @@ def test_contexts_are_read_once(tmp_path: Path, write_rows: WriteRows) -> None:
         assert [pair.context for pair in source] == ["be brief"] * 3
 
 
-def test_wishes_for_no_attribute_of_the_data_end_the_pass(
+def test_contexts_for_no_attribute_of_the_data_end_the_pass(
     tmp_path: Path, write_rows: WriteRows
 ) -> None:
     contexts = tmp_path / "contexts.json"
@@ -177,7 +177,9 @@ def test_wishes_for_no_attribute_of_the_data_end_the_pass(
     path = write_rows(tmp_path / "rows.jsonl", [explicit(n) for n in range(3)])
     stream = iter(open_pairs(DataConfig(train=path, contexts=str(contexts))))
     assert [next(stream).context for _ in range(3)] == [None] * 3
-    with pytest.raises(DataError, match="wishes for brevity, the data have the attributes brief;"):
+    with pytest.raises(
+        DataError, match="contexts for brevity, the data have the attributes brief;"
+    ):
         next(stream)
 
 

@@ -1,4 +1,4 @@
-"""The demo population: seeded, split by prompt, opposed, and silent about its raters."""
+"""The synthetic population: seeded, split by prompt, opposed, without hints at the rater."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from micro_rm.configs.data import DataConfig, SyntheticConfig
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import PreferencePair
-from micro_rm.embed.sources.synthetic import RATERS, WISHES, generate
+from micro_rm.embed.sources.synthetic import CONTEXTS, RATERS, generate
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +46,13 @@ def test_every_rater_has_enough_rows(pairs: list[PreferencePair]) -> None:
         assert counts[(rater.name, "train")] >= 200 and counts[(rater.name, "test")] >= 60
 
 
-def test_test_wishes_are_never_said_in_training(pairs: list[PreferencePair]) -> None:
+def test_test_contexts_are_never_said_in_training(pairs: list[PreferencePair]) -> None:
     said = {
         name: {pair.context for pair in pairs if pair.split == name} for name in ("train", "test")
     }
     assert not said["train"] & said["test"]
     for rater in RATERS:
-        assert len(WISHES[rater.name]["train"]) >= 4 and len(WISHES[rater.name]["test"]) >= 2
+        assert len(CONTEXTS[rater.name]["train"]) >= 4 and len(CONTEXTS[rater.name]["test"]) >= 2
 
 
 def test_neither_prompt_nor_answers_name_the_rater(pairs: list[PreferencePair]) -> None:

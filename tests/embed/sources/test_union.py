@@ -1,4 +1,4 @@
-"""Several data sets as one."""
+"""Unions of data sets."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def union(*parts: PartConfig) -> DataConfig:
 
 def test_rows_that_are_not_used_are_counted_and_the_others_keep_their_split() -> None:
     source = open_pairs(union(part("helpsteer2", "train"), part("rpr", "test")))
-    found = Counter((pair.source, pair.split) for pair in source)
-    assert found == {("helpsteer2", "train"): 27, ("rpr", "test"): 36}
+    result = Counter((pair.source, pair.split) for pair in source)
+    assert result == {("helpsteer2", "train"): 27, ("rpr", "test"): 36}
     assert source.account.left_out["test rows, not used of helpsteer2"] == 12
     assert source.account.left_out["train rows, not used of rpr"] == 36
     assert source.account.rows == 20 + 44
@@ -42,15 +42,15 @@ def test_rows_for_labels_alone_have_a_split_of_their_own() -> None:
     }
 
 
-def test_every_part_has_its_own_wishes_and_account() -> None:
+def test_every_part_has_its_own_contexts_and_account() -> None:
     config = union(
         part("helpsteer2", "train"),
         part("pku_saferlhf", "train", contexts="none"),
         part("reward_bench", "test"),
     )
     source = open_pairs(config)
-    wishes = {pair.source: pair.context for pair in source}
-    assert wishes["pku_saferlhf"] is None and wishes["helpsteer2"] and wishes["reward_bench"]
+    contexts = {pair.source: pair.context for pair in source}
+    assert contexts["pku_saferlhf"] is None and contexts["helpsteer2"] and contexts["reward_bench"]
     summary = summarise(source)
     assert summary["sources"]["pku_saferlhf"] == {
         "rows": 12, "pairs": 5, "refused": 2, "tied": 0, "left_out": 5, "duplicated": 0, "leaked": 0
@@ -60,8 +60,8 @@ def test_every_part_has_its_own_wishes_and_account() -> None:
 
 
 def test_licences_are_those_of_every_part() -> None:
-    found = summarise(open_pairs(union(part("pku_saferlhf", "train"), part("rpr", "test"))))
-    assert found["licences"] == {
+    result = summarise(open_pairs(union(part("pku_saferlhf", "train"), part("rpr", "test"))))
+    assert result["licences"] == {
         "pku_saferlhf": "CC-BY-NC-4.0; not for commercial use; contains harmful text",
         "rpr": "CDLA-Permissive-2.0",
     }

@@ -49,9 +49,9 @@ ACCOUNTS = {
 }
 
 
-def copy_of(name: str, place: Path) -> Path:
-    shutil.copytree(FIXTURES / name, place, dirs_exist_ok=True)
-    return place
+def copy_of(name: str, index: Path) -> Path:
+    shutil.copytree(FIXTURES / name, index, dirs_exist_ok=True)
+    return index
 
 
 def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], Any]) -> None:
@@ -97,11 +97,10 @@ def test_licence_revision_and_counts_are_stated(name: str) -> None:
 def test_pairs_do_not_depend_on_the_order_of_the_rows(
     name: str, load: Load, tmp_path: Path
 ) -> None:
-    """G-D5."""
-    place = copy_of(name, tmp_path)
-    for path in place.iterdir():
+    index = copy_of(name, tmp_path)
+    for path in index.iterdir():
         rewrite(path, random.Random(3).shuffle)
-    shuffled, plain = load(name, place), load(name)
+    shuffled, plain = load(name, index), load(name)
     ids = [
         Counter((pair.pair_id, pair.split) for pair in found.pairs) for found in (shuffled, plain)
     ]

@@ -26,10 +26,10 @@ def real(load: Load) -> Load:
     """``real(name, **settings)``: the real data set, or a skipped test."""
 
     def read(name: str, **settings: Any) -> Any:
-        place = Path(os.environ.get("MICRO_RM_HUB_DATA", "")) / name
-        if "MICRO_RM_HUB_DATA" not in os.environ or not place.is_dir():
+        index = Path(os.environ.get("MICRO_RM_HUB_DATA", "")) / name
+        if "MICRO_RM_HUB_DATA" not in os.environ or not index.is_dir():
             pytest.skip(f"the real {name} is not here: MICRO_RM_HUB_DATA/{name} is no directory")
-        return load(name, place, **settings)
+        return load(name, index, **settings)
 
     return read
 

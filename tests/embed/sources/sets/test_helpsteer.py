@@ -56,6 +56,6 @@ def test_two_responses_of_the_same_text_are_refused(read_rows: Read) -> None:
     assert not found.pairs and refusal.row == 2 and "same text" in refusal.reason
 
 
-def test_every_attribute_has_a_wish(load: Read) -> None:
-    wishes = {pair.attribute: pair.context for pair in load("helpsteer").pairs}
-    assert set(wishes) == set(helpsteer.ATTRIBUTES) and all(wishes.values())
+def test_every_attribute_has_a_context(load: Read) -> None:
+    contexts = {pair.attribute: pair.context for pair in load("helpsteer").pairs}
+    assert set(contexts) == set(helpsteer.ATTRIBUTES) and all(contexts.values())

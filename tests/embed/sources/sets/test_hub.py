@@ -89,10 +89,10 @@ def ask(hub: FakeHub, tmp_path: Path) -> Callable[..., subprocess.CompletedProce
 
 
 def run_python(
-    hub: FakeHub, place: Path, *words: str, **settings: str
+    hub: FakeHub, index: Path, *words: str, **settings: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with a hub and a cache; ``settings`` are variables."""
-    known = {"HF_ENDPOINT": hub.url, "HF_HOME": str(place), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    known = {"HF_ENDPOINT": hub.url, "HF_HOME": str(index), "HF_HUB_DISABLE_TELEMETRY": "1"}
     return subprocess.run(
         [sys.executable, *words],
         env=os.environ | known | settings,
@@ -161,9 +161,9 @@ def refused(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "revision": ["check", "--data.source", "preference_700k", "--data.revision", "v9"],
         "split": ["check", "--data.source", "helpsteer", "--data.revision", "main"],
     }
-    place = tmp_path_factory.mktemp("refused") / "hub"
+    index = tmp_path_factory.mktemp("refused") / "hub"
     try:
-        done = run_python(hub, place, "-c", RUN_ALL, json.dumps(list(asked.values())))
+        done = run_python(hub, index, "-c", RUN_ALL, json.dumps(list(asked.values())))
     finally:
         hub.errors.clear()
         hub.repos.update(whole)

@@ -67,13 +67,13 @@ REWARD_BENCH_2 = {
 
 
 def read(
-    source: Published, place: Path, *rows: dict[str, Any], **settings: Any
+    source: Published, index: Path, *rows: dict[str, Any], **settings: Any
 ) -> tuple[list[PreferencePair], Account]:
     (part,) = source.upstream.parts
     lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (place / f"{part.name}.jsonl").write_text(lines, "utf-8")
+    (index / f"{part.name}.jsonl").write_text(lines, "utf-8")
     account = Account()
-    config = DataConfig(source=source.name, dir=str(place), **settings)
+    config = DataConfig(source=source.name, dir=str(index), **settings)
     return list(published.read(source, config, account)), account
 
 

@@ -83,9 +83,9 @@ def test_the_label_of_helpfulness_may_be_absent_where_only_safety_counts(read_ro
     assert len(read_rows(pku_saferlhf.SOURCE, {"train": [row]}).pairs) == 1
 
 
-def test_both_attributes_have_a_wish(load: Callable[..., Any]) -> None:
-    wishes = {p.attribute: p.context for p in load("pku_saferlhf", variant="both").pairs}
-    assert set(wishes) == {"helpfulness", "safety"} and all(wishes.values())
+def test_both_attributes_have_a_context(load: Callable[..., Any]) -> None:
+    contexts = {p.attribute: p.context for p in load("pku_saferlhf", variant="both").pairs}
+    assert set(contexts) == {"helpfulness", "safety"} and all(contexts.values())
 
 
 def test_the_default_subset_is_read() -> None:

@@ -32,7 +32,7 @@ ROW = {
 }
 
 
-def test_a_row_is_a_pair_without_attribute_or_wish(read_rows: Read) -> None:
+def test_a_row_is_a_pair_without_attribute_or_context(read_rows: Read) -> None:
     assert read_rows(preference_700k.SOURCE, {"train": [ROW]}, test_fraction=1e-9).pairs == [
         PreferencePair(
             PROMPT, "Two peanuts met.", "No.", "train", "preference_700k", margin=2.5, row=1

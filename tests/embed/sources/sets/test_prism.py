@@ -32,13 +32,13 @@ def conversation(*turns: tuple[Any, list[Said]], user: str = "ada") -> dict[str,
 
 
 def read(
-    place: Path, rows: list[Any], people: list[Any], **settings: Any
+    index: Path, rows: list[Any], people: list[Any], **settings: Any
 ) -> tuple[list[PreferencePair], Account]:
     for name, lines in (("conversations", rows), ("survey", people)):
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        (place / f"{name}.jsonl").write_text(text, "utf-8")
+        (index / f"{name}.jsonl").write_text(text, "utf-8")
     account = Account()
-    config = DataConfig(source="prism", dir=str(place), **settings)
+    config = DataConfig(source="prism", dir=str(index), **settings)
     return list(published.read(prism.SOURCE, config, account)), account
 
 

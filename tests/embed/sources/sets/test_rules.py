@@ -35,7 +35,7 @@ def test_every_two_responses_of_a_prompt_are_compared(load: Load) -> None:
 def test_by_prompt_shares_no_prompt_and_official_leaks(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """G-D3: two responses train under one attribute and are tested under another."""
+    """Two responses train under one attribute and are tested under another."""
     monkeypatch.setattr(helpsteer2, "OFFICIAL_TEST", 2)
     honest, official = load("helpsteer2").pairs, load("helpsteer2", variant="official").pairs
     prompts = {split: {p.prompt for p in honest if p.split == split} for split in ("train", "test")}
@@ -75,7 +75,6 @@ def test_official_800_draws_test_rows_and_counts_the_others(
 
 
 def test_unanimous_responses_leave_with_all_their_pairs_from_train_only(load: Load) -> None:
-    """G-D4."""
     kept = load("helpsteer2", drop_unanimous=True)
     assert kept.account.unanimous == 2
     gone = {"Write a haiku about rain.", "Why is the sky blue?"}  # better on all five
@@ -85,12 +84,12 @@ def test_unanimous_responses_leave_with_all_their_pairs_from_train_only(load: Lo
     assert sum(p.prompt[0].content == "Explain recursion." for p in kept.pairs) == 5
 
 
-def test_the_wishes_are_those_of_the_papers_table(load: Load) -> None:
-    """G-D6: the wording asks for more, as the ratings reward more."""
-    wishes = {p.attribute: p.context for p in load("helpsteer2").pairs}
-    assert set(wishes) == set(HELPSTEER2)
-    assert "expansive, detailed response" in wishes["verbosity"]
-    assert "sophisticated language" in wishes["complexity"]
+def test_the_contexts_are_those_of_the_papers_table(load: Load) -> None:
+    """The wording asks for more, as the ratings reward more."""
+    contexts = {p.attribute: p.context for p in load("helpsteer2").pairs}
+    assert set(contexts) == set(HELPSTEER2)
+    assert "expansive, detailed response" in contexts["verbosity"]
+    assert "sophisticated language" in contexts["complexity"]
     assert {p.context for p in load("helpsteer2", contexts="none").pairs} == {None}
 
 
@@ -98,7 +97,6 @@ def test_the_wishes_are_those_of_the_papers_table(load: Load) -> None:
 
 
 def test_a_row_makes_opposite_pairs_under_its_two_criteria(load: Load) -> None:
-    """G-D2."""
     found = load("rpr", variant="ten", contexts=None)
     by_row: dict[tuple[str, int], list[Any]] = {}
     for pair in found.pairs:
@@ -116,7 +114,7 @@ def test_categories_are_spelled_as_in_the_papers_code() -> None:
     assert set(rpr.CATEGORIES["ten"]) - set(rpr.CATEGORIES["nine"]) == {"rpr-cultural-sensitivity"}
 
 
-def test_the_criterion_is_the_wish(load: Load) -> None:
+def test_the_criterion_is_the_context(load: Load) -> None:
     (pair, *_) = load("rpr").pairs
     assert pair.attribute == "rpr-clarity-and-conciseness"
     assert pair.context == "The answer should be short and clear."
@@ -127,7 +125,7 @@ def test_the_criterion_is_the_wish(load: Load) -> None:
 
 
 def test_the_prompt_of_a_conversation_is_everything_before_its_last_answer(load: Load) -> None:
-    """G-D7: the routing token is that of the last user turn."""
+    """The routing token is that of the last user turn."""
     hh = next(p for p in load("hh_rlhf").pairs if len(p.prompt) == 3)
     assert [turn.role for turn in hh.prompt] == ["user", "assistant", "user"]
     assert hh.prompt[-1] == Message("user", "For hills.")
@@ -211,10 +209,10 @@ def test_curated_orca_pairs_leave_out_weak_rows_and_gsm8k(load: Load) -> None:
 # Benchmarks and people
 
 
-def test_every_subset_of_reward_bench_has_a_wish_of_its_own(load: Load) -> None:
-    wishes = {p.attribute: p.context for p in load("reward_bench").pairs}
-    assert len(wishes) == 23 == len(set(wishes.values()))
-    assert None not in wishes.values()
+def test_every_subset_of_reward_bench_has_a_context_of_its_own(load: Load) -> None:
+    contexts = {p.attribute: p.context for p in load("reward_bench").pairs}
+    assert len(contexts) == 23 == len(set(contexts.values()))
+    assert None not in contexts.values()
 
 
 def test_reward_bench_2_pairs_every_right_answer_with_every_wrong_one(load: Load) -> None:
@@ -237,7 +235,7 @@ def test_nobody_of_prism_is_in_both_splits(load: Load) -> None:
     assert users["train"] and users["test"] and not users["train"] & users["test"]
 
 
-def test_a_profile_of_prism_can_be_the_wish(load: Load) -> None:
+def test_a_profile_of_prism_can_be_the_context(load: Load) -> None:
     assert (
         load("prism", variant="profile").pairs[0].context
         == "I work in shop number 0 and have two cats."

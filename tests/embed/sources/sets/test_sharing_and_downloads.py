@@ -35,22 +35,22 @@ def hub(backbone_path: Callable[[str], Path]) -> Iterator[FakeHub]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Working directory and cache of all commands of this file."""
     return tmp_path_factory.mktemp("box")
 
 
 @pytest.fixture(scope="module")
-def micro_rm(hub: FakeHub, place: Path) -> Run:
+def micro_rm(hub: FakeHub, index: Path) -> Run:
     """Run a command with the hub of this file."""
 
     def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
         hub.requests.clear()
-        variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(place / "hub"), "HF_TOKEN": "hf_none"}
+        variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(index / "hub"), "HF_TOKEN": "hf_none"}
         return subprocess.run(
             [sys.executable, "-m", "micro_rm.pipeline", *words],
             env=os.environ | variables | settings,
-            cwd=place,
+            cwd=index,
             capture_output=True,
             text=True,
             timeout=300,
@@ -60,12 +60,12 @@ def micro_rm(hub: FakeHub, place: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def store(micro_rm: Run, hub: FakeHub, place: Path) -> Path:
+def store(micro_rm: Run, hub: FakeHub, index: Path) -> Path:
     """A store whose data and backbone came from the hub."""
     done = micro_rm("embed", *paper())
     assert done.returncode == 0, done.stderr
     assert any(line.endswith("model.safetensors") for line in fetched(hub))
-    return place / "store"
+    return index / "store"
 
 
 @pytest.fixture(scope="module")
@@ -123,21 +123,21 @@ def test_a_dry_run_without_a_hub_says_so_once(micro_rm: Run) -> None:
     done = micro_rm("run", *flags, HF_HUB_OFFLINE="1", HF_HOME="empty")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("size not known") == 3
-    assert done.stdout.count("HF_HUB_OFFLINE forbids to ask") == 1
+    assert done.stdout.count("HF_HUB_OFFLINE is set") == 1
 
 
 @pytest.mark.long
 def test_a_store_comes_back_from_the_hub_byte_for_byte(
     micro_rm: Run, hub: FakeHub, store: Path, shared: str
 ) -> None:
-    place = store.parent
+    index = store.parent
     pulled = micro_rm("pull", "copy", "--share.repo", shared)
     assert pulled.returncode == 0, pulled.stderr
     assert f"{shared} at {RPR.revision} verified: copy" in pulled.stdout
     names = sorted(hub.repos[f"datasets/{shared}"])
     assert {"manifest.json", "pairs/rpr.h5", "quarantine/rpr.jsonl"} < set(names)
-    assert filecmp.cmpfiles(place / "store", place / "copy", names, shallow=False)[0] == names
-    assert {path.name for path in (place / "copy").iterdir()} == {
+    assert filecmp.cmpfiles(index / "store", index / "copy", names, shallow=False)[0] == names
+    assert {path.name for path in (index / "copy").iterdir()} == {
         "manifest.json", "shards", "pairs", "quarantine"
     }  # fmt: skip
 
