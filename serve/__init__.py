@@ -1,1 +1,1 @@
-"""Trained runs in use: raw text in, rewards out."""
+"""Trained runs in use: scoring of raw text, the HTTP service, exports to other tools."""

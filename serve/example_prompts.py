@@ -1,4 +1,4 @@
-"""Router weights of the example prompts of a report, as ``micro-rm score`` gives them."""
+"""Router weights of the example prompts in a report, equal to those of ``micro-rm score``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .model import Model, load
 def route_prompts(
     run: str | Path, prompts: Sequence[ExamplePrompt], *, device: str = "auto"
 ) -> list[dict[str, dict[str, Any]]]:
-    """``weights_of`` with the backbone of a run.
+    """Load the model of a run and return ``router_weights`` of the prompts.
 
-    Raises ``ConfigError`` if that is not at hand or cannot read a prompt.
+    Raises ``ConfigError`` if the backbone is unavailable or cannot encode a prompt.
     """
     try:
-        return weights_of(load(run, device=device), prompts)
+        return router_weights(load(run, device=device), prompts)
     except UserError as error:
         raise ConfigError(
             f"report.prompts: the router weights of {len(prompts)} prompts need the backbone of "
@@ -28,22 +28,25 @@ def route_prompts(
         ) from error
 
 
-def weights_of(model: Model, prompts: Sequence[ExamplePrompt]) -> list[dict[str, dict[str, Any]]]:
-    """Per prompt and routing method the weights of K heads ``without`` and ``with`` the wish.
+def router_weights(
+    model: Model, prompts: Sequence[ExamplePrompt]
+) -> list[dict[str, dict[str, Any]]]:
+    """Weights of the K heads per prompt and routing method, ``without`` and ``with`` its context.
 
-    ``with`` is None where there is no wish.
+    ``with`` is None for a prompt without a context.
     """
-    wished = [place for place, one in enumerate(prompts) if one.context]
-    texts = [one.prompt for one in prompts] + [prompts[place].prompt for place in wished]
-    wishes = [None] * len(prompts) + [prompts[place].context for place in wished]
+    # Every prompt once without a context, then those that have one again with it.
+    with_context = [index for index, one in enumerate(prompts) if one.context]
+    texts = [one.prompt for one in prompts] + [prompts[index].prompt for index in with_context]
+    contexts = [None] * len(prompts) + [prompts[index].context for index in with_context]
     rows: list[dict[str, dict[str, Any]]] = [{} for _ in prompts]
     for name in model.methods:
         if not load_method(name).routes:
             continue
-        # Weights depend on no response.
-        scores = model.score(texts, [""] * len(texts), wishes, method=name)
+        # Router weights do not depend on the response.
+        scores = model.score(texts, [""] * len(texts), contexts, method=name)
         for row, score in zip(rows, scores, strict=False):
             row[name] = {"without": score.weights, "with": None}
-        for place, score in zip(wished, scores[len(prompts) :], strict=True):
-            rows[place][name]["with"] = score.weights
+        for index, score in zip(with_context, scores[len(prompts) :], strict=True):
+            rows[index][name]["with"] = score.weights
     return rows

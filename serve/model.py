@@ -1,4 +1,4 @@
-"""A run that scores raw text: ``micro_rm.load("runs/x").score(prompts, responses)``."""
+"""A trained run as a reward model of raw text: ``micro_rm.load("runs/x").score(...)``."""
 
 from __future__ import annotations
 
@@ -22,16 +22,23 @@ from .names import head_names, read_report
 from .texts import TextEncoder
 
 Prompt = str | Sequence[Any]  # text, or messages as dictionaries with role and content
-# With a wish the first of these that a run has, without one the first of the others.
+# Default methods in order of preference, with and without a context.
 WITH_WISH = ("micro", "micro_kernel", "micro_stage1", "static_mixture", "single_bt")
 WITHOUT = ("micro_stage1", "static_mixture", "single_bt", "single_bt_exact", "native_head")
 
 
 @dataclass(frozen=True)
 class Score:
-    """One response: its reward, what every head gives it, the heads' weights, and by which method.
+    """Score of one response.
 
-    Rewards of a method differ by log-odds; their zero means nothing.
+    Differences between rewards of one method for the same prompt are log-odds of preference; their
+    zero has no meaning.
+
+    Attributes:
+        reward: Weighted reward.
+        head_rewards: Reward of each of the K heads.
+        weights: Weights of the heads, on the simplex.
+        method: Method that gave the score.
     """
 
     reward: float
@@ -41,9 +48,10 @@ class Score:
 
 
 class Model:
-    """The methods of a run with the backbone that its vectors came from.
+    """The trained methods of a run together with its backbone; see ``load``.
 
-    ``head_names`` says what every head serves, if the run was evaluated, else its number.
+    ``head_names`` names each head after the attribute that it predicts best, or by its index if the
+    run was not evaluated.
     """
 
     def __init__(
@@ -57,16 +65,16 @@ class Model:
         self.head_names = self._names()
 
     def _names(self) -> list[str]:
-        """A name for every head, by its number: what it serves, if the run was evaluated."""
+        """Names of the heads, from the method with the most heads that have names."""
         report = read_report(self.run)
         named = [head_names(report, name, count) for name, count in self.scorer.heads().items()]
-        # Heads of several methods are the same where one builds on the other.
+        # Methods that build on each other share their heads, so one list serves all.
         known = [names for names in named if names and not names[0].startswith("head_")]
         return max(known or named or [["reward"]], key=len)
 
     @property
     def methods(self) -> list[str]:
-        """Methods that can score."""
+        """Names of the methods that can score single responses."""
         return self.scorer.names
 
     def score(
@@ -78,23 +86,32 @@ class Model:
         method: str | None = None,
         groups: Sequence[str] | None = None,
     ) -> list[Score]:
-        """A score for every response to its prompt, under a wish if there is one.
+        """Score N responses, each to its own prompt.
 
-        ``method`` is by default ``micro`` where a wish is given and ``micro_stage1`` where not.
-        ``groups`` names an attribute or user for methods that were adapted to them (their
-        ``told`` is group). Raises ``UserError`` for texts, methods and groups that cannot be used.
+        Args:
+            prompts: N texts, or N lists of messages with ``role`` and ``content``.
+            responses: N texts.
+            contexts: N stated wishes, None or empty where there is none.
+            method: Name of the method; by default ``micro`` for responses with a context and
+                ``micro_stage1`` for those without, as far as the run has them.
+            groups: N attributes or users, for methods that were adapted to groups.
+
+        Returns:
+            N scores in the order of the responses.
+
+        Raises ``UserError`` for texts, methods and groups that cannot be used.
         """
         pairs = _pairs(prompts, responses, contexts)
         scores: list[Score | None] = [None] * len(pairs)
-        for name, places in self._by_method(pairs, method).items():
-            some = [pairs[place] for place in places]
-            of = None if groups is None else [groups[place] for place in places]
-            found = self._heads(name, some, of)
-            for row, place in enumerate(places):
-                scores[place] = Score(
-                    float(found.reward_N[row]),
-                    found.rewards_NxK[row].tolist(),
-                    found.weights_NxK[row].tolist(),
+        for name, indices in self._by_method(pairs, method).items():
+            batch = [pairs[index] for index in indices]
+            batch_groups = None if groups is None else [groups[index] for index in indices]
+            result = self._heads(name, batch, batch_groups)
+            for row, index in enumerate(indices):
+                scores[index] = Score(
+                    float(result.reward_N[row]),
+                    result.rewards_NxK[row].tolist(),
+                    result.weights_NxK[row].tolist(),
                     name,
                 )
         return [score for score in scores if score is not None]
@@ -109,15 +126,20 @@ class Model:
         method: str | None = None,
         groups: Sequence[str] | None = None,
     ) -> np.ndarray:
-        """(N,) probability that the first response is preferred to the second."""
+        """(N,) probabilities that the first response is preferred to the second.
+
+        Arguments and errors are those of ``score``.
+        """
         chosen, rejected = _pairs(prompts, first, contexts), _pairs(prompts, second, contexts)
-        out = np.zeros(len(chosen))
-        for name, places in self._by_method(chosen, method).items():
-            head, router = self._vectors([chosen[place] for place in places])
-            other, _ = self._vectors([rejected[place] for place in places])
-            of = None if groups is None else [groups[place] for place in places]
-            out[places] = self.scorer.probability(name, head, other, router, of)
-        return out
+        probability_N = np.zeros(len(chosen))
+        for name, indices in self._by_method(chosen, method).items():
+            first_NxD, router_NxD = self._vectors([chosen[index] for index in indices])
+            second_NxD, _ = self._vectors([rejected[index] for index in indices])
+            batch_groups = None if groups is None else [groups[index] for index in indices]
+            probability_N[indices] = self.scorer.probability(
+                name, first_NxD, second_NxD, router_NxD, batch_groups
+            )
+        return probability_N
 
     def best_of(
         self,
@@ -127,26 +149,26 @@ class Model:
         *,
         method: str | None = None,
     ) -> list[tuple[int, Score]]:
-        """Numbers and scores of several responses to one prompt, the best one first."""
-        many = len(responses)
-        scores = self.score([prompt] * many, responses, [context] * many, method=method)
+        """Rank responses to one prompt: (index, score) pairs, highest reward first."""
+        count = len(responses)
+        scores = self.score([prompt] * count, responses, [context] * count, method=method)
         return sorted(enumerate(scores), key=lambda item: -item[1].reward)
 
     def router_vectors(self, pairs: Sequence[PreferencePair]) -> np.ndarray:
-        """(N, D) vectors of what routers read."""
+        """(N, D) inputs of the router, one per pair."""
         return self._vectors(pairs)[1]
 
     def _by_method(
         self, pairs: Sequence[PreferencePair], method: str | None
     ) -> dict[str, list[int]]:
         by_method: dict[str, list[int]] = {}
-        for place, pair in enumerate(pairs):
+        for index, pair in enumerate(pairs):
             name = method or self.default_method(wish=bool(pair.context))
-            by_method.setdefault(name, []).append(place)
+            by_method.setdefault(name, []).append(index)
         return by_method
 
     def default_method(self, *, wish: bool) -> str:
-        """The method that scores if none is named."""
+        """Name of the method that scores by default, with or without a context."""
         for name in WITH_WISH if wish else WITHOUT:
             if name in self.methods:
                 return name
@@ -158,26 +180,31 @@ class Model:
     def _heads(
         self, name: str, pairs: Sequence[PreferencePair], groups: Sequence[str] | None
     ) -> HeadScores:
-        head, router = self._vectors(pairs)
-        return self.scorer.score(name, head, router, groups)
+        head_NxD, router_NxD = self._vectors(pairs)
+        return self.scorer.score(name, head_NxD, router_NxD, groups)
 
     def _vectors(self, pairs: Sequence[PreferencePair]) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of responses and of what routers read, in the views that runs are scored in."""
+        """(N, D) vectors of the responses and of the router's inputs, in the views of the run."""
         views = self.views
-        wanted = [
+        conversations = [
             conversation_of(pair, view, role, views.form, equal_prompts=self._equal_prompts)
             for view, role in ((views.adapt_head, "chosen"), (views.adapt_router, "prompt"))
             for pair in pairs
         ]
-        vectors = self.texts.vectors(wanted)
+        vectors = self.texts.vectors(conversations)
         return vectors[: len(pairs)], vectors[len(pairs) :]
 
 
 def load(run: str | Path, *, device: str = "auto", room: int = 10_000) -> Model:
-    """The model of a run directory, with its backbone.
+    """Load a trained run with its backbone.
 
-    ``room`` vectors of texts are remembered. Raises ``StoreError`` if the run is not trained or its
-    record is damaged, ``ConfigError`` if the backbone is not at hand or another one.
+    Args:
+        run: Run directory.
+        device: Device of the backbone, ``auto``, ``cpu`` or ``cuda``.
+        room: Number of text vectors in the cache.
+
+    Raises ``StoreError`` if the run is not trained, its record is damaged, or the backbone differs
+    from the one it was trained with; ``ConfigError`` if the backbone is not available.
     """
     run = Path(run)
     record = _read_record(run / RECORD)
@@ -216,11 +243,11 @@ def _read_record(path: Path) -> dict[str, Any]:
 def _pairs(
     prompts: Sequence[Prompt], responses: Sequence[str], contexts: Sequence[str | None] | None
 ) -> list[PreferencePair]:
-    wishes = [None] * len(responses) if contexts is None else contexts
-    if not len(prompts) == len(responses) == len(wishes):
+    contexts = [None] * len(responses) if contexts is None else contexts
+    if not len(prompts) == len(responses) == len(contexts):
         raise UserError(
             f"expected as many prompts as responses and contexts, found {len(prompts)}, "
-            f"{len(responses)} and {len(wishes)}"
+            f"{len(responses)} and {len(contexts)}"
         )
     return [
         PreferencePair(
@@ -229,14 +256,17 @@ def _pairs(
             rejected="",
             split="test",
             source="score",
-            context=None if wish is None else _text(wish, "context") or None,
+            context=None if context is None else _text(context, "context") or None,
         )
-        for prompt, response, wish in zip(prompts, responses, wishes, strict=True)
+        for prompt, response, context in zip(prompts, responses, contexts, strict=True)
     ]
 
 
 def messages(prompt: Prompt) -> tuple[Message, ...]:
-    """A prompt as messages; a text is one user message. Raises ``UserError`` for anything else."""
+    """Convert a prompt to messages; a text becomes a single user message.
+
+    Raises ``UserError`` for anything that is neither text nor messages with a user turn.
+    """
     if isinstance(prompt, str):
         return (Message("user", _text(prompt, "prompt")),)
     turns = []

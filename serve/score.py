@@ -1,4 +1,4 @@
-"""``micro-rm score``: a question with its answers, or lines of JSON from a file or a pipe."""
+"""``micro-rm score``: rank responses from the command line, or score JSON lines in batches."""
 
 from __future__ import annotations
 
@@ -11,126 +11,135 @@ from ..common.errors import ConfigError, UserError
 from ..configs.score import ScoreConfig
 from .model import Model, Prompt, Score
 
-KEYS = {"prompt", "response", "responses", "context", "method", "group"}
-BATCH = 64
-SHOWN = 60
+QUESTION_KEYS = {"prompt", "response", "responses", "context", "method", "group"}
+BATCH = 64  # lines that are scored together
+SHOWN = 60  # characters of a response in the table
 
 
-def score_question(model: Model, asked: ScoreConfig) -> dict[str, Any]:
-    """The responses of a command line, the best one first.
+def score_question(model: Model, config: ScoreConfig) -> dict[str, Any]:
+    """Rank the responses given on the command line.
 
-    Raises ``ConfigError`` without a prompt or a response.
+    Returns ``best``, the index of the best response, and ``ranking``, one row per response from the
+    best to the worst. Raises ``ConfigError`` without a prompt or a response.
     """
-    if asked.prompt is None or not asked.responses:
+    if config.prompt is None or not config.responses:
         raise ConfigError(
             "score: expected --prompt TEXT and --response TEXT (again for more), or a file of JSON "
             'lines such as {"prompt": "...", "responses": ["..."], "context": "..."}, or - for '
             "standard input"
         )
     line = {
-        "prompt": asked.prompt,
-        "responses": asked.responses,
-        "context": asked.context,
-        "method": asked.method,
-        "group": asked.group,
+        "prompt": config.prompt,
+        "responses": config.responses,
+        "context": config.context,
+        "method": config.method,
+        "group": config.group,
     }
-    return _scored([_parsed(line)], model)[0]
+    return _score_batch([_parse_question(line)], model)[0]
 
 
-def score_lines(model: Model, lines: Iterable[str], asked: ScoreConfig) -> Iterator[dict[str, Any]]:
-    """A result for every line that is not blank, in order; a bad one says why and stops nothing.
+def score_lines(
+    model: Model, lines: Iterable[str], config: ScoreConfig
+) -> Iterator[dict[str, Any]]:
+    """Score JSON lines in order; yields one result per line that is not blank.
 
-    What a line leaves out is taken from the command line.
+    A line that cannot be scored yields its ``error`` and does not stop the others. Keys that a line
+    lacks are taken from the command line.
     """
-    waiting: list[dict[str, Any]] = []
+    batch: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            waiting.append(_parsed(_with_defaults(json.loads(line), asked)) | {"line": number})
+            batch.append(
+                _parse_question(_with_defaults(json.loads(line), config)) | {"line": number}
+            )
         except (UserError, ValueError, RecursionError) as error:
-            waiting.append({"line": number, "error": str(error)})
-        if len(waiting) == BATCH:
-            yield from _scored(waiting, model)
-            waiting = []
-    yield from _scored(waiting, model)
+            batch.append({"line": number, "error": str(error)})
+        if len(batch) == BATCH:
+            yield from _score_batch(batch, model)
+            batch = []
+    yield from _score_batch(batch, model)
 
 
-def _scored(questions: list[dict[str, Any]], model: Model) -> list[dict[str, Any]]:
-    """Results of several questions in one batch; one by one only if the batch fails."""
-    good = [question for question in questions if "error" not in question]
+def _score_batch(questions: list[dict[str, Any]], model: Model) -> list[dict[str, Any]]:
+    """Score several questions in one batch, one by one only if the batch fails."""
+    valid = [question for question in questions if "error" not in question]
     try:
-        scores = iter(_scores(good, model))
+        scores = iter(_score_all(valid, model))
     except UserError as error:
         if len(questions) == 1:
             if "line" not in questions[0]:
                 raise
             return [{"line": questions[0]["line"], "error": str(error)}]
-        return [result for question in questions for result in _scored([question], model)]
+        return [result for question in questions for result in _score_batch([question], model)]
     results = []
     for question in questions:
-        about = {"line": question["line"]} if "line" in question else {}
+        header = {"line": question["line"]} if "line" in question else {}
         if "error" in question:
-            results.append(about | {"error": question["error"]})
+            results.append(header | {"error": question["error"]})
             continue
         own = [next(scores) for _ in question["responses"]]
-        results.append(about | _result(question["responses"], own))
+        results.append(header | _ranking(question["responses"], own))
     return results
 
 
-def _scores(questions: list[dict[str, Any]], model: Model) -> list[Score]:
-    found: dict[int, list[Score]] = {}
-    by_way: dict[tuple[str | None, bool], list[int]] = {}
-    for place, question in enumerate(questions):
-        by_way.setdefault((question["method"], question["group"] is not None), []).append(place)
-    for (method, grouped), places in by_way.items():
+def _score_all(questions: list[dict[str, Any]], model: Model) -> list[Score]:
+    """Scores of all responses in order, with one model call per method and use of groups."""
+    scores_of: dict[int, list[Score]] = {}
+    calls: dict[tuple[str | None, bool], list[int]] = {}
+    for index, question in enumerate(questions):
+        calls.setdefault((question["method"], question["group"] is not None), []).append(index)
+    for (method, grouped), indices in calls.items():
         prompts: list[Prompt] = []
         responses, contexts, groups = list[str](), list[str | None](), list[str]()
-        for place in places:
-            question = questions[place]
-            many = len(question["responses"])
-            prompts += [question["prompt"]] * many
+        for index in indices:
+            question = questions[index]
+            count = len(question["responses"])
+            prompts += [question["prompt"]] * count
             responses += question["responses"]
-            contexts += [question["context"]] * many
-            groups += [question["group"]] * many
+            contexts += [question["context"]] * count
+            groups += [question["group"]] * count
         scores = iter(
             model.score(
                 prompts, responses, contexts, method=method, groups=groups if grouped else None
             )
         )
-        for place in places:
-            found[place] = [next(scores) for _ in questions[place]["responses"]]
-    return [score for place in range(len(questions)) for score in found[place]]
+        for index in indices:
+            scores_of[index] = [next(scores) for _ in questions[index]["responses"]]
+    return [score for index in range(len(questions)) for score in scores_of[index]]
 
 
-def _result(responses: list[str], scores: list[Score]) -> dict[str, Any]:
-    order = sorted(range(len(scores)), key=lambda place: -scores[place].reward)
+def _ranking(responses: list[str], scores: list[Score]) -> dict[str, Any]:
+    order = sorted(range(len(scores)), key=lambda index: -scores[index].reward)
     ranked = [{"number": n, "response": responses[n], **asdict(scores[n])} for n in order]
     return {"best": order[0], "ranking": ranked}
 
 
-def _with_defaults(line: Any, asked: ScoreConfig) -> Any:
+def _with_defaults(line: Any, config: ScoreConfig) -> Any:
     if not isinstance(line, dict):
         return line
     defaults: dict[str, Any] = {
-        "context": asked.context,
-        "method": asked.method,
-        "group": asked.group,
+        "context": config.context,
+        "method": config.method,
+        "group": config.group,
     }
-    if "response" not in line and "responses" not in line and asked.responses:
-        defaults["responses"] = asked.responses
-    if asked.prompt is not None:
-        defaults["prompt"] = asked.prompt
+    if "response" not in line and "responses" not in line and config.responses:
+        defaults["responses"] = config.responses
+    if config.prompt is not None:
+        defaults["prompt"] = config.prompt
     return defaults | line
 
 
-def _parsed(line: Any) -> dict[str, Any]:
-    """A question with all of its keys; ``UserError`` for one that cannot be asked."""
+def _parse_question(line: Any) -> dict[str, Any]:
+    """Validate a line and fill in the keys that it lacks; raises ``UserError``."""
     if not isinstance(line, dict):
         raise UserError(f"expected a JSON object, found {type(line).__name__}")
-    unknown = sorted(set(line) - KEYS)
+    unknown = sorted(set(line) - QUESTION_KEYS)
     if unknown:
-        raise UserError(f"expected the keys {', '.join(sorted(KEYS))}, found {', '.join(unknown)}")
+        raise UserError(
+            f"expected the keys {', '.join(sorted(QUESTION_KEYS))}, found {', '.join(unknown)}"
+        )
     if "response" in line and "responses" in line:
         raise UserError("expected response or responses, found both")
     responses = [line["response"]] if "response" in line else line.get("responses")
@@ -146,19 +155,19 @@ def _parsed(line: Any) -> dict[str, Any]:
 
 
 def ranking_table(result: dict[str, Any], names: list[str]) -> Any:
-    """The ranking of one question as a table: reward, the heads that weigh most, the response."""
+    """Render the ranking of one question: reward, the heads of largest weight, the response."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for name in ("", "reward", "heads that weigh most (weight: reward)", "response"):
         table.add_column(name, justify="right" if name == "reward" else "left")
-    for place, row in enumerate(result["ranking"], start=1):
+    for rank, row in enumerate(result["ranking"], start=1):
         heads = sorted(range(len(row["weights"])), key=lambda k: -row["weights"][k])[:3]
         parts = [
             f"{names[k]} {row['weights'][k]:.2f}: {row['head_rewards'][k]:+.2f}" for k in heads
         ]
         text = " ".join(row["response"].split())
         cut = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
-        table.add_row(str(place), f"{row['reward']:+.3f}", Text("\n".join(parts)), Text(cut))
+        table.add_row(str(rank), f"{row['reward']:+.3f}", Text("\n".join(parts)), Text(cut))
     return table

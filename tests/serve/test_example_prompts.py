@@ -1,4 +1,4 @@
-"""``micro-rm report --report.prompts``: the weights of ``micro-rm score``, kept in the report."""
+"""``micro-rm report --report.prompts``: router weights, equal to those of ``micro-rm score``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ASKED = [{"prompt": MOON, "context": WISH}, {"prompt": "And the sun?"}]
 
 @pytest.fixture
 def run(tiny_run: Path, tmp_path: Path) -> Path:
-    """The tiny run, to be changed."""
+    """A copy of the tiny run that may be modified."""
     return shutil.copytree(tiny_run, tmp_path / "run")
 
 
@@ -29,21 +29,21 @@ def report(run: Path, *words: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads((run / "report.json").read_text("utf-8"))["prompts"]
 
 
-def test_weights_are_those_of_score_without_and_with_the_wish(tiny_run: Path) -> None:
+def test_weights_are_those_of_score_without_and_with_the_context(tiny_run: Path) -> None:
     model = micro_rm.load(tiny_run, device="cpu")
-    first, second = example_prompts.weights_of(model, [ExamplePrompt(**one) for one in ASKED])
+    first, second = example_prompts.router_weights(model, [ExamplePrompt(**one) for one in ASKED])
     assert list(first) == ["micro_stage1", "micro", "micro_kernel"]  # those with a router
-    for name, found in first.items():
-        for side, wish in (("without", None), ("with", WISH)):
-            (score,) = model.score([MOON], ["Far."], [wish], method=name)
-            assert found[side] == pytest.approx(score.weights, abs=1e-5)
-        assert found["without"] != pytest.approx(found["with"], abs=1e-5)
+    for name, weights in first.items():
+        for side, context in (("without", None), ("with", WISH)):
+            (score,) = model.score([MOON], ["Far."], [context], method=name)
+            assert weights[side] == pytest.approx(score.weights, abs=1e-5)
+        assert weights["without"] != pytest.approx(weights["with"], abs=1e-5)
         assert second[name]["with"] is None
-        assert second[name]["without"] != pytest.approx(found["without"], abs=1e-5)
+        assert second[name]["without"] != pytest.approx(weights["without"], abs=1e-5)
 
 
 @pytest.mark.long
-def test_a_report_keeps_the_prompts_until_others_are_asked(
+def test_a_report_keeps_its_prompts_until_others_are_given(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert report(run)[1] is None
@@ -52,7 +52,7 @@ def test_a_report_keeps_the_prompts_until_others_are_asked(
     shown = (run / "report.html").read_text("utf-8")
     assert MOON in shown and WISH in shown and "the wish moves" in shown
     assert main(["verify", str(run)]) == 0
-    # Neither needs the backbone.
+    # A repeated report reuses the stored weights and needs no backbone.
     monkeypatch.setattr(example_prompts, "route_prompts", None)
     assert report(run) == (0, kept)
     assert report(run, "--report.prompts", json.dumps(ASKED)) == (0, kept)
@@ -60,7 +60,7 @@ def test_a_report_keeps_the_prompts_until_others_are_asked(
 
 
 @pytest.mark.long
-def test_a_backbone_that_is_gone_is_an_error_only_where_prompts_are_asked_for(
+def test_a_missing_backbone_is_an_error_only_if_prompts_are_given(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = json.loads((run / "record.json").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Raw text scored by a trained run: the numbers of its evaluation, one text at a time or many."""
+"""Scores of raw text: equal to the run's evaluation, alone and in batches."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ def table(tiny_run: Path) -> PairTable:
 
 
 def rows_of(run: Path, method: str) -> dict[str, np.ndarray]:
-    """Per pair of the test rows the mean probability over the draws of a method."""
-    found = parquet.read_table(run / "predictions.parquet", filters=[("method", "=", method)])
+    """Predicted probability of every test pair, averaged over the draws of a method."""
+    table = parquet.read_table(run / "predictions.parquet", filters=[("method", "=", method)])
     by_pair: dict[str, list[float]] = {}
-    for row in found.to_pylist():
+    for row in table.to_pylist():
         by_pair.setdefault(row["pair_id"], []).append(row["probability"])
     return {pair: np.mean(values) for pair, values in by_pair.items()}
 
 
 def texts(table: PairTable, pairs: list[str]) -> dict[str, list[Any]]:
-    places = [table.text["pair_id"].index(pair) for pair in pairs]
-    turns = [json.loads(table.text["prompt"][place]) for place in places]
-    found: dict[str, list[Any]] = {
-        name: [table.text[name][place] for place in places]
-        for name in ("chosen", "rejected", "context")
+    """Columns of the given pairs, with prompts as messages."""
+    rows = [table.text["pair_id"].index(pair) for pair in pairs]
+    turns = [json.loads(table.text["prompt"][row]) for row in rows]
+    columns: dict[str, list[Any]] = {
+        name: [table.text[name][row] for row in rows] for name in ("chosen", "rejected", "context")
     }
     prompts = [[{"role": role, "content": text} for role, text in one] for one in turns]
-    return found | {"prompt": prompts}
+    return columns | {"prompt": prompts}
 
 
 @pytest.mark.parametrize("method", ["micro", "micro_stage1", "single_bt"])
@@ -61,56 +61,62 @@ def test_probabilities_of_raw_text_are_those_of_the_evaluation(
     method: str, model: Model, table: PairTable, tiny_run: Path
 ) -> None:
     expected = rows_of(tiny_run, method)
-    of = texts(table, list(expected))
+    columns = texts(table, list(expected))
     found = model.probability(
-        of["prompt"], of["chosen"], of["rejected"], of["context"], method=method
+        columns["prompt"], columns["chosen"], columns["rejected"], columns["context"], method=method
     )
     np.testing.assert_allclose(found, list(expected.values()), atol=2e-5)
 
 
 def test_rewards_differ_by_the_margin_and_add_up(model: Model, table: PairTable) -> None:
-    of = texts(table, table.text["pair_id"][:6])
-    first = model.score(of["prompt"], of["chosen"], of["context"], method="micro")
-    second = model.score(of["prompt"], of["rejected"], of["context"], method="micro")
+    columns = texts(table, table.text["pair_id"][:6])
+    first = model.score(columns["prompt"], columns["chosen"], columns["context"], method="micro")
+    second = model.score(columns["prompt"], columns["rejected"], columns["context"], method="micro")
     for one, other in zip(first, second, strict=True):
         assert sum(one.weights) == pytest.approx(1, abs=1e-6)
         assert one.weights == pytest.approx(other.weights)  # the prompt decides, not the response
         assert one.reward == pytest.approx(np.dot(one.weights, one.head_rewards), abs=1e-9)
     single = [
-        model.score(of["prompt"], of[side], of["context"], method="single_bt")
+        model.score(columns["prompt"], columns[side], columns["context"], method="single_bt")
         for side in ("chosen", "rejected")
     ]
     probability = model.probability(
-        of["prompt"], of["chosen"], of["rejected"], of["context"], method="single_bt"
+        columns["prompt"],
+        columns["chosen"],
+        columns["rejected"],
+        columns["context"],
+        method="single_bt",
     )
     gap = np.array([a.reward - b.reward for a, b in zip(*single, strict=True)])
     np.testing.assert_allclose(1 / (1 + np.exp(-gap)), probability, atol=1e-5)
 
 
 def test_a_score_is_the_same_alone_and_among_others(model: Model, table: PairTable) -> None:
-    of = texts(table, table.text["pair_id"][:8])
-    together = model.score(of["prompt"], of["chosen"], of["context"])
+    columns = texts(table, table.text["pair_id"][:8])
+    together = model.score(columns["prompt"], columns["chosen"], columns["context"])
     fresh = Model(
         model.run,
         model.scorer,
-        TextEncoder(model.texts.encoder, room=1),
+        TextEncoder(model.texts.encoder, capacity=1),
         model.views,
         truncate=False,
     )
-    for place in (0, 5):
-        (alone,) = fresh.score(*([of[name][place]] for name in ("prompt", "chosen", "context")))
-        assert alone.reward == pytest.approx(together[place].reward, abs=1e-4)
-    assert len(fresh.texts._known) == 1
+    for index in (0, 5):
+        (alone,) = fresh.score(
+            *([columns[name][index]] for name in ("prompt", "chosen", "context"))
+        )
+        assert alone.reward == pytest.approx(together[index].reward, abs=1e-4)
+    assert len(fresh.texts._cache) == 1
 
 
-def test_a_repeated_text_costs_nothing(model: Model) -> None:
+def test_a_repeated_text_is_embedded_once(model: Model) -> None:
     model.score(["How far is the moon?"], ["Far."])
     before = model.texts.misses
     model.score(["How far is the moon?"] * 3, ["Far."] * 3)
     assert model.texts.misses == before
 
 
-def test_the_default_method_reads_a_wish_where_there_is_one(model: Model) -> None:
+def test_the_default_method_reads_the_context_where_there_is_one(model: Model) -> None:
     scores = model.score(["Hi?"] * 3, ["Yes."] * 3, ["be brief", None, ""])
     assert [score.method for score in scores] == ["micro", "micro_stage1", "micro_stage1"]
 
@@ -183,7 +189,7 @@ def test_the_command_ranks_responses(tiny_run: Path, capsys: pytest.CaptureFixtu
     assert {"reward", "head_rewards", "weights", "method", "response"} <= found["ranking"][0].keys()
 
 
-def test_lines_come_back_in_order_and_bad_ones_stop_nothing(
+def test_lines_come_back_in_order_and_a_bad_one_does_not_stop_the_others(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     lines = [
@@ -223,7 +229,7 @@ def test_the_highest_reward_is_the_best() -> None:
     def score(_prompts: Any, responses: list[str], *_rest: Any, **_settings: Any) -> list[Score]:
         return [Score(float(len(text)), [0.0], [1.0], "micro") for text in responses]
 
-    asked = ScoreConfig(prompt="Why?", responses=["so", "because", "see"])
-    found = score_question(SimpleNamespace(score=score), asked)
-    assert found["best"] == 1
-    assert [row["response"] for row in found["ranking"]] == ["because", "see", "so"]
+    config = ScoreConfig(prompt="Why?", responses=["so", "because", "see"])
+    result = score_question(SimpleNamespace(score=score), config)
+    assert result["best"] == 1
+    assert [row["response"] for row in result["ranking"]] == ["because", "see", "so"]
