@@ -1,1 +1,1 @@
-"""A run as a model of other tools: collapsed, multihead, routed."""
+"""Export of a trained run to other tools, in three tiers: collapsed, multihead and routed."""

@@ -1,4 +1,4 @@
-"""The model card of an export: every number from the run's own files, every text made harmless."""
+"""The model card of an export: numbers from the run's own files, all text escaped."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ from ...runs.files import RECORD
 from ..model import Model
 from .hf_files import read_json
 
-# Shown of a list of methods or attributes; the report has all.
-LONGEST = 24
+# Rows per table; the report lists all of them.
+MAX_ROWS = 24
 UNKNOWN = "unknown: check before you share this"
-# What begins a link, a tag, a table cell or an emphasis in Markdown.
+# Characters with a meaning in Markdown: links, tags, table cells, emphasis.
 MARKUP = re.compile(r"([\\`*_{}\[\]<>|#!&~$])")
 
 
 def render_card(model: Model, facts: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    """README.md of an export, Markdown."""
+    """Render the ``README.md`` of an export.
+
+    Args:
+        model: The run.
+        facts: Content of the export's ``micro_rm.json``.
+        report: The run's ``report.json``, empty if it was not evaluated.
+
+    Returns:
+        Markdown with a YAML header.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     record = redact_all(read_json(model.run / RECORD))
@@ -31,7 +40,7 @@ def render_card(model: Model, facts: Mapping[str, Any], report: Mapping[str, Any
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # Markdown: the filter below takes the place of HTML escapes
+        autoescape=False,  # Markdown, which the filter md escapes
     )
     environment.filters |= {"md": in_line, "percent": lambda share: f"{100 * share:.1f} %"}
     backbone = model.texts.encoder
@@ -53,26 +62,31 @@ def render_card(model: Model, facts: Mapping[str, Any], report: Mapping[str, Any
 
 
 def in_line(value: object) -> str:
-    """Any text as one harmless line of Markdown: no link, tag, cell, control code or secret."""
+    r"""Escape text to one inert line of Markdown, without secrets or control characters.
+
+    >>> print(in_line("a|b\n# c"))
+    a\|b \# c
+    """
     text = escape_controls(redact(" ".join(str(value).split())))
     return MARKUP.sub(r"\\\1", text)
 
 
 def data_licences(data: Mapping[str, Any]) -> dict[str, str]:
-    """Licence of every published data set that a run read; of local files nothing is known."""
+    """Licences of the published data sets that a run used; local files are left out."""
     parts = [PartConfig(**part) for part in data["parts"]]
     config = DataConfig(name=data["name"], source=data["source"], parts=parts)
     return licences(config)
 
 
 def backbone_licence(directory: Path) -> str | None:
-    """The licence that the backbone's own card states, None if it states none."""
+    """The license stated in the backbone's own card, or None."""
     card = directory / "README.md"
     if not card.is_file():
         return None
-    head = card.read_text("utf-8", errors="replace")[:5000].split("---")
-    found = re.search(r"^license:\s*(\S.*)$", head[1], re.MULTILINE) if len(head) > 2 else None
-    return found.group(1).strip() if found else None
+    # The YAML header stands between the first two lines of dashes.
+    parts = card.read_text("utf-8", errors="replace")[:5000].split("---")
+    match = re.search(r"^license:\s*(\S.*)$", parts[1], re.MULTILINE) if len(parts) > 2 else None
+    return match.group(1).strip() if match else None
 
 
 def _on_hub(model: Model) -> bool:
@@ -80,20 +94,21 @@ def _on_hub(model: Model) -> bool:
 
 
 def _backbone(model: Model) -> str:
-    """The backbone's name; of a local directory only its own."""
+    """The backbone's name; for a local directory without its parents, which may be private."""
     name = model.texts.encoder.config.name
     return name if _on_hub(model) else Path(name).name
 
 
 def _methods(report: Mapping[str, Any], exported: str) -> list[dict[str, Any]]:
-    """Macro accuracies: the exported method and what it is to be compared with."""
+    """Macro accuracies, the exported method first."""
     rows = [
         {"name": name, "exported": name == exported, **entry["macro"], "summary": entry["summary"]}
         for name, entry in report.get("methods", {}).items()
     ]
-    return sorted(rows, key=lambda row: not row["exported"])[:LONGEST]
+    return sorted(rows, key=lambda row: not row["exported"])[:MAX_ROWS]
 
 
 def _attributes(report: Mapping[str, Any], exported: str) -> list[dict[str, Any]]:
+    """Accuracies of the exported method by attribute."""
     entry = report.get("methods", {}).get(exported, {"attributes": {}})
-    return [{"name": name, **cell} for name, cell in entry["attributes"].items()][:LONGEST]
+    return [{"name": name, **cell} for name, cell in entry["attributes"].items()][:MAX_ROWS]

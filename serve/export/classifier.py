@@ -1,4 +1,4 @@
-"""Backbone and linear heads as one model for sequence classification, in files of transformers."""
+"""Write backbone and linear heads as a sequence classifier of transformers."""
 
 from __future__ import annotations
 
@@ -16,28 +16,35 @@ from ...embed.encoder import Encoder
 from ...embed.model_files import TOKENIZER_FILES
 from .hf_files import (
     TEMPLATE,
+    add_special_token,
     choose_padding,
     classifier_config,
-    grown_tokenizer,
-    padded_tokenizer,
+    padding_tokenizer_config,
     pinned_template,
     plain_template,
     read_json,
-    tokens_of,
+    tokenizer_tokens,
 )
 from .persona import ExportError
 from .probes import probe_conversation, probe_messages
 
+# Template code that writes the special tokens at the start and the end of a sequence.
 START, END = "{{- bos_token -}}", "{{- sep_token or eos_token -}}"
 
 
 def write_classifier(
-    place: Path, encoder: Encoder, heads_LxD: np.ndarray, labels: Sequence[str]
+    directory: Path, encoder: Encoder, heads_LxD: np.ndarray, labels: Sequence[str]
 ) -> None:
-    """Weights, configuration and tokenizer of L named outputs into an empty directory.
+    """Write weights, configuration and tokenizer of a classifier into an empty directory.
 
-    Raises ``ExportError`` where a classifier of transformers would compute something else: for
-    read-outs other than the last token, and for kinds of models that have no plain linear head.
+    Args:
+        directory: Where to write.
+        encoder: The backbone.
+        heads_LxD: L linear heads over its unscaled vectors.
+        labels: Names of the L outputs.
+
+    Raises ``ExportError`` where a classifier of transformers would compute something else: if the
+    backbone is not pooled at the last token, or its classifier has no plain linear head.
     """
     if encoder.backbone.pooling != "last":
         raise ExportError(
@@ -45,18 +52,18 @@ def write_classifier(
             "classifiers of transformers read decoders at their last token (encoders through a "
             "trained pooler, which this one lacks); use tier routed"
         )
-    token, pad_id, new = _padding(encoder)
+    token, pad_id, new = _padding_token(encoder)
     model = _load(encoder.files.directory, len(labels))
     dtype = str(next(model.base_model.parameters()).dtype).removeprefix("torch.")
     rows = model.get_input_embeddings().weight.shape[0]
-    if pad_id >= rows:
+    if pad_id >= rows:  # the embedding of the padding token is never read
         model.resize_token_embeddings(pad_id + 1, mean_resizing=False)
         rows = pad_id + 1
     head = torch.from_numpy(np.ascontiguousarray(heads_LxD, np.float32))
-    model.score.weight = torch.nn.Parameter(head, requires_grad=False)  # float32 whatever the rest
-    model.save_pretrained(place)
+    model.score.weight = torch.nn.Parameter(head, requires_grad=False)  # stays float32
+    model.save_pretrained(directory)
     write_json(
-        place / "config.json",
+        directory / "config.json",
         classifier_config(
             read_json(encoder.files.directory / "config.json"),
             architecture=type(model).__name__,
@@ -66,10 +73,11 @@ def write_classifier(
             vocabulary=rows,
         ),
     )
-    _write_tokenizer(place, encoder, token, pad_id, new=new)
+    _write_tokenizer(directory, encoder, token, pad_id, new=new)
 
 
 def _load(directory: Path, labels: int) -> Any:
+    """Load a backbone as a classifier, whose head is the only part not in the checkpoint."""
     from transformers import AutoModelForSequenceClassification
 
     try:
@@ -94,68 +102,75 @@ def _load(directory: Path, labels: int) -> Any:
             f"export.tier: {type(model).__name__} has no plain linear head named score; use tier "
             "routed"
         )
-    changed = {str(item[0]) for item in report["mismatched_keys"]} | set(report["missing_keys"])
-    if changed - {"score.weight"}:
+    absent = {str(item[0]) for item in report["mismatched_keys"]} | set(report["missing_keys"])
+    if absent - {"score.weight"}:
         raise ExportError(
-            f"{directory}: the checkpoint lacks {', '.join(sorted(changed - {'score.weight'}))}"
+            f"{directory}: the checkpoint lacks {', '.join(sorted(absent - {'score.weight'}))}"
         )
     return model.eval()
 
 
-def _padding(encoder: Encoder) -> tuple[str, int, bool]:
-    """Padding token, its id, and whether it has to be added to the tokenizer."""
+def _padding_token(encoder: Encoder) -> tuple[str, int, bool]:
+    """The padding token, its id, and whether it must be added to the tokenizer files."""
     tokenizer = encoder.renderer.tokenizer
     vocabulary = tokenizer.get_vocab()
+    # The chat template may end a turn with another token than the end of the sequence.
     last = encoder.renderer.token_ids([probe_conversation()])[0][-1]
     ends = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.convert_ids_to_tokens(int(last))}
     token, new = choose_padding(tokenizer.pad_token, ends - {None}, vocabulary)
     pad_id = max(vocabulary.values()) + 1 if new else vocabulary[token]
-    # A class of tokenizers may add tokens of its own that its files lack.
+    # Some tokenizer classes add tokens at load time that the files lack.
     file = encoder.files.directory / "tokenizer.json"
-    return token, pad_id, new or (file.is_file() and token not in tokens_of(read_json(file)))
+    return token, pad_id, new or (file.is_file() and token not in tokenizer_tokens(read_json(file)))
 
 
-def _write_tokenizer(place: Path, encoder: Encoder, token: str, pad_id: int, *, new: bool) -> None:
+def _write_tokenizer(
+    directory: Path, encoder: Encoder, token: str, pad_id: int, *, new: bool
+) -> None:
+    """Copy the tokenizer files, with the padding token and the chat template of the run."""
     source = encoder.files.directory
     for name in TOKENIZER_FILES:
         if (source / name).is_file() and name != "special_tokens_map.json":
-            shutil.copyfile(source / name, place / name)
+            shutil.copyfile(source / name, directory / name)
     if new:
-        if not (place / "tokenizer.json").is_file():
+        if not (directory / "tokenizer.json").is_file():
             raise ExportError(
                 f"{source}: needs a padding token, and has no tokenizer.json to add it to; save it "
                 "with a fast tokenizer of transformers first"
             )
         write_json(
-            place / "tokenizer.json",
-            grown_tokenizer(read_json(place / "tokenizer.json"), token, pad_id),
+            directory / "tokenizer.json",
+            add_special_token(read_json(directory / "tokenizer.json"), token, pad_id),
         )
-    settings = padded_tokenizer(read_json(source / "tokenizer_config.json"), token, pad_id, new=new)
+    settings = padding_tokenizer_config(
+        read_json(source / "tokenizer_config.json"), token, pad_id, new=new
+    )
     template = _template(encoder)
-    settings["chat_template"] = template  # transformers before 4.43 know no file for it
-    (place / TEMPLATE).write_text(template, "utf-8")
-    write_json(place / "tokenizer_config.json", settings)
+    settings["chat_template"] = template  # transformers before 4.43 does not read the file
+    (directory / TEMPLATE).write_text(template, "utf-8")
+    write_json(directory / "tokenizer_config.json", settings)
 
 
 def _template(encoder: Encoder) -> str:
-    """The chat template that gives the run's tokens, or the nearest to it.
+    """The chat template that reproduces the run's token ids, or the closest to it.
 
-    Classifiers are fed by templates that put the beginning of the sequence themselves.
+    Users of a classifier tokenize without special tokens, so the template itself has to write those
+    that the tokenizer would add at the start and the end.
     """
     renderer = encoder.renderer
     own = plain_template()
     if renderer.templated:
         own = pinned_template(str(renderer.tokenizer.chat_template), encoder.config.date)
-    wanted = renderer.token_ids([probe_conversation()])[0].tolist()
+    expected = renderer.token_ids([probe_conversation()])[0].tolist()
     candidates = [f"{start}{own}{end}" for end in ("", END) for start in ("", START)]
     turns = [turn._asdict() for turn in probe_messages()]
     for template in candidates:
         try:
-            found = renderer.tokenizer.apply_chat_template(
+            ids = renderer.tokenizer.apply_chat_template(
                 turns, chat_template=template, tokenize=True, return_dict=True
             )["input_ids"]
         except (TemplateError, ValueError, TypeError, KeyError):
             continue
-        if list(found) == wanted:
+        if list(ids) == expected:
             return template
     return own

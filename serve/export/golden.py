@@ -1,4 +1,4 @@
-"""Golden scores: what an export must give for fixed texts, and the trial that it does."""
+"""Golden scores of fixed texts, and the verification that an export reproduces them."""
 
 from __future__ import annotations
 
@@ -19,29 +19,38 @@ from ..model import Model, messages
 from .persona import ExportError
 from .probes import PROMPTS, RESPONSES, WISH
 
-# How far an export may be from the run, per unit of the largest golden score (1 at least): in
-# float32 rounding, in bfloat16 what another order of the same sums gives.
+# Largest allowed difference, relative to the largest golden score (at least 1): float32 differs by
+# rounding, bfloat16 by the order of summation, which depends on the batch.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
 
 
 def golden_texts(
-    model: Model, method: str, context: str | None, group: str | None, *, wishes: bool
+    model: Model, method: str, context: str | None, group: str | None, *, vary_context: bool
 ) -> list[dict[str, Any]]:
-    """The fixed texts with the scores of a method: reward, weights, head rewards and token ids.
+    """Score the fixed texts by a method of the run.
 
-    All are under ``context`` if there is one; with ``wishes`` every other one is under ``WISH``.
+    Args:
+        model: The run.
+        method: Name of the method.
+        context: Context of all texts, or None.
+        group: Attribute or user, for methods that were adapted to groups.
+        vary_context: Score every other text under the context ``WISH`` instead.
+
+    Returns:
+        Per text the prompt, response, context, messages, token ids, reward, head weights and head
+        rewards.
     """
-    contexts = [WISH if wishes and place % 2 else context for place in range(len(PROMPTS))]
+    contexts = [WISH if vary_context and index % 2 else context for index in range(len(PROMPTS))]
     groups = None if group is None else [group] * len(PROMPTS)
     scores = model.score(PROMPTS, RESPONSES, contexts, method=method, groups=groups)
-    found = []
-    for prompt, response, wish, score in zip(PROMPTS, RESPONSES, contexts, scores, strict=True):
-        ids, turns = _sequence(model, prompt, response, wish)
-        found.append(
+    golden = []
+    for prompt, response, stated, score in zip(PROMPTS, RESPONSES, contexts, scores, strict=True):
+        ids, turns = _sequence(model, prompt, response, stated)
+        golden.append(
             {
                 "prompt": prompt,
                 "response": response,
-                "context": wish,
+                "context": stated,
                 "messages": [turn._asdict() for turn in turns],
                 "token_ids": ids,
                 "reward": score.reward,
@@ -49,88 +58,99 @@ def golden_texts(
                 "head_rewards": score.head_rewards,
             }
         )
-    return found
+    return golden
 
 
 def _sequence(
-    model: Model, prompt: str, response: str, wish: str | None
+    model: Model, prompt: str, response: str, context: str | None
 ) -> tuple[list[int], tuple[Message, ...]]:
+    """Token ids that the heads read for a response, and the messages that they encode."""
     pair = PreferencePair(
-        messages(prompt), response, "", split="test", source="export", context=wish
+        messages(prompt), response, "", split="test", source="export", context=context
     )
     form, view = model.views.form, model.views.adapt_head
     conversation = conversation_of(pair, view, "chosen", form, equal_prompts=False)
-    turns = (*with_context(pair.prompt, conversation.wish, form), Message("assistant", response))
+    turns = (*with_context(pair.prompt, conversation.context, form), Message("assistant", response))
     return model.texts.encoder.renderer.token_ids([conversation])[0].tolist(), turns
 
 
-def try_classifier(place: Path, golden: Sequence[dict[str, Any]], dtype: str) -> dict[str, Any]:
-    """Load a classifier as its users will, and compare it with the golden scores.
+def verify_classifier(
+    directory: Path, golden: Sequence[dict[str, Any]], dtype: str
+) -> dict[str, Any]:
+    """Load a classifier through transformers and compare it with the golden scores.
 
-    Every text alone, and all in one batch. Returns the largest difference and whether the chat
-    template gives the run's tokens. Raises ``ExportError`` if the scores are others.
+    Every text is scored alone and in one padded batch. Returns the largest difference, whether the
+    chat template reproduces the run's token ids, and the versions used. Raises ``ExportError`` if a
+    score differs by more than the tolerance.
     """
     import transformers
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     model = AutoModelForSequenceClassification.from_pretrained(
-        place, dtype=DTYPES[dtype], local_files_only=True
+        directory, dtype=DTYPES[dtype], local_files_only=True
     ).eval()
-    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     rows = [item["token_ids"] for item in golden]
     padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
     with torch.inference_mode():
         alone = torch.cat([model(torch.tensor([row])).logits for row in rows])
-        together = model(**padded).logits
+        batched = model(**padded).logits
     expected = np.array([item["scores"] for item in golden])
     error = max(
-        _compare(found.float().numpy(), expected, dtype, place) for found in (alone, together)
+        _compare(logits.float().numpy(), expected, dtype, directory) for logits in (alone, batched)
     )
     templated = [
         tokenizer.apply_chat_template(item["messages"], tokenize=True, return_dict=True)
         for item in golden
     ]
-    exact = all(list(a["input_ids"]) == row for a, row in zip(templated, rows, strict=True))
+    exact = all(list(item["input_ids"]) == row for item, row in zip(templated, rows, strict=True))
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
     return {"largest_difference": error, "chat_template_exact": exact, "versions": versions}
 
 
-def try_routed(place: Path, golden: Sequence[dict[str, Any]], dtype: str) -> dict[str, Any]:
-    """Run the code of a routed export, and compare it with the golden scores."""
-    code = _load_code(place)
-    scorer = code.RoutedReward(place, device="cpu")
+def verify_routed(directory: Path, golden: Sequence[dict[str, Any]], dtype: str) -> dict[str, Any]:
+    """Run the code inside a routed export and compare it with the golden scores.
+
+    Returns the largest difference over rewards, weights and head rewards. Raises ``ExportError`` if
+    it exceeds the tolerance.
+    """
+    code = _load_code(directory)
+    scorer = code.RoutedReward(directory, device="cpu")
     out = scorer(*([item[key] for item in golden] for key in ("prompt", "response", "context")))
     error = 0.0
-    for key, found in zip(("reward", "weights", "head_rewards"), out, strict=True):
+    for key, values in zip(("reward", "weights", "head_rewards"), out, strict=True):
         expected = np.array([item[key] for item in golden])
-        error = max(error, _compare(found.numpy(), expected, dtype, place))
+        error = max(error, _compare(values.numpy(), expected, dtype, directory))
     return {"largest_difference": error}
 
 
-def _load_code(place: Path) -> Any:
-    """``reward_funcs`` of a directory; it finds ``modeling_routed`` beside itself."""
-    before = sys.modules.pop("modeling_routed", None)
-    sys.path.insert(0, str(place))
+def _load_code(directory: Path) -> Any:
+    """Import ``reward_funcs`` from an export, then restore ``sys.path`` and ``sys.modules``."""
+    previous = sys.modules.pop("modeling_routed", None)  # of another export
+    sys.path.insert(0, str(directory))
     try:
-        spec = util.spec_from_file_location("micro_rm_exported_rewards", place / "reward_funcs.py")
+        spec = util.spec_from_file_location(
+            "micro_rm_exported_rewards", directory / "reward_funcs.py"
+        )
         assert spec is not None and spec.loader is not None
         module = util.module_from_spec(spec)
         spec.loader.exec_module(module)
     finally:
-        sys.path.remove(str(place))
+        sys.path.remove(str(directory))
         sys.modules.pop("modeling_routed", None)
-        if before is not None:
-            sys.modules["modeling_routed"] = before
+        if previous is not None:
+            sys.modules["modeling_routed"] = previous
     return module
 
 
-def _compare(found: np.ndarray, expected: np.ndarray, dtype: str, place: Path) -> float:
-    error = float(np.abs(found - expected).max())
+def _compare(actual: np.ndarray, expected: np.ndarray, dtype: str, directory: Path) -> float:
+    """Largest absolute difference; raises ``ExportError`` beyond the tolerance or for NaN."""
+    error = float(np.abs(actual - expected).max())
     allowed = TOLERANCE[dtype] * max(1.0, float(np.abs(expected).max()))
-    if not error <= allowed:
+    if not error <= allowed:  # also true for NaN
         raise ExportError(
-            f"{place.name}: the export gives other scores than the run (difference {error:.2g}, "
-            f"allowed {allowed:.2g}); this kind of backbone cannot be exported in this tier, use "
-            "another tier or micro-rm serve"
+            f"{directory.name}: the export gives other scores than the run (difference "
+            f"{error:.2g}, allowed {allowed:.2g}); this kind of backbone cannot be exported in "
+            "this tier, use another tier or micro-rm serve"
         )
     return error

@@ -1,7 +1,7 @@
 """Configuration and tokenizer files that transformers 4 and 5 read alike.
 
-What transformers 5 writes is misread by 4 without a warning: rotary settings have moved. So the
-original files are taken and only what must change is changed, in both spellings.
+Version 4 silently misreads files written by version 5, which renamed the rotary settings. The
+original files are therefore copied, and only the necessary changes are made, in both spellings.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 from .persona import ExportError
 
-# Tokens that vocabularies keep for padding, or for nothing at all; never the end of a turn.
+# Tokens that vocabularies reserve for padding or leave unused; none ends a turn.
 PADDING = ("<|finetune_right_pad_id|>", "<|pad|>", "[PAD]", "<pad>", "<|reserved_special_token_0|>")
 NEW_PADDING = "[PAD]"
 TEMPLATE = "chat_template.jinja"
-# Of the machine that the backbone was saved on, or true of another head only.
+# Keys that describe the machine the backbone was saved on, or another head.
 DROPPED = (
     *("_name_or_path", "num_labels", "problem_type", "transformers_version", "classifier_bias"),
-    # OpenRLHF writes these into its reward models, and believes them before its own flags.
+    # OpenRLHF writes these into its reward models and lets them override its own flags.
     *("value_head_prefix", "normalize_reward", "mean", "std"),
 )
 Json = dict[str, Any]
@@ -35,48 +35,59 @@ def classifier_config(
     dtype: str,
     vocabulary: int,
 ) -> Json:
-    """``config.json`` of a model for sequence classification from that of its backbone.
+    """Derive the ``config.json`` of a sequence classifier from that of its backbone.
 
-    ``vocabulary`` is the number of rows of the embedding. Raises ``ExportError`` for rotary
-    settings that transformers 4 could not read.
+    Args:
+        original: Configuration of the backbone; it is not changed.
+        architecture: Class name in transformers.
+        labels: Names of the outputs.
+        pad_id: Id of the padding token.
+        dtype: Name of the dtype of the weights.
+        vocabulary: Number of rows of the embedding.
+
+    Raises ``ExportError`` for rotary settings that transformers 4 cannot express.
     """
-    found = readable_config(original)
-    found["architectures"] = [architecture]
-    found["problem_type"] = "regression"  # vLLM then serves rewards; else they become probabilities
-    found["id2label"] = {str(place): label for place, label in enumerate(labels)}
-    found["label2id"] = {label: place for place, label in enumerate(labels)}
-    for part in _parts(found):
+    config = portable_config(original)
+    config["architectures"] = [architecture]
+    config["problem_type"] = "regression"  # else vLLM turns rewards into probabilities
+    config["id2label"] = {str(index): label for index, label in enumerate(labels)}
+    config["label2id"] = {label: index for index, label in enumerate(labels)}
+    for part in _parts(config):
         part["pad_token_id"] = pad_id
         part["dtype"] = part["torch_dtype"] = dtype
         if "vocab_size" in part:
             part["vocab_size"] = vocabulary
-    return found
+    return config
 
 
-def readable_config(original: Mapping[str, Any]) -> Json:
-    """A configuration that transformers 4 and 5 read alike, without what names another machine."""
-    found = {key: value for key, value in original.items() if key not in DROPPED}
-    if isinstance(found.get("text_config"), dict):
-        found["text_config"] = dict(found["text_config"])
-    for part in _parts(found):
+def portable_config(original: Mapping[str, Any]) -> Json:
+    """A copy that transformers 4 and 5 read alike, without the keys in ``DROPPED``."""
+    config = {key: value for key, value in original.items() if key not in DROPPED}
+    if isinstance(config.get("text_config"), dict):
+        config["text_config"] = dict(config["text_config"])
+    for part in _parts(config):
         part |= both_rope_spellings(part)
         if "dtype" in part:
             part["torch_dtype"] = part["dtype"]
-    return found
+    return config
 
 
 def _parts(config: Json) -> list[Json]:
-    """A configuration and, of a multimodal model, that of its text part."""
-    inner = config.get("text_config")
-    return [config, inner] if isinstance(inner, dict) else [config]
+    """The configuration and, for a multimodal model, that of its text part."""
+    text = config.get("text_config")
+    return [config, text] if isinstance(text, dict) else [config]
 
 
 def both_rope_spellings(config: Mapping[str, Any]) -> Json:
-    """The rotary settings as transformers 4 and as 5 spell them; nothing for other positions."""
+    """The rotary settings as transformers 4 spells them, to be added to those of version 5.
+
+    Empty without ``rope_parameters``. Raises ``ExportError`` for layer types other than full and
+    sliding attention.
+    """
     new = config.get("rope_parameters")
     if new is None:
-        return {}  # transformers 5 reads the old spelling itself
-    if not any(isinstance(value, Mapping) for value in new.values()):
+        return {}  # transformers 5 reads the old spelling
+    if not any(isinstance(value, Mapping) for value in new.values()):  # one set for all layers
         return _old_rope(new)
     if set(new) != {"full_attention", "sliding_attention"}:
         raise ExportError(
@@ -91,20 +102,27 @@ def both_rope_spellings(config: Mapping[str, Any]) -> Json:
 
 def _old_rope(parameters: Mapping[str, Any]) -> Json:
     moved = ("rope_theta", "partial_rotary_factor")
-    rest = {key: value for key, value in parameters.items() if key not in moved}
-    scaled = rest.get("rope_type", "default") != "default"
+    scaling = {key: value for key, value in parameters.items() if key not in moved}
+    scaled = scaling.get("rope_type", "default") != "default"
     old = {key: parameters[key] for key in moved if key in parameters}
-    return old | {"rope_scaling": rest if scaled else None}
+    return old | {"rope_scaling": scaling if scaled else None}
 
 
 def choose_padding(
     pad: str | None, taken: set[str], vocabulary: Mapping[str, int]
 ) -> tuple[str, bool]:
-    """A padding token that no text ends with, and whether it is new to the vocabulary.
+    """Choose a padding token that ends no text; also return whether it must be added.
 
-    ``pad`` is the tokenizer's own, ``taken`` the tokens that end texts or turns. Classifiers of
-    transformers read the last token that is not padding: were it the end of a turn as well, they
-    would read the token before.
+    Classifiers of transformers pool the last token that is not padding. If the padding token also
+    ended turns, they would pool the token before it.
+
+    Args:
+        pad: The tokenizer's own padding token, or None.
+        taken: Tokens that end texts or turns.
+        vocabulary: Ids by token.
+
+    >>> choose_padding("<eos>", {"<eos>"}, {"<eos>": 0, "<pad>": 1})
+    ('<pad>', False)
     """
     for token in (pad, *PADDING):
         if token is not None and token not in taken and token in vocabulary:
@@ -112,54 +130,61 @@ def choose_padding(
     return NEW_PADDING, True
 
 
-def padded_tokenizer(config: Mapping[str, Any], token: str, pad_id: int, *, new: bool) -> Json:
-    """``tokenizer_config.json`` with the padding token, on the right.
+def padding_tokenizer_config(
+    original: Mapping[str, Any], token: str, pad_id: int, *, new: bool
+) -> Json:
+    """``tokenizer_config.json`` with right padding by ``token``.
 
-    Version 4 hands token types to a model by default, which decoders refuse or misread.
+    The input names are explicit because version 4 otherwise passes token types to the model, which
+    decoders reject or misread.
     """
-    found: Json = readable_tokenizer(config)
-    if new and "added_tokens_decoder" in found:
-        listed: Json = found["added_tokens_decoder"]
-        found["added_tokens_decoder"] = listed | {str(pad_id): _added(token)}
+    config: Json = portable_tokenizer_config(original)
+    if new and "added_tokens_decoder" in config:
+        decoder: Json = config["added_tokens_decoder"]
+        config["added_tokens_decoder"] = decoder | {str(pad_id): _added(token)}
     inputs = ["input_ids", "attention_mask"]
-    return found | {"pad_token": token, "padding_side": "right", "model_input_names": inputs}
+    return config | {"pad_token": token, "padding_side": "right", "model_input_names": inputs}
 
 
-def readable_tokenizer(config: Mapping[str, Any]) -> Json:
+def portable_tokenizer_config(original: Mapping[str, Any]) -> Json:
     """``tokenizer_config.json`` that transformers 4 and 5 read alike.
 
-    Version 5 names a class and a list of tokens that 4 does not know.
+    Version 5 writes a class and a key that version 4 does not know.
     """
-    found = dict(config)
-    if found.get("tokenizer_class") == "TokenizersBackend":
-        found["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(found.get("extra_special_tokens"), list):
-        found["additional_special_tokens"] = found.pop("extra_special_tokens")
+    config = dict(original)
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
     for key in ("name_or_path", "is_local", "local_files_only", "backend"):
-        found.pop(key, None)
-    return found
+        config.pop(key, None)
+    return config
 
 
 def read_json(path: Path) -> Json:
-    """A JSON object; an empty one where there is no file."""
+    """Load a JSON object, empty if there is no file."""
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
-def tokens_of(tokenizer: Mapping[str, Any]) -> set[str]:
-    """Every token in a ``tokenizer.json``."""
+def tokenizer_tokens(tokenizer: Mapping[str, Any]) -> set[str]:
+    """Every token in a ``tokenizer.json``, added ones included."""
     vocabulary = tokenizer["model"].get("vocab") or {}
-    listed = vocabulary if isinstance(vocabulary, Mapping) else [item[0] for item in vocabulary]
-    return {*listed, *(item["content"] for item in tokenizer["added_tokens"])}
+    # Unigram models store a list of (token, score).
+    tokens = vocabulary if isinstance(vocabulary, Mapping) else [item[0] for item in vocabulary]
+    return {*tokens, *(item["content"] for item in tokenizer["added_tokens"])}
 
 
-def grown_tokenizer(tokenizer: Mapping[str, Any], token: str, pad_id: int) -> Json:
-    """``tokenizer.json`` with one more special token."""
+def add_special_token(tokenizer: Mapping[str, Any], token: str, pad_id: int) -> Json:
+    """A copy of ``tokenizer.json`` with one more special token."""
     added = [*tokenizer["added_tokens"], {"id": pad_id, **_added(token)}]
     return dict(tokenizer) | {"added_tokens": added}
 
 
 def pinned_template(template: str, date: str) -> str:
-    """A chat template that prints one date, whatever the caller's clock says."""
+    """Prefix a chat template so that it prints ``date`` instead of today's.
+
+    Some templates state the current date, which would change the tokens from day to day.
+    """
     if "strftime_now" not in template and "date_string" not in template:
         return template
     day = json.dumps(date)
@@ -170,9 +195,9 @@ def pinned_template(template: str, date: str) -> str:
 
 
 def plain_template() -> str:
-    """The plain layout of the run as a chat template: a blank line between the turns.
+    """The plain layout as a chat template: turns separated by a blank line.
 
-    As soon as the prompt has several turns they name their speakers.
+    Speakers are named if the prompt has several turns.
     """
     return (
         "{%- set single = messages|length <= 2 and messages[0].role == 'user' -%}"

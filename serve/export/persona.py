@@ -1,4 +1,4 @@
-"""Whose reward a collapsed export is: its heads in the backbone's own units, and their weights."""
+"""The persona of a collapsed export: fixed weights over heads folded onto unscaled vectors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from .probes import PROMPTS
 
 
 class ExportError(UserError):
-    """A run cannot be exported as asked; the message says what to change."""
+    """A run cannot be exported as requested; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Persona:
-    """Fixed weights (K,) of the heads and where they come from, in a sentence.
+    """Fixed head weights (K,) with a description of their origin.
 
-    ``spread`` is the largest total variation distance of the weights of one prompt from them: what
-    a router that reads the prompt loses by being fixed. 0 where nothing is lost.
+    ``spread`` is the largest total variation distance between the router's weights for one prompt
+    and the fixed ones, hence what is lost by fixing them; 0 if the weights do not depend on the
+    prompt.
     """
 
     weights_K: np.ndarray
@@ -34,7 +35,7 @@ class Persona:
 
 
 def raw_heads(scorer: Scorer, method: str) -> np.ndarray:
-    """(K, D) heads of a method over unscaled vectors, float64: reward = vector . head.
+    """Fold the feature scaling into the heads: (K, D) float64, with reward = vector . head.
 
     Raises ``ExportError`` for a method whose reward is not linear in the vector.
     """
@@ -52,7 +53,10 @@ def raw_heads(scorer: Scorer, method: str) -> np.ndarray:
 
 
 def choose_method(model: Model, config: ExportConfig) -> str:
-    """The method to export. Raises ``ExportError`` if there is none of the name or kind."""
+    """Choose the method to export: the one named, one adapted to the group, or the default.
+
+    Raises ``ExportError`` if the run has no such method.
+    """
     names = model.methods
     if config.method is not None:
         if config.method not in names:
@@ -74,17 +78,22 @@ def choose_method(model: Model, config: ExportConfig) -> str:
 
 
 def choose_persona(model: Model, method: str, config: ExportConfig) -> Persona:
-    """The weights that the configuration names. Raises ``ExportError`` if it names too little."""
+    """Determine the head weights of the persona that the configuration describes.
+
+    Explicit weights come first, then those of a group, then those of a single head or of a method
+    whose weights are constant, and last the router's for the context and prompts. Raises
+    ``ExportError`` if the configuration does not determine them.
+    """
     heads = raw_heads(model.scorer, method).shape[0]
     if config.weights:
         if len(config.weights) != heads:
             raise ExportError(
                 f"export.weights: {method} has {heads} heads, found {len(config.weights)} weights"
             )
-        given_K = np.asarray(config.weights, np.float64)
-        return Persona(given_K / given_K.sum(), "given in numbers")
+        weights_K = np.asarray(config.weights, np.float64)
+        return Persona(weights_K / weights_K.sum(), "given in numbers")
     if config.group is not None:
-        return _of_group(model, method, config.group)
+        return _group_persona(model, method, config.group)
     if heads == 1:
         return Persona(np.ones(1), "the only head")
     if load_method(method).told == "group":
@@ -93,18 +102,20 @@ def choose_persona(model: Model, method: str, config: ExportConfig) -> Persona:
             f"{', '.join(model.scorer.groups(method))}; name one, or give export.weights"
         )
     if not load_method(method).routes:
-        return Persona(_weights(model, method, [PROMPTS[0]], None)[0], "the same for every prompt")
-    return _of_wish(model, method, config)
+        weights_NxK = _router_weights(model, method, [PROMPTS[0]], None)
+        return Persona(weights_NxK[0], "the same for every prompt")
+    return _routed_persona(model, method, config)
 
 
-def _of_wish(model: Model, method: str, config: ExportConfig) -> Persona:
+def _routed_persona(model: Model, method: str, config: ExportConfig) -> Persona:
+    """Mean of the router's weights over prompts, under the context if there is one."""
     if not config.context and not config.prompts:
         raise ExportError(
             f"export.context: the weights of {method} depend on the wish or the prompt; give "
             "export.context, export.prompts, export.group or export.weights"
         )
     prompts = config.prompts or list(PROMPTS)
-    weights_NxK = _weights(model, method, prompts, config.context)
+    weights_NxK = _router_weights(model, method, prompts, config.context)
     mean_K = weights_NxK.mean(axis=0)
     spread = float(0.5 * np.abs(weights_NxK - mean_K).sum(axis=1).max())
     whose = "prompts without a wish" if not config.context else "prompts with the wish"
@@ -114,20 +125,24 @@ def _of_wish(model: Model, method: str, config: ExportConfig) -> Persona:
     return Persona(mean_K, f"the router's, averaged over {what}", spread)
 
 
-def _of_group(model: Model, method: str, group: str) -> Persona:
+def _group_persona(model: Model, method: str, group: str) -> Persona:
+    """Weights that a method learnt for one attribute or user."""
     known = model.scorer.groups(method)
     if load_method(method).told != "group" or group not in known:
         raise ExportError(
             f"export.group: {method} was adapted to {', '.join(known) or 'no group'}, found "
             f"{group!r}; name a method that was, or give export.context"
         )
+    # Weights of a group depend on no text.
     vector_1xD = np.zeros((1, model.scorer.width), np.float32)
-    found = model.scorer.score(method, vector_1xD, vector_1xD, [group])
-    return Persona(found.weights_NxK[0], f"those that {method} learnt for {group}")
+    scores = model.scorer.score(method, vector_1xD, vector_1xD, [group])
+    return Persona(scores.weights_NxK[0], f"those that {method} learnt for {group}")
 
 
-def _weights(model: Model, method: str, prompts: Sequence[str], context: str | None) -> np.ndarray:
-    """(N, K) weights that a method gives prompts under a wish, by the vectors its router reads."""
+def _router_weights(
+    model: Model, method: str, prompts: Sequence[str], context: str | None
+) -> np.ndarray:
+    """(N, K) weights of a method's router for N prompts under one context."""
     pairs = [
         PreferencePair(messages(prompt), "", "", split="test", source="export", context=context)
         for prompt in prompts

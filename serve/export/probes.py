@@ -1,4 +1,4 @@
-"""Fixed texts that every export is tried on: neutral, ours, of no data set."""
+"""Fixed texts on which every export is verified: neutral, written for this, from no data set."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ WISH = "Keep it short."
 
 
 def probe_conversation() -> Conversation:
-    """One question with its answer."""
+    """A conversation of one question and its answer."""
     return Conversation((Message("user", PROMPTS[1]),), RESPONSES[1])
 
 
 def probe_messages() -> tuple[Message, ...]:
-    """The same as turns."""
+    """The turns of ``probe_conversation``."""
     return Message("user", PROMPTS[1]), Message("assistant", RESPONSES[1])

@@ -1,4 +1,4 @@
-"""A routed export: heads, router and backbone in files, and the code that reads them."""
+"""Routed exports: files of heads, router and backbone, with the code that reads them."""
 
 from __future__ import annotations
 
@@ -17,48 +17,62 @@ from ...embed.model_files import TOKENIZER_FILES, file_sha256
 from ...heads.checkpoint import flatten
 from ...heads.scoring import Scorer
 from ..model import Model
-from .hf_files import TEMPLATE, pinned_template, read_json, readable_config, readable_tokenizer
+from .hf_files import (
+    TEMPLATE,
+    pinned_template,
+    portable_config,
+    portable_tokenizer_config,
+    read_json,
+)
 from .persona import ExportError
 
 CODE = Path(__file__).parent / "exported"
 HEADS, ROUTER = "heads.safetensors", "router.safetensors"
 BACKBONE, BACKBONE_CONFIG = "backbone", "backbone_config.json"
-# A tensor of every kind of router that each draw has of its own.
+# For every kind of router a tensor whose first axis is the draw.
 PER_DRAW = {"static": "logits", "linear": "output.bias", "mlp": "output.bias", "kernel": "centre"}
-# No library knows this kind: loading the directory as a classifier is an error, not a number.
+# An unknown model type makes loading the directory as a classifier an error; a known one would
+# silently return rewards of a random head.
 UNKNOWN_KIND = {"model_type": "micro_rm_routed", "architectures": ["MicroRMRouted"]}
 
 
-def write_routed(place: Path, model: Model, method: str, names: Sequence[str]) -> dict[str, Any]:
-    """Every file but card and settings into an empty directory; returns the settings' part.
+def write_routed(
+    directory: Path, model: Model, method: str, names: Sequence[str]
+) -> dict[str, Any]:
+    """Write every file but card and settings into an empty directory.
 
-    Raises ``ExportError`` for a method without a router.
+    Returns the router's entries of ``micro_rm.json``. Raises ``ExportError`` for a method without a
+    router.
     """
     heads, router, kind = routed_tensors(model.scorer, method)
-    save_file(heads, place / HEADS)
-    save_file(router, place / ROUTER)
-    write_json(place / "config.json", UNKNOWN_KIND)
+    save_file(heads, directory / HEADS)
+    save_file(router, directory / ROUTER)
+    write_json(directory / "config.json", UNKNOWN_KIND)
     for path in sorted(CODE.glob("*.py")):
-        shutil.copyfile(path, place / path.name)
-    _copy_backbone(model.texts.encoder, place / BACKBONE)
+        shutil.copyfile(path, directory / path.name)
+    _copy_backbone(model.texts.encoder, directory / BACKBONE)
     settings = model.scorer.models[method].settings
     return {
         "router": kind,
         "draws": int(router[PER_DRAW[kind]].shape[0]),
         "tau": settings.get("tau") if kind == "kernel" else None,
-        "sha256": {name: file_sha256(place / name) for name in (HEADS, ROUTER)},
+        "sha256": {name: file_sha256(directory / name) for name in (HEADS, ROUTER)},
     }
 
 
 def routed_tensors(
     scorer: Scorer, method: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
-    """Tensors of heads and of the router of every draw (first axis), float32, and its kind."""
+    """Tensors of the heads and of the routers as float32, and the kind of router.
+
+    The first axis of a router's tensors is the draw. Raises ``ExportError`` for a method without a
+    router.
+    """
     trained = scorer.models[method]
     if "router" not in trained.params:
-        fit = [name for name in scorer.names if "router" in scorer.models[name].params]
+        routed = [name for name in scorer.names if "router" in scorer.models[name].params]
         raise ExportError(
-            f"export.method: tier routed needs a method with a router ({', '.join(fit)}), found "
+            f"export.method: tier routed needs a method with a router ({', '.join(routed)}), found "
             f"{method}; use tier collapsed with export.group"
         )
     heads = {
@@ -75,11 +89,11 @@ def routed_tensors(
             "input_mean": scorer.scaler.router_mean_D,
             "input_scale": scorer.scaler.router_scale_D,
         }
-    return _plain(heads), _plain(router), kind
+    return _contiguous(heads), _contiguous(router), kind
 
 
 def text_settings(model: Model) -> dict[str, Any]:
-    """How text becomes the two sequences of a response, as ``reward_funcs.py`` reads it."""
+    """Settings by which ``reward_funcs.py`` renders and tokenizes the text of a response."""
     encoder, views = model.texts.encoder, model.views
     config = encoder.config
     return {
@@ -96,23 +110,25 @@ def text_settings(model: Model) -> dict[str, Any]:
     }
 
 
-def _copy_backbone(encoder: Encoder, place: Path) -> None:
+def _copy_backbone(encoder: Encoder, directory: Path) -> None:
+    """Copy weights and tokenizer under a configuration name that transformers does not look for."""
     source = encoder.files.directory
-    place.mkdir()
-    write_json(place / BACKBONE_CONFIG, readable_config(read_json(source / "config.json")))
-    weights = [path.name for path in source.glob("*.safetensors*")]  # and the index of several
+    directory.mkdir()
+    write_json(directory / BACKBONE_CONFIG, portable_config(read_json(source / "config.json")))
+    weights = [path.name for path in source.glob("*.safetensors*")]  # and their index
     for name in (*weights, *TOKENIZER_FILES):
         if (source / name).is_file():
-            shutil.copyfile(source / name, place / name)
-    settings = readable_tokenizer(read_json(place / "tokenizer_config.json"))
+            shutil.copyfile(source / name, directory / name)
+    settings = portable_tokenizer_config(read_json(directory / "tokenizer_config.json"))
     if encoder.renderer.templated:
         own = str(encoder.renderer.tokenizer.chat_template)
         settings["chat_template"] = pinned_template(own, encoder.config.date)
-        (place / TEMPLATE).write_text(settings["chat_template"], "utf-8")
-    write_json(place / "tokenizer_config.json", settings)
+        (directory / TEMPLATE).write_text(settings["chat_template"], "utf-8")
+    write_json(directory / "tokenizer_config.json", settings)
 
 
-def _plain(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _contiguous(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Contiguous float32 copies, as safetensors requires."""
     return {
         name: np.array(tensor, np.float32, order="C", copy=True) for name, tensor in tensors.items()
     }

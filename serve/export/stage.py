@@ -1,7 +1,7 @@
-"""``micro-rm export``: a trained run as files that other tools load, tried before it is finished.
+"""``micro-rm export``: write a trained run as files that other tools load, and verify them.
 
-Everything is written into a hidden directory beside the wanted one, loaded again as its users will
-load it, compared with the run's own scores, and only then given its name.
+The files are written into a hidden directory beside the destination, loaded again as their users
+will load them and compared with the run's own scores. Only then is the directory renamed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..model import Model, load
 from ..names import head_names, read_report
 from .card import render_card
 from .classifier import write_classifier
-from .golden import golden_texts, try_classifier, try_routed
+from .golden import golden_texts, verify_classifier, verify_routed
 from .persona import ExportError, choose_method, choose_persona, raw_heads
 from .routed import text_settings, write_routed
 
@@ -35,12 +35,19 @@ SETTINGS, GOLDEN, CARD = "micro_rm.json", "golden.json", "README.md"
 def export_run(
     run: Path, config: ExportConfig, *, device: str = "auto", say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Write the export of a run; returns what ``micro_rm.json`` in it says.
+    """Export a trained run and return the content of its ``micro_rm.json``.
 
-    Raises ``ExportError`` if the run cannot be exported as asked or the export gives other scores,
-    ``ConfigError`` for a place that is missing or taken. Nothing is left of an export that failed.
+    Args:
+        run: Run directory.
+        config: Destination, tier, method and persona.
+        device: Device of the backbone that computes the golden scores.
+        say: Called with a line of progress.
+
+    Raises ``ExportError`` if the run cannot be exported as requested or the export's scores differ
+    from the run's, and ``ConfigError`` if the destination is missing or not empty. A failed export
+    leaves nothing behind.
     """
-    to = _free_place(run, config)
+    to = _check_destination(run, config)
     if config.context and redact(config.context) != config.context:
         raise ConfigError("export.context: holds what looks like a token or a password")
     model = load(run, device=device)
@@ -49,7 +56,7 @@ def export_run(
     to.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".partial", dir=to.parent))
     try:
-        facts = _fill(partial, model, method, config)
+        facts = _write_files(partial, model, method, config)
         _sync(partial)
         os.replace(partial, to)
         sync_directory(to.parent)
@@ -63,8 +70,10 @@ def export_run(
     return facts
 
 
-def _fill(place: Path, model: Model, method: str, config: ExportConfig) -> dict[str, Any]:
-    """Every file of the export; the trial is the last step but card and settings."""
+def _write_files(
+    directory: Path, model: Model, method: str, config: ExportConfig
+) -> dict[str, Any]:
+    """Write and verify every file of the export; golden scores, settings and card come last."""
     report = read_report(model.run)
     names = head_names(report, method, len(raw_heads(model.scorer, method)))
     text = text_settings(model)
@@ -79,41 +88,42 @@ def _fill(place: Path, model: Model, method: str, config: ExportConfig) -> dict[
         "group": config.group,
     }
     golden = golden_texts(
-        model, method, config.context, config.group, wishes=config.tier != "collapsed"
+        model, method, config.context, config.group, vary_context=config.tier != "collapsed"
     )
     if config.tier == "routed":
-        facts |= write_routed(place, model, method, names)
-        write_json(place / SETTINGS, facts)  # the code reads it
-        trial = try_routed(place, golden, text["dtype"])
+        facts |= write_routed(directory, model, method, names)
+        write_json(directory / SETTINGS, facts)  # read by the exported code
+        trial = verify_routed(directory, golden, text["dtype"])
     else:
-        facts |= _classifier(place, model, method, config, golden, names)
-        trial = try_classifier(place, golden, text["dtype"])
+        facts |= _write_linear(directory, model, method, config, golden, names)
+        trial = verify_classifier(directory, golden, text["dtype"])
     facts |= {"trial": trial, "golden_texts": len(golden)}
-    write_json(place / GOLDEN, golden)
-    write_json(place / SETTINGS, facts)
-    (place / CARD).write_text(render_card(model, facts, report), "utf-8")
+    write_json(directory / GOLDEN, golden)
+    write_json(directory / SETTINGS, facts)
+    (directory / CARD).write_text(render_card(model, facts, report), "utf-8")
     return facts
 
 
-def _classifier(
-    place: Path,
+def _write_linear(
+    directory: Path,
     model: Model,
     method: str,
     config: ExportConfig,
     golden: list[dict[str, Any]],
     names: list[str],
 ) -> dict[str, Any]:
-    """Write a collapsed or multihead model, and into every golden text the scores it must give."""
+    """Write a collapsed or multihead model and add its expected ``scores`` to every golden text."""
     heads_KxD = raw_heads(model.scorer, method)
     rewards_NxK = np.array([item["head_rewards"] for item in golden])
     encoder = model.texts.encoder
     if config.tier == "multihead":
-        write_classifier(place, encoder, heads_KxD, names)
+        write_classifier(directory, encoder, heads_KxD, names)
         for item, row_K in zip(golden, rewards_NxK, strict=True):
             item["scores"] = row_K.tolist()
         return {}
     persona = choose_persona(model, method, config)
-    write_classifier(place, encoder, persona.weights_K[None] @ heads_KxD, ["reward"])
+    # A weighted sum of linear heads is itself one linear head.
+    write_classifier(directory, encoder, persona.weights_K[None] @ heads_KxD, ["reward"])
     for item, row_K in zip(golden, rewards_NxK, strict=True):
         item["scores"] = [float(row_K @ persona.weights_K)]
     return {
@@ -125,7 +135,8 @@ def _classifier(
     }
 
 
-def _free_place(run: Path, config: ExportConfig) -> Path:
+def _check_destination(run: Path, config: ExportConfig) -> Path:
+    """The destination, which must be new or an empty directory outside of the run."""
     if config.to is None:
         raise ConfigError("export.to: expected a directory to make, found none; give --to DIR")
     to = Path(config.to)
@@ -136,18 +147,18 @@ def _free_place(run: Path, config: ExportConfig) -> Path:
         )
     if run.resolve() in (to.resolve(), *to.resolve().parents):
         raise ConfigError(
-            f"export.to: expected a place outside of the run {run}, found {to}; a run directory "
-            "holds what the run has made"
+            f"export.to: expected a directory outside of the run {run}, found {to}; a run "
+            "directory holds what the run has made"
         )
     return to
 
 
 def _sync(directory: Path) -> None:
-    """Force every file and name in a directory to the disk, readable for others as usual.
+    """Sync every file and directory to disk and give them the usual permissions.
 
-    The directory is a temporary one, which keeps others out, and so do some of its files.
+    ``mkdtemp`` and some writers create them readable by the owner only.
     """
-    umask = os.umask(0)
+    umask = os.umask(0)  # can only be read by setting it
     os.umask(umask)
     for path in sorted(directory.rglob("*")):
         if path.is_file():

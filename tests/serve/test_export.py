@@ -1,4 +1,4 @@
-"""Exports for sequence classification: transformers' own loader must give the run's scores."""
+"""Exported sequence classifiers: loaded by transformers, they reproduce the run's scores."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from micro_rm.pipeline import main
 from micro_rm.serve.export import persona, stage
 from micro_rm.serve.export.card import in_line
 from micro_rm.serve.export.classifier import write_classifier
-from micro_rm.serve.export.golden import try_classifier
+from micro_rm.serve.export.golden import verify_classifier
 from micro_rm.serve.export.persona import choose_persona, raw_heads
 from micro_rm.serve.export.stage import ExportError, export_run
 from micro_rm.serve.model import Model, Score
 from micro_rm.serve.names import head_names
 
 WISH = "use many words"
-PROMPTS = [f"Question {place}: how far is the moon?" for place in range(6)]
-RESPONSES = [f"About {place} km." + " It is far." * place for place in range(6)]
+PROMPTS = [f"Question {index}: how far is the moon?" for index in range(6)]
+RESPONSES = [f"About {index} km." + " It is far." * index for index in range(6)]
 TOLERANCE = 1e-4
 
 
@@ -49,7 +49,7 @@ def model(tiny_run: Path) -> Model:
 def exported(
     tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., tuple[Path, dict[str, Any]]]:
-    """``exported(**settings)``: the directory and facts of an export, made once."""
+    """``exported(**settings)``: directory and facts of an export, cached per settings."""
     made: dict[str, tuple[Path, dict[str, Any]]] = {}
 
     def make(**settings: Any) -> tuple[Path, dict[str, Any]]:
@@ -63,13 +63,13 @@ def exported(
     return make
 
 
-def logits(place: Path, side: str, contexts: str | None, batch: int = 6) -> np.ndarray:
-    """Outputs (N, L) of an exported classifier for the texts, as its users get them."""
-    tokenizer = AutoTokenizer.from_pretrained(place, padding_side=side)
-    classifier = AutoModelForSequenceClassification.from_pretrained(place).eval()
+def logits(directory: Path, side: str, context: str | None, batch: int = 6) -> np.ndarray:
+    """(N, L) outputs of an exported classifier through its own template and tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(directory, padding_side=side)
+    classifier = AutoModelForSequenceClassification.from_pretrained(directory).eval()
     turns = [
         [
-            {"role": "user", "content": f"[criteria] {contexts}\n[context] {p}" if contexts else p},
+            {"role": "user", "content": f"[criteria] {context}\n[context] {p}" if context else p},
             {"role": "assistant", "content": response},
         ]
         for p, response in zip(PROMPTS, RESPONSES, strict=True)
@@ -84,16 +84,16 @@ def logits(place: Path, side: str, contexts: str | None, batch: int = 6) -> np.n
     return torch.cat(found).numpy()
 
 
-def scored(model: Model, method: str, wish: str | None, **settings: Any) -> list[Score]:
-    return model.score(PROMPTS, RESPONSES, [wish] * 6, method=method, **settings)
+def scored(model: Model, method: str, context: str | None, **settings: Any) -> list[Score]:
+    return model.score(PROMPTS, RESPONSES, [context] * 6, method=method, **settings)
 
 
 @pytest.mark.parametrize(("side", "batch"), [("right", 6), ("left", 6), ("right", 1)])
 def test_a_collapsed_export_gives_the_runs_scores(
     exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model, side: str, batch: int
 ) -> None:
-    place, facts = exported(context=WISH)
-    found = logits(place, side, WISH, batch)
+    directory, facts = exported(context=WISH)
+    found = logits(directory, side, WISH, batch)
     weights = facts["persona"]["weights"]
     expected = [
         np.dot(score.head_rewards, weights) for score in scored(model, facts["method"], WISH)
@@ -106,21 +106,21 @@ def test_a_collapsed_export_gives_the_runs_scores(
 def test_weights_of_one_prompt_are_the_routers_own(
     exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model
 ) -> None:
-    """Averaged over that prompt only, the persona is the run's score of it."""
-    place, facts = exported(context=WISH, prompts=PROMPTS[:1], method="micro_kernel")
+    """A persona averaged over one prompt reproduces the run's score of that prompt."""
+    directory, facts = exported(context=WISH, prompts=PROMPTS[:1], method="micro_kernel")
     expected = scored(model, "micro_kernel", WISH)[0]
     assert np.allclose(facts["persona"]["weights"], expected.weights, atol=1e-6)
     assert facts["persona"]["spread"] == 0
-    assert abs(logits(place, "right", WISH)[0, 0] - expected.reward) < TOLERANCE
+    assert abs(logits(directory, "right", WISH)[0, 0] - expected.reward) < TOLERANCE
 
 
 def test_a_group_gets_the_weights_that_it_was_adapted_to(
     exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model
 ) -> None:
-    place, facts = exported(group="long")
+    directory, facts = exported(group="long")
     expected = scored(model, "micro_hyre", None, groups=["long"] * 6)
     assert facts["method"] == "micro_hyre"
-    found = logits(place, "right", None)[:, 0]
+    found = logits(directory, "right", None)[:, 0]
     assert np.abs(found - [score.reward for score in expected]).max() < TOLERANCE
     others = scored(model, "micro_hyre", None, groups=["brief"] * 6)
     assert np.abs(found - [score.reward for score in others]).max() > 10 * TOLERANCE
@@ -129,24 +129,24 @@ def test_a_group_gets_the_weights_that_it_was_adapted_to(
 def test_a_multihead_export_has_one_named_output_per_head(
     exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model
 ) -> None:
-    place, facts = exported(tier="multihead")
-    found = logits(place, "left", WISH)
+    directory, facts = exported(tier="multihead")
+    found = logits(directory, "left", WISH)
     expected = np.array([score.head_rewards for score in scored(model, "micro", WISH)])
     assert np.abs(found - expected).max() < TOLERANCE
-    config = AutoConfig.from_pretrained(place)
+    config = AutoConfig.from_pretrained(directory)
     assert config.num_labels == 3 and len(set(config.id2label.values())) == 3
     assert list(config.id2label.values()) == facts["heads"]
 
 
-def test_a_reader_that_takes_base_model_and_head_apart_gets_the_same(
+def test_base_model_and_head_give_the_same_when_loaded_separately(
     exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model
 ) -> None:
-    """OpenRLHF reads by the attention mask, pads on the left and counts positions itself."""
-    place, facts = exported(context=WISH)
-    golden = json.loads((place / "golden.json").read_text("utf-8"))
-    base = AutoModel.from_pretrained(place).eval()
-    head = load_file(place / "model.safetensors")["score.weight"]
-    tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left")
+    """As OpenRLHF does: padding on the left, explicit positions, pooling by the mask."""
+    directory, facts = exported(context=WISH)
+    golden = json.loads((directory / "golden.json").read_text("utf-8"))
+    base = AutoModel.from_pretrained(directory).eval()
+    head = load_file(directory / "model.safetensors")["score.weight"]
+    tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left")
     batch = tokenizer.pad(
         {"input_ids": [item["token_ids"] for item in golden]}, return_tensors="pt"
     )
@@ -158,11 +158,11 @@ def test_a_reader_that_takes_base_model_and_head_apart_gets_the_same(
     assert facts["trial"]["chat_template_exact"]
 
 
-def test_an_export_that_scores_otherwise_is_not_finished(
+def test_an_export_with_other_scores_leaves_nothing_behind(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(place: Path, encoder: Any, heads_LxD: np.ndarray, labels: Any) -> None:
-        write_classifier(place, encoder, heads_LxD * 1.01, labels)
+    def wrong(directory: Path, encoder: Any, heads_LxD: np.ndarray, labels: Any) -> None:
+        write_classifier(directory, encoder, heads_LxD * 1.01, labels)
 
     monkeypatch.setattr(stage, "write_classifier", wrong)
     with pytest.raises(ExportError, match="other scores than the run"):
@@ -175,34 +175,34 @@ def test_an_export_that_scores_otherwise_is_not_finished(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_trial_of_an_export_sees_batches_templates_and_numbers_that_are_none(
+def test_verification_detects_wrong_padding_templates_and_nan(
     exported: Callable[..., tuple[Path, dict[str, Any]]], tmp_path: Path
 ) -> None:
-    place, facts = exported(context=WISH)
-    golden = json.loads((place / "golden.json").read_text("utf-8"))
+    directory, facts = exported(context=WISH)
+    golden = json.loads((directory / "golden.json").read_text("utf-8"))
     assert facts["trial"]["chat_template_exact"]
     copy = tmp_path / "copy"
-    shutil.copytree(place, copy)
+    shutil.copytree(directory, copy)
     (copy / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    assert not try_classifier(copy, golden, "float32")["chat_template_exact"]
+    assert not verify_classifier(copy, golden, "float32")["chat_template_exact"]
     settings = json.loads((copy / "config.json").read_text("utf-8"))
-    # Another padding token than the tokenizer's: a batch is read at its padding.
+    # With another padding token than the tokenizer's, a batch is pooled at its padding.
     settings["pad_token_id"] = golden[0]["token_ids"][0]
     (copy / "config.json").write_text(json.dumps(settings))
     with pytest.raises(ExportError, match="other scores"):
-        try_classifier(copy, golden, "float32")
+        verify_classifier(copy, golden, "float32")
     golden[0]["scores"] = [float("nan")]
     with pytest.raises(ExportError, match="other scores"):
-        try_classifier(place, golden, "float32")
+        verify_classifier(directory, golden, "float32")
 
 
-def test_a_persona_says_where_it_comes_from_and_what_it_leaves_out(
+def test_a_persona_states_its_origin_and_spread(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = choose_persona(model, "micro", ExportConfig(weights=[0.0, 0.25, 0.75]))
     assert numbers.weights_K.tolist() == [0.0, 0.25, 0.75]
     apart = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    monkeypatch.setattr(persona, "_weights", lambda *_: apart)
+    monkeypatch.setattr(persona, "_router_weights", lambda *_: apart)
     wished = choose_persona(model, "micro", ExportConfig(context=WISH, prompts=PROMPTS[:2]))
     assert wished.weights_K.tolist() == [0.5, 0.5, 0.0] and wished.spread == 0.5
     assert "2 given prompts with the wish" in wished.origin
@@ -217,7 +217,7 @@ def refused(message: str) -> Iterator[None]:
         yield
 
 
-def test_what_cannot_be_exported_is_said(
+def test_invalid_exports_are_refused_with_a_remedy(
     tiny_run: Path, tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "load", lambda *_args, **_settings: model)
@@ -301,7 +301,7 @@ def test_the_command_writes_a_card_without_paths_of_the_machine(
         assert words in card
     assert main(["export", *flags, f"--export.context={WISH}"]) == 2  # not over it
     assert "does not exist or is empty" in capsys.readouterr().err
-    # The snippet of the card runs, and gives the score of its text.
+    # The snippet in the card runs and prints the right score.
     snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert snippet is not None
     exec(snippet.group(1).replace("path/to/this/directory", str(to)), {})
@@ -336,9 +336,10 @@ def test_a_method_of_one_head_needs_no_weights() -> None:
         raw_heads(scorer, "dpl")
 
 
-def test_heads_are_named_once_each() -> None:
-    def names(*found: str) -> list[str]:
-        return head_names({"heads": {"micro": {"names": list(found)}}}, "micro", len(found))
+def test_head_names_are_distinct() -> None:
+    def names(*attributes: str) -> list[str]:
+        report = {"heads": {"micro": {"names": list(attributes)}}}
+        return head_names(report, "micro", len(attributes))
 
     assert names("brief", "long", "long") == ["brief", "long_1", "long_2"]
     assert names("unspecific", "long") == ["unspecific_0", "long"]

@@ -1,4 +1,4 @@
-"""Files of an export as transformers 4 and 5 read them: positions, padding, template, dates."""
+"""Files of an export that transformers 4 and 5 read alike: rotary settings, padding, template."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from micro_rm.embed.sources.pair import Message
 from micro_rm.serve.export import classifier
 from micro_rm.serve.export.classifier import write_classifier
 from micro_rm.serve.export.hf_files import (
+    add_special_token,
     both_rope_spellings,
     choose_padding,
     classifier_config,
-    grown_tokenizer,
-    padded_tokenizer,
+    padding_tokenizer_config,
     pinned_template,
     plain_template,
-    readable_config,
-    tokens_of,
+    portable_config,
+    tokenizer_tokens,
 )
 from micro_rm.serve.export.persona import ExportError
 from micro_rm.serve.export.routed import _copy_backbone
@@ -48,16 +48,16 @@ COMMON = {"architecture": "X", "labels": ["reward"], "pad_id": 7, "dtype": "bflo
 
 
 def test_rotary_settings_are_written_as_both_versions_spell_them(tmp_path: Path) -> None:
-    """transformers 4 knows rope_theta and rope_scaling only, and guesses 10000 without them."""
+    """transformers 4 knows rope_theta and rope_scaling only, and defaults to 10000."""
     original = {"model_type": "llama", "hidden_size": 32, "num_attention_heads": 4}
     written = classifier_config(original | {"rope_parameters": LLAMA3}, vocabulary=9, **COMMON)
     assert written["rope_theta"] == 500000.0
     assert written["rope_scaling"] == {k: v for k, v in LLAMA3.items() if k != "rope_theta"}
     (tmp_path / "config.json").write_text(json.dumps(written), "utf-8")
     assert AutoConfig.from_pretrained(tmp_path).rope_parameters == LLAMA3
-    # What version 4 wrote is read by 5, and stays as it is.
+    # Settings in the spelling of version 4 are read by 5 and stay unchanged.
     old = original | {"rope_theta": 500000.0, "rope_scaling": written["rope_scaling"]}
-    (tmp_path / "config.json").write_text(json.dumps(readable_config(old)), "utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(portable_config(old)), "utf-8")
     assert AutoConfig.from_pretrained(tmp_path).rope_parameters == LLAMA3
     assert both_rope_spellings({"n_positions": 9}) == {}
 
@@ -68,13 +68,13 @@ def test_rotary_settings_per_kind_of_layer(tmp_path: Path) -> None:
     old = both_rope_spellings({"rope_parameters": parameters})
     assert old["rope_theta"] == parameters["full_attention"]["rope_theta"]
     assert old["rope_local_base_freq"] == parameters["sliding_attention"]["rope_theta"]
-    (tmp_path / "config.json").write_text(json.dumps(readable_config(config.to_dict())), "utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(portable_config(config.to_dict())), "utf-8")
     assert AutoConfig.from_pretrained(tmp_path).to_dict()["rope_parameters"] == parameters
     with pytest.raises(ExportError, match="transformers 4 has no spelling"):
         both_rope_spellings({"rope_parameters": {"odd_layers": {"rope_theta": 1.0}}})
 
 
-def test_a_classifiers_configuration_says_what_it_is() -> None:
+def test_a_classifiers_configuration_is_that_of_its_backbone_with_new_labels() -> None:
     original = {
         "model_type": "gemma3",
         "_name_or_path": "/home/me/model",
@@ -89,11 +89,11 @@ def test_a_classifiers_configuration_says_what_it_is() -> None:
     for part in (found, found["text_config"]):
         assert (part["pad_token_id"], part["dtype"], part["torch_dtype"]) == (7, *["bfloat16"] * 2)
     assert found["text_config"]["vocab_size"] == 6
-    assert original["text_config"] == {"vocab_size": 5, "pad_token_id": 0}  # read only
+    assert original["text_config"] == {"vocab_size": 5, "pad_token_id": 0}  # not modified
 
 
 def test_what_openrlhf_wrote_about_another_head_is_dropped() -> None:
-    """Left in, it builds a head of that name with random weights, and shifts every reward."""
+    """Kept, these keys make OpenRLHF build a random head of that name and shift every reward."""
     settings = {"value_head_prefix": "value_head", "mean": 0.5, "std": 2.0}
     original = {"model_type": "llama", "normalize_reward": True, **settings}
     found = classifier_config(original, vocabulary=6, **COMMON)
@@ -112,21 +112,21 @@ def test_padding_never_ends_a_text() -> None:
     assert choose_padding(None, {"<eos>"}, {"<eos>": 0}) == ("[PAD]", True)
 
 
-def test_the_end_of_a_text_pads_nothing_even_if_templates_end_with_another_token() -> None:
+def test_the_end_of_sequence_is_never_padding_even_if_templates_end_otherwise() -> None:
     vocabulary = {"<eos>": 0, "<end>": 1, "[PAD]": 2}
     tokenizer = SimpleNamespace(
         get_vocab=lambda: vocabulary,
-        convert_ids_to_tokens=lambda place: list(vocabulary)[place],
+        convert_ids_to_tokens=lambda index: list(vocabulary)[index],
         **{"eos_token": "<eos>", "bos_token": None, "pad_token": "<eos>"},
     )
     renderer = SimpleNamespace(tokenizer=tokenizer, token_ids=lambda _: [np.array([2, 1])])
     files = SimpleNamespace(directory=Path("nowhere"))
-    found = classifier._padding(SimpleNamespace(renderer=renderer, files=files))
+    found = classifier._padding_token(SimpleNamespace(renderer=renderer, files=files))
     assert found == ("[PAD]", 2, False)
 
 
-def test_what_version_5_calls_a_tokenizer_is_read_by_4() -> None:
-    found = padded_tokenizer(
+def test_a_tokenizer_of_version_5_is_written_for_version_4() -> None:
+    found = padding_tokenizer_config(
         {
             "tokenizer_class": "TokenizersBackend",
             "extra_special_tokens": ["<a>"],
@@ -142,7 +142,7 @@ def test_what_version_5_calls_a_tokenizer_is_read_by_4() -> None:
     assert found["added_tokens_decoder"]["1"]["content"] == found["pad_token"] == "[PAD]"
     assert found["padding_side"] == "right"
     assert found["model_input_names"] == ["input_ids", "attention_mask"]  # no token types
-    assert grown_tokenizer({"added_tokens": []}, "[PAD]", 1)["added_tokens"][0]["id"] == 1
+    assert add_special_token({"added_tokens": []}, "[PAD]", 1)["added_tokens"][0]["id"] == 1
 
 
 @pytest.fixture
@@ -150,23 +150,23 @@ def encoder(tmp_path: Path) -> Callable[..., Encoder]:
     """``encoder(family, dated=None, **settings)``: a saved tiny backbone."""
 
     def make(family: str, dated: str | None = None, **settings: Any) -> Encoder:
-        place = tmp_path / "backbone"
+        directory = tmp_path / "backbone"
         tokenizer = _make_tokenizer(family, dated)
-        tokenizer.save_pretrained(place)
-        _make_model(family, len(tokenizer)).save_pretrained(place)
-        config = BackboneConfig(name=str(place), dtype="float32", max_length=256, **settings)
+        tokenizer.save_pretrained(directory)
+        _make_model(family, len(tokenizer)).save_pretrained(directory)
+        config = BackboneConfig(name=str(directory), dtype="float32", max_length=256, **settings)
         return load_encoder(config, EmbedConfig(device="cpu"))
 
     return make
 
 
-def check_classifier(encoder: Encoder, place: Path) -> Any:
-    """Export three random heads and compare outputs with the encoder's vectors; the tokenizer."""
+def check_classifier(encoder: Encoder, directory: Path) -> Any:
+    """Export three random heads, compare outputs with the encoder's vectors; the tokenizer."""
     heads = np.random.default_rng(0).normal(size=(3, encoder.backbone.width))
-    place.mkdir()
-    write_classifier(place, encoder, heads, ["a", "b", "c"])
-    tokenizer = AutoTokenizer.from_pretrained(place)
-    classifier = AutoModelForSequenceClassification.from_pretrained(place).eval()
+    directory.mkdir()
+    write_classifier(directory, encoder, heads, ["a", "b", "c"])
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    classifier = AutoModelForSequenceClassification.from_pretrained(directory).eval()
     answers = ["Far.", "384,400 km, which is a long way to go.", "Ask the sun."]
     prompt = (Message("user", "How far is the moon?"),)
     ids = encoder.renderer.token_ids([Conversation(prompt, answer) for answer in answers])
@@ -189,8 +189,10 @@ def check_classifier(encoder: Encoder, place: Path) -> Any:
 def test_a_backbone_without_padding_gets_a_token_of_its_own(
     encoder: Callable[..., Encoder], tmp_path: Path, family: str, token: str
 ) -> None:
-    """Padding with the end of a turn would move the read-out one token forward. The class of
-    Qwen's tokenizers has a token for it that these files lack."""
+    """Padding with an end-of-turn token would move the read-out one token forward.
+
+    The class of Qwen's tokenizers adds a padding token that these files lack.
+    """
     made = encoder(family)
     tokenizer = check_classifier(made, tmp_path / "out")
     assert tokenizer.pad_token == token and tokenizer(f"a{token}")["input_ids"][-1] == (
@@ -198,7 +200,8 @@ def test_a_backbone_without_padding_gets_a_token_of_its_own(
     )
     config = json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))
     assert config["pad_token_id"] == tokenizer.pad_token_id == config["vocab_size"] - 1
-    assert token in tokens_of(json.loads((tmp_path / "out" / "tokenizer.json").read_text("utf-8")))
+    written = json.loads((tmp_path / "out" / "tokenizer.json").read_text("utf-8"))
+    assert token in tokenizer_tokens(written)
 
 
 @pytest.mark.parametrize("bos", ["auto", "one", "none"])
@@ -229,11 +232,11 @@ def test_a_template_that_prints_the_date_prints_the_runs(
     )
     said = copied.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
     assert made.config.date in said
-    tokenizer = _make_tokenizer("llama", "strftime_now")  # asks the clock, not the caller
+    tokenizer = _make_tokenizer("llama", "strftime_now")  # the template reads the clock
     tokenizer.chat_template = pinned_template(str(tokenizer.chat_template), "26 Jul 2024")
     text = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
     assert "Today Date: 26 Jul 2024<" in text
-    # Like Llama 3.1: a date of the template's own, unless one is given.
+    # As in Llama 3.1: the template has a default date.
     template = "{% if not date_string is defined %}{% set date_string = 'its own' %}{% endif %}"
     pinned = pinned_template(template + "{{ date_string }}", "26 Jul 2024")
     assert Template(pinned).render() == "26 Jul 2024"

@@ -1,4 +1,4 @@
-"""Routed exports: their own code gives the run's scores, and nothing else loads them."""
+"""Routed exports: their own code reproduces the run's scores, and nothing else loads them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from micro_rm.serve.export.routed import routed_tensors
 from micro_rm.serve.export.stage import export_run
 from micro_rm.serve.model import Model
 
-PROMPTS = [f"Question {place // 2}: how far is the moon?" for place in range(6)]
-RESPONSES = [f"About {place} km." + " It is far." * place for place in range(6)]
+PROMPTS = [f"Question {index // 2}: how far is the moon?" for index in range(6)]
+RESPONSES = [f"About {index} km." + " It is far." * index for index in range(6)]
 WISHES = ["be brief", None, "use many words", "", "be brief", "something else"]
 
 
@@ -41,7 +41,7 @@ def model(tiny_run: Path) -> Model:
 def exported(
     tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[Path, Any]]:
-    """``exported(method)``: the directory of a routed export and its ``reward_funcs`` module."""
+    """``exported(method)``: a routed export and its ``reward_funcs`` module, cached."""
     made: dict[str, tuple[Path, Any]] = {}
 
     def make(method: str) -> tuple[Path, Any]:
@@ -59,8 +59,8 @@ def exported(
 def test_a_routed_export_gives_the_runs_scores(
     exported: Callable[[str], tuple[Path, Any]], model: Model, method: str
 ) -> None:
-    place, code = exported(method)
-    found = code.RoutedReward(place, device="cpu", batch_size=4)(PROMPTS, RESPONSES, WISHES)
+    directory, code = exported(method)
+    found = code.RoutedReward(directory, device="cpu", batch_size=4)(PROMPTS, RESPONSES, WISHES)
     expected = model.score(PROMPTS, RESPONSES, WISHES, method=method)
     for key, values in (
         ("reward", found.reward),
@@ -69,18 +69,20 @@ def test_a_routed_export_gives_the_runs_scores(
     ):
         gap = np.abs(values.numpy() - np.array([getattr(score, key) for score in expected]))
         assert gap.max() < 1e-4, key
-    golden = json.loads((place / "golden.json").read_text("utf-8"))
-    assert {item["context"] for item in golden} == {None, WISH}, "tried with and without a wish"
-    assert place.stat().st_mode & 0o555 == 0o555, "for others too, as files are made here"
-    assert all(path.stat().st_mode & 0o444 == 0o444 for path in place.rglob("*"))
-    if method == "micro_kernel":  # the weights depend on the wish, or nothing was tested
+    golden = json.loads((directory / "golden.json").read_text("utf-8"))
+    assert {item["context"] for item in golden} == {None, WISH}, (
+        "verified with and without a context"
+    )
+    assert directory.stat().st_mode & 0o555 == 0o555, "readable for others, as usual"
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in directory.rglob("*"))
+    if method == "micro_kernel":  # weights that vary, or nothing was tested
         assert np.ptp(found.weights.numpy(), axis=0).max() > 1e-2
 
 
 def test_the_reward_function_keeps_to_trls_convention(
     exported: Callable[[str], tuple[Path, Any]], model: Model
 ) -> None:
-    """Texts or messages, columns by name, and names that it does not know."""
+    """Texts or messages, columns by name, unknown columns ignored."""
     _, code = exported("micro")
     expected = [score.reward for score in model.score(PROMPTS, RESPONSES, WISHES, method="micro")]
     plain = code.reward(
@@ -109,7 +111,7 @@ def test_the_reward_function_keeps_to_trls_convention(
     (long,) = code.reward([turns], [RESPONSES[0]], context=["be brief"])
     (score,) = model.score([turns], [RESPONSES[0]], ["be brief"], method="micro")
     assert abs(long - score.reward) < 1e-4
-    # A completion of several turns, as a tool or a dialogue makes it: the last one is judged.
+    # Of a completion with several turns, as in tool use or dialogue, the last one is scored.
     said = [*turns[1:], {"role": "assistant", "content": RESPONSES[0]}]
     assert code.reward([turns[:1]], [said], context=["be brief"]) == [long]
     with pytest.raises(ValueError, match="tokens: expected 1 to 256"):
@@ -119,15 +121,15 @@ def test_the_reward_function_keeps_to_trls_convention(
 def test_nothing_else_loads_a_routed_export(
     exported: Callable[[str], tuple[Path, Any]], tmp_path: Path
 ) -> None:
-    place, code = exported("micro")
+    directory, code = exported("micro")
     with pytest.raises(ValueError, match="micro_rm_routed"):
-        AutoModelForSequenceClassification.from_pretrained(place)
+        AutoModelForSequenceClassification.from_pretrained(directory)
     with pytest.raises((ValueError, OSError)):
-        AutoModelForSequenceClassification.from_pretrained(place / "backbone")
+        AutoModelForSequenceClassification.from_pretrained(directory / "backbone")
     heads = code.RoutedReward.__init__.__globals__["RoutedHeads"]
     files = ("micro_rm.json", "heads.safetensors", "router.safetensors")
     for name in files:
-        shutil.copyfile(place / name, tmp_path / name)
+        shutil.copyfile(directory / name, tmp_path / name)
     heads.from_directory(tmp_path)
     data = bytearray((tmp_path / files[2]).read_bytes())
     data[-1] ^= 1
@@ -144,7 +146,7 @@ def test_nothing_else_loads_a_routed_export(
 
 
 def random_scorer(kind: str) -> Scorer:
-    """A method ``micro`` (``micro_kernel``) with 3 heads, 2 draws and a scaler that scales."""
+    """A random method ``micro`` or ``micro_kernel`` with 3 heads, 2 draws and feature scaling."""
     draw = np.random.default_rng(3).normal
 
     def leaf(*shape: int) -> np.ndarray:
@@ -195,7 +197,7 @@ def test_every_kind_of_router_is_computed_from_unscaled_vectors(
     assert np.abs(found.weights.numpy() - expected.weights_NxK).max() < 1e-5
     assert np.abs(found.head_rewards.numpy() - expected.rewards_NxK).max() < 1e-4
     assert np.abs(found.reward.numpy() - expected.reward_N).max() < 1e-4
-    # The heads of the other two tiers are those over unscaled vectors too.
+    # The other two tiers fold the scaling into the heads.
     folded = response @ raw_heads(scorer, name).T
     assert np.abs(folded - expected.rewards_NxK).max() < 1e-4
     with pytest.raises(ValueError, match=r"expected \(5, 8\), found \(4, 8\)"):

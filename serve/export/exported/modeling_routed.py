@@ -1,11 +1,13 @@
-"""Reward heads under a router: hidden vectors in, rewards out. Needs torch and safetensors only.
+"""Reward heads weighted by a router: hidden vectors in, rewards out.
+
+Needs torch and safetensors only.
 
     heads = RoutedHeads.from_directory("path/to/this/directory")
     out = heads(response_vectors, router_vectors)   # (N, D) each, float32
     out.reward, out.weights, out.head_rewards       # (N,), (N, K), (N, K)
 
-``reward_funcs.py`` beside this file makes these vectors from text. Rewards of one prompt and wish
-are to be compared with each other; their zero means nothing.
+``reward_funcs.py`` beside this file computes these vectors from text. Only differences between
+rewards of the same prompt and context are meaningful; their zero is not.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from torch import Tensor
 
 SETTINGS, HEADS, ROUTER = "micro_rm.json", "heads.safetensors", "router.safetensors"
 FORMAT = 1
+# Tensors of every kind of router, beside the input scaling.
 KINDS = {
     "static": {"logits"},
     "linear": {"output.kernel", "output.bias"},
@@ -30,7 +33,7 @@ KINDS = {
 
 
 class RoutedRewards(NamedTuple):
-    """Rewards of N responses: weighted (N,), the weights (N, K), and of every head (N, K)."""
+    """Rewards (N,) of N responses, head weights (N, K) and rewards of the heads (N, K)."""
 
     reward: Tensor
     weights: Tensor
@@ -38,9 +41,10 @@ class RoutedRewards(NamedTuple):
 
 
 class RoutedHeads(torch.nn.Module):
-    """K linear heads (D, K) and the routers of S draws, whose weights are averaged."""
+    """K linear heads over D features, and the routers of S draws, whose weights are averaged."""
 
     def __init__(self, settings: dict, heads: dict[str, Tensor], router: dict[str, Tensor]) -> None:
+        """Build from the settings and tensors of an export; see ``from_directory``."""
         super().__init__()
         self.kind, self.tau = settings["router"], settings["tau"] or 1.0
         self.names = list(settings["heads"])
@@ -54,10 +58,10 @@ class RoutedHeads(torch.nn.Module):
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> RoutedHeads:
-        """The heads and router of an export.
+        """Load the heads and router of an export.
 
-        Raises ``FileNotFoundError`` without either file and ``ValueError`` for changed bytes:
-        heads without their router have no reward.
+        Raises ``FileNotFoundError`` if either file is missing and ``ValueError`` if its bytes have
+        changed, because heads are meaningless under another router.
         """
         directory = Path(directory)
         settings = json.loads((directory / SETTINGS).read_text("utf-8"))
@@ -68,19 +72,22 @@ class RoutedHeads(torch.nn.Module):
             path = directory / name
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: missing; heads and router belong together")
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
-            if found != settings["sha256"][name]:
-                raise ValueError(f"{path}: sha256 {found} is not that of {SETTINGS}")
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            if digest != settings["sha256"][name]:
+                raise ValueError(f"{path}: sha256 {digest} is not that of {SETTINGS}")
             parts[name] = load_file(path)
         return cls(settings, parts[HEADS], parts[ROUTER]).eval()
 
     @torch.no_grad()
     def forward(self, response: Tensor, router_input: Tensor) -> RoutedRewards:
-        """Rewards for vectors (N, D) of responses and of what the router reads."""
+        """Compute rewards from the (N, D) vectors of the responses and of the router's inputs.
+
+        Raises ``ValueError`` for vectors of another shape.
+        """
         expected = (len(response), self.get_buffer("heads").shape[0])
-        for what, vectors in (("response", response), ("router_input", router_input)):
+        for name, vectors in (("response", response), ("router_input", router_input)):
             if tuple(vectors.shape) != expected:
-                raise ValueError(f"{what}: expected {expected}, found {tuple(vectors.shape)}")
+                raise ValueError(f"{name}: expected {expected}, found {tuple(vectors.shape)}")
         scaled = response.float() / self.get_buffer("delta_scale")
         head_rewards = scaled @ self.get_buffer("heads")
         weights = torch.softmax(self._logits(router_input.float()), dim=-1).mean(dim=0)
@@ -91,7 +98,7 @@ class RoutedHeads(torch.nn.Module):
         return self.get_buffer(f"router_{name}")
 
     def _logits(self, vectors: Tensor) -> Tensor:
-        """Logits (S, N, K) of every draw."""
+        """Router logits (S, N, K), one set per draw."""
         if self.kind == "static":
             return self._router("logits")[:, None].expand(-1, len(vectors), -1)
         if self.kind == "kernel":
@@ -103,7 +110,10 @@ class RoutedHeads(torch.nn.Module):
         return hidden @ self._router("output_kernel") + self._router("output_bias")[:, None]
 
     def _kernel_logits(self, vectors: Tensor) -> Tensor:
-        """Predicted losses of the heads from two cosines with the wishes that were learnt from."""
+        """Logits (S, N, K) of the kernel router: predicted losses of the heads, over -tau.
+
+        Its linear features are the centered vector and its projection, each of unit length.
+        """
         offset = vectors[None] - self._router("centre").double()[:, None]
         parts = (offset, offset @ self._router("projection").double())
         unit = [part / part.norm(dim=-1, keepdim=True).clamp_min(1e-12) for part in parts]
