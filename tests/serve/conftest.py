@@ -1,4 +1,4 @@
-"""A tiny run over text, trained once: a random Llama, two wishes, every kind of method."""
+"""A tiny run over text, trained once: a random Llama, two contexts, every kind of method."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ METHODS = "single_bt,static_mixture,micro_stage1,micro,micro_kernel,micro_hyre"
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of the run; ``store``, ``backbone`` and ``rows.jsonl`` lie beside it.
+    """Directory of the run, beside its ``store``, ``backbone`` and ``rows.jsonl``.
 
-    One for all processes of pytest-xdist: whoever wants to change it copies it.
+    All processes of pytest-xdist share it: a test that modifies it works on a copy.
     """
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -29,7 +29,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open(shared / "served.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
-            shutil.rmtree(base, ignore_errors=True)  # of a process that failed
+            shutil.rmtree(base, ignore_errors=True)  # left by a process that failed
             base.mkdir()
             _train(base)
             done.touch()
@@ -42,14 +42,14 @@ def _train(base: Path) -> None:
     _make_model("llama", len(tokenizer)).save_pretrained(base / "backbone")
     rows = [
         {
-            "prompt": f"Question {place // 2}: how far is the moon?",
-            "chosen": f"About {place} km." + " It is far." * (place % 5),
-            "rejected": f"Ask the sun, number {place}.",
-            "attribute": ("brief", "long")[place % 2],
-            "context": ("be brief", "use many words")[place % 2],
-            "split": "test" if place % 8 < 2 else "train",
+            "prompt": f"Question {index // 2}: how far is the moon?",
+            "chosen": f"About {index} km." + " It is far." * (index % 5),
+            "rejected": f"Ask the sun, number {index}.",
+            "attribute": ("brief", "long")[index % 2],
+            "context": ("be brief", "use many words")[index % 2],
+            "split": "test" if index % 8 < 2 else "train",
         }
-        for place in range(48)
+        for index in range(48)
     ]
     (base / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     code = main(

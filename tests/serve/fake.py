@@ -1,4 +1,4 @@
-"""A model without a backbone, and the small server process that the kill tests end."""
+"""A model without a backbone, and the server process that the kill tests terminate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ class FakeScore:
 
 
 class FakeModel:
-    """Rewards are a hash of the texts; ``refuse`` is a text that cannot be scored."""
+    """Rewards are a hash of the texts.
+
+    The response ``refuse`` raises a ``UserError``, ``explode`` a bug. Every call takes ``seconds``
+    and adds its number of responses to ``batches``.
+    """
 
     def __init__(self, *, seconds: float = 0.0) -> None:
         self.methods = ["micro", "micro_stage1", "single_bt"]
@@ -58,9 +62,9 @@ class FakeModel:
         if "explode" in responses:
             raise ZeroDivisionError("secret words of a user")
         scores = []
-        for prompt, response, wish in zip(prompts, responses, contexts, strict=True):
+        for prompt, response, context in zip(prompts, responses, contexts, strict=True):
             rewards = _numbers(f"{prompt} {response}") if method != "single_bt" else [1.0]
-            raw = np.exp(_numbers(f"{prompt} {wish}")) if method != "single_bt" else np.ones(1)
+            raw = np.exp(_numbers(f"{prompt} {context}")) if method != "single_bt" else np.ones(1)
             weights = (raw / raw.sum()).tolist()
             reward = float(np.dot(rewards, weights))
             scores.append(FakeScore(reward, list(rewards), weights, method))
@@ -76,7 +80,7 @@ def make_online(directory: Path, rule: HedgeRule | None = None, **settings: Any)
 def make_service(
     directory: Path | None, model: FakeModel | None = None, **settings: Any
 ) -> Service:
-    """A service without a learner; without feedback if there is no directory."""
+    """A service without a router learner; ``directory`` None disables feedback."""
     config = ServeConfig(**({"timeout_s": 5.0} | settings))
     online = None
     if directory is not None:

@@ -1,8 +1,8 @@
-"""``python -m micro_rm.tests.serve.kills --kills 50``: kill a server under a load of feedback.
+"""``python -m micro_rm.tests.serve.kills --kills 50``: SIGKILL a server under a load of feedback.
 
-Clients send comparisons with ids of their own and, after a kill, send again what nobody
-acknowledged. At every restart the journal must hold all that was acknowledged and nothing that was
-never sent; at the end the state must be that of the acknowledged feedback, to the last bit.
+Clients send comparisons with unique ids and resend whatever was not acknowledged before a kill.
+After every kill the journal must hold every acknowledged comparison exactly once and nothing that
+was never sent. At the end the state must equal that of the acknowledged feedback bit for bit.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ CLIENTS, PATIENCE_S = 4, 60
 
 
 @dataclass
-class Tally:
-    """What was sent and acknowledged, by id, and what went wrong."""
+class KillLog:
+    """What was sent and acknowledged, by id, and the problems found."""
 
     kills: int = 0
     sent: set[str] = field(default_factory=set)
@@ -46,24 +46,24 @@ class Tally:
 
     @property
     def acknowledged(self) -> int:
-        """Comparisons that the service promised to keep."""
+        """Number of acknowledged comparisons."""
         return len(self.answers)
 
 
-def attack(directory: Path, kills: int, seed: int) -> Tally:
-    """Serve, kill, look, serve again; then compare."""
-    rng, tally, pending = random.Random(seed), Tally(), [[] for _ in range(CLIENTS)]
+def attack(directory: Path, kills: int, seed: int) -> KillLog:
+    """Serve and kill repeatedly, checking the journal after each kill; the last stop is clean."""
+    rng, log, pending = random.Random(seed), KillLog(), [[] for _ in range(CLIENTS)]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     for _ in range(kills + 1):
-        last = tally.kills == kills
+        last = log.kills == kills
         server = subprocess.Popen(
             [sys.executable, "-m", "micro_rm.tests.serve.fake", str(directory), str(port)]
         )
         stop = threading.Event()
         threads = [
-            threading.Thread(target=_client, args=(port, number, tally, pending[number], stop))
+            threading.Thread(target=_client, args=(port, number, log, pending[number], stop))
             for number in range(CLIENTS)
         ]
         try:
@@ -81,40 +81,40 @@ def attack(directory: Path, kills: int, seed: int) -> Tally:
         stop.set()
         for thread in threads:
             thread.join(PATIENCE_S)
-        tally.kills += not last
-        _look(directory, tally, exact=last)
-    return tally
+        log.kills += not last
+        _check_journal(directory, log, exact=last)
+    return log
 
 
 def _client(
-    port: int, number: int, tally: Tally, pending: list[dict[str, Any]], stop: threading.Event
+    port: int, number: int, log: KillLog, pending: list[dict[str, Any]], stop: threading.Event
 ) -> None:
-    """Send what is pending, then new comparisons, until told to stop or the server is gone."""
+    """Send pending, then new comparisons until ``stop`` is set or the server dies."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     try:
         while True:
-            again = bool(pending)
+            resending = bool(pending)
             if not pending:
                 if stop.is_set():
                     return
-                name = f"{number}-{len(tally.sent)}-{random.getrandbits(48):x}"
+                name = f"{number}-{len(log.sent)}-{random.getrandbits(48):x}"
                 pending.append(_comparison(name, number))
             body = pending[0]
-            tally.sent.add(body["id"])
-            tally.resent += again
+            log.sent.add(body["id"])
+            log.resent += resending
             connection.request(
                 "POST", "/feedback", json.dumps(body), {"Content-Type": "application/json"}
             )
             answer = connection.getresponse()
             content = json.loads(answer.read())
             if answer.status != 200:
-                tally.problems.append(f"{answer.status}: {content}")
+                log.problems.append(f"{answer.status}: {content}")
                 return
-            tally.repeated += content["repeated"]
-            tally.answers[body["id"]] = content
+            log.repeated += content["repeated"]
+            log.answers[body["id"]] = content
             pending.pop(0)
     except (OSError, http.client.HTTPException, ValueError):
-        return  # killed; what is pending is sent again
+        return  # killed; the next client resends what is pending
     finally:
         connection.close()
 
@@ -129,33 +129,36 @@ def _comparison(name: str, number: int) -> dict[str, Any]:
     }
 
 
-def _look(directory: Path, tally: Tally, *, exact: bool) -> None:
+def _check_journal(directory: Path, log: KillLog, *, exact: bool) -> None:
+    """Compare the journal and the restored state with what was sent and acknowledged."""
     path = directory / JOURNAL
     if not path.exists():
         return
     ids = [line.record["id"] for line in read_lines(path) if "id" in line.record]
-    kept, kill = set(ids), f"after kill {tally.kills}"
+    kept, kill = set(ids), f"after kill {log.kills}"
     if len(kept) < len(ids):
-        tally.problems.append(f"{kill}: {len(ids) - len(kept)} comparisons are there twice")
-    if lost := tally.answers.keys() - kept:
-        tally.problems.append(f"{kill}: {len(lost)} acknowledged comparisons are lost")
-    if extra := kept - tally.sent:
-        tally.problems.append(f"{kill}: {len(extra)} comparisons were never sent")
-    if exact and kept != tally.answers.keys():
-        tally.problems.append(f"{len(kept - tally.answers.keys())} were never acknowledged")
-    if _state(directory) != _state_of([line.record for line in read_lines(path)][1:]):
-        tally.problems.append(f"{kill}: the state is not that of the journal")
+        log.problems.append(f"{kill}: {len(ids) - len(kept)} comparisons are there twice")
+    if lost := log.answers.keys() - kept:
+        log.problems.append(f"{kill}: {len(lost)} acknowledged comparisons are lost")
+    if extra := kept - log.sent:
+        log.problems.append(f"{kill}: {len(extra)} comparisons were never sent")
+    if exact and kept != log.answers.keys():
+        log.problems.append(f"{len(kept - log.answers.keys())} were never acknowledged")
+    if _restored_state(directory) != _expected_state(
+        [line.record for line in read_lines(path)][1:]
+    ):
+        log.problems.append(f"{kill}: the state is not that of the journal")
 
 
-def _state(directory: Path) -> dict[str, Any]:
+def _restored_state(directory: Path) -> dict[str, Any]:
     online = make_online(directory)
     people = {user: online.person(user) for user in USERS}
     online.close()
-    return {user: (one.count, one.losses_K.tolist(), one.served) for user, one in people.items()}
+    return {user: (p.count, p.losses_K.tolist(), p.served) for user, p in people.items()}
 
 
-def _state_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The same from the lines of the journal, without the code that keeps people."""
+def _expected_state(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The state computed from the records, independently of the code under test."""
     state = {user: (0, np.zeros(HEADS), 0.0) for user in USERS}
     for record in records:
         count, losses_K, served = state[record["user"]]
@@ -167,8 +170,8 @@ def _state_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until and server.poll() is None:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline and server.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
@@ -178,20 +181,20 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> int:
-    """Print what happened; 1 if anything was lost or invented."""
+    """Print a summary; the status is 1 if anything was lost or invented."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="micro-rm-kills-") as base:
-        tally = attack(Path(base), asked.kills, asked.seed)
+        log = attack(Path(base), options.kills, options.seed)
     print(
-        f"{tally.kills} kills, {len(tally.sent)} comparisons sent, {tally.acknowledged} "
-        f"acknowledged, {tally.resent} sent again, {tally.repeated} of them were there already, "
-        f"{len(tally.problems)} problems"
+        f"{log.kills} kills, {len(log.sent)} comparisons sent, {log.acknowledged} "
+        f"acknowledged, {log.resent} sent again, {log.repeated} of them were there already, "
+        f"{len(log.problems)} problems"
     )
-    print(*tally.problems, sep="\n")
-    return int(bool(tally.problems))
+    print(*log.problems, sep="\n")
+    return int(bool(log.problems))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Replays an export, or a service, in OpenRLHF or vLLM itself: an own command, not a test.
+"""Replay an export, or a service, inside OpenRLHF or vLLM: a command, not a test.
 
-Run it as a file in an environment of that tool, which need not have micro_rm:
+Run the file in an environment of that tool; micro_rm need not be installed:
 
     python tests/serve/replay.py openrlhf exports/brief
     python tests/serve/replay.py vllm exports/brief
     python tests/serve/replay.py client 'http://127.0.0.1:8000/get_reward?context=be%20brief'
 
-The first two compare with ``golden.json`` in float32 on the CPU; status 1 says that they differ.
-The third lets OpenRLHF's rollout code ask a running service, and prints what OpenRLHF makes of it.
-Kernels that OpenRLHF imports and a reward model on a CPU never calls (deepspeed, flash_attn) are
-replaced by empty modules where they are not installed, and its table of number formats, which ends
-at 16 bits, gets float32.
+The first two compare with ``golden.json`` in float32 on the CPU and exit with status 1 on a
+difference. The third lets OpenRLHF's rollout code query a running service and prints the rewards
+that it arrives at. Kernels that OpenRLHF imports but a reward model on a CPU never calls
+(deepspeed, flash_attn) are replaced by empty modules if they are not installed. OpenRLHF's table of
+dtypes has only 16-bit formats and is extended by float32.
 """
 
 from __future__ import annotations
@@ -35,10 +35,14 @@ UNUSED = {
 
 
 def replace_missing() -> list[str]:
-    """Empty modules for kernels that are not installed; calling what is in them is an error."""
+    """Install empty modules for missing kernels, whose functions raise; return their names."""
     import sys
 
-    for name in ("transformers", "peft", "accelerate"):  # they ask what is installed, so before
+    for name in (
+        "transformers",
+        "peft",
+        "accelerate",
+    ):  # import first: they probe what is installed
         import_module(name)
     missing = [name for name in UNUSED if util.find_spec(name.split(".")[0]) is None]
     for name in missing:
@@ -46,22 +50,22 @@ def replace_missing() -> list[str]:
         module.__spec__ = machinery.ModuleSpec(name, None)
         module.__path__ = []
         for function in UNUSED[name]:
-            setattr(module, function, _never)
+            setattr(module, function, _raise_replaced)
         sys.modules[name] = module
     return missing
 
 
-def _never(*_args: Any, **_settings: Any) -> NoReturn:
+def _raise_replaced(*_args: Any, **_settings: Any) -> NoReturn:
     raise RuntimeError("a kernel that was replaced by an empty module was called")
 
 
-def openrlhf(place: Path, golden: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Rewards of ``openrlhf.cli.serve_rm``'s model, by its tokenizer, padded on the left."""
+def openrlhf(directory: Path, golden: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Rewards of the model of ``openrlhf.cli.serve_rm``, which pads on the left."""
     print("replaced by empty modules:", ", ".join(replace_missing()) or "nothing")
     torch = import_module("torch")
     import_module("openrlhf.utils.utils").convert_to_torch_dtype = lambda _name: torch.float32
     settings = SimpleNamespace(
-        reward=SimpleNamespace(model_name_or_path=str(place), normalize_enable=False),
+        reward=SimpleNamespace(model_name_or_path=str(directory), normalize_enable=False),
         ds=SimpleNamespace(
             attn_implementation="eager",
             experts_implementation=None,
@@ -84,34 +88,34 @@ def openrlhf(place: Path, golden: list[dict[str, Any]]) -> dict[str, list[float]
     }
 
 
-def vllm(place: Path, golden: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Rewards of vLLM's pooling runner as ``vllm serve --runner pooling --convert classify``."""
+def vllm(directory: Path, golden: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Rewards of vLLM, as of ``vllm serve --runner pooling --convert classify``."""
     tool = import_module("vllm")
     engine = tool.LLM(
-        str(place), runner="pooling", convert="classify", dtype="float32", enforce_eager=True
+        str(directory), runner="pooling", convert="classify", dtype="float32", enforce_eager=True
     )
     by_ids = engine.classify([{"prompt_token_ids": item["token_ids"]} for item in golden])
     return {"token ids": [row.outputs.probs[0] for row in by_ids]}
 
 
 def client(address: str, pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """What OpenRLHF's rollout makes of a service's answers to (prompt, response), one by one."""
+    """Results of OpenRLHF's rollout for (prompt, response) pairs that a service scores."""
     replace_missing()
     executor = import_module("openrlhf.utils.agent").SingleTurnAgentExecutor(address)
     sampling = SimpleNamespace(max_tokens=64, logprobs=None)
 
     async def roll_out(prompt: str, response: str) -> dict[str, Any]:
         engine = SimpleNamespace(generate=_generating(response))
-        return await executor.execute(prompt, "", sampling, 4096, Letters(), engine)
+        return await executor.execute(prompt, "", sampling, 4096, CharacterTokenizer(), engine)
 
-    async def every() -> list[dict[str, Any]]:
+    async def roll_out_all() -> list[dict[str, Any]]:
         return [await roll_out(*pair) for pair in pairs]
 
-    return asyncio.run(every())
+    return asyncio.run(roll_out_all())
 
 
-class Letters:
-    """A tokenizer of letters that ends every text with a mark, as chat models do."""
+class CharacterTokenizer:
+    """A tokenizer of characters with an end-of-sequence token, as chat models emit."""
 
     end = 0x110000
 
@@ -119,11 +123,11 @@ class Letters:
         return {"input_ids": import_module("torch").tensor([[ord(letter) for letter in text]])}
 
     def decode(self, ids: list[int], **_settings: Any) -> str:
-        return "".join("</s>" if place == self.end else chr(place) for place in ids)
+        return "".join("</s>" if token == self.end else chr(token) for token in ids)
 
 
 def _generating(response: str) -> Callable[..., Any]:
-    ids = [*map(ord, response), Letters.end]
+    ids = [*map(ord, response), CharacterTokenizer.end]
 
     async def generate(*_args: Any, **_settings: Any) -> Any:
         output = SimpleNamespace(token_ids=ids, finish_reason="stop", logprobs=None)
@@ -136,22 +140,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("tool", choices=["openrlhf", "vllm", "client"])
     parser.add_argument("where", help="an export of tier collapsed, or the address of a service")
-    asked = parser.parse_args()
-    if asked.tool == "client":
+    options = parser.parse_args()
+    if options.tool == "client":
         prompt = "How do I boil an egg?"
-        for found in client(asked.where, [(prompt, "Seven minutes."), (prompt, "Egg party!")]):
+        for result in client(options.where, [(prompt, "Seven minutes."), (prompt, "Egg party!")]):
             keys = ("observation_tokens", "reward", "scores", "extra_logs")
-            print(json.dumps({key: found[key] for key in keys[1:]}))
+            print(json.dumps({key: result[key] for key in keys[1:]}))
         return 0
-    place = Path(asked.where)
-    golden = json.loads((place / "golden.json").read_text("utf-8"))
-    replay = openrlhf if asked.tool == "openrlhf" else vllm
+    directory = Path(options.where)
+    golden = json.loads((directory / "golden.json").read_text("utf-8"))
+    replay = openrlhf if options.tool == "openrlhf" else vllm
     worst = 0.0
-    for way, found in replay(place, golden).items():
+    for way, rewards in replay(directory, golden).items():
         differences = [
-            abs(mine - item["scores"][0]) for mine, item in zip(found, golden, strict=True)
+            abs(reward - item["scores"][0]) for reward, item in zip(rewards, golden, strict=True)
         ]
-        print(f"{asked.tool}, {way}: largest difference {max(differences):.1e}")
+        print(f"{options.tool}, {way}: largest difference {max(differences):.1e}")
         worst = max(worst, *differences)
     return 0 if worst < TOLERANCE else 1
 

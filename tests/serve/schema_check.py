@@ -1,7 +1,7 @@
-"""``python -m micro_rm.tests.serve.schema_check --examples 100``: schemathesis on the description.
+"""``python -m micro_rm.tests.serve.schema_check --examples 100``: fuzz the OpenAPI schema.
 
-Every operation gets generated requests, right ones and wrong ones, in process and through the whole
-application; answers must be those that the description promises, and never a failure (500).
+schemathesis sends generated valid and invalid requests to every operation, in process and through
+the whole application. Responses must conform to the schema and never be a server error.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ CHECKS = [
 
 
 def check(directory: Path, examples: int) -> dict[str, int]:
-    """Requests per operation; raises what schemathesis finds."""
+    """Return the number of requests per operation; raises the failures of schemathesis."""
     service = make_service(directory)
     app = make_app(service)
     schema = openapi.from_asgi("/openapi.json", app, headers={"host": "localhost"})
-    asked: dict[str, int] = {}
-    for found in schema.get_all_operations():
-        operation = found.ok()
+    counts: dict[str, int] = {}
+    for result in schema.get_all_operations():
+        operation = result.ok()
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             key = f"{operation.label} ({mode.value})"
             try:
                 strategy = operation.as_strategy(generation_mode=mode)
-                asked[key] = _ask(strategy, examples)
-            except Unsatisfiable:  # nothing can be wrong about a request without parameters
-                asked[key] = 0
+                counts[key] = _send(strategy, examples)
+            except Unsatisfiable:  # a request without parameters has no invalid form
+                counts[key] = 0
     service.close()
-    return asked
+    return counts
 
 
-def _ask(strategy: Any, examples: int) -> int:
+def _send(strategy: Any, examples: int) -> int:
     count = 0
 
     @settings(
@@ -65,22 +65,22 @@ def _ask(strategy: Any, examples: int) -> int:
         suppress_health_check=list(HealthCheck),
     )
     @given(case=strategy)
-    def one(case: Any) -> None:
+    def send(case: Any) -> None:
         nonlocal count
         count += 1
         case.call_and_validate(headers={"host": "localhost"}, checks=CHECKS)
 
-    one()
+    send()
     return count
 
 
 def main() -> int:
-    """Print how often every operation was asked."""
+    """Print the number of requests per operation."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=100)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="micro-rm-schema-") as base:
-        for label, count in check(Path(base), asked.examples).items():
+        for label, count in check(Path(base), options.examples).items():
             print(f"{count:>6}  {label}")
     return 0
 

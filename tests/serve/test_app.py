@@ -1,4 +1,4 @@
-"""The service over HTTP, in process: answers, refusals, and what must not leak."""
+"""The service over HTTP, in process: responses, refusals, and what must not leak."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def ask(service: Service, questions: Callable[[Any], Awaitable[None]], **options
     asyncio.run(run())
 
 
-def test_scores_are_the_models_and_a_persons_are_the_product(tmp_path: Path) -> None:
+def test_scores_are_the_models_and_feedback_reweights_the_heads_of_one_person(
+    tmp_path: Path,
+) -> None:
     model = FakeModel()
 
     async def questions(http: Any) -> None:
@@ -52,11 +54,11 @@ def test_scores_are_the_models_and_a_persons_are_the_product(tmp_path: Path) -> 
         expected = FakeModel().score(
             ["How?"] * 2, SCORE["responses"], ["be brief"] * 2, method="micro"
         )
-        assert [one["reward"] for one in plain["results"]] == pytest.approx(
-            [one.reward for one in expected]
+        assert [item["reward"] for item in plain["results"]] == pytest.approx(
+            [score.reward for score in expected]
         )
         assert plain["weights"] == expected[0].weights
-        assert plain["best"] == int(np.argmax([one.reward for one in expected]))
+        assert plain["best"] == int(np.argmax([score.reward for score in expected]))
         assert plain["method"] == "micro" and len(plain["heads"]) == 3
         given = (await http.post("/feedback", json=FEEDBACK)).json()
         assert given["comparisons"] == 1 and not given["repeated"]
@@ -72,7 +74,7 @@ def test_scores_are_the_models_and_a_persons_are_the_product(tmp_path: Path) -> 
     ask(make_service(tmp_path, model, online=OnlineConfig(single=1.0)), questions)
 
 
-def test_the_most_telling_comparison_is_asked_first(tmp_path: Path) -> None:
+def test_the_most_informative_comparison_is_ranked_first(tmp_path: Path) -> None:
     service = make_service(tmp_path)
 
     async def questions(http: Any) -> None:
@@ -82,17 +84,17 @@ def test_the_most_telling_comparison_is_asked_first(tmp_path: Path) -> None:
         ]
         candidates.append({"prompt": "How?", "responses": ["Same.", "Same."]})
         asked = {"user": "ann", "candidates": candidates, "context": "be brief"}
-        told = (await http.post("/ask", json=asked)).json()
+        ranked = (await http.post("/ask", json=asked)).json()
         margins = [
-            np.subtract(*[one["head_rewards"] for one in answer.json()["results"]])
+            np.subtract(*[item["head_rewards"] for item in answer.json()["results"]])
             for answer in [await http.post("/score", json=candidate) for candidate in candidates]
         ]
         person = service.people.person("ann")
         expected = service.people.rule.information(person, np.array(margins))
-        assert told["information"] == pytest.approx(expected.tolist())
-        assert told["order"] == np.argsort(-expected, kind="stable").tolist()
-        assert told["order"][-1] == 5 and told["information"][5] == pytest.approx(0, abs=1e-12)
-        assert told["comparisons"] == 1 and max(told["information"]) > 1e-3
+        assert ranked["information"] == pytest.approx(expected.tolist())
+        assert ranked["order"] == np.argsort(-expected, kind="stable").tolist()
+        assert ranked["order"][-1] == 5 and ranked["information"][5] == pytest.approx(0, abs=1e-12)
+        assert ranked["comparisons"] == 1 and max(ranked["information"]) > 1e-3
         for wrong in (
             asked | {"candidates": []},
             asked | {"candidates": [{"prompt": "How?", "responses": ["one"]}]},
@@ -106,7 +108,7 @@ def test_the_most_telling_comparison_is_asked_first(tmp_path: Path) -> None:
     ask(service, questions)
 
 
-def test_openrlhf_gets_what_it_expects(tmp_path: Path) -> None:
+def test_get_reward_follows_openrlhfs_format(tmp_path: Path) -> None:
     async def questions(http: Any) -> None:
         sent = {
             "query": ["How? So.<|eot_id|><pad>", "How? Like this."],
@@ -116,7 +118,7 @@ def test_openrlhf_gets_what_it_expects(tmp_path: Path) -> None:
         answer = (await http.post("/get_reward?context=be%20brief", json=sent)).json()
         scores = (await http.post("/score", json=SCORE)).json()
         assert answer["rewards"] == answer["scores"]
-        assert answer["rewards"] == pytest.approx([one["reward"] for one in scores["results"]])
+        assert answer["rewards"] == pytest.approx([item["reward"] for item in scores["results"]])
         assert all(len(values) == 2 for values in answer["extra_logs"].values())
         for wrong in (
             {"query": ["Why? So."], "prompts": ["How?"]},
@@ -188,7 +190,7 @@ def test_oversized_questions_are_refused(tmp_path: Path) -> None:
     ask(service, questions)
 
 
-def test_without_the_key_nothing_but_health(tmp_path: Path) -> None:
+def test_without_the_key_only_health_is_answered(tmp_path: Path) -> None:
     service = make_service(tmp_path)
     routes = [
         ("POST", "/score"),
@@ -248,7 +250,7 @@ def test_texts_reach_neither_logs_nor_the_answer_of_a_failure(
     assert "diary" not in logged and "secret words" not in logged
 
 
-def test_a_full_queue_says_when_to_come_back_and_a_slow_answer_is_given_up(
+def test_a_full_queue_sends_retry_after_and_a_slow_answer_times_out(
     tmp_path: Path,
 ) -> None:
     service = make_service(tmp_path, FakeModel(seconds=0.4), queue=2, batch_texts=2, timeout_s=0.6)
@@ -275,7 +277,7 @@ def test_requests_that_arrive_together_are_computed_together(tmp_path: Path) -> 
     assert all(size & (size - 1) == 0 for size in model.batches), "powers of two only"
 
 
-def test_a_person_can_be_looked_at_rolled_back_exported_and_deleted(tmp_path: Path) -> None:
+def test_a_person_can_be_inspected_exported_rolled_back_and_deleted(tmp_path: Path) -> None:
     async def questions(http: Any) -> None:
         for number in range(3):
             body = FEEDBACK | {"prompt": f"How {number}?", "id": f"id-{number}"}
@@ -291,7 +293,7 @@ def test_a_person_can_be_looked_at_rolled_back_exported_and_deleted(tmp_path: Pa
         assert shown["regret_mixture"] == shown["regret_mixture_curve"][-1] >= shown["regret"]
         assert (await http.get("/users/nobody/regret.svg")).status_code == 404
         exported = (await http.get("/users/ann/export")).json()["records"]
-        assert [one["id"] for one in exported] == ["id-0", "id-1", "id-2"]
+        assert [record["id"] for record in exported] == ["id-0", "id-1", "id-2"]
         assert "How" not in json.dumps(exported), "the texts are not kept"
         rolled = await http.post("/users/ann/rollback", json={"keep": 1})
         assert rolled.json() == {"user": "ann", "dropped": 2}

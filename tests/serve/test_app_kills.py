@@ -1,4 +1,4 @@
-"""Feedback under kill -9: what was acknowledged is there, once, and nothing else."""
+"""Feedback under kill -9: exactly the acknowledged comparisons survive, each once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from micro_rm.tests.serve.kills import attack
 
 @pytest.mark.long
 def test_three_kills_lose_and_invent_nothing(tmp_path: Path) -> None:
-    tally = attack(tmp_path, kills=3, seed=0)
-    assert tally.problems == []
-    assert tally.acknowledged > 20
+    log = attack(tmp_path, kills=3, seed=0)
+    assert log.problems == []
+    assert log.acknowledged > 20

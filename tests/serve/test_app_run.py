@@ -1,4 +1,4 @@
-"""A real, tiny run behind the service, and what starting it refuses."""
+"""A real, tiny run behind the service, and errors at its start."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_a_run_serves_what_it_scores_and_its_router_learns(tiny_run: Path, tmp_p
     config = ServeConfig(online=OnlineConfig(dir=str(tmp_path), router=True, router_every=2))
     service = make_service(model, config)
     before = asyncio.run(_talk(service))
-    assert [one["reward"] for one in before["results"]] == pytest.approx(
-        [one.reward for one in expected], abs=1e-5
+    assert [item["reward"] for item in before["results"]] == pytest.approx(
+        [score.reward for score in expected], abs=1e-5
     )
     assert before["method"] == "micro"
 
@@ -40,7 +40,7 @@ def test_a_run_serves_what_it_scores_and_its_router_learns(tiny_run: Path, tmp_p
     assert taught[0].head_rewards == pytest.approx(expected[0].head_rewards)
     assert not np.allclose(taught[0].weights, expected[0].weights, atol=1e-6)
 
-    # The same feedback gives the same router after a restart; without it, the run's own is back.
+    # A restart refits the same router; deleting the feedback restores the run's own.
     again = micro_rm.load(tiny_run, device="cpu")
     restarted = make_service(again, config)
     _wait_for(restarted, 2)
@@ -86,7 +86,7 @@ def test_other_machines_need_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_key(ServeConfig(host="0.0.0.0")) == "long-enough-for-a-key"
 
 
-def test_what_cannot_be_weighed_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+def test_methods_without_heads_or_router_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     model = micro_rm.load(tiny_run, device="cpu")
     for method, router in (("unknown", False), ("static_mixture", True)):
         online = OnlineConfig(dir=str(tmp_path), method=method, router=router)

@@ -1,4 +1,4 @@
-"""One thread, a bounded queue, batches that grow with the load."""
+"""Dynamic batching: one thread, a bounded queue, batches that grow with the load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WAIT = 20
 
 
 class Slow:
-    """Answers with the square; holds the first batch until it is let go."""
+    """Computes squares, blocks until ``go`` is set, and fails for 13."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -33,15 +33,15 @@ def make(texts: int = 100, characters: int = 1000, queue: int = 10) -> tuple[Slo
     return slow, Batcher(slow, BatchLimits(texts, characters, 0.0, queue))
 
 
-def held(slow: Slow, batcher: Batcher) -> None:
-    """Send 0 and wait until it is computed, so that what follows gathers."""
+def occupy(slow: Slow, batcher: Batcher) -> None:
+    """Occupy the thread with request 0, so that later requests gather in the queue."""
     batcher.submit(0, texts=1, characters=1)
     assert slow.started.wait(WAIT)
 
 
-def test_what_gathers_during_a_batch_is_computed_together_in_order() -> None:
+def test_requests_that_arrive_during_a_batch_are_computed_together_in_order() -> None:
     slow, batcher = make()
-    held(slow, batcher)
+    occupy(slow, batcher)
     futures = [batcher.submit(number, texts=1, characters=1) for number in (1, 2, 3)]
     slow.go.set()
     assert [future.result(WAIT) for future in futures] == [1, 4, 9]
@@ -54,7 +54,7 @@ def test_a_batch_stays_below_its_limits_and_a_larger_request_goes_alone(
     texts: int, characters: int
 ) -> None:
     slow, batcher = make(texts, characters)
-    held(slow, batcher)
+    occupy(slow, batcher)
     for number, size in enumerate((2, 3, 1, 9, 1), start=1):
         batcher.submit(number, texts=size, characters=10 * size)
     slow.go.set()
@@ -62,9 +62,9 @@ def test_a_batch_stays_below_its_limits_and_a_larger_request_goes_alone(
     assert slow.batches == [[0], [1, 2], [3], [4], [5]]
 
 
-def test_a_full_queue_refuses_and_takes_again_what_was_given_up() -> None:
+def test_a_full_queue_refuses_until_a_request_is_cancelled() -> None:
     slow, batcher = make(queue=2)
-    held(slow, batcher)
+    occupy(slow, batcher)
     first = batcher.submit(1, texts=1, characters=1)
     batcher.submit(2, texts=1, characters=1)
     with pytest.raises(Busy):
@@ -77,9 +77,9 @@ def test_a_full_queue_refuses_and_takes_again_what_was_given_up() -> None:
     batcher.close()
 
 
-def test_an_error_is_only_theirs_who_cause_it() -> None:
+def test_an_error_reaches_only_the_request_that_causes_it() -> None:
     slow, batcher = make()
-    held(slow, batcher)
+    occupy(slow, batcher)
     good, bad, other = (batcher.submit(n, texts=1, characters=1) for n in (1, 13, 2))
     slow.go.set()
     assert (good.result(WAIT), other.result(WAIT)) == (1, 4)
@@ -89,9 +89,9 @@ def test_an_error_is_only_theirs_who_cause_it() -> None:
     batcher.close()
 
 
-def test_stopping_finishes_what_is_queued_and_takes_no_more() -> None:
+def test_closing_drains_the_queue_and_refuses_new_requests() -> None:
     slow, batcher = make()
-    held(slow, batcher)
+    occupy(slow, batcher)
     waiting = batcher.submit(5, texts=1, characters=1)
     closing = threading.Thread(target=batcher.close)
     closing.start()
@@ -104,7 +104,7 @@ def test_stopping_finishes_what_is_queued_and_takes_no_more() -> None:
     assert waiting.result(0) == 25
 
 
-def test_a_lone_request_may_wait_for_company() -> None:
+def test_a_lone_request_may_wait_for_others() -> None:
     computed: list[list[int]] = []
 
     def compute(numbers: Sequence[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""A person's weights: the formula, its bound, and what is kept of people."""
+"""Online learning of a person's weights: formula, regret bound and persistence."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def reopened(directory: Path, **settings: int) -> dict[str, tuple]:
 
 
 def person_with(losses_K: list[float]) -> Person:
-    """Somebody whose mixtures have lost too much to matter."""
+    """A person with the given head losses and mixtures too bad to matter."""
     person = Person.new(len(losses_K))
     losses_C = np.full(len(person.losses_C), 2e6)
     losses_C[: len(losses_K)] = losses_K
     return Person(1, person.tastes_CxK, losses_C, 0.0)
 
 
-def test_with_the_heads_alone_it_is_the_papers_hedge() -> None:
+def test_over_the_heads_alone_the_rule_is_the_papers_hedge() -> None:
     router_K = np.array([0.2, 0.7, 0.1])
     expected = router_K**0.5 * np.exp(-2.0 * np.array([1.0, 3.0, 2.0]))
     rule = HedgeRule(eta=2.0, rho=0.5, single=1.0)
@@ -59,8 +59,8 @@ def test_with_the_heads_alone_it_is_the_papers_hedge() -> None:
     np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-12)
 
 
-def test_belief_and_weights_are_bayes_over_heads_and_mixtures() -> None:
-    """Against the formula written out in probabilities."""
+def test_belief_and_weights_are_the_posterior_over_heads_and_mixtures() -> None:
+    """Compared with the formula in probabilities instead of logarithms."""
     rng, rule = np.random.default_rng(3), HedgeRule(eta=0.7, rho=1.5, single=0.3)
     tastes_CxK = tastes(3)
     margin_NxK = rng.normal(0, 2, (6, 3))
@@ -89,13 +89,13 @@ def test_belief_and_weights_are_bayes_over_heads_and_mixtures() -> None:
     assert np.abs(both_NxK[1] - found_K).max() > 0.05
 
 
-def test_a_stranger_gets_the_routers_weights() -> None:
+def test_a_person_without_comparisons_gets_the_routers_weights() -> None:
     router_K = np.log([0.2, 0.7, 0.1])
     assert HedgeRule(rho=0.3).log_weights(router_K, Person.new(3)) is router_K
 
 
 @pytest.mark.parametrize("single", [0.5, 1.0])
-def test_weights_survive_losses_without_measure_and_heads_without_weight(single: float) -> None:
+def test_weights_are_finite_for_huge_losses_and_heads_of_weight_zero(single: float) -> None:
     with np.errstate(divide="ignore"):
         log_router_K = np.log([0.5, 0.5, 0.0])
     person, alone = person_with([1e6, 1e6 + 1, 0.0]), person_with([5.0, 5.0, 0.0])
@@ -110,7 +110,7 @@ def test_tastes_favour_no_head_and_are_always_the_same() -> None:
     np.testing.assert_array_equal(weights_CxK[:4], np.eye(4))
     np.testing.assert_allclose(weights_CxK.sum(axis=1), 1.0)
     np.testing.assert_allclose(weights_CxK.mean(axis=0), 0.25)
-    # Another draw would give people other weights after a restart.
+    # Stored losses refer to these candidates: other draws would change everybody's weights.
     assert weights_CxK[4].round(6).tolist() == pytest.approx(FIRST_MIXTURE_OF_4)
 
 
@@ -127,23 +127,20 @@ def test_regret_stays_below_its_bound_whatever_people_say(heads: int, single: fl
 
 
 def test_twenty_comparisons_come_close_to_the_best_fixed_weights() -> None:
-    """People to whom one of ten heads belongs; measured 0.005 over 100 of them."""
-    outcome = simulate_population(Population(people=12, test=300, seed=1), HedgeRule())
-    assert outcome.gap < 0.02
-    assert outcome.online > outcome.router + 0.15
+    """Each person prefers by one of ten heads; the gap over 100 people is 0.005."""
+    result = simulate_population(Population(people=12, test=300, seed=1), HedgeRule())
+    assert result.gap < 0.02
+    assert result.online > result.router + 0.15
     few = simulate_population(Population(people=12, test=300, seed=1, comparisons=2), HedgeRule())
     assert few.gap > 0.02, "two comparisons are not enough: the test can fail"
 
 
 @pytest.mark.long
-def test_mixtures_help_people_with_mixed_tastes_and_asking_well_helps_everybody() -> None:
-    """x."""
-    crowd = Population(people=10, heads=8, test=300, concentration=0.3)
-    alone, mixed = (
-        simulate_population(crowd, HedgeRule(single=1.0)),
-        simulate_population(crowd, HedgeRule()),
-    )
-    asked = simulate_population(replace(crowd, pool=50), HedgeRule())
+def test_mixtures_help_people_with_mixed_tastes_and_active_selection_helps_more() -> None:
+    population = Population(people=10, heads=8, test=300, concentration=0.3)
+    alone = simulate_population(population, HedgeRule(single=1.0))
+    mixed = simulate_population(population, HedgeRule())
+    asked = simulate_population(replace(population, pool=50), HedgeRule())
     assert alone.gap > mixed.gap + 0.02 > asked.gap + 0.04
     assert mixed.hindsight >= mixed.informed > mixed.online - 0.005
 
@@ -159,7 +156,7 @@ def test_information_is_the_mutual_information_of_answer_and_taste() -> None:
     assert rule.information(known, np.array([sure]))[0] < 1e-9, "nothing is left to learn"
 
 
-def test_a_person_changes_nobody_else(tmp_path: Path) -> None:
+def test_feedback_of_one_person_changes_nobody_elses_state(tmp_path: Path) -> None:
     online = make_online(tmp_path)
     give(online, "ann", 1)
     before = state(online)["ann"]
@@ -169,7 +166,7 @@ def test_a_person_changes_nobody_else(tmp_path: Path) -> None:
     online.close()
 
 
-def test_state_survives_a_restart_to_the_last_bit(tmp_path: Path) -> None:
+def test_a_restart_restores_the_state_bit_for_bit(tmp_path: Path) -> None:
     online = make_online(tmp_path)
     for number in range(11):
         give(online, ("ann", "bob", "cem")[number % 3], number)
@@ -178,7 +175,7 @@ def test_state_survives_a_restart_to_the_last_bit(tmp_path: Path) -> None:
     assert reopened(tmp_path) == expected
 
 
-def test_a_torn_last_line_is_cut_at_every_length(tmp_path: Path) -> None:
+def test_a_torn_last_line_is_truncated_at_every_length(tmp_path: Path) -> None:
     online = make_online(tmp_path)
     give(online, "ann", 1)
     expected, whole = state(online), (tmp_path / JOURNAL).read_bytes()
@@ -247,7 +244,7 @@ def test_rollback_leaves_the_first_ones_and_delete_nothing(tmp_path: Path) -> No
     assert reopened(tmp_path) == expected
 
 
-def test_nothing_is_acknowledged_that_could_not_be_written(
+def test_a_failed_write_is_never_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     online = make_online(tmp_path)
@@ -288,7 +285,7 @@ def test_more_people_than_may_be_kept_are_refused(tmp_path: Path) -> None:
     online.close()
 
 
-def test_files_are_for_the_owner_alone(tmp_path: Path) -> None:
+def test_the_journal_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     online = make_online(tmp_path)
     give(online, "ann", 1)
     online.close()

@@ -1,4 +1,4 @@
-"""The commands that look after stores and runs, as a user types them."""
+"""Maintenance commands for stores and runs, through the command line."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from micro_rm.pipeline import main
 
 
 @pytest.fixture
-def place(tiny_run: Path, tmp_path: Path) -> Path:
-    """A copy of a finished run, its store and its data, and no standard input to ask."""
+def workspace(tiny_run: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run with its store and data."""
     shutil.copytree(tiny_run.parent, tmp_path / "mine")
     return tmp_path / "mine"
 
 
-def flip(path: Path, at: int = -1) -> None:
+def flip(path: Path, offset: int = -1) -> None:
     data = bytearray(path.read_bytes())
-    data[at] ^= 1
+    data[offset] ^= 1
     path.write_bytes(data)
 
 
-def settings(place: Path, *words: str) -> list[str]:
-    """The flags of the run, for a copy of it."""
-    config = json.loads((place / "run" / "record.json").read_text())["config"]
+def settings(workspace: Path, *words: str) -> list[str]:
+    """Flags that reproduce the run's configuration in the copy, followed by ``words``."""
+    config = json.loads((workspace / "run" / "record.json").read_text())["config"]
     flags = [
         f"--{section}.{key}={config[section][key]}"
         for section, key in (
@@ -41,23 +41,25 @@ def settings(place: Path, *words: str) -> list[str]:
         )
     ]
     flags += [f"--methods={config['methods']}", f"--backbone.name={config['backbone']['name']}"]
-    flags += [f"--store.dir={place / 'store'}", f"--run.dir={place / 'run'}"]
+    flags += [f"--store.dir={workspace / 'store'}", f"--run.dir={workspace / 'run'}"]
     data = [f"--data.train={config['data']['train']}", "--data.name=rows"]
     return [*flags, *data, "--embed.device=cpu", *words]
 
 
 def test_verify_finds_a_changed_byte_of_a_run_and_run_makes_it_anew(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["verify", str(place / "run")]) == 0
+    assert main(["verify", str(workspace / "run")]) == 0
     assert "6 files of a run: 0 problems" in capsys.readouterr().out
-    flip(place / "run" / "predictions.parquet")
-    assert main(["verify", str(place / "run")]) == 1
+    flip(workspace / "run" / "predictions.parquet")
+    assert main(["verify", str(workspace / "run")]) == 1
     assert "predictions.parquet: bytes differ" in capsys.readouterr().out
 
 
-def test_verify_finds_and_rebuilds_a_store(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = place / "store"
+def test_verify_finds_and_rebuilds_a_store(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = workspace / "store"
     flip(store / "pairs" / "rows.h5")
     assert main(["verify", str(store), "--json"]) == 1
     (problem,) = json.loads(capsys.readouterr().out)["problems"]
@@ -68,12 +70,12 @@ def test_verify_finds_and_rebuilds_a_store(place: Path, capsys: pytest.CaptureFi
 
 
 def test_gc_and_delete_ask_and_delete_leaves_models_outdated(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = place / "store"
+    store = workspace / "store"
     pair = read_pairs(store, "rows").text["pair_id"][3]
     before = (store / "manifest.json").read_bytes()
-    assert main(["run", *settings(place, "--dry_run")]) == 0
+    assert main(["run", *settings(workspace, "--dry_run")]) == 0
     assert "embed: done; to do: none" in capsys.readouterr().out
     assert main(["gc", str(store)]) == 0
     assert main(["delete", str(store), "--pair", pair]) == 0
@@ -82,28 +84,30 @@ def test_gc_and_delete_ask_and_delete_leaves_models_outdated(
     assert main(["delete", str(store), "--pair", pair, "--yes"]) == 0
     assert "0 found" in capsys.readouterr().out
     assert len(read_pairs(store, "rows")) == 47
-    assert main(["run", *settings(place, "--dry_run")]) == 0
+    assert main(["run", *settings(workspace, "--dry_run")]) == 0
     out = capsys.readouterr().out
     assert "embed: done" in out and "to do: train, adapt, evaluate" in out
     assert main(["delete", str(store), "--user", "nobody"]) == 2
 
 
-def test_copy_needs_a_place_and_reads_back(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["copy", str(place / "store")]) == 2
+def test_copy_needs_a_destination_and_reads_back(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["copy", str(workspace / "store")]) == 2
     assert "--to DIRECTORY" in capsys.readouterr().err
-    assert main(["copy", str(place / "store"), "--to", str(place / "copy")]) == 0
+    assert main(["copy", str(workspace / "store"), "--to", str(workspace / "copy")]) == 0
     assert "every byte read back" in capsys.readouterr().out
 
 
 def test_extend_adds_to_a_store_that_exists_and_to_no_other(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [json.loads(line) for line in (place / "rows.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (workspace / "rows.jsonl").read_text().splitlines()]
     more = [row | {"chosen": row["chosen"] + " Or so."} for row in rows]
-    (place / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
-    words = settings(place, f"--data.train={place / 'more.jsonl'}", "--data.name=more")
-    assert main(["extend", str(place / "store"), *words, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["vectors"] > found["vectors_before"] > 0
-    assert main(["extend", str(place / "nowhere"), *words]) == 2
+    (workspace / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
+    words = settings(workspace, f"--data.train={workspace / 'more.jsonl'}", "--data.name=more")
+    assert main(["extend", str(workspace / "store"), *words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["vectors"] > result["vectors_before"] > 0
+    assert main(["extend", str(workspace / "nowhere"), *words]) == 2
     assert "no store here" in capsys.readouterr().err
