@@ -31,9 +31,10 @@ from rich.table import Table
 from torch.utils.data import DataLoader, TensorDataset
 
 from micro_rm.configs.train import TrainConfig
+from micro_rm.heads.epochs import shuffled_batches
 from micro_rm.heads.model import ModelSpec, init
 from micro_rm.heads.rows import Rows
-from micro_rm.heads.training import fit, shuffled_batches
+from micro_rm.heads.training import fit
 
 SIZES = {"rows": 23482, "width": 3072, "heads": 10, "batch": 256, "rounds": 5}
 SMALL = {"rows": 2000, "width": 256, "heads": 10, "batch": 256, "rounds": 3}

@@ -53,7 +53,7 @@ from micro_rm.benchmarks.peers import (
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.model import ModelSpec, init
 from micro_rm.heads.rows import Rows
-from micro_rm.heads.training import Member, Plan, fit_members
+from micro_rm.heads.training import Hyperparams, TrainSpec, fit_members
 
 LEAST_HEADS = 2
 RATE = 2e-3
@@ -92,8 +92,10 @@ def cases_of(options: Any, router: Any, epochs: int, precision: Any) -> list[Cas
 def together(rows: Rows, cases: Sequence[Case]) -> Way:
     """All members in one call of ``fit_members``, padded to the largest K."""
     spec = replace(cases[0].spec, num_heads=max(case.spec.num_heads for case in cases))
-    plan = Plan.of(cases[0].config, validated=False)
-    members = _stacked([Member.of(case.config, case.spec.num_heads) for case in cases])
+    train_spec = TrainSpec.from_config(cases[0].config, validated=False)
+    members = _stacked(
+        [Hyperparams.from_config(case.config, case.spec.num_heads) for case in cases]
+    )
     none = jax.tree.map(lambda array: array[:0], rows)
 
     def prepare() -> Run:
@@ -102,7 +104,7 @@ def together(rows: Rows, cases: Sequence[Case]) -> Way:
 
     def run(params: Any) -> np.ndarray:
         key = jax.random.key(ORDER_KEY)
-        found = fit_members(spec, plan, params, members, rows, none, key)
+        found = fit_members(spec, train_spec, params, members, rows, none, key)
         return np.asarray(jax.block_until_ready(found)[1].objective)
 
     return prepare

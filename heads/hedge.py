@@ -16,9 +16,10 @@ import optax
 from jax import Array
 
 from ..configs.adapt import AdaptConfig
+from .epochs import Batches, Stopping, run_epochs, shuffled_batches
 from .losses import head_nll, soft_label_cross_entropy
 from .model import ModelSpec, log_weights, margins
-from .training import Batches, flip, shuffled_batches
+from .training import transpose_params
 
 
 def hedge_targets(log_prior_NxK: Array, losses_NxK: Array, tau: float | Array) -> Array:
@@ -58,7 +59,7 @@ def pooled_losses(losses_NxK: Array, mask_N: Array, pool_N: Array) -> Array:
     return (sums / jnp.maximum(counts, 1.0)[:, None])[pool_N]
 
 
-class Setting(NamedTuple):
+class RouterHyperparams(NamedTuple):
     """What may differ between members of one program: scalars, and the heads in use."""
 
     tau: Array | float
@@ -67,8 +68,8 @@ class Setting(NamedTuple):
     num_heads: Array | int
 
     @classmethod
-    def of(cls, config: AdaptConfig, num_heads: int) -> Setting:
-        """The setting that a configuration describes, with the given number of heads."""
+    def from_config(cls, config: AdaptConfig, num_heads: int) -> RouterHyperparams:
+        """The values of a configuration, with the given number of heads."""
         return cls(config.tau, config.learning_rate, config.weight_decay, num_heads)
 
 
@@ -78,7 +79,7 @@ def run(
     batch_size: int,
     params: Any,
     data: AdaptData,
-    setting: Setting,
+    hyper: RouterHyperparams,
     key: Array,
 ) -> tuple[Any, Array]:
     """Fine-tune the router on one draw, to be compiled; heads are data here and cannot change.
@@ -86,49 +87,42 @@ def run(
     Returns the new router parameters and the mean cross-entropy per epoch (epochs,).
     """
     losses_NxK = pooled_losses(head_nll(data.delta_NxK), data.mask_N, data.pool_N)
-    optimiser = optax.adamw(setting.learning_rate, weight_decay=setting.weight_decay)
-    route = partial(log_weights, spec, num_heads=setting.num_heads)
+    route = partial(log_weights, spec, num_heads=hyper.num_heads)
 
-    def loss(flipped: Any, targets_BxK: Array, inputs_BxD: Array, mask_B: Array) -> Array:
-        per_row_B = soft_label_cross_entropy(targets_BxK, route(flip(flipped), inputs_BxD))
-        return jnp.sum(per_row_B * mask_B) / jnp.maximum(jnp.sum(mask_B), 1.0)
+    def plan_epoch(transposed: Any, epoch: Array) -> tuple[Array, Batches]:
+        """Targets from the router as it is now, held fixed within the epoch."""
+        log_prior_NxK = route(transpose_params(transposed), data.router_input_NxD)
+        targets_NxK = jax.lax.stop_gradient(hedge_targets(log_prior_NxK, losses_NxK, hyper.tau))
+        count = data.delta_NxK.shape[0]
+        return targets_NxK, shuffled_batches(jax.random.fold_in(key, epoch), count, batch_size)
 
-    def epoch(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], Array]:
-        log_prior_NxK = route(flip(carry[0]), data.router_input_NxD)
-        targets_NxK = jax.lax.stop_gradient(hedge_targets(log_prior_NxK, losses_NxK, setting.tau))
-        batches: Batches = shuffled_batches(
-            jax.random.fold_in(key, number), data.delta_NxK.shape[0], batch_size
-        )
+    def loss(transposed: Any, targets_NxK: Array, batch: Batches) -> tuple[Array, dict[str, Array]]:
+        log_weights_BxK = route(transpose_params(transposed), data.router_input_NxD[batch.rows])
+        per_row_B = soft_label_cross_entropy(targets_NxK[batch.rows], log_weights_BxK)
+        # A batch may hold nothing but padding and rows that a group could not fill.
+        mask_B = batch.mask * data.mask_N[batch.rows]
+        return jnp.sum(per_row_B * mask_B) / jnp.maximum(jnp.sum(mask_B), 1.0), {}
 
-        def step(carry: tuple[Any, Any], batch: Batches) -> tuple[tuple[Any, Any], Array]:
-            router, state = carry
-            value, gradient = jax.value_and_grad(loss)(
-                router,
-                targets_NxK[batch.rows],
-                data.router_input_NxD[batch.rows],
-                batch.mask * data.mask_N[batch.rows],
-            )
-            updates, state = optimiser.update(gradient, state, router)
-            return (optax.apply_updates(router, updates), state), value
-
-        carry, values = jax.lax.scan(step, carry, batches)
-        return carry, jnp.mean(values)
-
-    start = flip(params)
-    (router, _), curve = jax.lax.scan(epoch, (start, optimiser.init(start)), jnp.arange(epochs))
-    return flip(router), curve
+    router, curves = run_epochs(
+        Stopping(epochs),
+        transpose_params(params),
+        optax.adamw(hyper.learning_rate, weight_decay=hyper.weight_decay),
+        loss,
+        plan_epoch,
+    )
+    return transpose_params(router), curves.objective
 
 
-class Members(NamedTuple):
+class RouterModels(NamedTuple):
     """M models that learn from the same draws: routers, heads (M, D, K), scalars, and pools."""
 
     router_M: Any
     heads_M: Any
-    setting_M: Setting
+    hyper_M: RouterHyperparams
     pool_MxSxN: Array
 
 
-class Draws(NamedTuple):
+class LabelledDraws(NamedTuple):
     """S draws of labelled rows: differences, router inputs, and 0.0 for places without a row."""
 
     delta_SxNxD: Array
@@ -142,8 +136,8 @@ def fit_routers(
     epochs: int,
     batch_size: int,
     at_once: int,
-    members_U: Members,
-    draws_U: Draws,
+    models_U: RouterModels,
+    draws_U: LabelledDraws,
     key_U: Array,
 ) -> tuple[Any, Array]:
     """``run`` for U sets of draws and the M models of each: routers (U, S, M, ...), and curves.
@@ -152,23 +146,23 @@ def fit_routers(
     together, which is one on a CPU, where routers and optimisers of more would leave the cache.
     """
 
-    def one_draw(place: tuple[Array, Array]) -> tuple[Any, Array]:
-        number, draw = place
-        members, draws = jax.tree.map(lambda leaf: leaf[number], (members_U, draws_U))
+    def one_draw(index: tuple[Array, Array]) -> tuple[Any, Array]:
+        number, draw = index
+        models, draws = jax.tree.map(lambda leaf: leaf[number], (models_U, draws_U))
         delta_NxD, input_NxD, mask_N = jax.tree.map(lambda leaf: leaf[draw], draws)
         key = jax.random.fold_in(key_U[number], draw)
 
-        def one_model(router: Any, heads: Any, setting: Setting, pool_N: Array) -> Any:
+        def one_model(router: Any, heads: Any, hyper: RouterHyperparams, pool_N: Array) -> Any:
             data = AdaptData(margins(heads, delta_NxD), input_NxD, mask_N, pool_N)
-            return run(spec, epochs, batch_size, router, data, setting, key)
+            return run(spec, epochs, batch_size, router, data, hyper, key)
 
-        pool_MxN = members.pool_MxSxN[:, draw]
-        return jax.vmap(one_model)(members.router_M, members.heads_M, members.setting_M, pool_MxN)
+        pool_MxN = models.pool_MxSxN[:, draw]
+        return jax.vmap(one_model)(models.router_M, models.heads_M, models.hyper_M, pool_MxN)
 
     sets, draws = draws_U.mask_SxN.shape[:2]
     number_T, draw_T = (grid.reshape(-1) for grid in jnp.indices((sets, draws)))
-    found_T = jax.lax.map(one_draw, (number_T, draw_T), batch_size=at_once)
-    return jax.tree.map(lambda leaf: leaf.reshape(sets, draws, *leaf.shape[1:]), found_T)
+    fitted_T = jax.lax.map(one_draw, (number_T, draw_T), batch_size=at_once)
+    return jax.tree.map(lambda leaf: leaf.reshape(sets, draws, *leaf.shape[1:]), fitted_T)
 
 
 @partial(jax.jit, static_argnames=("spec", "config"))
@@ -176,5 +170,5 @@ def fit_router(
     spec: ModelSpec, params: Any, data: AdaptData, config: AdaptConfig, key: Array
 ) -> tuple[Any, Array]:
     """``run`` for one draw under a configuration."""
-    setting = Setting.of(config, spec.num_heads)
-    return run(spec, config.epochs, config.batch_size, params, data, setting, key)
+    hyper = RouterHyperparams.from_config(config, spec.num_heads)
+    return run(spec, config.epochs, config.batch_size, params, data, hyper, key)

@@ -1,7 +1,8 @@
-"""``training.run`` over rows that do not fit into memory: the same steps, block by block.
+"""``training.fit_members`` over rows that do not fit into memory: the same steps, block by block.
 
 The order of the rows is that of a run in memory. While the device works on one block, a thread
-reads the next.
+reads the next. The epoch loop runs in Python, because no compiled loop can read a file; its pieces
+are those of ``epochs``.
 """
 
 from __future__ import annotations
@@ -16,50 +17,58 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .epochs import (
+    Batches,
+    Curves,
+    EpochCarry,
+    begin,
+    end_epoch,
+    should_continue,
+    shuffled_batches,
+    take_step,
+)
 from .features import RowSource
 from .model import ModelSpec
 from .rows import Rows
 from .training import (
-    Batches,
-    Curves,
-    Member,
-    Plan,
-    Progress,
-    begin,
-    end_epoch,
-    flip,
-    going,
+    Hyperparams,
+    TrainSpec,
+    adamw,
+    batch_loss,
+    in_precision,
     mean_nll,
-    shuffled_batches,
-    step,
+    transpose_params,
 )
 
 
 def fit_streamed(
     spec: ModelSpec,
-    plan: Plan,
+    train_spec: TrainSpec,
     params_S: Any,
-    member_S: Member,
+    hyper_S: Hyperparams,
     train: RowSource,
     validation: RowSource,
     key: Array,
 ) -> tuple[Any, Curves]:
     """``training.fit_members`` with rows that are read while it runs."""
-    steps = plan.steps(len(train))
-    progress_S = _begin(plan, steps, params_S, member_S)
-    # Members that have stopped are frozen by end_epoch: the loop ends with the last one.
-    while bool(jnp.any(_going(plan, progress_S))):
-        number = int(progress_S.epoch.max())
-        order = shuffled_batches(jax.random.fold_in(key, number), len(train), plan.batch_size)
-        carry_S = jax.tree.map(jnp.copy, (progress_S.params, progress_S.optimiser))
+    steps = train_spec.steps(len(train))
+    carry_S = _begin(train_spec, steps, params_S, hyper_S)
+    # Members that have stopped are frozen by _end_epoch: the loop ends with the last one.
+    while bool(jnp.any(_should_continue(train_spec, carry_S))):
+        epoch = int(carry_S.epoch.max())
+        order = shuffled_batches(jax.random.fold_in(key, epoch), len(train), train_spec.batch_size)
+        # Copies, because every block donates what the one before it has left.
+        stepped_S = jax.tree.map(jnp.copy, (carry_S.params, carry_S.optimiser))
         losses = []
         for rows, mask in _read_ahead(train, order):
-            carry_S, loss_SxT = _block(spec, plan, steps, member_S, carry_S, rows, mask)
+            stepped_S, loss_SxT = _take_steps(
+                spec, train_spec, steps, hyper_S, stepped_S, rows, mask
+            )
             losses.append(loss_SxT)
-        nll_S = _validation_nll(spec, member_S, carry_S[0], validation)
+        nll_S = _validation_nll(spec, hyper_S, stepped_S[0], validation)
         losses_SxT = jnp.concatenate(losses, axis=1)
-        progress_S = _end_epoch(plan, progress_S, carry_S, losses_SxT, nll_S)
-    return jax.vmap(flip)(progress_S.best), progress_S.curves
+        carry_S = _end_epoch(train_spec, carry_S, stepped_S, losses_SxT, nll_S)
+    return jax.vmap(transpose_params)(carry_S.kept), carry_S.curves
 
 
 def _read_ahead(source: RowSource, order: Batches) -> Iterator[tuple[Rows, Array]]:
@@ -69,9 +78,9 @@ def _read_ahead(source: RowSource, order: Batches) -> Iterator[tuple[Rows, Array
     length = max(source.block_rows // batch_size, 1)
 
     def read(start: int) -> Rows:
-        places_txB = rows_TxB[start : start + length]
-        taken = source.take(places_txB.reshape(-1))
-        return jax.tree.map(lambda a: a.reshape(*places_txB.shape, -1), taken)
+        rows_txB = rows_TxB[start : start + length]
+        taken = source.take(rows_txB.reshape(-1))
+        return jax.tree.map(lambda a: a.reshape(*rows_txB.shape, -1), taken)
 
     starts = range(0, len(rows_TxB), length)
     with ThreadPoolExecutor(1) as reader:
@@ -83,63 +92,77 @@ def _read_ahead(source: RowSource, order: Batches) -> Iterator[tuple[Rows, Array
             yield block, mask_TxB[start : start + length]
 
 
-@partial(jax.jit, static_argnames=("plan", "steps"))
-def _begin(plan: Plan, steps: int, params_S: Any, member_S: Member) -> Progress:
-    return jax.vmap(lambda params, member: begin(plan, params, member, steps))(params_S, member_S)
+@partial(jax.jit, static_argnames=("train_spec", "steps"))
+def _begin(train_spec: TrainSpec, steps: int, params_S: Any, hyper_S: Hyperparams) -> EpochCarry:
+    """The carry of every member before the first epoch."""
+
+    def one(params: Any, hyper: Hyperparams) -> EpochCarry:
+        optimiser = adamw(hyper, train_spec.warmup, steps)
+        return begin(train_spec.stopping, transpose_params(params), optimiser)
+
+    return jax.vmap(one)(params_S, hyper_S)
 
 
-@partial(jax.jit, static_argnames=("plan",))
-def _going(plan: Plan, progress_S: Progress) -> Array:
-    return jax.vmap(partial(going, plan))(progress_S)
+@partial(jax.jit, static_argnames=("train_spec",))
+def _should_continue(train_spec: TrainSpec, carry_S: EpochCarry) -> Array:
+    return jax.vmap(partial(should_continue, train_spec.stopping))(carry_S)
 
 
-@partial(jax.jit, static_argnames=("spec", "plan", "steps"), donate_argnames=("carry_S",))
-def _block(
+@partial(jax.jit, static_argnames=("spec", "train_spec", "steps"), donate_argnames=("stepped_S",))
+def _take_steps(
     spec: ModelSpec,
-    plan: Plan,
+    train_spec: TrainSpec,
     steps: int,
-    member_S: Member,
-    carry_S: Any,
+    hyper_S: Hyperparams,
+    stepped_S: Any,
     rows_TxBxD: Rows,
     mask_TxB: Array,
 ) -> tuple[Any, Array]:
     """The steps of one block, and their losses (S, T)."""
-    if spec.precision != "float32":
-        rows_TxBxD = jax.tree.map(lambda array: array.astype(jnp.bfloat16), rows_TxBxD)
+    rows_TxBxD = in_precision(spec, rows_TxBxD)
 
-    def run(member: Member, carry: Any) -> tuple[Any, Array]:
-        def one_step(carry: Any, batch: tuple[Rows, Array]) -> tuple[Any, Array]:
-            return step(spec, plan, member, steps, carry, *batch)
+    def one(hyper: Hyperparams, stepped: Any) -> tuple[Any, Array]:
+        def loss(transposed: Any, _fixed: None, batch: tuple[Rows, Array]) -> Any:
+            return batch_loss(spec, hyper, transposed, *batch)
 
-        return jax.lax.scan(one_step, carry, (rows_TxBxD, mask_TxB))
+        optimiser = adamw(hyper, train_spec.warmup, steps)
+        stepped, (losses_T, _) = jax.lax.scan(
+            partial(take_step, optimiser, loss, None), stepped, (rows_TxBxD, mask_TxB)
+        )
+        return stepped, losses_T
 
-    return jax.vmap(run)(member_S, carry_S)
+    return jax.vmap(one)(hyper_S, stepped_S)
 
 
-@partial(jax.jit, static_argnames=("plan",))
+@partial(jax.jit, static_argnames=("train_spec",))
 def _end_epoch(
-    plan: Plan, progress_S: Progress, carry_S: Any, losses_SxT: Array, nll_S: Array
-) -> Progress:
-    def end(progress: Progress, carry: Any, losses_T: Array, nll: Array) -> Progress:
-        ended = end_epoch(plan, progress, carry, losses_T, nll)
-        due = going(plan, progress)
-        return jax.tree.map(lambda new, old: jnp.where(due, new, old), ended, progress)
+    train_spec: TrainSpec, carry_S: EpochCarry, stepped_S: Any, losses_SxT: Array, nll_S: Array
+) -> EpochCarry:
+    """The carry after an epoch; a member that had stopped before it is left as it was."""
+    stopping = train_spec.stopping
 
-    return jax.vmap(end)(progress_S, carry_S, losses_SxT, nll_S)
+    def one(carry: EpochCarry, stepped: Any, losses_T: Array, nll: Array) -> EpochCarry:
+        ended = end_epoch(stopping, carry, stepped, losses_T, {}, nll)
+        due = should_continue(stopping, carry)
+        return jax.tree.map(lambda new, old: jnp.where(due, new, old), ended, carry)
+
+    return jax.vmap(one)(carry_S, stepped_S, losses_SxT, nll_S)
 
 
 def _validation_nll(
-    spec: ModelSpec, member_S: Member, flipped_S: Any, validation: RowSource
+    spec: ModelSpec, hyper_S: Hyperparams, transposed_S: Any, validation: RowSource
 ) -> Array:
     """(S,) mean NLL of the validation rows, NaN without any."""
-    sums = [_nll_sum(spec, member_S, flipped_S, block) for block in validation.blocks()]
-    return sum(sums, jnp.zeros(len(jnp.asarray(member_S.num_heads)))) / (len(validation) or jnp.nan)
+    sums = [_nll_sum(spec, hyper_S, transposed_S, block) for block in validation.blocks()]
+    return sum(sums, jnp.zeros(len(jnp.asarray(hyper_S.num_heads)))) / (len(validation) or jnp.nan)
 
 
 @partial(jax.jit, static_argnames=("spec",))
-def _nll_sum(spec: ModelSpec, member_S: Member, flipped_S: Any, rows: Rows) -> Array:
-    def total(member: Member, flipped: Any) -> Array:
-        nll = mean_nll(spec, flip(flipped), rows, member.num_heads)
+def _nll_sum(spec: ModelSpec, hyper_S: Hyperparams, transposed_S: Any, rows: Rows) -> Array:
+    """(S,) summed NLL of a block: blocks differ in size, so means could not be averaged."""
+
+    def one(hyper: Hyperparams, transposed: Any) -> Array:
+        nll = mean_nll(spec, transpose_params(transposed), rows, hyper.num_heads)
         return nll * rows.delta_NxD.shape[0]
 
-    return jax.vmap(total)(member_S, flipped_S)
+    return jax.vmap(one)(hyper_S, transposed_S)

@@ -23,7 +23,8 @@ from jax import Array
 
 from ...configs.baselines import ArmoConfig
 from ..debias import fit_debias
-from ..divergence import divergence, first_bad
+from ..divergence import divergence
+from ..epochs import Curves, Stopping, run_epochs
 from ..losses import head_nll
 from ..ridge import fit_ridge
 from .interface import Examples, Method, Prediction, Problem, Ratings, Trained, predict_heads
@@ -41,14 +42,6 @@ class GateRows(NamedTuple):
 
     delta_NxA: Array
     gate_input_NxD: Array
-
-
-class GateCurves(NamedTuple):
-    """Per check: mean Bradley-Terry loss of the steps since the last one, and on validation."""
-
-    loss: Array
-    validation_loss: Array
-    bad_step: Array
 
 
 def scaled_ratings(rating_MxA: np.ndarray, train_M: np.ndarray) -> np.ndarray:
@@ -115,45 +108,40 @@ def fit_gate(
     config: ArmoConfig,
     key: Array,
     checks: int = CHECKS,
-) -> tuple[Any, GateCurves]:
+) -> tuple[Any, Curves]:
     """AdamW over ``config.steps`` batches drawn with replacement, cosine to zero.
 
     The validation loss is taken at most ``checks`` times at equal distances. Returns the gate with
-    the smallest one, or the last gate if there are no validation rows.
+    the smallest one, or the last gate if there are no validation rows, and the curves per check.
     """
     count, validated = train.delta_NxA.shape[0], validation.delta_NxA.shape[0] > 0
     every = -(-config.steps // checks)
     checks = -(-config.steps // every)
     # Steps that fill the last check come after the schedule's end: at rate zero they do nothing.
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    optimiser = optax.adamw(schedule, weight_decay=0.0)
 
-    def step(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], Array]:
-        gate, state = carry
+    def plan_check(_gate: Any, check: Array) -> tuple[None, Array]:
+        """The numbers of the steps until the next check, which seed their batches."""
+        return None, check * every + jnp.arange(every)
+
+    def loss(gate: Any, _fixed: None, step: Array) -> tuple[Array, dict[str, Array]]:
         rows_key, dropout_key = (
-            jax.random.fold_in(jax.random.fold_in(key, stream), number)
+            jax.random.fold_in(jax.random.fold_in(key, stream), step)
             for stream in (ROWS_STREAM, DROPOUT_STREAM)
         )
         rows_B = jax.random.randint(rows_key, (config.batch_size,), 0, count)
         batch = jax.tree.map(lambda leaf: leaf[rows_B], train)
-        loss, gradient = jax.value_and_grad(gate_loss)(gate, batch, config, dropout_key)
-        updates, state = optimiser.update(gradient, state, gate)
-        return (optax.apply_updates(gate, updates), state), loss
+        return gate_loss(gate, batch, config, dropout_key), {}
 
-    def check(carry: tuple[Any, ...], number: Array) -> tuple[tuple[Any, ...], GateCurves]:
-        gate, state, best, best_loss = carry
-        (gate, state), losses = jax.lax.scan(
-            step, (gate, state), number * every + jnp.arange(every)
-        )
-        loss = gate_loss(gate, validation, config)  # NaN without rows
-        better = loss < best_loss if validated else jnp.array(True)
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), gate, best)
-        best_loss = jnp.where(better, loss, best_loss)
-        return (gate, state, best, best_loss), GateCurves(jnp.mean(losses), loss, first_bad(losses))
-
-    start = (gate, optimiser.init(gate), gate, jnp.array(jnp.inf))
-    (_, _, best, _), curves = jax.lax.scan(check, start, jnp.arange(checks))
-    return best, curves
+    # An epoch of the loop is the stretch between two checks.
+    return run_epochs(
+        Stopping(checks, keep_best=validated),
+        gate,
+        optax.adamw(schedule, weight_decay=0.0),
+        loss,
+        plan_check,
+        validate=lambda gate: gate_loss(gate, validation, config),  # NaN without rows
+    )
 
 
 def head_kernel(params: Mapping[str, Any]) -> np.ndarray:
@@ -208,9 +196,8 @@ def _armo_style(problem: Problem, _done: Mapping[str, Trained]) -> Trained:
         raise error
     params["gate"] = jax.tree.map(np.asarray, gate)
     settings |= {"temperature": config.temperature, "scale": float(np.exp(gate["log_scale"][0]))}
-    kept = {name: np.asarray(curve) for name, curve in curves._asdict().items()}
-    del kept["bad_step"]
-    return Trained(params, settings, kept)
+    kept = {"loss": curves.objective, "validation_loss": curves.validation_nll}
+    return Trained(params, settings, {name: np.asarray(curve) for name, curve in kept.items()})
 
 
 def _predict(trained: Trained, examples: Examples) -> Prediction:

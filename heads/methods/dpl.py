@@ -11,7 +11,6 @@ expected level can rank otherwise.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -20,7 +19,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from ...configs.baselines import DplConfig
@@ -36,7 +34,8 @@ from ..distributional import (
     variance_penalty,
 )
 from ..divergence import divergence
-from ..training import Batches, Curves, make_optimiser, shuffled_batches
+from ..epochs import Batches, Curves, Stopping, run_epochs, shuffle_rows
+from ..training import make_optimiser, total_steps
 from .interface import Examples, Method, Prediction, Problem, Sides, Trained
 from .mixture import REMEDY
 
@@ -85,41 +84,28 @@ def fit_outputs(
     Returns the parameters of the epoch with the best validation NLL or the last ones, as
     ``config.select`` asks for, and the curves.
     """
-    count = train.chosen_NxD.shape[0]
-    steps = config.epochs * math.ceil(count / config.batch_size)
-    optimiser = make_optimiser(config, steps)
-    validated = validation.chosen_NxD.shape[0] > 0
-    choose = config.select == "best" and validated
+    count, validated = train.chosen_NxD.shape[0], validation.chosen_NxD.shape[0] > 0
 
-    def batch_loss(params: Any, rows_B: Array, mask_B: Array) -> Array:
-        batch = Sides(train.chosen_NxD[rows_B], train.rejected_NxD[rows_B])
-        outputs = apply_outputs(params, batch)
+    def loss(params: Any, _fixed: None, batch: Batches) -> tuple[Array, dict[str, Array]]:
+        sides = Sides(train.chosen_NxD[batch.rows], train.rejected_NxD[batch.rows])
+        outputs, mask_B = apply_outputs(params, sides), batch.mask
         nll = -jnp.sum(log_prob(form, options.link, *outputs) * mask_B) / jnp.sum(mask_B)
         if form == "categorical":
-            return nll + options.entropy_bonus * batch_negative_entropy(*outputs, mask_B)
+            return nll + options.entropy_bonus * batch_negative_entropy(*outputs, mask_B), {}
         chosen, rejected = (normal_moments(output) for output in outputs)
-        return nll + options.variance_penalty * variance_penalty(chosen, rejected, mask_B)
+        return nll + options.variance_penalty * variance_penalty(chosen, rejected, mask_B), {}
 
-    def step(carry: tuple[Any, Any], batch: Batches) -> tuple[tuple[Any, Any], Array]:
-        params, state = carry
-        loss, gradient = jax.value_and_grad(batch_loss)(params, batch.rows, batch.mask)
-        updates, state = optimiser.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), loss
+    def validate(params: Any) -> Array:
+        return -jnp.mean(log_prob(form, options.link, *apply_outputs(params, validation)))
 
-    def epoch(carry: tuple[Any, ...], number: Array) -> tuple[tuple[Any, ...], Curves]:
-        params, state, best, best_nll = carry
-        batches = shuffled_batches(jax.random.fold_in(key, number), count, config.batch_size)
-        (params, state), losses = jax.lax.scan(step, (params, state), batches)
-        nll = jnp.array(jnp.nan)
-        if validated:
-            nll = -jnp.mean(log_prob(form, options.link, *apply_outputs(params, validation)))
-        better = nll < best_nll if choose else jnp.array(True)
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, best)
-        return (params, state, best, jnp.where(better, nll, best_nll)), Curves.of(losses, nll)
-
-    start = (params, optimiser.init(params), params, jnp.array(jnp.inf))
-    (_, _, best, _), curves = jax.lax.scan(epoch, start, jnp.arange(config.epochs))
-    return best, curves
+    return run_epochs(
+        Stopping(config.epochs, keep_best=config.select == "best" and validated),
+        params,
+        make_optimiser(config, total_steps(config, count)),
+        loss,
+        shuffle_rows(key, count, config.batch_size),
+        validate if validated else None,
+    )
 
 
 def _fit(form: Form, problem: Problem, _done: Mapping[str, Trained]) -> Trained:

@@ -20,7 +20,6 @@ What keeps the clusters honest:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -29,15 +28,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from ...common.errors import UserError
 from ...configs.train import TrainConfig
 from ..divergence import DivergenceError
+from ..epochs import Batches, Stopping, run_epochs, shuffle_rows
 from ..losses import head_nll, mixture_nll
 from ..model import RewardHeads, margins
-from ..training import Batches, make_optimiser, shuffled_batches
+from ..training import make_optimiser, total_steps
 from .interface import NO_LABEL, Examples, Method, Prediction, Problem, Trained, predict_heads
 
 HEADS_STREAM, UNIT_STREAM, DEAL_STREAM, SHUFFLE_STREAM = 510, 511, 512, 513
@@ -159,28 +158,23 @@ def fit_heads(
     Returns the heads and which of them were refused (K,), as they explained their rows less well.
     """
     count = delta_NxD.shape[0]
-    optimiser = make_optimiser(config, config.epochs * math.ceil(count / config.batch_size))
 
-    def batch_loss(kernel_DxK: Array, batch: Batches) -> Array:
+    def loss(kernel_DxK: Array, _fixed: None, batch: Batches) -> tuple[Array, dict[str, Array]]:
         rows_B = batch.rows
         log_prob_B = own_log_prob(kernel_DxK, delta_NxD[rows_B], cluster_N[rows_B])
-        return -jnp.sum(log_prob_B * batch.mask) / jnp.sum(batch.mask)
-
-    def step(carry: tuple[Array, Any], batch: Batches) -> tuple[tuple[Array, Any], None]:
-        kernel_DxK, state = carry
-        gradient_DxK = jax.grad(batch_loss)(kernel_DxK, batch)
-        updates, state = optimiser.update(gradient_DxK, state, kernel_DxK)
-        return (jnp.asarray(optax.apply_updates(kernel_DxK, updates)), state), None
-
-    def epoch(carry: tuple[Array, Any], key: Array) -> tuple[tuple[Array, Any], None]:
-        return jax.lax.scan(step, carry, shuffled_batches(key, count, config.batch_size))
+        return -jnp.sum(log_prob_B * batch.mask) / jnp.sum(batch.mask), {}
 
     def by_head(kernel_DxK: Array) -> Array:
         log_prob_N = own_log_prob(kernel_DxK, delta_NxD, cluster_N)
         return jax.ops.segment_sum(log_prob_N, cluster_N, kernel_DxK.shape[1])
 
-    keys_E = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(config.epochs))
-    (fitted_DxK, _), _ = jax.lax.scan(epoch, (kernel_DxK, optimiser.init(kernel_DxK)), keys_E)
+    fitted_DxK, _ = run_epochs(
+        Stopping(config.epochs),
+        kernel_DxK,
+        make_optimiser(config, total_steps(config, count)),
+        loss,
+        shuffle_rows(key, count, config.batch_size),
+    )
     refused_K = ~(by_head(fitted_DxK) >= by_head(kernel_DxK))
     return jnp.where(refused_K[None], kernel_DxK, fitted_DxK), refused_K
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...common.errors import UserError
 from ..ensemble import by_key, cut_heads, pad_heads, stack
-from ..hedge import Draws, Members, Setting, fit_routers
+from ..hedge import LabelledDraws, RouterHyperparams, RouterModels, fit_routers
 from ..model import ModelSpec
 from .interface import Budget, Method, Problem, Trained
 from .mixture import predict_routed
@@ -98,21 +98,23 @@ def _fit_group(
             )
 
 
-def _member(problem: Problem, stage1: Trained, room: int) -> Members:
+def _member(problem: Problem, stage1: Trained, room: int) -> RouterModels:
     """One member: its start, heads and scalars, padded to room for so many heads."""
     assert problem.budget is not None
     start = jax.tree.map(lambda leaf: np.asarray(leaf)[0], stage1.params["router"])
-    return Members(
+    return RouterModels(
         pad_heads(start, room),
         pad_heads(stage1.params["heads"], room),
-        Setting.of(problem.adapt_config, stage1.spec.num_heads),
+        RouterHyperparams.from_config(problem.adapt_config, stage1.spec.num_heads),
         jnp.asarray(_pools(problem.budget, problem.adapt_config.targets)),
     )
 
 
-def _draws(budget: Budget | None) -> Draws:
+def _draws(budget: Budget | None) -> LabelledDraws:
     assert budget is not None
-    return Draws(budget.rows.delta_NxD, budget.rows.router_input_NxD, jnp.asarray(budget.mask_SxB))
+    return LabelledDraws(
+        budget.rows.delta_NxD, budget.rows.router_input_NxD, jnp.asarray(budget.mask_SxB)
+    )
 
 
 def _pools(budget: Budget, targets: str) -> np.ndarray:

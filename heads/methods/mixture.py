@@ -15,11 +15,12 @@ from jax import Array
 from ...common.errors import UserError
 from ..divergence import DivergenceError, divergence
 from ..ensemble import by_key, cut_heads, draw, make_mesh, pad_heads, spread, stack
+from ..epochs import NOT_RUN, Curves
 from ..features import RowSource
 from ..model import ModelSpec, RouterKind, log_weights, margins
 from ..rows import Rows
 from ..streaming import fit_streamed
-from ..training import NOT_RUN, Curves, Member, Plan, alike, fit_members
+from ..training import Hyperparams, TrainSpec, fit_members, shared_settings
 from .interface import Examples, FitMany, Method, Prediction, Problem, Trained, predict_heads
 
 PARAMS_STREAM, SHUFFLE_STREAM = 0, 2
@@ -61,7 +62,7 @@ def fit_mixtures(
 
 def _shared(problem: Problem, router: RouterKind) -> tuple[Any, ...]:
     """What members of one program have in common; the seed may differ."""
-    return id(problem.train), id(problem.validation), router, alike(problem.train_config)
+    return id(problem.train), id(problem.validation), router, shared_settings(problem.train_config)
 
 
 def _fit_group(
@@ -70,23 +71,28 @@ def _fit_group(
     """Stacked parameters and curves of a group of problems."""
     first, config = problems[0], problems[0].train_config
     mesh = make_mesh(config.data_devices)
-    plan = Plan.of(config, validated=first.validation.group_N.size > 0, mesh=mesh)
+    train_spec = TrainSpec.from_config(
+        config, validated=first.validation.group_N.size > 0, mesh=mesh
+    )
     keys = [jax.random.fold_in(problem.key, PARAMS_STREAM) for problem in problems]
-    members = [Member.of(one.train_config, n) for one, n in zip(problems, heads, strict=True)]
+    hypers = [
+        Hyperparams.from_config(one.train_config, count)
+        for one, count in zip(problems, heads, strict=True)
+    ]
     # Every device gets as many members; those that repeat the last one are left out again.
     lacking = 0 if mesh is None else -len(keys) % mesh.shape["sweep"]
     params_S = draw(spec, stack(keys + keys[-1:] * lacking))
-    member_S = stack(members + members[-1:] * lacking)
+    hyper_S = stack(hypers + hypers[-1:] * lacking)
     key = jax.random.fold_in(jax.random.key(config.shuffle_seed), SHUFFLE_STREAM)
     stream, held_out = first.train.stream, first.validation.data
     if stream is not None:
         assert isinstance(held_out, RowSource)
-        (params_S, member_S), _ = spread(mesh, (params_S, member_S), ())
-        return fit_streamed(spec, plan, params_S, member_S, stream, held_out, key)
-    (params_S, member_S), rows = spread(
-        mesh, (params_S, member_S), (first.train.rows, first.validation.rows)
+        (params_S, hyper_S), _ = spread(mesh, (params_S, hyper_S), ())
+        return fit_streamed(spec, train_spec, params_S, hyper_S, stream, held_out, key)
+    (params_S, hyper_S), rows = spread(
+        mesh, (params_S, hyper_S), (first.train.rows, first.validation.rows)
     )
-    return fit_members(spec, plan, params_S, member_S, *rows, key)
+    return fit_members(spec, train_spec, params_S, hyper_S, *rows, key)
 
 
 def _member(

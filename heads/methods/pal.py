@@ -35,9 +35,9 @@ from jax import Array
 from ...configs.baselines import PalConfig
 from ..adaptation import BudgetError
 from ..divergence import DivergenceError
+from ..epochs import Batches, Stopping, run_epochs, shuffle_rows
 from ..losses import head_nll
 from ..perceptron import init_perceptron, perceptron
-from ..training import Batches, shuffled_batches
 from .interface import NO_LABEL, Examples, Method, Prediction, Problem, Trained, predict_reward
 
 Variant = Literal["A", "B"]
@@ -127,32 +127,6 @@ def margin(variant: Variant, rows: Projected, weights_NxK: Array, log_scale: Arr
     return near(rows.chosen_NxL) - near(rows.rejected_NxL)
 
 
-def _descend(
-    optimiser: optax.GradientTransformation,
-    params: Any,
-    loss: Any,
-    count: int,
-    plan: Any,
-    key: Array,
-) -> tuple[Any, Array]:
-    """Scan over epochs of shuffled batches; the last parameters and the mean loss per epoch."""
-    epochs, batch_size = plan
-
-    def step(carry: tuple[Any, Any], batch: Batches) -> tuple[tuple[Any, Any], Array]:
-        params, state = carry
-        value, gradient = jax.value_and_grad(loss)(params, batch)
-        updates, state = optimiser.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), value
-
-    def epoch(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], Array]:
-        batches = shuffled_batches(jax.random.fold_in(key, number), count, batch_size)
-        carry, values = jax.lax.scan(step, carry, batches)
-        return carry, jnp.mean(values)
-
-    (params, _), curve = jax.lax.scan(epoch, (params, optimiser.init(params)), jnp.arange(epochs))
-    return params, curve
-
-
 @partial(jax.jit, static_argnames=("options",))
 def fit_model(
     params: Any, inputs: Inputs, group_N: Array, options: PalConfig, key: Array
@@ -170,14 +144,15 @@ def fit_model(
         },
     )
 
-    def loss(params: Any, batch: Batches) -> Array:
+    def loss(params: Any, _fixed: None, batch: Batches) -> tuple[Array, dict[str, Array]]:
         rows = project(options.variant, params, jax.tree.map(lambda a: a[batch.rows], inputs))
         weights_BxK = jax.nn.softmax(params["groups"][group_N[batch.rows]], axis=-1)
         nll_B = head_nll(margin(options.variant, rows, weights_BxK, params["log_scale"]))
-        return jnp.sum(nll_B * batch.mask) / jnp.sum(batch.mask)
+        return jnp.sum(nll_B * batch.mask) / jnp.sum(batch.mask), {}
 
-    plan = (options.epochs, options.batch_size)
-    return _descend(optimiser, params, loss, group_N.size, plan, key)
+    batches = shuffle_rows(key, group_N.size, options.batch_size)
+    params, curves = run_epochs(Stopping(options.epochs), params, optimiser, loss, batches)
+    return params, curves.objective
 
 
 @partial(jax.jit, static_argnames=("options",))
@@ -200,16 +175,19 @@ def fit_groups(
         number, (inputs, mask_B) = draw
         rows = project(options.variant, params, inputs)
 
-        def loss(logits_GxK: Array, batch: Batches) -> Array:
+        def loss(logits_GxK: Array, _fixed: None, batch: Batches) -> tuple[Array, dict[str, Array]]:
             weights_BxK = jax.nn.softmax(logits_GxK[group_B[batch.rows]], axis=-1)
             taken = jax.tree.map(lambda array: array[batch.rows], rows)
             nll_B = head_nll(margin(options.variant, taken, weights_BxK, params["log_scale"]))
             real_B = batch.mask * mask_B[batch.rows]
-            return jnp.sum(nll_B * real_B) / jnp.maximum(jnp.sum(real_B), 1.0)
+            return jnp.sum(nll_B * real_B) / jnp.maximum(jnp.sum(real_B), 1.0), {}
 
-        plan, draw_key = (options.adapt_epochs, options.batch_size), jax.random.fold_in(key, number)
-        logits_GxK, curve = _descend(optimiser, start_GxK, loss, group_B.size, plan, draw_key)
-        return jax.nn.softmax(logits_GxK, axis=-1), curve
+        draw_key = jax.random.fold_in(key, number)
+        batches = shuffle_rows(draw_key, group_B.size, options.batch_size)
+        logits_GxK, curves = run_epochs(
+            Stopping(options.adapt_epochs), start_GxK, optimiser, loss, batches
+        )
+        return jax.nn.softmax(logits_GxK, axis=-1), curves.objective
 
     return jax.lax.map(one, (jnp.arange(draws[1].shape[0]), draws))
 

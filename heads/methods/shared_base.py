@@ -10,7 +10,6 @@ the whole head) towards zero keeps what the data do not contradict of each prior
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -18,17 +17,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from ...configs.train import TrainConfig
 from ..divergence import DivergenceError
+from ..epochs import Batches, Stopping, run_epochs, shuffle_rows
 from ..lbfgs import minimise
 from ..losses import head_nll
 from ..model import RewardHeads, margins
 from ..reweighting import uniform_log_weights
 from ..rows import Rows
-from ..training import Batches, make_optimiser, shuffled_batches
+from ..training import make_optimiser, total_steps
 from .interface import Examples, Method, Prediction, Problem, Trained, predict_heads
 from .single_bt_exact import RIDGE
 
@@ -51,30 +50,19 @@ def train_official(
     Returns theta (D, K) and the mean loss per epoch (epochs,).
     """
     count = train.delta_NxD.shape[0]
-    optimiser = make_optimiser(config, config.epochs * math.ceil(count / config.batch_size))
 
-    def batch_loss(theta_DxK: Array, batch: Batches) -> Array:
+    def loss(theta_DxK: Array, _fixed: None, batch: Batches) -> tuple[Array, dict[str, Array]]:
         loss_B = ensemble_nll(theta_DxK, prior_DxK, train.delta_NxD[batch.rows])
-        return jnp.sum(loss_B * batch.mask) / jnp.sum(batch.mask)
+        return jnp.sum(loss_B * batch.mask) / jnp.sum(batch.mask), {}
 
-    def step(
-        carry: tuple[Array, optax.OptState], batch: Batches
-    ) -> tuple[tuple[Array, optax.OptState], Array]:
-        theta_DxK, state = carry
-        loss, gradient_DxK = jax.value_and_grad(batch_loss)(theta_DxK, batch)
-        updates, state = optimiser.update(gradient_DxK, state, theta_DxK)
-        return (jnp.asarray(optax.apply_updates(theta_DxK, updates)), state), loss
-
-    def epoch(
-        carry: tuple[Array, optax.OptState], number: Array
-    ) -> tuple[tuple[Array, optax.OptState], Array]:
-        batches = shuffled_batches(jax.random.fold_in(key, number), count, config.batch_size)
-        carry, losses = jax.lax.scan(step, carry, batches)
-        return carry, jnp.mean(losses)
-
-    start = (theta_DxK, optimiser.init(theta_DxK))
-    (theta_DxK, _), curve = jax.lax.scan(epoch, start, jnp.arange(config.epochs))
-    return theta_DxK, curve
+    theta_DxK, curves = run_epochs(
+        Stopping(config.epochs),
+        theta_DxK,
+        make_optimiser(config, total_steps(config, count)),
+        loss,
+        shuffle_rows(key, count, config.batch_size),
+    )
+    return theta_DxK, curves.objective
 
 
 @partial(jax.jit, static_argnames=("steps",))

@@ -25,16 +25,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from ...configs.baselines import VplConfig
 from ...configs.train import TrainConfig
 from ..adaptation import BudgetError
-from ..divergence import divergence, first_bad
+from ..divergence import divergence
+from ..epochs import Batches, Curves, Stopping, run_epochs, shuffled_batches
 from ..losses import head_nll
 from ..perceptron import init_perceptron, perceptron
-from ..training import Batches, make_optimiser, shuffled_batches
+from ..training import make_optimiser, total_steps
 from .interface import (
     NO_LABEL,
     Examples,
@@ -150,19 +150,29 @@ def fit_model(
     optimisation: TrainConfig,
     shared: bool,
     key: Array,
-) -> tuple[Any, dict[str, Array]]:
+) -> tuple[Any, Curves]:
     """Minimise Bradley-Terry loss plus annealed KL over ``optimisation.epochs`` passes.
 
-    Rows have groups 0..G-1 of ``size_G`` rows. Returns the last parameters and, per epoch, the mean
-    loss and the mean KL in nats.
+    Rows have groups 0..G-1 of ``size_G`` rows. Returns the last parameters and the curves, with the
+    mean KL per epoch in nats as ``metrics["kl"]``.
     """
-    steps = optimisation.epochs * math.ceil(group_N.size / optimisation.batch_size)
-    optimiser = make_optimiser(optimisation, steps)
+    steps = total_steps(optimisation, group_N.size)
 
     def rows_of(rows: Array) -> Sides:
         return Sides(*(side[rows] for side in sides))
 
-    def loss(params: Any, deck: Deck, batch: Batches, slope: Array, key: Array) -> Any:
+    def plan_epoch(_params: Any, epoch: Array) -> tuple[tuple[Deck, Array], Any]:
+        """A fresh deck and the key of the steps' noise; batches with their step in the run."""
+        deck_key, order_key, noise_key = jax.random.split(jax.random.fold_in(key, epoch), 3)
+        batches = shuffled_batches(order_key, group_N.size, optimisation.batch_size)
+        step_T = epoch * len(batches.rows) + jnp.arange(len(batches.rows))
+        return (Deck.shuffle(deck_key, group_N, size_G), noise_key), (batches, step_T)
+
+    def loss(
+        params: Any, fixed: tuple[Deck, Array], numbered: tuple[Batches, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        (deck, noise_key), (batch, step) = fixed, numbered
+        key, slope = jax.random.fold_in(noise_key, step), kl_slope(step, steps)
         group_B, place_B, mask_B = group_N[batch.rows], deck.place_N[batch.rows], batch.mask
         set_group_M, set_place_M, set_B = group_B, place_B, jnp.arange(group_B.size)
         if shared:
@@ -179,27 +189,17 @@ def fit_model(
         total_B = head_nll(margin(params, rows_of(batch.rows), latent_BxL))
         total_B = total_B + options.kl_weight * slope * kl_B
         count = jnp.maximum(jnp.sum(mask_B), 1.0)
-        return jnp.sum(total_B * mask_B) / count, jnp.sum(kl_B * mask_B) / count
+        kl = jnp.sum(kl_B * mask_B) / count
+        return jnp.sum(total_B * mask_B) / count, {"kl": kl}
 
-    def epoch(carry: tuple[Any, ...], number: Array) -> tuple[tuple[Any, ...], dict[str, Array]]:
-        keys = jax.random.split(jax.random.fold_in(key, number), 3)
-        deck = Deck.shuffle(keys[0], group_N, size_G)
-
-        def step(carry: tuple[Any, ...], batch: Batches) -> tuple[tuple[Any, ...], Any]:
-            params, state, done = carry
-            rest = (deck, batch, kl_slope(done, steps), jax.random.fold_in(keys[2], done))
-            (value, kl), gradient = jax.value_and_grad(loss, has_aux=True)(params, *rest)
-            updates, state = optimiser.update(gradient, state, params)
-            return (optax.apply_updates(params, updates), state, done + 1), (value, kl)
-
-        batches = shuffled_batches(keys[1], group_N.size, optimisation.batch_size)
-        carry, (values, kls) = jax.lax.scan(step, carry, batches)
-        curves = {"objective": jnp.mean(values), "kl": jnp.mean(kls)}
-        return carry, curves | {"bad_step": first_bad(values)}
-
-    start = (params, optimiser.init(params), jnp.array(0))
-    carry, curves = jax.lax.scan(epoch, start, jnp.arange(optimisation.epochs))
-    return carry[0], curves
+    return run_epochs(
+        Stopping(optimisation.epochs),
+        params,
+        make_optimiser(optimisation, steps),
+        loss,
+        plan_epoch,
+        metrics=("kl",),
+    )
 
 
 @jax.jit
@@ -251,7 +251,7 @@ def _fit(problem: Problem, _done: Mapping[str, Trained]) -> Trained:
         jax.random.fold_in(problem.key, TRAIN_STREAM),
     )
     remedy = "lower baselines.vpl.learning_rate or set train.features=standardized"
-    error = divergence("training vpl", np.asarray(curves.pop("bad_step")), remedy)
+    error = divergence("training vpl", np.asarray(curves.bad_step), remedy)
     if error is not None:
         raise error
     latent_SxGxL = np.zeros((budget.draws, len(problem.groups), options.latent), np.float32)
@@ -261,7 +261,7 @@ def _fit(problem: Problem, _done: Mapping[str, Trained]) -> Trained:
     return Trained(
         jax.tree.map(np.asarray, params | {"latent": latent_SxGxL}),
         asdict(options) | {"scale": scale, "shared_sets": shared},
-        {name: np.asarray(curve) for name, curve in curves.items()},
+        {"objective": np.asarray(curves.objective), "kl": np.asarray(curves.metrics["kl"])},
     )
 
 

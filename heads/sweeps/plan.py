@@ -10,7 +10,7 @@ from typing import Any
 from ...configs.schema import Config
 from ...configs.sweep import with_settings
 from ..ensemble import by_key, split
-from ..training import alike
+from ..training import shared_settings
 
 FLOAT_BYTES = 4
 # Copies of its parameters that a member needs: themselves, two moments, gradient, best, new ones.
@@ -42,7 +42,7 @@ class Member:
         """What members of one program have in common: everything but scalars and the seed."""
         config = self.config
         adapt = replace(config.adapt, tau=1.0, learning_rate=1.0, weight_decay=0.0)
-        return repr((alike(config.train), adapt, config.views, config.baselines))
+        return repr((shared_settings(config.train), adapt, config.views, config.baselines))
 
     def bytes(self, width: int, groups: int, num_heads: int) -> int:
         """Memory that the member needs while it is fitted, with room for ``num_heads`` heads."""

@@ -15,12 +15,13 @@ from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads import hedge, training
 from micro_rm.heads.ensemble import draw, stack
+from micro_rm.heads.epochs import NOT_RUN, Curves
 from micro_rm.heads.methods.interface import Examples, Problem
 from micro_rm.heads.methods.micro import MICRO
 from micro_rm.heads.methods.mixture import DivergenceError, fit_mixture, fit_mixtures
 from micro_rm.heads.model import ModelSpec, RouterKind, log_weights, margins
 from micro_rm.heads.rows import Rows
-from micro_rm.heads.training import NOT_RUN, Curves, Member, Plan, fit_members, mean_nll
+from micro_rm.heads.training import Hyperparams, TrainSpec, fit_members, mean_nll
 
 D, N, HELD_OUT = 6, 60, 20
 CONFIG = TrainConfig(
@@ -172,17 +173,19 @@ def test_16_bits_train_about_the_same_model(problem: Problem, precision: Any) ->
 # --- one program, and when it ends ----------------------------------------------------------------
 
 
-def raw_fit(problem: Problem, members: list[Member], plan: Plan) -> tuple[Any, Curves]:
+def raw_fit(
+    problem: Problem, members: list[Hyperparams], train_spec: TrainSpec
+) -> tuple[Any, Curves]:
     spec = ModelSpec(D, 3, "linear", CONFIG.router_units)
     params = draw(spec, stack([problem.key] * len(members)))
     rows = problem.train.rows, problem.validation.rows
-    return fit_members(spec, plan, params, stack(members), *rows, jax.random.key(0))
+    return fit_members(spec, train_spec, params, stack(members), *rows, jax.random.key(0))
 
 
 def test_scalars_of_members_are_data_of_one_program(problem: Problem) -> None:
-    plan = Plan.of(replace(CONFIG, epochs=1), validated=True)
-    base = Member.of(CONFIG, 3)
-    kernels = [np.asarray(raw_fit(problem, [base], plan)[0]["heads"]["kernel"])]
+    train_spec = TrainSpec.from_config(replace(CONFIG, epochs=1), validated=True)
+    base = Hyperparams.from_config(CONFIG, 3)
+    kernels = [np.asarray(raw_fit(problem, [base], train_spec)[0]["heads"]["kernel"])]
     before = compiled(training.fit_members)
     changes: list[dict[str, Any]] = [
         {"learning_rate": 0.5},
@@ -192,7 +195,7 @@ def test_scalars_of_members_are_data_of_one_program(problem: Problem) -> None:
         {"num_heads": 2},
     ]
     for change in changes:
-        params, _ = raw_fit(problem, [base._replace(**change)], plan)
+        params, _ = raw_fit(problem, [base._replace(**change)], train_spec)
         kernel = np.asarray(params["heads"]["kernel"])
         assert all(np.abs(kernel - other).max() > 1e-5 for other in kernels), change
         kernels.append(kernel)
@@ -200,8 +203,8 @@ def test_scalars_of_members_are_data_of_one_program(problem: Problem) -> None:
 
 
 def test_heads_that_are_not_in_use_are_never_trained(problem: Problem) -> None:
-    plan = Plan.of(replace(CONFIG, epochs=1), validated=True)
-    params, _ = raw_fit(problem, [Member.of(CONFIG, 2)], plan)
+    train_spec = TrainSpec.from_config(replace(CONFIG, epochs=1), validated=True)
+    params, _ = raw_fit(problem, [Hyperparams.from_config(CONFIG, 2)], train_spec)
     start = draw(ModelSpec(D, 3, "linear", CONFIG.router_units), stack([problem.key]))
     for part, name in (("heads", "kernel"), ("router", "output")):
         moved, drawn = params[part][name], start[part][name]
@@ -245,9 +248,12 @@ def test_patience_ends_a_run_and_keeps_its_best_epoch(overfitting: Problem) -> N
 def test_epochs_behind_the_last_are_marked_and_members_stop_by_themselves(
     overfitting: Problem,
 ) -> None:
-    plan = Plan.of(overfitting.train_config, validated=True)
-    fast, slow = Member.of(overfitting.train_config, 3), Member.of(CONFIG, 3)
-    _, curves = raw_fit(overfitting, [fast, slow._replace(learning_rate=1e-3)], plan)
+    train_spec = TrainSpec.from_config(overfitting.train_config, validated=True)
+    fast, slow = (
+        Hyperparams.from_config(overfitting.train_config, 3),
+        Hyperparams.from_config(CONFIG, 3),
+    )
+    _, curves = raw_fit(overfitting, [fast, slow._replace(learning_rate=1e-3)], train_spec)
     ran_SxE = np.asarray(curves.objective) != NOT_RUN
     assert ran_SxE[1].all()
     last = int(ran_SxE[0].sum())

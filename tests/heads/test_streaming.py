@@ -25,12 +25,13 @@ from micro_rm.configs.train import TrainConfig
 from micro_rm.heads import stages
 from micro_rm.heads.checkpoint import load_models
 from micro_rm.heads.ensemble import draw, stack
+from micro_rm.heads.epochs import NOT_RUN
 from micro_rm.heads.features import BLOCK_BYTES, FeatureMemoryError, Features, RowSource, Scaler
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.mixture import predict_routed
 from micro_rm.heads.model import ModelSpec
 from micro_rm.heads.streaming import fit_streamed
-from micro_rm.heads.training import NOT_RUN, Member, Plan, fit_members
+from micro_rm.heads.training import Hyperparams, TrainSpec, fit_members
 
 D, N, HELD_OUT, BATCH = 6, 53, 17, 8
 
@@ -178,8 +179,8 @@ def test_one_pass_is_as_accurate_as_two_far_from_zero() -> None:
 SPEC = ModelSpec(D, 3, "linear")
 # The two members differ in rate and K; the first overfits at once and stops, where that is allowed.
 MEMBERS = [
-    Member.of(TrainConfig(learning_rate=0.3), 3),
-    Member.of(TrainConfig(learning_rate=0.003, entropy_weight=0.1), 2),
+    Hyperparams.from_config(TrainConfig(learning_rate=0.3), 3),
+    Hyperparams.from_config(TrainConfig(learning_rate=0.003, entropy_weight=0.1), 2),
 ]
 KEY = jax.random.key(4)
 
@@ -193,11 +194,11 @@ def both_ways(
     config: TrainConfig, block_rows: int, held_out: int, spec: ModelSpec = SPEC
 ) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """The run in memory and the streamed one."""
-    plan = Plan.of(config, validated=held_out > 0)
+    train_spec = TrainSpec.from_config(config, validated=held_out > 0)
     train, validation = make_source(N, None), make_source(held_out, None, seed=1)
-    memory = fit_members(spec, plan, *fresh(), train.all, validation.all, KEY)
+    memory = fit_members(spec, train_spec, *fresh(), train.all, validation.all, KEY)
     streams = (make_source(N, block_rows), make_source(held_out, min(block_rows, 9), seed=1))
-    return memory, fit_streamed(spec, plan, *fresh(), *streams, KEY)
+    return memory, fit_streamed(spec, train_spec, *fresh(), *streams, KEY)
 
 
 @pytest.mark.parametrize(
@@ -243,10 +244,12 @@ def test_a_streamed_run_in_16_bits_is_the_run_in_memory() -> None:
 def test_every_row_is_read_once_an_epoch(block_rows: int, count: int) -> None:
     """The filling of the last batch reads some row again."""
     epochs = 2
-    plan = Plan.of(TrainConfig(batch_size=BATCH, epochs=epochs), validated=False)
+    train_spec = TrainSpec.from_config(
+        TrainConfig(batch_size=BATCH, epochs=epochs), validated=False
+    )
     source, nothing = make_source(count, block_rows), make_source(0, None)
     params, members = fresh()
-    fit_streamed(SPEC, plan, params, members, source, nothing, KEY)
+    fit_streamed(SPEC, train_spec, params, members, source, nothing, KEY)
     asked = asked_of(source)
     assert not asked["vectors"]
     seen = Counter(np.concatenate(asked["gather"]).tolist())
@@ -263,11 +266,13 @@ def test_every_row_is_read_once_an_epoch(block_rows: int, count: int) -> None:
 
 @pytest.mark.long
 def test_an_epoch_that_patience_leaves_out_is_not_read() -> None:
-    plan = Plan.of(TrainConfig(batch_size=BATCH, epochs=5, patience=1), validated=True)
+    train_spec = TrainSpec.from_config(
+        TrainConfig(batch_size=BATCH, epochs=5, patience=1), validated=True
+    )
     source, held_out = make_source(N, 20), make_source(HELD_OUT, 9, seed=1)
     params, members = fresh()
     params, members = jax.tree.map(lambda leaf: leaf[:1], (params, members))
-    _, curves = fit_streamed(SPEC, plan, params, members, source, held_out, KEY)
+    _, curves = fit_streamed(SPEC, train_spec, params, members, source, held_out, KEY)
     epochs = int((np.asarray(curves.objective) != NOT_RUN).sum())
     assert epochs < 5
     assert sum(map(len, asked_of(source)["gather"])) == 3 * 56 * epochs

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micro_rm.configs.train import TrainConfig
-from micro_rm.heads import training
+from micro_rm.heads import epochs
 from micro_rm.heads.losses import stage1_objective
 from micro_rm.heads.model import ModelSpec, init, log_weights, margins
 from micro_rm.heads.rows import Rows
 from micro_rm.heads.training import fit, make_optimiser, mean_nll
 
-shuffled_batches = jax.jit(training.shuffled_batches, static_argnames=("count", "batch_size"))
+shuffled_batches = jax.jit(epochs.shuffled_batches, static_argnames=("count", "batch_size"))
 
 
 @given(

@@ -261,15 +261,15 @@ def test_the_gate_of_the_best_check_is_kept() -> None:
     """On noise, training only makes the validation loss worse; the last gate is not the best."""
     train, validation, key = NOISE, gate_rows(count=200, seed=1), jax.random.key(0)
     best, curves = fit_gate(gate(), train, validation, SHORT, key)
-    final = float(curves.validation_loss[-1])
-    assert curves.loss.shape == curves.validation_loss.shape == (26,)
+    final = float(curves.validation_nll[-1])
+    assert curves.objective.shape == curves.validation_nll.shape == (26,)
     reached = float(gate_loss(best, validation, SHORT))
-    assert reached == pytest.approx(float(curves.validation_loss.min()), abs=1e-5)
+    assert reached == pytest.approx(float(curves.validation_nll.min()), abs=1e-5)
     assert reached < final - 0.01
     # Without validation rows the same run ends at its last gate.
     last, blind = fit_gate(gate(), train, gate_rows(count=0), SHORT, key)
-    np.testing.assert_allclose(blind.loss, curves.loss, rtol=1e-4)
-    assert np.isnan(blind.validation_loss).all()
+    np.testing.assert_allclose(blind.objective, curves.objective, rtol=1e-4)
+    assert np.isnan(blind.validation_nll).all()
     assert float(gate_loss(last, validation, SHORT)) == pytest.approx(final, rel=1e-3)
 
 
@@ -278,9 +278,9 @@ def test_steps_beyond_the_schedule_change_nothing() -> None:
     """51 steps are 26 checks of two; the 52nd step has rate zero and no weight decay."""
     nothing, key = gate_rows(count=0), jax.random.key(0)
     found, curves = fit_gate(gate(), NOISE, nothing, SHORT, key)
-    assert curves.loss.shape == (26,)
+    assert curves.objective.shape == (26,)
     expected, curves = fit_gate(gate(), NOISE, nothing, SHORT, key, checks=51)
-    assert curves.loss.shape == (51,)
+    assert curves.objective.shape == (51,)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
 
 

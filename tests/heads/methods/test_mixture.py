@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from micro_rm.heads.epochs import shuffled_batches
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import Examples, Trained
 from micro_rm.heads.methods.mixture import (
@@ -19,7 +20,6 @@ from micro_rm.heads.methods.mixture import (
     fit_mixture,
     predict_routed,
 )
-from micro_rm.heads.training import shuffled_batches
 
 
 def held_out_nll(trained: Trained, examples: Examples) -> float:
