@@ -1,4 +1,4 @@
-"""Figures of the report as SVG text: the only place that draws with matplotlib."""
+"""Figures of results, as matplotlib figures or as SVG text for a page."""
 
 from __future__ import annotations
 
@@ -15,17 +15,26 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..common.redact import escape_controls, redact
+from ..heads.evaluation.rows import owner_of
 
-# Drawn with these; a page may give every one another shade for light and for dark paper, which
-# ``themed`` leaves to its style sheet.
+# The colours of figures outside of pages. On a page ``themed`` replaces them by CSS variables, for
+# which the style sheet has one shade on light paper and another on dark paper.
 COLOURS = ("#3b6fd4", "#d4633b", "#2f9e6e", "#9a5bd0", "#b8860b", "#5f7d8c")
 INK = "#808890"
-SHADES = {INK: "--soft"} | {colour: f"--c{n}" for n, colour in enumerate(COLOURS, 1)}
-SIDE_BY_SIDE = 24  # characters of the longest label of a legend with two columns
-LONGEST = 80  # characters of a label; a longer one would push the panels out of the figure
+CSS_VARIABLES = {INK: "--soft"} | {colour: f"--c{n}" for n, colour in enumerate(COLOURS, 1)}
+TWO_COLUMN_CHARACTERS = 24  # longest label of a legend in two columns
+MAX_LABEL_CHARACTERS = 80  # longer labels would push the panels out of the figure
 
 
-def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+Curves = Mapping[str, Mapping[str, Sequence[float]]]
+
+
+def training_curves(curves: Curves) -> list[str]:
+    """``training_figures`` as SVG text."""
+    return [svg(figure, kind) for kind, figure in training_figures(curves).items()]
+
+
+def training_figures(curves: Curves) -> dict[str, Figure]:
     """A figure per kind of curve (objective, validation NLL, cross-entropy), a line per method.
 
     Kinds without a finite value have none.
@@ -33,11 +42,11 @@ def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> list
     kinds = dict.fromkeys(
         kind for group in curves.values() for kind, line in group.items() if np.isfinite(line).any()
     )
-    return [_training_curve(kind, curves) for kind in kinds]
+    return {kind: _training_figure(kind, curves) for kind in kinds}
 
 
-def _training_curve(kind: str, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    with panel(kind) as (figure, axis):
+def _training_figure(kind: str, curves: Curves) -> Figure:
+    with panel() as (figure, axis):
         for (colour, line), (method, group) in zip(styles(), curves.items(), strict=False):
             if kind in group:
                 values = np.asarray(group[kind], float)
@@ -46,29 +55,34 @@ def _training_curve(kind: str, curves: Mapping[str, Mapping[str, Sequence[float]
                 axis.plot(
                     epochs, values, line, color=colour, label=label(method), marker=marker, ms=3
                 )
-        dress(axis, kind.replace("_", " ").replace("nll", "NLL"), "epoch")
-        return svg(figure)
+        style_axis(axis, kind.replace("_", " ").replace("nll", "NLL"), "epoch")
+    return figure
 
 
 def study_curves(study: Mapping[str, Any]) -> list[str]:
+    """``study_figures`` as SVG text."""
+    figures = study_figures(study)
+    return [svg(figure, f"{study['title']} {metric}") for metric, figure in figures.items()]
+
+
+def study_figures(study: Mapping[str, Any]) -> dict[str, Figure]:
     """A figure per metric of a study, a line per series with its interval over seeds."""
     metrics = study["metrics"]
     names = list(dict.fromkeys(name for series in metrics.values() for name in series))
     style_of = dict(zip(names, styles(), strict=False))
-    return [
-        _study_curve(study["title"], metric, series, study["x"], style_of)
+    return {
+        metric: _study_figure(metric, series, study["x"], style_of)
         for metric, series in metrics.items()
-    ]
+    }
 
 
-def _study_curve(
-    title: str,
+def _study_figure(
     metric: str,
     series: Mapping[str, Sequence[Mapping[str, Any]]],
     x_axis: Mapping[str, Any],
     style_of: Mapping[str, tuple[str, str]],
-) -> str:
-    with panel(f"{title} {metric}") as (figure, axis):
+) -> Figure:
+    with panel() as (figure, axis):
         for name, points in series.items():
             colour, line = style_of[name]
             x, mean = ([point[key] for point in points] for key in ("x", "mean"))
@@ -87,79 +101,97 @@ def _study_curve(
             )
         if x_axis["log"]:
             axis.set_xscale("log")
-        axis.set_ylim(view(series))
-        dress(axis, metric, x_axis["label"])
-        return svg(figure)
+        axis.set_ylim(y_limits(series))
+        style_axis(axis, metric, x_axis["label"])
+    return figure
 
 
-def view(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[float, float] | None:
-    """Bottom and top of a panel: what was measured, and bands up to half of its range beyond.
+def y_limits(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[float, float] | None:
+    """Limits of the y axis: all measured values, and intervals up to half their range beyond.
 
-    Intervals of two or three seeds can be so wide that the curves would be flat lines among them.
-    None where all is one number.
+    Intervals over two or three seeds can be so wide that the curves would look flat at full scale.
+
+    Returns:
+        ``(bottom, top)``; None if all values are equal or none is finite.
     """
     points = [point for group in series.values() for point in group]
-    seen = [value for point in points for value in (point["mean"], *point["values"])]
-    seen = [value for value in seen if np.isfinite(value)]
-    if not seen or min(seen) == max(seen):
+    measured = [value for point in points for value in (point["mean"], *point["values"])]
+    measured = [value for value in measured if np.isfinite(value)]
+    if not measured or min(measured) == max(measured):
         return None
-    low, high = min(seen), max(seen)
-    room = (high - low) / 2
+    low, high = min(measured), max(measured)
+    overshoot = (high - low) / 2
     known = [point for point in points if point["low"] is not None]
-    bottom = max(min([low, *(point["low"] for point in known)]), low - room)
-    top = min(max([high, *(point["high"] for point in known)]), high + room)
+    bottom = max(min([low, *(point["low"] for point in known)]), low - overshoot)
+    top = min(max([high, *(point["high"] for point in known)]), high + overshoot)
     margin = (top - bottom) / 20
     return bottom - margin, top + margin
 
 
 def styles() -> Iterator[tuple[str, str]]:
-    """Colours in turn; when they are used up, the same ones with dashed and dotted lines."""
+    """``(colour, line style)`` pairs without end: solid lines, then dashed, then dotted."""
     return ((colour, line) for line in itertools.cycle(("-", "--", ":")) for colour in COLOURS)
 
 
+def accuracy_figure(report: Mapping[str, Any]) -> Figure:
+    """Macro accuracy of every method of a report with its interval, best single heads left out."""
+    methods = report["methods"]
+    names = [name for name in methods if owner_of(name) == name][::-1]
+    with panel() as (figure, axis):
+        figure.set_size_inches(4.4, 0.8 + 0.28 * len(names))
+        for index, name in enumerate(names):
+            macro = methods[name]["macro"]
+            axis.plot([macro["low"], macro["high"]], [index, index], color=COLOURS[0], alpha=0.5)
+            axis.plot(macro["accuracy"], index, "o", color=COLOURS[0], ms=4)
+        axis.axvline(0.5, color=INK, linestyle=":", linewidth=1)  # chance
+        axis.set_yticks(range(len(names)), [label(name) for name in names])
+        axis.set_xlabel(f"macro accuracy, {report['confidence']:.0%} interval", color=INK)
+        axis.tick_params(colors=INK)
+        axis.grid(axis="x", alpha=0.2)
+        for spine in axis.spines.values():
+            spine.set_color(INK)
+    figure.set_layout_engine("tight")
+    return figure
+
+
 @contextmanager
-def panel(name: str) -> Iterator[tuple[Figure, Any]]:
+def panel() -> Iterator[tuple[Figure, Any]]:
     """A figure with one panel, as wide as a phone shows without making its letters small.
 
-    ``name`` keeps what it defines apart from other figures of a page.
+    It belongs to no window and no pyplot state: whoever has it shows or saves it.
     """
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    with (
-        plt.rc_context(
-            {"svg.fonttype": "none", "svg.hashsalt": f"micro-rm {label(name)}", "font.size": 9}
-        ),
-        warnings.catch_warnings(),
-    ):
-        # The reader's own fonts draw a name; only its width is guessed here.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure, axis = plt.subplots(figsize=(4.4, 3.1))
-        yield figure, axis
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(4.4, 3.1))
+        yield figure, figure.subplots()
 
 
 def label(name: str) -> str:
-    """A name as matplotlib is to show it: no formula between dollars, no control characters."""
+    """Prepare a name for matplotlib, which shows it literally: no formulas, no control characters.
+
+    Secrets are redacted and long names shortened.
+    """
     text = escape_controls(redact(name))
-    if len(text) > LONGEST:
-        text = text[: LONGEST - 1] + "…"
+    if len(text) > MAX_LABEL_CHARACTERS:
+        text = text[: MAX_LABEL_CHARACTERS - 1] + "…"
     text = text.replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text  # which would keep it out of the legend
+    # Matplotlib leaves labels that begin with an underscore out of the legend.
+    return f" {text}" if text.startswith("_") else text
 
 
-def dress(axis: Any, title: str, x_label: str) -> None:
-    """Title, labels, grid and legend in the page's own ink."""
+def style_axis(axis: Any, title: str, x_label: str) -> None:
+    """Set title, axis label, grid and legend in the ink of the page."""
     axis.set_title(label(title), color=INK, fontsize=10)
     axis.set_xlabel(label(x_label), color=INK)
     axis.tick_params(colors=INK, which="both")
     axis.grid(alpha=0.2)
-    # Below the panel: bands leave no free corner inside. A wider legend would shrink the panel.
+    # The legend goes below the panel, because bands leave no corner free. Long labels get a single
+    # column: a wider legend would shrink the panel.
     longest = max((len(name) for name in axis.get_legend_handles_labels()[1]), default=0)
     axis.legend(
         frameon=False,
         fontsize=8,
         labelcolor=INK,
-        ncol=2 if longest <= SIDE_BY_SIDE else 1,
+        ncol=2 if longest <= TWO_COLUMN_CHARACTERS else 1,
         loc="upper left",
         bbox_to_anchor=(0, -0.2),
     )
@@ -167,29 +199,37 @@ def dress(axis: Any, title: str, x_label: str) -> None:
         spine.set_color(INK)
 
 
-def svg(figure: Figure) -> str:
-    """The figure as SVG text, the same bytes for the same numbers; it is closed."""
-    from matplotlib import pyplot as plt
+def svg(figure: Figure, name: str) -> str:
+    """The figure as SVG text, the same bytes for the same numbers.
 
+    ``name`` keeps what it defines apart from other figures of a page.
+    """
     stream = io.StringIO()
-    figure.savefig(
-        stream, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
-    )
-    plt.close(figure)
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": f"micro-rm {label(name)}",
+        "font.size": 9,
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # The reader's own fonts draw a name; only its width is guessed here.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(
+            stream, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
+        )
     text = stream.getvalue()
     return themed(text[text.index("<svg") :])
 
 
 def themed(figure: str) -> str:
-    """The figure with its colours as variables of the page's style sheet, where it has any.
+    """Replace the colours of an SVG figure by CSS variables that fall back to these colours.
 
-    Only what is inside of tags is replaced; a label is text, and keeps whatever it says. Groups
-    lose their names, which would be the same in every figure of a page.
+    Only tags change: a label may happen to spell a colour. Groups lose their ids, which would be
+    the same in every figure of a page.
     """
 
-    def tag(found: re.Match[str]) -> str:
-        text = found.group()
-        for colour, variable in SHADES.items():
+    def tag(match: re.Match[str]) -> str:
+        text = match.group()
+        for colour, variable in CSS_VARIABLES.items():
             text = text.replace(colour, f"var({variable}, {colour})")
         return re.sub(r'^<g id="[^"]*"', "<g", text)
 

@@ -1,4 +1,4 @@
-"""``theory.html`` from the result of ``run_theory``: self-contained, with inline figures."""
+"""Render ``theory.html``, a self-contained page with inline figures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import jinja2
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from .page import harmless
+from .page import sanitize
 from .plots import COLOURS, INK, svg
 
 TEMPLATE = "theory.html.j2"
@@ -19,7 +20,7 @@ BLUE, ORANGE, GREEN, VIOLET, GOLD, SLATE = COLOURS
 
 
 class Line(NamedTuple):
-    """How a measured quantity is called and drawn; fitted models have markers, limits have none."""
+    """Label and line style of a quantity; fitted models have markers, bounds and limits none."""
 
     label: str
     short: str
@@ -28,7 +29,7 @@ class Line(NamedTuple):
     marker: str = ""
 
 
-# Top to bottom, as in the figure; the order of the legend and of the table's columns.
+# The order of the legend and of the table columns, from top to bottom of the figure.
 LINES = {
     "single": Line("fitted: one head", "one head", ORANGE, "-", "o"),
     "best_blind": Line("least loss, group and prompt unknown", "prompt unknown", ORANGE, ":"),
@@ -49,11 +50,11 @@ CASES = {
 
 
 def render_theory_page(result: Mapping[str, Any]) -> str:
-    """The whole page; ``result`` is what ``run_theory`` returns, or its JSON read back."""
+    """Render the page; ``result`` is what ``run_theory`` returns, or its JSON read back."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=harmless,
+        finalize=sanitize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -76,23 +77,21 @@ def render_theory_page(result: Mapping[str, Any]) -> str:
 
 
 def case_rows(result: Mapping[str, Any], case: str) -> list[Mapping[str, Any]]:
-    """Rows of one case, by rising spread."""
+    """The rows of one case, in ascending order of spread."""
     return [row for row in result["sweep"] if row["case"] == case]
 
 
 def middle_rows(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Per case the row at the middle spread (the upper of two), which the sentences quote."""
-    rows = {name: case_rows(result, name) for name in CASES}
-    return {name: found[len(found) // 2] for name, found in rows.items()}
+    """The row at the median spread of each case, which the text quotes; the upper of two."""
+    rows_of = {name: case_rows(result, name) for name in CASES}
+    return {name: rows[len(rows) // 2] for name, rows in rows_of.items()}
 
 
 def sweep_figure(result: Mapping[str, Any]) -> str:
-    """One panel per case: losses and limits against the spread of the scores, as SVG text."""
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "micro-rm", "font.size": 9}):
-        figure, axes = plt.subplots(1, len(CASES), figsize=(12, 4.9), sharey=True)
+    """Losses and bounds against the spread of the scores, one panel per case, as SVG text."""
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(12, 4.9))
+        axes = figure.subplots(1, len(CASES), sharey=True)
         for axis, (case, title) in zip(axes, CASES.items(), strict=True):
             rows = case_rows(result, case)
             spread = [row["spread"] for row in rows]
@@ -103,7 +102,9 @@ def sweep_figure(result: Mapping[str, Any]) -> str:
             )
             for name, line in LINES.items():
                 style = {"color": line.colour, "ls": line.style, "marker": line.marker, "ms": 4}
-                above = 3 if line.style == "--" else 2  # a bound that lies on a loss stays visible
+                above = (
+                    3 if line.style == "--" else 2
+                )  # keeps a bound that coincides with a loss visible
                 axis.plot(spread, values[name], label=line.label, lw=1.5, zorder=above, **style)
             axis.set_xscale("log", base=2)
             axis.set_xticks(spread, [f"{value:g}" for value in spread])
@@ -118,19 +119,17 @@ def sweep_figure(result: Mapping[str, Any]) -> str:
         figure.legend(
             handles, labels, loc="lower center", ncols=3, frameon=False, labelcolor=INK, fontsize=9
         )
-        return svg(figure)
+    return svg(figure, "spread")
 
 
 def tightness_figure(result: Mapping[str, Any]) -> str:
-    """How much of the exact gap each bound sees on the random mixtures, as SVG text."""
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "micro-rm", "font.size": 9}):
-        figure, axis = plt.subplots(figsize=(6.6, 3.2))
-        for name, seen in result["random"]["tightness"].items():
-            counts, line = seen["histogram"], LINES[name]
-            label = f"{line.label} (median {seen['median']:.2f})"
+    """Histograms of the share of the exact gap that each bound attains, as SVG text."""
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(6.6, 3.2))
+        axis = figure.subplots()
+        for name, tightness in result["random"]["tightness"].items():
+            counts, line = tightness["histogram"], LINES[name]
+            label = f"{line.label} (median {tightness['median']:.2f})"
             edges = np.linspace(0, 1, len(counts) + 1)
             axis.stairs(counts, edges, color=line.colour, ls=line.style, label=label, lw=1.6)
         axis.set_xlim(0, 1)
@@ -139,7 +138,7 @@ def tightness_figure(result: Mapping[str, Any]) -> str:
         axis.legend(frameon=False, labelcolor=INK, fontsize=9)
         _quiet(axis)
         figure.tight_layout()
-        return svg(figure)
+    return svg(figure, "tightness")
 
 
 def _quiet(axis: Any) -> None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from micro_rm.display.plots import COLOURS, INK, training_curves, view
+from micro_rm.display.plots import COLOURS, INK, training_curves, y_limits
 
 
 def test_no_curve_is_no_figure() -> None:
@@ -80,8 +80,8 @@ def test_wide_bands_do_not_flatten_the_curves(
     half: float | None, bottom: float, top: float
 ) -> None:
     series = {"micro": [banded(0.6, half), banded(0.8, half)]}
-    assert view(series) == pytest.approx((bottom, top))
-    assert view({"micro": [banded(0.6, half)]}) is None
+    assert y_limits(series) == pytest.approx((bottom, top))
+    assert y_limits({"micro": [banded(0.6, half)]}) is None
 
 
 def test_a_legend_of_long_names_makes_no_panel_smaller() -> None:

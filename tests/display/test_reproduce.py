@@ -19,7 +19,7 @@ from micro_rm.display.reproduce import command
 def test_the_command_gives_the_configuration_back(preset: str, tmp_path: Path) -> None:
     data = tmp_path / "my data's.jsonl"
     data.write_text("{}")
-    configs = Path(__file__).parents[3] / "configs"
+    configs = Path(__file__).parents[2] / "configs"
     words = ["run", "--config", str(configs / f"{preset}.yaml"), "--train.num_heads", "3"]
     words += ["--data.train", str(data), "--data.test", str(data), "--data.contexts", str(data)]
     words += ["--report.tables", "[table1]"]
