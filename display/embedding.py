@@ -1,4 +1,4 @@
-"""What a terminal shows of data and embedding: tables, and progress with rate and time left."""
+"""Terminal output of check and embed: tables, and progress with rate and time left."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ from ..configs.schema import ViewsConfig
 
 if TYPE_CHECKING:
     from ..embed.encoder import Encoder
-    from ..embed.shard_loop import Progress as ProgressCallback
-    from ..embed.stage import Outcome, Preview
+    from ..embed.shard_loop import ProgressCallback
+    from ..embed.stage import JobPreview, JobResult
 
-LINE_SECONDS = 10.0
+LINE_SECONDS = 10.0  # between progress lines where there is no terminal
 
 
-def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
-    """The result of ``check``: counts, attributes, lengths, warnings, and every refused row."""
+def summary_tables(name: str, summary: dict[str, Any]) -> list[RenderableType]:
+    """The parts of the result of ``check`` to print, down to every refused row.
+
+    Args:
+        name: Name of the data set.
+        summary: Counts per attribute, split, length and reason.
+    """
     counts = Table(box=None, show_header=False, pad_edge=False)
     for label, value in (
         ("rows read", summary["rows"]),
@@ -70,23 +75,23 @@ def summary_views(name: str, summary: dict[str, Any]) -> list[RenderableType]:
     ]
     parts += [f"warning  {warning}" for warning in summary["warnings"]]
     for item in summary["refusals"]:
-        place = ": ".join(filter(None, (f"{item['file']} row {item['row']}", item["field"])))
-        parts.append(f"refused  {place}: {item['reason']}")
+        location = ": ".join(filter(None, (f"{item['file']} row {item['row']}", item["field"])))
+        parts.append(f"refused  {location}: {item['reason']}")
     return parts
 
 
 def source_table(sources: Mapping[str, Mapping[str, int]]) -> Columns:
-    """What was read of each source and what became of it."""
-    counts = next(iter(sources.values()))
+    """A table with one row per source: rows read, and what became of them."""
+    columns = next(iter(sources.values()))
     return Columns(
         [Column("source", list(sources))],
-        [Column(key, [f"{found[key]:,}" for found in sources.values()]) for key in counts],
+        [Column(key, [f"{counts[key]:,}" for counts in sources.values()]) for key in columns],
     )
 
 
 @contextmanager
 def embedding_progress(console: Console) -> Iterator[ProgressCallback]:
-    """A callback that draws a bar on a terminal and a line every ten seconds elsewhere."""
+    """Yield a progress callback: a bar on a terminal, elsewhere a line every ten seconds."""
     if not console.is_terminal:
         yield _line_progress(console)
         return
@@ -129,9 +134,12 @@ VIEWS = {"plain": "the prompt", "ctx": "the context and the prompt", "context": 
 
 
 def backbone_lines(encoder: Encoder, views: ViewsConfig, kept: str) -> list[str]:
-    """How the backbone reads, with everything that a configuration may leave open.
+    """Describe the backbone with the settings that a configuration may leave open.
 
-    ``kept`` says that the type is the store's, if it is.
+    Args:
+        encoder: The encoder with its backbone.
+        views: View configuration, resolved here for the pooling of the backbone.
+        kept: Says that the dtype is that of the store; empty if it was chosen for this job.
     """
     config, backbone = encoder.config, encoder.backbone
     views = resolve_views(views, backbone.pooling)
@@ -144,8 +152,8 @@ def backbone_lines(encoder: Encoder, views: ViewsConfig, kept: str) -> list[str]
     ]
 
 
-def preview_lines(preview: Preview, encoder: Encoder) -> list[str]:
-    """A plan in words: sequences, tokens before and after sharing, and how they are computed."""
+def preview_lines(preview: JobPreview, encoder: Encoder) -> list[str]:
+    """Describe a plan: sequences, tokens without and with prefix sharing, forward passes."""
     backbone = encoder.backbone
     saved = preview.separate_tokens / max(preview.tokens, 1)
     fewer = f" ({saved:.2f} times fewer)" if backbone.sharing else ""
@@ -170,19 +178,20 @@ def preview_lines(preview: Preview, encoder: Encoder) -> list[str]:
     return lines
 
 
-def outcome_lines(outcome: Outcome) -> list[str]:
-    """What a process did, how fast that was, and what is left to others."""
+def outcome_lines(outcome: JobResult) -> list[str]:
+    """Describe what a process has done: tokens, throughput, failures, shards left to others."""
     lines = []
-    speed = outcome.speed
+    throughput = outcome.throughput
     if outcome.work.tokens:
         lines.append(
             f"embed    {outcome.work.tokens:,} tokens in {duration(outcome.seconds)}, "
-            f"{speed.tokens_per_second:,.0f} tokens/s"
+            f"{throughput.tokens_per_second:,.0f} tokens/s"
         )
-    if outcome.work.tokens and speed.flops_per_second is not None:
+    if outcome.work.tokens and throughput.flops_per_second is not None:
         lines.append(
-            f"embed    {speed.flops_per_second / 1e12:.3g} TFLOP/s useful, {speed.share:.0%} of a "
-            f"matrix product's {speed.peak_flops_per_second / 1e12:.3g} measured here"
+            f"embed    {throughput.flops_per_second / 1e12:.3g} TFLOP/s useful, "
+            f"{throughput.utilization:.0%} of a matrix product's "
+            f"{throughput.peak_flops_per_second / 1e12:.3g} measured here"
         )
     if outcome.account is not None and outcome.account["failed_pairs"]:
         lines.append(
@@ -198,19 +207,23 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     return lines
 
 
-def outcome_facts(outcome: Outcome) -> dict[str, Any]:
-    """The same as a JSON object."""
+def outcome_facts(outcome: JobResult) -> dict[str, Any]:
+    """The result of a process as a JSON object."""
     facts = asdict(outcome.preview) | {
         "seconds": round(outcome.seconds, 3),
         "computed_tokens": outcome.work.tokens,
         "pending_shards": outcome.pending_shards,
         "account": outcome.account,
     }
-    return facts | asdict(outcome.speed) | {"share_of_peak": outcome.speed.share}
+    return facts | asdict(outcome.throughput) | {"share_of_peak": outcome.throughput.utilization}
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Format seconds in the unit that gives a short number.
+
+    >>> duration(42), duration(600), duration(9000)
+    ('42 s', '10 min', '2.5 h')
+    """
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = seconds / 60

@@ -1,4 +1,4 @@
-"""Room on the disk: what a job still needs, whether that fits, and what to say when it is full."""
+"""Disk space: how much a job still needs, whether that fits, and errors of a full disk."""
 
 from __future__ import annotations
 
@@ -14,29 +14,34 @@ from ..cache.writer import ALIGNMENT
 from .plan import TOKENS, Plan
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What NumPy says of a file that it wrote in part only; it keeps the system's number to itself.
-HALF_WRITTEN = "requested and"
-# A shard's headers, each of them aligned like its two arrays.
+# NumPy reports a partial write in words only, without the system's errno.
+PARTIAL_WRITE = "requested and"
+# Headers of a shard, which are aligned like its arrays.
 SHARD_EXTRA = 10 * ALIGNMENT
-# Of a pair table: its empty columns; per pair the row numbers, references and short columns; and
-# the bytes of text per byte of token ids, which count a prompt several times.
+# Size of a pair table: empty columns; row numbers, references and short columns per pair; bytes of
+# text per byte of token ids. That ratio is low because a pair's sequences repeat the prompt.
 TABLE_BASE, PAIR_EXTRA, TEXT_PER_TOKEN_BYTE = 1 << 18, 600, 1.25
 
 
 class SpaceError(StoreError):
-    """A disk or quota is full, or too full to begin; what is sealed is kept."""
+    """The disk or the quota is full, or has not enough space to begin; sealed shards are kept."""
 
 
 @dataclass(frozen=True)
-class Needed:
-    """Bytes that a job still writes: ``vectors`` to the byte but for headers, ``tables`` about."""
+class RequiredSpace:
+    """Bytes that a job still has to write.
+
+    Attributes:
+        vectors: Exact, except for the headers of the shards.
+        tables: An estimate.
+    """
 
     vectors: int
     tables: int
 
     @property
     def bytes(self) -> int:
-        """All of them."""
+        """Total."""
         return self.vectors + self.tables
 
     def __str__(self) -> str:
@@ -46,8 +51,8 @@ class Needed:
         )
 
 
-def bytes_left(plan: Plan, store: Path, dtype: str) -> Needed:
-    """What a plan still writes; sealed shards and those that are being written are not counted."""
+def required_space(plan: Plan, store: Path, dtype: str) -> RequiredSpace:
+    """Bytes that a plan still has to write; what is written already is not counted."""
     facts = plan.facts
     row = facts.width * LOGICAL[dtype].itemsize + KEY_BYTES
     whole = (facts.sequences - facts.stored) * row + facts.shards * SHARD_EXTRA
@@ -58,45 +63,48 @@ def bytes_left(plan: Plan, store: Path, dtype: str) -> Needed:
     )
     text = int(_size(plan.directory / TOKENS) * TEXT_PER_TOKEN_BYTE)
     pending = bool(plan.pending(store))
-    return Needed(
+    return RequiredSpace(
         max(0, whole - written) if pending else 0, TABLE_BASE + facts.pairs * PAIR_EXTRA + text
     )
 
 
 def free_bytes(store: Path) -> int:
-    """Bytes that this user may still write where a store lies or will lie; quotas are not seen."""
-    place = store.absolute()
-    while not place.exists():
-        place = place.parent
-    found = os.statvfs(place)
-    return found.f_bavail * found.f_frsize
+    """Bytes that this user may still write on the store's file system, quotas disregarded.
+
+    The store itself need not exist yet.
+    """
+    existing = store.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    stat = os.statvfs(existing)
+    return stat.f_bavail * stat.f_frsize
 
 
-def shortage(plan: Plan, store: Path, dtype: str) -> str:
-    """What does not fit on the disk and what to do, empty if all of the job does."""
-    needed, free = bytes_left(plan, store, dtype), free_bytes(store)
+def describe_shortage(plan: Plan, store: Path, dtype: str) -> str:
+    """What does not fit on the disk and what to do about it; empty if the whole job fits."""
+    needed, free = required_space(plan, store, dtype), free_bytes(store)
     if needed.bytes <= free:
         return ""
     return f"{store}: {needed}, {free:,} are free; free space or choose another store.dir"
 
 
 def require_space(plan: Plan, store: Path, dtype: str) -> None:
-    """Refuse a job before its first forward pass if its results do not fit on the disk."""
-    short = shortage(plan, store, dtype)
-    if short:
-        raise SpaceError(f"{short}. What is sealed is kept, and the same command goes on")
+    """Raise ``SpaceError`` if the results of a job do not fit on the disk."""
+    shortage = describe_shortage(plan, store, dtype)
+    if shortage:
+        raise SpaceError(f"{shortage}. What is sealed is kept, and the same command goes on")
 
 
 @contextmanager
-def full_disk_explained(store: Path, left: Callable[[], Needed | None]) -> Iterator[None]:
-    """Turn the errors of a full disk into a ``SpaceError``; ``left`` says what is to be written.
+def explain_full_disk(store: Path, left: Callable[[], RequiredSpace | None]) -> Iterator[None]:
+    """Turn the errors of a full disk into ``SpaceError``; other errors pass through.
 
-    Other errors of the disk stay what they are.
+    ``left`` returns what is still to be written, None if that is not known yet.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL and not (error.errno is None and HALF_WRITTEN in str(error)):
+        if error.errno not in FULL and not (error.errno is None and PARTIAL_WRITE in str(error)):
             raise
         needed = left()
         more = "how much is needed is known once the plan is written" if needed is None else needed
@@ -107,7 +115,7 @@ def full_disk_explained(store: Path, left: Callable[[], Needed | None]) -> Itera
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, none if it has just got its final name or was never there."""
+    """Size of a file; 0 if it does not exist or another process has just renamed it."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a job would have to fetch from the hub before it can start; nothing is fetched to know."""
+"""What a job would have to download from the Hub before it can start."""
 
 from __future__ import annotations
 
@@ -12,26 +12,30 @@ from .sources.pair import DataError
 
 
 def to_download(data: DataConfig, backbone: BackboneConfig) -> list[str]:
-    """Data sets and weights that are not in the local cache, with their sizes where known."""
-    found: list[str] = []
-    unanswered: str | None = None
+    """Describe the data sets and weights that are not in the local cache, with sizes where known.
+
+    Only metadata is requested from the Hub. If it does not answer, every data set is listed and
+    the last line says why that is not certain.
+    """
+    downloads: list[str] = []
+    hub_error: str | None = None
     for table in published_tables(data):
-        if unanswered is None:
+        if hub_error is None:
             try:
-                wanted = table.to_download()
+                download = table.to_download()
             except DataError as error:
-                unanswered = str(error)
-        if unanswered is not None:
-            wanted = f"{table.where}, size not known"
-        if wanted is not None:
-            found.append(wanted)
-    if unanswered is not None:
-        found.append(f"is not certain: {unanswered}")
-    model = _model(backbone)
-    return found if model is None else [*found, model]
+                hub_error = str(error)
+        if hub_error is not None:
+            download = f"{table.where}, size not known"
+        if download is not None:
+            downloads.append(download)
+    if hub_error is not None:
+        downloads.append(f"is not certain: {hub_error}")
+    model = _model_download(backbone)
+    return downloads if model is None else [*downloads, model]
 
 
-def _model(config: BackboneConfig) -> str | None:
+def _model_download(config: BackboneConfig) -> str | None:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -48,12 +52,12 @@ def _model(config: BackboneConfig) -> str | None:
         if any(Path(directory).glob("*.safetensors")):
             return None
     except HFValidationError:
-        return None  # loading it says what is wrong with the name
+        return None  # the loader of the model explains what is wrong with the name
     except LocalEntryNotFoundError:
         pass
     try:
         info = HfApi().model_info(config.name, revision=config.revision, files_metadata=True)
-    except Exception as error:  # whatever hinders it, the weights are not here
+    except Exception as error:  # whatever the reason, the weights are not here
         return f"{name}, size not known ({type(error).__name__})"
     files = [file for file in info.siblings or [] if file.rfilename.endswith(".safetensors")]
     return f"{name}, {sum(file.size or 0 for file in files) / 1e6:,.0f} MB"

@@ -1,4 +1,4 @@
-"""A backbone with its tokenizer, and the identity of the vectors that they make."""
+"""A backbone with its tokenizer, and the identity of the vectors that they compute."""
 
 from __future__ import annotations
 
@@ -20,23 +20,28 @@ LAYER = "last_hidden_state"
 
 @dataclass(frozen=True)
 class Encoder:
-    """Everything that turns text into vectors, and the identity that names it.
+    """Everything that turns text into vectors, and the identity of these vectors.
 
-    ``asked`` may leave settings open, ``config`` does not. The tokenizer is loaded at once, the
-    weights when they are first needed.
+    The tokenizer is loaded at once, the weights when they are first used.
+
+    Attributes:
+        requested: Settings of the backbone, in which values may be "auto"; see ``config``.
+        files: The backbone's files.
+        tokenizer: Its transformers tokenizer.
+        settings: Settings of the embedding stage.
     """
 
-    asked: BackboneConfig
+    requested: BackboneConfig
     files: ModelFiles
     tokenizer: Any
     settings: EmbedConfig
 
     @cached_property
     def backbone(self) -> TorchBackbone:
-        """The model, on its device."""
+        """The model, loaded onto its device."""
         return TorchBackbone(
             self.files.directory,
-            self.asked,
+            self.requested,
             device=self.settings.device,
             bin_tokens=self.settings.bin_tokens,
             share=self.settings.share_prefixes,
@@ -44,17 +49,17 @@ class Encoder:
 
     @cached_property
     def config(self) -> BackboneConfig:
-        """The settings of the backbone, with nothing left open."""
-        return resolve_backbone(self.asked, self.backbone)
+        """The settings of the backbone, with every "auto" resolved; loads the model."""
+        return resolve_backbone(self.requested, self.backbone)
 
     @cached_property
     def renderer(self) -> Renderer:
-        """Conversations to token ids."""
+        """Turns conversations into token ids."""
         return Renderer(self.tokenizer, self.config)
 
     @cached_property
     def identity(self) -> Identity:
-        """The identity of every vector that this encoder makes."""
+        """The identity of every vector of this encoder, which a store compares with its own."""
         return Identity(
             backbone=self.config.name,
             revision=self.files.revision,
@@ -71,9 +76,9 @@ class Encoder:
 
 
 def load_encoder(config: BackboneConfig, settings: EmbedConfig) -> Encoder:
-    """Find the backbone's files and load its tokenizer.
+    """Find or download the backbone's files and load its tokenizer.
 
-    Raises ``ConfigError`` if the backbone cannot be found or does not fit the settings.
+    Raises ``ConfigError`` if the backbone cannot be found or does not support the settings.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from transformers import AutoTokenizer
@@ -87,5 +92,5 @@ def load_encoder(config: BackboneConfig, settings: EmbedConfig) -> Encoder:
         raise ConfigError(
             f"backbone.name: {files.directory} has no usable tokenizer: {error}"
         ) from error
-    Renderer(tokenizer, config)  # what it refuses costs no model
+    Renderer(tokenizer, config)  # refuses unsupported settings before the weights are loaded
     return Encoder(config, files, tokenizer, settings)

@@ -1,4 +1,4 @@
-"""A store on the hub: whole, verified before it leaves and after it has arrived."""
+"""Upload a store to the Hugging Face Hub and download one; both are verified in full."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from ..cache.verify import verify_store
 from ..common.errors import require
 from ..configs.share import ShareConfig
 
-# What a store is made of; plans, locks and temporary files stay at home.
+# The files of a store; plans, locks and temporary files are not uploaded.
 FILES = ["manifest.json", "shards/*.h5", native_head.FILE]
 TABLES = ["pairs/*.h5", "quarantine/*.jsonl"]
 
 
 def push_store(store: Path, config: ShareConfig) -> str:
-    """Upload a store; the address of the commit.
+    """Verify and upload a store; returns the URL of the commit.
 
-    Raises ``ConfigError`` without a repository, ``StoreError`` if the store is damaged or the hub
-    refuses.
+    Raises ``ConfigError`` if no repository is configured, ``StoreError`` if the store is damaged
+    or the Hub refuses the upload.
     """
     from huggingface_hub import HfApi
 
     repo = _repository(config)
     _require_sound(store, f"nothing was uploaded; micro-rm verify {store} says more")
     api = HfApi()
-    with _hub(repo):
+    with _hub_errors(repo):
         api.create_repo(repo, repo_type="dataset", private=config.private, exist_ok=True)
-        done = api.upload_folder(
+        commit = api.upload_folder(
             repo_id=repo,
             repo_type="dataset",
             folder_path=store,
             allow_patterns=_patterns(config),
             commit_message="Store of micro-rm",
         )
-    return str(done.commit_url)
+    return str(commit.commit_url)
 
 
 def pull_store(store: Path, config: ShareConfig) -> str:
-    """Download a store into a directory that has none; the commit that it is.
+    """Download a store into a directory without one and verify it; returns the commit hash.
 
-    Raises ``ConfigError`` without a repository, ``StoreError`` if there is a store already, the hub
-    refuses, or what has arrived is not what the manifest says.
+    Raises ``ConfigError`` if no repository is configured, ``StoreError`` if there is a store
+    already, the Hub refuses the download, or the files differ from the manifest.
     """
     from huggingface_hub import HfApi, snapshot_download
 
     repo = _repository(config)
     if (store / "manifest.json").exists():
         raise StoreError(f"{store}: there is a store already; give another directory as store.dir")
-    with _hub(repo):
+    with _hub_errors(repo):
         info = HfApi().dataset_info(repo, revision=config.revision)
         snapshot_download(
             repo,
@@ -61,7 +61,7 @@ def pull_store(store: Path, config: ShareConfig) -> str:
             local_dir=store,
             allow_patterns=_patterns(config),
         )
-    shutil.rmtree(store / ".cache", ignore_errors=True)  # notes of the download
+    shutil.rmtree(store / ".cache", ignore_errors=True)  # metadata of the download
     if not (store / "manifest.json").exists():
         raise StoreError(f"{repo}: no manifest.json, this is not a store of micro-rm")
     _require_sound(store, "it was changed behind the manifest's back, or not downloaded whole")
@@ -85,7 +85,8 @@ def _require_sound(store: Path, remedy: str) -> None:
 
 
 @contextmanager
-def _hub(repo: str) -> Iterator[None]:
+def _hub_errors(repo: str) -> Iterator[None]:
+    """Turn errors of the Hub into ``StoreError``."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:

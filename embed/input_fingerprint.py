@@ -1,4 +1,4 @@
-"""What the inputs of an embedding run are, as a fingerprint: the same inputs need no second run."""
+"""Fingerprint of the inputs of an embedding run: the same inputs need no second run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from .sources.pair import DataError
 
 
 def input_fingerprint(config: Config) -> str:
-    """Fingerprint of code, data, contexts, backbone, views and pool; contents, not their paths."""
+    """Fingerprint of code, data, contexts, backbone, views and stage-2 pool.
+
+    Files count by their contents, not their paths.
+
+    Raises ``DataError`` if a file or directory is missing, and ``ConfigError`` if a local backbone
+    is not usable.
+    """
     data = asdict(config.data)
     data.pop("name")
     return fingerprint(
@@ -28,14 +34,15 @@ def input_fingerprint(config: Config) -> str:
 
 
 def _with_contents(data: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a data set with what its files hold in the place of their names."""
-    named = ("train", "test", "contexts", "corrections")
-    files = {key: _content(data[key]) for key in named if key in data}  # a part has fewer
-    return data | files | {"dir": _contents(data["dir"])}
+    """Settings of a data set, with the names of files replaced by hashes of their contents."""
+    file_keys = ("train", "test", "contexts", "corrections")
+    # A part of a union does not have all of these keys.
+    hashes = {key: _file_content(data[key]) for key in file_keys if key in data}
+    return data | hashes | {"dir": _directory_contents(data["dir"])}
 
 
-def _contents(directory: str | None) -> list[list[str]] | None:
-    """Names and contents of local copies; ``DataError`` if there is no such directory."""
+def _directory_contents(directory: str | None) -> list[list[str]] | None:
+    """Names and hashes of a directory's files; ``DataError`` if there is no such directory."""
     if directory is None:
         return None
     if not Path(directory).is_dir():
@@ -44,7 +51,8 @@ def _contents(directory: str | None) -> list[list[str]] | None:
     return [[path.name, file_sha256(path)] for path in files]
 
 
-def _content(path: str | None) -> str | None:
+def _file_content(path: str | None) -> str | None:
+    """Hash of a file, or the name itself for built-in contexts; ``DataError`` if it is missing."""
     if path is None or path in (*BUILT_IN, NO_CONTEXTS):
         return path
     if not Path(path).is_file():
@@ -56,7 +64,7 @@ def _content(path: str | None) -> str | None:
 
 
 def _weights(config: Config) -> str:
-    """Bytes of a local backbone; a hub model is named by id and revision, without the network."""
+    """Hash of a local backbone's files; a Hub model counts by name, without network."""
     if config.backbone.name == DEMO_ENCODER or Path(config.backbone.name).is_dir():
         files = find_model(config.backbone)
         return f"{files.weights_sha256} {files.tokenizer_sha256}"

@@ -1,7 +1,8 @@
-"""One job over one store, by any number of processes: who plans, who joins, who finishes.
+"""Coordinate the processes of one job over a store: which one plans, which join, which finishes.
 
-Whoever has the store for itself plans and shares it from then on. The others of the same job join
-in; other jobs are turned away. When all shards are sealed, one process lists them in the manifest.
+A process with exclusive access to the store plans the job and then shares the lock. Processes of
+the same job join it; other jobs are turned away. When all shards are sealed, one process lists
+them in the manifest.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from ..cache.lock import StoreLock
 from ..cache.manifest import read_manifest
 from ..cache.schema import Identity, plan_path
 from ..cache.writer import adopt_shards, open_manifest, recover_store
-from .disk_space import bytes_left, full_disk_explained, require_space
-from .plan import Plan, find_plan, move_plan, remove_plan
+from .disk_space import explain_full_disk, require_space, required_space
+from .plan import Plan, find_plan, publish_plan, remove_plan
 
 POLL_SECONDS = 0.1
-# Whoever has just taken the lock has announced its job after this many polls.
+# A process that has just taken the lock announces its job within this many polls of another one.
 ANNOUNCE_POLLS = 10
 
 
@@ -30,16 +31,26 @@ def open_job(
     width: int,
     make: Callable[[Path], Plan],
 ) -> Plan:
-    """The plan of a job, with the store shared among its workers.
+    """Join a job, planning it first if no process has done so; returns with the lock shared.
 
-    ``make`` plans into an empty directory if nobody has done so. Shards of an older job that was
-    abandoned are kept, its plan is dropped. Raises ``StoreError`` if another job is at work, and
-    ``SpaceError`` if what the plan writes does not fit on the disk.
+    Sealed shards of an older, abandoned job are kept, and its plan is removed.
+
+    Args:
+        lock: Lock of the store.
+        identity: Identity of the vectors; it has to be that of the store.
+        job: Name of the job.
+        width: Size of a vector.
+        make: Writes the plan into an empty directory.
+
+    Raises:
+        StoreError: Another job is using the store.
+        SpaceError: What the plan writes does not fit on the disk.
     """
-    strange = 0
+    foreign_polls = 0
     while True:
+        # Alone at the store: plan, unless that is done. Otherwise share it with those at work.
         if lock.acquire():
-            with full_disk_explained(lock.store, lambda: None):
+            with explain_full_disk(lock.store, lambda: None):
                 _prepare(lock, identity, job, width, make)
         if lock.acquire(shared=True):
             plan = find_plan(lock.store, job)
@@ -48,21 +59,23 @@ def open_job(
                 return plan
             if plan_path(lock.store).exists():
                 raise lock.busy_error()
-            # Two that keep their share would keep each other from planning for ever.
+            # No plan yet. Two processes that kept their shared locks would keep each other from
+            # the exclusive one that planning needs, forever.
             lock.release()
         elif lock.announced() != job:
-            strange += 1
-            if strange > ANNOUNCE_POLLS:
+            foreign_polls += 1
+            if foreign_polls > ANNOUNCE_POLLS:
                 raise lock.busy_error()
         time.sleep(POLL_SECONDS)
 
 
 def close_job(lock: StoreLock, job: str, finish: Callable[[Plan], None]) -> bool:
-    """Finish a job whose shards are all sealed; whether this process was the one to do it.
+    """Finish a job whose shards are all sealed; returns whether this process did so.
 
-    ``finish`` sees the shards in the manifest. Waits for the other workers to let go.
+    Waits until the other processes have released the store. ``finish`` is called once the shards
+    are listed in the manifest.
     """
-    # Two workers that both wait for the other one's share would wait for ever.
+    # Release the shared lock first: two processes that each wait for the other's would deadlock.
     lock.release()
     while not lock.acquire():
         time.sleep(POLL_SECONDS)
@@ -70,7 +83,7 @@ def close_job(lock: StoreLock, job: str, finish: Callable[[Plan], None]) -> bool
     if plan is None:
         return False
     dtype = read_manifest(lock.store).identity.dtype
-    with full_disk_explained(lock.store, lambda: bytes_left(plan, lock.store, dtype)):
+    with explain_full_disk(lock.store, lambda: required_space(plan, lock.store, dtype)):
         recover_store(lock.store)
         finish(plan)
     remove_plan(lock.store)
@@ -80,7 +93,7 @@ def close_job(lock: StoreLock, job: str, finish: Callable[[Plan], None]) -> bool
 def _prepare(
     lock: StoreLock, identity: Identity, job: str, width: int, make: Callable[[Path], Plan]
 ) -> None:
-    """Leave behind a sealed plan of this job; the caller has the store for itself."""
+    """Make sure that there is a plan of this job. The caller holds the store exclusively."""
     store = lock.store
     lock.announce(job)
     manifest = open_manifest(store, identity, width)
@@ -92,7 +105,7 @@ def _prepare(
     directory.mkdir()
     try:
         make(directory)
-        move_plan(directory, store)
+        publish_plan(directory, store)
     except BaseException:
         remove_plan(store)
         raise

@@ -1,4 +1,4 @@
-"""Where a backbone's files are, and that they are what they should be: safetensors, checksummed."""
+"""Locate a backbone's files, check that they are safe to load, and hash them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEMO_SHA256 = {
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
-# What a hub download may contain: no pickled weights, no code.
+# Files that are downloaded from the Hub: neither pickled weights nor code.
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -37,7 +37,14 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A complete local copy of a backbone; its weights include config.json, which shapes them."""
+    """A complete local copy of a backbone.
+
+    Attributes:
+        directory: Where the files are.
+        revision: Commit hash on the Hub, "local" for a directory, or the demo encoder's version.
+        weights_sha256: Hash of the weights and config.json, which determines how they are used.
+        tokenizer_sha256: Hash of the tokenizer's files.
+    """
 
     directory: Path
     revision: str
@@ -46,10 +53,10 @@ class ModelFiles:
 
 
 def find_model(config: BackboneConfig) -> ModelFiles:
-    """Locate a backbone: the packaged demo encoder, a local directory or a hub id.
+    """Locate a backbone by name: the demo encoder, a local directory, or a Hub id to download.
 
-    Raises ``ConfigError`` if it is nowhere, brings no safetensors weights, asks for code of its
-    own, or is the demo encoder with other bytes than expected.
+    Raises ``ConfigError`` if it is not found, has no safetensors weights, requires code of its
+    own, or is a demo encoder with unexpected contents.
     """
     if config.name == DEMO_ENCODER:
         directory, revision = _demo_directory(), "0.1.0"
@@ -77,7 +84,7 @@ def find_model(config: BackboneConfig) -> ModelFiles:
 
 
 def score_head(directory: Path) -> np.ndarray | None:
-    """The model's own reward head (D,), float32, None if it has none or not exactly one output."""
+    """The model's own reward head (D,), float32; None if it has none or several outputs."""
     from safetensors import safe_open
 
     for path in sorted(directory.glob("*.safetensors")):
@@ -97,10 +104,10 @@ def _demo_directory() -> Path:
         )
     directory = Path(spec.submodule_search_locations[0]) / "model"
     for name, expected in DEMO_SHA256.items():
-        found = file_sha256(directory / name)
-        if found != expected:
+        actual = file_sha256(directory / name)
+        if actual != expected:
             raise ConfigError(
-                f"{directory / name}: sha256 {found}, expected {expected}; these are not the "
+                f"{directory / name}: sha256 {actual}, expected {expected}; these are not the "
                 f"files this version was tested with, reinstall {DEMO_ENCODER}==0.1.0"
             )
     return directory
@@ -128,13 +135,13 @@ def _download(config: BackboneConfig) -> tuple[Path, str]:
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file, in hex; read once as long as its size and time of change stay."""
+    """sha256 of a file, in hex; cached until its size or modification time changes."""
     stat = path.stat()
     return _sha256(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=256)
-def _sha256(path: Path, _size: int, _changed: int) -> str:
+def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

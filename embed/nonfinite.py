@@ -1,7 +1,8 @@
-"""What to do where a backbone gives NaN or infinity: leave out the sequence, or stop the job.
+"""Handle NaN and infinity from a backbone: leave out the sequence, or stop the job.
 
-In one forward pass a single bad sequence may spoil its neighbours, because zero weights times
-infinity are NaN. So whatever is not finite is computed again alone before it counts as failed.
+One bad sequence may spoil its neighbours in a forward pass, because an attention weight of zero
+times infinity is NaN. A vector that is not finite is therefore computed again separately before it
+counts as failed.
 """
 
 from __future__ import annotations
@@ -17,67 +18,73 @@ from ..cache.manifest import FILE, read_manifest
 from ..cache.schema import KEY_DTYPE, StoreError
 from .backbone import TorchBackbone
 
-# So many failures say nothing yet about a backbone that has worked before.
-FEW = 16
+# Up to this many failures are blamed on the sequences, not on the backbone.
+TOLERATED_FAILURES = 16
 
 
 @dataclass
 class FailureGuard:
-    """Decides for one process which vectors are missing, and whether to go on.
+    """Decides which vectors of a process are left out, and when to stop the job.
 
-    ``proven``: this backbone has given a finite vector in this store. ``known`` are (m,) keys that
-    failed before: that they fail again says nothing new.
+    Attributes:
+        backbone: The model.
+        name: Its name, for messages.
+        proven: Whether this backbone has given any finite vector for this store.
+        known_failures: (m,) keys that failed before and do not count against the backbone again.
     """
 
     backbone: TorchBackbone
     name: str
     proven: bool
-    known: np.ndarray
+    known_failures: np.ndarray
 
     @classmethod
-    def of(cls, backbone: TorchBackbone, name: str, store: Path) -> FailureGuard:
-        """The guard of a process that begins to write into a store."""
+    def for_store(cls, backbone: TorchBackbone, name: str, store: Path) -> FailureGuard:
+        """Create the guard of a process that writes into a store, which may be new."""
         if not (store / FILE).is_file():
             return cls(backbone, name, False, np.empty(0, KEY_DTYPE))
         return cls(backbone, name, read_manifest(store).rows > 0, failed_keys(store))
 
-    def settle(self, sequences: Sequence[np.ndarray], vectors: np.ndarray) -> None:
-        """Compute again, in place, the vectors (n, D) of one pass that are not finite.
+    def recompute_nonfinite(self, sequences: Sequence[np.ndarray], vectors: np.ndarray) -> None:
+        """Compute the vectors (n, D) of a pass that are not finite again, separately and in place.
 
-        Raises ``StoreError`` if nothing is finite and never was, the first ``FEW`` sequences
-        alone included.
+        Raises ``StoreError`` if the backbone has never given a finite vector and gives none here,
+        not even for the first ``TOLERATED_FAILURES`` sequences separately.
         """
         bad = np.flatnonzero(~finite(vectors))
+        hopeless = len(bad) == len(vectors) and not self.proven
         failed = 0
-        for tested, place in enumerate(bad.tolist()):
-            if not self.proven and failed == tested == FEW and len(bad) == len(vectors):
+        for tested, index in enumerate(bad.tolist()):
+            # A backbone that fails everywhere is not given thousands of passes more.
+            if hopeless and failed == tested == TOLERATED_FAILURES:
                 break
-            vectors[place] = self.backbone.alone(sequences[place])
-            failed += not finite(vectors[place : place + 1])[0]
+            vectors[index] = self.backbone.reference_vector(sequences[index])
+            failed += not finite(vectors[index : index + 1])[0]
         if not finite(vectors).any() and not self.proven:
             raise self._error(len(vectors), len(vectors), "the first forward pass")
         self.proven = True
 
-    def failed(self, keys: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-        """(n,) mask of a shard's settled vectors that are to be left out.
+    def failed_mask(self, keys: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        """(n,) mask of the vectors of a shard to leave out, after recomputation.
 
-        Raises ``StoreError`` if they are more than half of those that are not known to fail.
+        Raises ``StoreError`` if they are more than half of the sequences that had not failed
+        before, and more than ``TOLERATED_FAILURES``.
         """
         failed = ~finite(vectors)
         if failed.any():
-            fresh = ~np.isin(keys, self.known)
-            count, of = int((failed & fresh).sum()), int(fresh.sum())
-            if count > of / 2 and count > FEW:
-                raise self._error(count, of, "a shard")
+            new = ~np.isin(keys, self.known_failures)
+            count, total = int((failed & new).sum()), int(new.sum())
+            if count > total / 2 and count > TOLERATED_FAILURES:
+                raise self._error(count, total, "a shard")
         return failed
 
-    def _error(self, count: int, of: int, where: str) -> StoreError:
+    def _error(self, count: int, total: int, where: str) -> StoreError:
         return StoreError(
-            f"the backbone {self.name} returned NaN or infinity for {count} of {of} sequences of "
-            f"{where}, also alone; try backbone.dtype=float32"
+            f"the backbone {self.name} returned NaN or infinity for {count} of {total} sequences "
+            f"of {where}, also alone; try backbone.dtype=float32"
         )
 
 
 def finite(vectors: np.ndarray) -> np.ndarray:
-    """(n,) whether all numbers of a vector are finite."""
+    """(n,) mask of the vectors (n, D) without NaN and infinity."""
     return np.asarray(np.isfinite(vectors.astype(np.float32)).all(axis=1))

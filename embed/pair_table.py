@@ -1,4 +1,4 @@
-"""From embedded sequences back to pairs: the pair table, and the quarantine of what was refused."""
+"""From embedded sequences back to pairs: write the pair table and the quarantine."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ BLOCK = 4096
 FAILED = "the backbone gives NaN or infinity for this sequence"
 
 
-class PairFacts:
-    """The numbers of the pairs of a table, gathered pair by pair."""
+class PairColumns:
+    """Accumulates the numeric columns of a pair table, pair by pair."""
 
     def __init__(self) -> None:
         self.tally = Tally()
@@ -39,9 +39,10 @@ class PairFacts:
         self._ratings: dict[str, array[float]] = defaultdict(lambda: array("f"))
 
     def add(self, pair: PreferencePair) -> None:
-        """The next pair."""
+        """Append a pair."""
         for name, chosen, rejected in pair.ratings:
             column = self._ratings[name]
+            # Pairs since the last one with this attribute have no rating for it.
             column.extend([np.nan] * (2 * len(self._rows) - len(column)))
             column.extend((chosen, rejected))
         self._rows.append(pair.row)
@@ -50,17 +51,17 @@ class PairFacts:
 
     @property
     def source_row(self) -> np.ndarray:
-        """(N,) rows of the input file."""
+        """(N,) row of each pair in its input file."""
         return np.array(self._rows, np.int64)
 
     @property
     def margin(self) -> np.ndarray:
-        """(N,) rating differences, NaN where there is none."""
+        """(N,) rating margins (chosen minus rejected), NaN where a pair has none."""
         return np.array(self._margins, np.float32)
 
     @property
     def ratings(self) -> dict[str, np.ndarray]:
-        """(N, 2) ratings of chosen and rejected per attribute, NaN where missing."""
+        """(N, 2) ratings of chosen and rejected per attribute, NaN where a pair has none."""
         columns = {}
         for name, column in self._ratings.items():
             missing = [np.nan] * (2 * len(self._rows) - len(column))
@@ -68,20 +69,32 @@ class PairFacts:
         return columns
 
 
-def tabulate(
+def write_pair_table(
     store: Path,
     plan: Plan,
     source: PairSource,
     request: str,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write the pair table and the quarantine file of a plan whose shards are all in the manifest.
+    """Write the pair table and the quarantine file of a job.
 
-    Returns the account of the data set. Raises ``DataError`` if the data changed since the plan.
+    Args:
+        store: Directory of the store; its manifest lists all shards of the plan.
+        plan: The plan of the job.
+        source: The pairs, the same as when the plan was made.
+        request: Identifies the inputs.
+        settings: Settings to record in the table.
+
+    Returns:
+        The account of the data set: counts of rows, pairs and refusals, as JSON.
+
+    Raises:
+        DataError: The data changed since the plan, or no pair is left.
+        StoreError: Vectors are missing from the store.
     """
-    facts, refused, overlong = PairFacts(), list[Refusal](), list[str]()
-    rows, failed = _stored(store, plan)
-    keep = _complete(plan, failed)
+    facts, refused, overlong = PairColumns(), list[Refusal](), list[str]()
+    rows, failed = _locate(store, plan)
+    keep = _complete_pairs(plan, failed)
     with PairWriter(store, plan.facts.name) as writer:
         for block in _blocks(source, plan, keep, failed, refused, overlong):
             for pair in block:
@@ -105,24 +118,26 @@ def tabulate(
             "sources": per_source(source.account, facts.tally, Counter(overlong)),
             "upstream": [asdict(table) for table in source.account.upstream],
         }
-        places = {name: column[keep] for name, column in plan.columns.items()}
+        columns = {name: column[keep] for name, column in plan.columns.items()}
         table = PairTable(
             name=plan.facts.name,
             request=request,
             settings=settings,
-            rows={name: _behind(column, plan.sequence_of, rows) for name, column in places.items()},
+            rows={
+                name: _look_up(column, plan.sequence_of, rows) for name, column in columns.items()
+            },
             layout=read_manifest(store).layout(),
             text={},
             source_row=facts.source_row,
             pool=np.asarray(plan.pool[keep]),
             margin=facts.margin,
-            tokens=_token_counts(plan, places),
+            tokens=_token_counts(plan, columns),
             account=account,
             ratings=facts.ratings,
         )
-        fixes = read_corrections(source.config.corrections)
+        corrections = read_corrections(source.config.corrections)
         refusals = [*source.account.refusals, *refused]
-        write_quarantine(store, plan.facts.name, refusals, fixes)
+        write_quarantine(store, plan.facts.name, refusals, corrections)
         writer.finish(table)
     return account
 
@@ -135,18 +150,18 @@ def _blocks(
     refused: list[Refusal],
     overlong: list[str],
 ) -> Iterator[list[PreferencePair]]:
-    """The pairs to ``keep``, in blocks; the others become refusals.
+    """Yield the pairs to ``keep`` in blocks; the others are appended to ``refused``.
 
-    ``overlong`` gets the source of each that is too long.
+    For each pair that is too long, its source is appended to ``overlong``.
     """
     block: list[PreferencePair] = []
     seen = 0
-    for place, pair in enumerate(source):
-        seen = place + 1
+    for index, pair in enumerate(source):
+        seen = index + 1
         if seen > len(plan.keep):
             break
-        if not keep[place]:
-            refused.append(_refusal(plan, failed, place, pair))
+        if not keep[index]:
+            refused.append(_refusal(plan, failed, index, pair))
             overlong += [pair.source] * refused[-1].reason.startswith(OVERLONG)
             continue
         block.append(pair)
@@ -161,21 +176,22 @@ def _blocks(
     yield block
 
 
-def _refusal(plan: Plan, failed: np.ndarray, place: int, pair: PreferencePair) -> Refusal:
+def _refusal(plan: Plan, failed: np.ndarray, index: int, pair: PreferencePair) -> Refusal:
+    """Why a pair is not in the table: a refused conversation, or one without a finite vector."""
     for name, column in plan.columns.items():
-        reason = plan.refusals.get(int(column[place]))
+        reason = plan.refusals.get(int(column[index]))
         if reason is not None:
             return Refusal(pair.row, name, reason, pair.file)
     name = next(
         name
         for name, column in plan.columns.items()
-        if column[place] != NO_ROW and plan.sequence_of[column[place]] in failed
+        if column[index] != NO_ROW and plan.sequence_of[column[index]] in failed
     )
     return Refusal(pair.row, name, FAILED, pair.file)
 
 
-def _stored(store: Path, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Global rows of every planned sequence, and the sequences that the backbone failed at."""
+def _locate(store: Path, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) store row of every sequence, and the indices of those that the backbone failed at."""
     rows = KeyIndex(FeatureStore(store).keys()).rows(plan.keys)
     missing = np.flatnonzero(rows == NO_ROW)
     failed = missing[np.isin(plan.keys[missing], failed_keys(store))] if missing.size else missing
@@ -185,8 +201,8 @@ def _stored(store: Path, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     return rows, failed
 
 
-def _complete(plan: Plan, failed: np.ndarray) -> np.ndarray:
-    """(N,) mask of the pairs whose every sequence has a vector; ``DataError`` if there are none."""
+def _complete_pairs(plan: Plan, failed: np.ndarray) -> np.ndarray:
+    """(N,) mask of the pairs with vectors for all sequences; ``DataError`` if there are none."""
     keep = np.array(plan.keep)
     conversations = np.flatnonzero(np.isin(plan.sequence_of, failed))
     for column in plan.columns.values():
@@ -196,21 +212,27 @@ def _complete(plan: Plan, failed: np.ndarray) -> np.ndarray:
     return keep
 
 
-def _token_counts(plan: Plan, places: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tokens of the longest sequence of each response, over the views."""
+def _token_counts(plan: Plan, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """(N,) tokens of each response's longest sequence over the views, by role."""
     counts = {}
     for role in ("chosen", "rejected"):
-        columns = [column for name, column in places.items() if name.endswith(role)]
-        lengths = [_behind(column, plan.sequence_of, plan.lengths) for column in columns]
+        lengths = [
+            _look_up(column, plan.sequence_of, plan.lengths)
+            for name, column in columns.items()
+            if name.endswith(role)
+        ]
         counts[role] = np.maximum(0, np.max(lengths, axis=0))
     return counts
 
 
-def _behind(places: np.ndarray, sequence_of: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values of sequences for pairs' conversations, ``NO_ROW`` where a pair has none."""
-    out = np.full(len(places), NO_ROW, np.int64)
-    some = places != NO_ROW
-    out[some] = values[sequence_of[places[some]]]
+def _look_up(conversations: np.ndarray, sequence_of: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(N,) value of the sequence of each pair's conversation; ``NO_ROW`` where it has none.
+
+    ``conversations`` (N,) may contain ``NO_ROW``; ``values`` (n,) are those of the sequences.
+    """
+    out = np.full(len(conversations), NO_ROW, np.int64)
+    present = conversations != NO_ROW
+    out[present] = values[sequence_of[conversations[present]]]
     return out
 
 

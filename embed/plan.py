@@ -1,7 +1,7 @@
-"""A planned embedding job as files: what is to be embedded, in which bins and shards.
+"""The plan of an embedding job on disk: what to embed, in which bins and shards.
 
-The plan is made once and lies in the store while the job runs, so that any number of processes, on
-any machine that sees the store, do parts of the same work and a killed one finds its place again.
+A plan is made once and stays in the store while the job runs. Any number of processes, on any
+machine that sees the store, embed shards of the same plan, and a killed one resumes from it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,24 @@ TOKENS = "tokens.i32"
 
 @dataclass(frozen=True)
 class PlanFacts:
-    """What is known of a plan without opening its arrays.
+    """The sizes of a plan, known without opening its arrays.
 
-    ``sequences`` are distinct, ``stored`` of them were in the store when the plan was made,
-    ``failed`` of them are left out: the backbone gave no finite vector for them before.
-    ``tokens`` is what the bins compute, ``separate_tokens`` what separate passes over the same
-    sequences would. ``first_shard`` is the number of the job's first shard file.
+    Attributes:
+        job: Name of the job.
+        name: Name of the data set.
+        pairs: Pairs that can be embedded.
+        sequences: Distinct sequences of these pairs.
+        stored: Those in the store when the plan was made.
+        tokens: What the bins compute.
+        separate_tokens: What separate passes over the same sequences would compute.
+        bins: Forward passes.
+        bin_tokens: Capacity of a bin.
+        shards: Shards.
+        first_shard: Number of the job's first shard file.
+        shortened: Conversations that were truncated.
+        sharing: Whether bins share prefixes.
+        width: Size of a vector.
+        failed: Sequences left out because the backbone gave no finite vector for them before.
     """
 
     job: str
@@ -54,16 +66,23 @@ class PlanFacts:
 
     @property
     def fill(self) -> float:
-        """Share of the bins' room that tokens take."""
+        """Fraction of the bins' capacity that is used."""
         return self.tokens / (self.bins * self.bin_tokens) if self.bins else 1.0
 
 
 class Plan:
-    """A sealed plan, opened for reading.
+    """A finished plan, opened for reading; arrays are memory-mapped when first used.
 
-    Per distinct sequence: ``keys`` and ``lengths``; per conversation ``sequence_of``, its sequence
-    or -1. ``columns`` are (N,) conversations per ``view/role``, ``keep`` (N,) the pairs that can be
-    embedded, ``pool`` (N,) those that stage 2 may draw from, ``refusals`` the reasons of others.
+    Pairs refer to conversations by index (``columns``), and conversations to distinct token
+    sequences (``sequence_of``). Sequences are grouped into bins, and bins into shards.
+
+    Attributes:
+        directory: The directory of the plan.
+        facts: Its sizes.
+        refusals: Why a conversation was refused, by its index.
+
+    Raises:
+        StoreError: The directory holds no plan of this format.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -88,12 +107,12 @@ class Plan:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """(n,) tokens of the distinct sequences."""
+        """(n,) lengths of the distinct sequences, in tokens."""
         return self._array("lengths")
 
     @cached_property
     def sequence_of(self) -> np.ndarray:
-        """(conversations,) the sequence of each, -1 for a refused one."""
+        """(conversations,) index of each one's sequence, -1 for one that is refused or unused."""
         return self._array("sequence_of")
 
     @cached_property
@@ -108,16 +127,16 @@ class Plan:
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
-        """Per ``view/role`` the (N,) conversations of the pairs."""
-        return {name: self._array(f"column{number}") for number, name in enumerate(self._columns)}
+        """(N,) conversations of the pairs per ``view/role``, -1 where a pair needs none."""
+        return {name: self._array(f"column{index}") for index, name in enumerate(self._columns)}
 
     @cached_property
     def tokens(self) -> np.ndarray:
-        """All token ids, one conversation behind the other."""
+        """Token ids of all conversations, concatenated."""
         path = self.directory / TOKENS
         if not path.stat().st_size:
             return np.empty(0, TOKEN_DTYPE)
-        return np.memmap(path, TOKEN_DTYPE, mode="r").view(np.ndarray)  # slices cost less
+        return np.memmap(path, TOKEN_DTYPE, mode="r").view(np.ndarray)  # cheaper to slice
 
     @cached_property
     def _starts(self) -> np.ndarray:
@@ -139,39 +158,39 @@ class Plan:
     def _shard_starts(self) -> np.ndarray:
         return self._array("shard_starts")
 
-    def sequence(self, number: int) -> np.ndarray:
+    def sequence(self, index: int) -> np.ndarray:
         """Token ids of a distinct sequence."""
-        start = self._starts[number]
-        return self.tokens[start : start + self.lengths[number]]
+        start = self._starts[index]
+        return self.tokens[start : start + self.lengths[index]]
 
     def bins(self, shard: int) -> list[tuple[int, np.ndarray]]:
-        """The bins of a shard: the tokens of each, and the numbers of its sequences."""
+        """Of each bin of a shard the tokens that it computes, and the indices of its sequences."""
         first, last = self._shard_starts[shard], self._shard_starts[shard + 1]
         return [
             (
-                int(self._bin_tokens[place]),
-                self._members[self._bin_starts[place] : self._bin_starts[place + 1]],
+                int(self._bin_tokens[index]),
+                self._members[self._bin_starts[index] : self._bin_starts[index + 1]],
             )
-            for place in range(first, last)
+            for index in range(first, last)
         ]
 
     def members(self, shard: int) -> np.ndarray:
-        """The sequences of a shard, in the order of its rows."""
+        """Indices of a shard's sequences, in the order of its rows."""
         first, last = self._bin_starts[self._shard_starts[shard : shard + 2]]
         return self._members[first:last]
 
     def shard_tokens(self, shard: int) -> int:
-        """Tokens that a shard computes."""
+        """Number of tokens that a shard computes."""
         first, last = self._shard_starts[shard], self._shard_starts[shard + 1]
         return int(self._bin_tokens[first:last].sum())
 
     def is_sealed(self, store: Path, shard: int) -> bool:
-        """Whether a shard's file is finished."""
+        """Whether a shard's file exists; it gets its name only once it is complete."""
         return shard_path(store, self.facts.first_shard + shard).is_file()
 
     def pending(self, store: Path) -> list[int]:
         """The shards that are not sealed yet."""
-        return [n for n in range(self.facts.shards) if not self.is_sealed(store, n)]
+        return [shard for shard in range(self.facts.shards) if not self.is_sealed(store, shard)]
 
     def _array(self, name: str) -> np.ndarray:
         path = self.directory / f"{name}.npy"
@@ -190,32 +209,35 @@ def write_plan(
     columns: Mapping[str, np.ndarray],
     refusals: Mapping[int, str],
 ) -> None:
-    """Write a plan's arrays and facts beside the token file that is there already."""
+    """Write a plan into the directory that already holds its token file.
+
+    ``plan.json``, which marks a complete plan, is written last.
+    """
     for name, values in arrays.items():
         np.save(directory / f"{name}.npy", values, allow_pickle=False)
-    for number, values in enumerate(columns.values()):
-        np.save(directory / f"column{number}.npy", values, allow_pickle=False)
+    for index, values in enumerate(columns.values()):
+        np.save(directory / f"column{index}.npy", values, allow_pickle=False)
     content: dict[str, Any] = asdict(facts)
     content |= {"format": FORMAT, "columns": list(columns), "refusals": dict(refusals)}
     write_json(directory / "plan.json", content)
 
 
 def find_plan(store: Path, job: str) -> Plan | None:
-    """The store's plan if it is that of a job, else None."""
+    """The store's plan if it belongs to this job, else None."""
     if not (plan_path(store) / "plan.json").is_file():
         return None
     plan = Plan(plan_path(store))
     return plan if plan.facts.job == job else None
 
 
-def move_plan(made: Path, store: Path) -> None:
-    """Give a finished plan its place, all at once."""
-    os.rename(made, plan_path(store))
+def publish_plan(directory: Path, store: Path) -> None:
+    """Move a complete plan to its final path, atomically."""
+    os.rename(directory, plan_path(store))
 
 
 def remove_plan(store: Path) -> None:
-    """Remove the plan of a finished or abandoned job, and whatever a killed planner left."""
-    # First what makes it a plan: half removed, it must not be taken for a whole one.
+    """Remove the plan of a finished or abandoned job, and the leftovers of killed planners."""
+    # First the file that marks a complete plan: a half-removed one must not pass for complete.
     (plan_path(store) / "plan.json").unlink(missing_ok=True)
     for path in store.glob("plan*"):
         shutil.rmtree(path)

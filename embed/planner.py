@@ -1,7 +1,7 @@
-"""From a data set to a plan: two passes over the pairs, then bins of a bounded number of tokens.
+"""Plan an embedding job: two passes over the pairs, then bins of a bounded number of tokens.
 
-The first pass finds the rows of the stage-2 pool, the second tokenises. What stays in memory is a
-digest per conversation and a few numbers per pair; texts stream, tokens are on disk.
+The first pass chooses the stage-2 pool, the second tokenises. Memory holds a digest per
+conversation and a few numbers per pair; texts are streamed and tokens are written to disk.
 """
 
 from __future__ import annotations
@@ -21,19 +21,25 @@ from ..configs.resolve import resolve
 from ..configs.schema import Config
 from .encoder import Encoder
 from .plan import TOKENS, Plan, PlanFacts, write_plan
-from .sequences import PoolChooser, SequenceIndex
+from .sequences import ConversationIndex, PoolChooser
 from .sources import PairSource
 from .sources.check import Tally
 from .sources.pair import DataError
 from .tokenize import TOKEN_DTYPE, TokenFile
 
-# Tokens whose sequences are sorted and packed together; a few copies of them are in memory.
+# Tokens that are sorted and packed at a time, which bounds the memory for a few copies of them.
 WINDOW_TOKENS = 1 << 23
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Sequences in the order of their bins, (bins + 1,) starts, and (bins,) computed tokens."""
+class PackedBins:
+    """B bins, one after the other.
+
+    Attributes:
+        members: Indices of the sequences, in the order of their bins.
+        starts: (B + 1,) where each bin starts in ``members``.
+        tokens: (B,) tokens that each bin computes.
+    """
 
     members: np.ndarray
     starts: np.ndarray
@@ -49,34 +55,46 @@ def make_plan(
     *,
     retry: bool = False,
 ) -> Plan:
-    """Plan a job into an empty directory; the store is only read.
+    """Write the plan of a job into an empty directory; the store is only read.
 
-    ``retry`` plans the sequences again that the backbone gave no finite vector for.
-    Raises ``DataError`` if the data lack a split or no pair can be embedded.
+    Args:
+        encoder: Backbone, tokenizer and identity of the vectors.
+        source: The pairs; iterated over twice.
+        config: The whole configuration, which may leave backbone settings open.
+        job: The name of the job.
+        directory: Where the plan is written.
+        retry: Whether to include sequences for which the backbone gave no finite vector before.
+
+    Raises:
+        DataError: The data lack a split, or no pair can be embedded.
     """
     config = resolve(config, encoder.backbone)
-    pool, tally = _survey(source, config)
+    pool, tally = _choose_pool(source, config)
     tally.require_both_splits(transfer=config.data.source == UNION_SOURCE)
     columns, tokens = _tokenize(encoder, source, config, pool, directory / TOKENS)
     keep = _embeddable(columns, tokens.refusals, len(pool))
-    sequence_of, representative = _distinct(columns, keep, tokens.keys)
-    groups = _least(sequence_of, tokens.groups, len(representative))
+    # Different conversations may have the same tokens. From here on each distinct sequence counts
+    # once, and one of its conversations represents it in the token file.
+    sequence_of, representative = _deduplicate(columns, keep, tokens.keys)
+    groups = _smallest_group(sequence_of, tokens.groups, len(representative))
     starts = (np.cumsum(tokens.lengths) - tokens.lengths)[representative]
     keys, lengths = tokens.keys[representative], tokens.lengths[representative]
     store = Path(config.store.dir)
-    fresh, failed = _not_stored(store, keys, retry=retry)
-    order = fresh[np.lexsort((keys[fresh], groups[fresh]))]
-    packed = _pack_all(order, starts, lengths, directory / TOKENS, encoder)
+    new, failed = _new_sequences(store, keys, retry=retry)
+    # Sequences with the same prompt become neighbours, so that a packing window does not separate
+    # them. Hashes of content order the rest: the plan does not depend on the order of the data.
+    order = new[np.lexsort((keys[new], groups[new]))]
+    packed = _pack_in_windows(order, starts, lengths, directory / TOKENS, encoder)
     shard_starts = cut_shards(packed.tokens, config.embed.shard_tokens)
     facts = PlanFacts(
         job=job,
         name=config.data.name,
         pairs=int(keep.sum()),
         sequences=len(keys),
-        stored=len(keys) - len(fresh) - failed,
+        stored=len(keys) - len(new) - failed,
         failed=failed,
         tokens=int(packed.tokens.sum()),
-        separate_tokens=int(lengths[fresh].sum()),
+        separate_tokens=int(lengths[new].sum()),
         bins=len(packed.tokens),
         bin_tokens=encoder.backbone.bin_tokens,
         shards=len(shard_starts) - 1,
@@ -102,7 +120,19 @@ def make_plan(
 
 
 def cut_shards(bin_tokens: np.ndarray, shard_tokens: int) -> np.ndarray:
-    """(shards + 1,) first bins of shards: each ends with the bin that fills it."""
+    """Cut B bins into S shards, each of which ends with the bin that fills it.
+
+    Args:
+        bin_tokens: (B,) tokens of the bins.
+        shard_tokens: Least tokens of a shard; the last one may have fewer.
+
+    Returns:
+        (S + 1,) the first bin of each shard, and B.
+
+    Example:
+        >>> cut_shards(np.array([4, 4, 4, 4, 4]), 8).tolist()
+        [0, 2, 4, 5]
+    """
     ends = np.cumsum(bin_tokens)
     starts = [0]
     while starts[-1] < len(ends):
@@ -111,24 +141,26 @@ def cut_shards(bin_tokens: np.ndarray, shard_tokens: int) -> np.ndarray:
     return np.array(starts, np.int64)
 
 
-def _survey(source: PairSource, config: Config) -> tuple[np.ndarray, Tally]:
-    """The mask of the stage-2 pool, and the counts of the splits."""
+def _choose_pool(source: PairSource, config: Config) -> tuple[np.ndarray, Tally]:
+    """First pass: the (N,) mask of the stage-2 pool, and the pairs per split."""
     chooser, tally, rows = PoolChooser(config.adapt.pool, config.adapt.group), Tally(), 0
-    for place, pair in enumerate(source):
-        chooser.add(place, pair)
+    for row, pair in enumerate(source):
+        chooser.add(row, pair)
         tally.add(pair)
-        rows = place + 1
+        rows = row + 1
     return chooser.mask(rows), tally
 
 
 def _tokenize(
     encoder: Encoder, source: PairSource, config: Config, pool: np.ndarray, path: Path
 ) -> tuple[dict[str, np.ndarray], TokenFile]:
-    """Conversations per view and role, and the file with their tokens."""
-    index = SequenceIndex(config.views, equal_prompts=config.backbone.overlong == "truncate_prompt")
+    """Second pass: (N,) conversations per ``view/role``, and the file with their tokens."""
+    index = ConversationIndex(
+        config.views, equal_prompts=config.backbone.overlong == "truncate_prompt"
+    )
     with TokenFile(path, encoder.renderer) as tokens:
-        for place, pair in enumerate(source):
-            tokens.add(index.add(pair, in_pool=bool(pool[place])))
+        for row, pair in enumerate(source):
+            tokens.add(index.add(pair, in_pool=bool(pool[row])))
         tokens.close()
     return index.columns(), tokens
 
@@ -137,24 +169,28 @@ def _embeddable(columns: dict[str, np.ndarray], refusals: dict[int, str], pairs:
     """(N,) mask of the pairs without a refused conversation; ``DataError`` if none is left."""
     refused = np.array(sorted(refusals), np.int64)
     keep = np.ones(pairs, bool)
-    for places in columns.values():
-        keep &= ~np.isin(places, refused)
+    for conversations in columns.values():
+        keep &= ~np.isin(conversations, refused)
     if not keep.any():
-        place, reason = min(refusals.items())
+        index, reason = min(refusals.items())
         raise DataError(
-            f"no pair is left after tokenisation (sequence {place}: {reason}); "
+            f"no pair is left after tokenisation (sequence {index}: {reason}); "
             "raise backbone.max_length or set backbone.overlong to truncate_prompt"
         )
     return keep
 
 
-def _distinct(
+def _deduplicate(
     columns: dict[str, np.ndarray], keep: np.ndarray, keys: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The sequence of every conversation that kept pairs need, and a conversation of every one."""
+    """Number the distinct sequences that the kept pairs need.
+
+    Returns ``sequence_of`` (conversations,), which is ``NO_ROW`` for unused ones, and for each
+    sequence the first conversation that has it.
+    """
     used = np.zeros(len(keys), bool)
-    for places in columns.values():
-        needed = places[keep]
+    for column in columns.values():
+        needed = column[keep]
         used[needed[needed != NO_ROW]] = True
     conversations = np.flatnonzero(used)
     _, first, sequence = np.unique(keys[conversations], return_index=True, return_inverse=True)
@@ -163,43 +199,45 @@ def _distinct(
     return sequence_of, conversations[first]
 
 
-def _least(sequence_of: np.ndarray, groups: np.ndarray, sequences: int) -> np.ndarray:
-    """The smallest group of each sequence: whatever the order of the data, the same one."""
+def _smallest_group(sequence_of: np.ndarray, groups: np.ndarray, sequences: int) -> np.ndarray:
+    """(sequences,) smallest prompt group of each; unlike the first, it is independent of order."""
     used = sequence_of != NO_ROW
-    least = np.full(sequences, np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(least, sequence_of[used], groups[used])
-    return least
+    smallest = np.full(sequences, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(smallest, sequence_of[used], groups[used])
+    return smallest
 
 
-def _not_stored(store: Path, keys: np.ndarray, *, retry: bool) -> tuple[np.ndarray, int]:
-    """The sequences to embed, and the number of those that are left out as failed before."""
+def _new_sequences(store: Path, keys: np.ndarray, *, retry: bool) -> tuple[np.ndarray, int]:
+    """Indices of the sequences to embed, and how many are left out because they failed before."""
     if not (store / "manifest.json").is_file():
         return np.arange(len(keys)), 0
     missing = np.flatnonzero(KeyIndex(FeatureStore(store).keys()).rows(keys) == NO_ROW)
     if retry:
         return missing, 0
-    fresh = missing[~np.isin(keys[missing], failed_keys(store))]
-    return fresh, len(missing) - len(fresh)
+    new = missing[~np.isin(keys[missing], failed_keys(store))]
+    return new, len(missing) - len(new)
 
 
-def _pack_all(
+def _pack_in_windows(
     order: np.ndarray, starts: np.ndarray, lengths: np.ndarray, path: Path, encoder: Encoder
-) -> Packed:
-    """Bins of all sequences, window by window."""
+) -> PackedBins:
+    """Pack the sequences of ``order`` window by window; ``path`` is the token file."""
     members: list[np.ndarray] = []
     sizes, tokens = [0], []
-    spelled = (
+    # A plain view, because slices of a memmap cost more. NumPy cannot map an empty file.
+    token_ids = (
         np.memmap(path, TOKEN_DTYPE, mode="r").view(np.ndarray) if path.stat().st_size else None
     )
     for window in _windows(lengths[order]):
-        numbers = order[window]
-        assert spelled is not None
-        sequences = [spelled[starts[n] : starts[n] + lengths[n]] for n in numbers]
-        for made in encoder.backbone.pack(sequences, encoder.backbone.bin_tokens):
-            members.append(numbers[list(made.members)])
-            sizes.append(len(made.members))
-            tokens.append(made.tokens)
-    return Packed(
+        indices = order[window]
+        assert token_ids is not None
+        sequences = [token_ids[starts[i] : starts[i] + lengths[i]] for i in indices]
+        for packed in encoder.backbone.pack(sequences, encoder.backbone.bin_tokens):
+            # The bin's members count within the window.
+            members.append(indices[list(packed.members)])
+            sizes.append(len(packed.members))
+            tokens.append(packed.tokens)
+    return PackedBins(
         members=np.concatenate(members) if members else np.empty(0, np.int64),
         starts=np.cumsum(sizes),
         tokens=np.array(tokens, np.int64),
@@ -207,6 +245,7 @@ def _pack_all(
 
 
 def _windows(lengths: np.ndarray) -> Iterator[slice]:
+    """Cut consecutive sequences into windows of at most ``WINDOW_TOKENS``, or of one sequence."""
     ends = np.cumsum(lengths)
     start = 0
     while start < len(ends):

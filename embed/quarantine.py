@@ -1,6 +1,6 @@
-"""The quarantine of a data set: every refusal with its row, to be read, corrected and retried.
+"""The quarantine of a data set: every refused row with the reason, to be corrected and retried.
 
-It holds texts of the data. Who must not pass these on must not pass on the quarantine.
+A quarantine file contains texts of the data and is subject to the same terms.
 """
 
 from __future__ import annotations
@@ -12,52 +12,56 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.files import replace_file
-from .sources.corrections import Fixes
+from .sources.corrections import Corrections
 from .sources.files import raw_rows
 from .sources.pair import Refusal, content_id
 
 
 def quarantine_path(store: Path, name: str) -> Path:
-    """Where the quarantine of a data set lies."""
+    """The quarantine file of a data set."""
     return store / "quarantine" / f"{name}.jsonl"
 
 
 def write_quarantine(
-    store: Path, name: str, refusals: Sequence[Refusal], fixes: Fixes | None = None
+    store: Path, name: str, refusals: Sequence[Refusal], corrections: Corrections | None = None
 ) -> Path:
-    """Write every refusal as one JSON line, per file in the order of its rows.
+    """Write one JSON line per refusal, grouped by input file and sorted by row.
 
-    ``fixes`` are the corrected rows that were read. An empty file says that nothing was refused.
+    ``corrections`` replace rows of the input files. If nothing was refused, the file is empty.
     """
     path = quarantine_path(store, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as stream:
         for file in dict.fromkeys(refusal.file for refusal in refusals):
-            own = sorted(
+            in_file = sorted(
                 (item for item in refusals if item.file == file), key=lambda item: item.row
             )
-            for refusal, raw in _with_raws(file, own, fixes or {}):
+            for refusal, raw in _with_rows(file, in_file, corrections or {}):
                 record = asdict(refusal) | {"raw": raw, "raw_id": content_id(raw)}
                 stream.write(json.dumps(record, ensure_ascii=True) + "\n")
     replace_file(store, f"quarantine/{path.name}", temporary)
     return path
 
 
-def _with_raws(file: str, refusals: list[Refusal], fixes: Fixes) -> Iterator[tuple[Refusal, Any]]:
-    """Refusals of one file in the order of its rows, each with its row; None where it is unknown.
+def _with_rows(
+    file: str, refusals: list[Refusal], corrections: Corrections
+) -> Iterator[tuple[Refusal, Any]]:
+    """Pair the sorted refusals of one file with their rows.
 
-    Rows of a hub are not fetched again.
+    A row is None where the file no longer has it, or for data from the Hub, which are not
+    downloaded again.
     """
-    waiting = iter(refusals)
-    refusal = next(waiting, None)
-    wanted = {item.row for item in refusals}
-    rows = raw_rows(file, wanted) if Path(file).is_file() else iter(())
+    remaining = iter(refusals)
+    refusal = next(remaining, None)
+    refused_rows = {item.row for item in refusals}
+    rows = raw_rows(file, refused_rows) if Path(file).is_file() else iter(())
+    # Merge two sequences that are both sorted by row. A row may have several refusals.
     for number, raw in rows:
-        raw = fixes.get((file, number), raw)
+        raw = corrections.get((file, number), raw)
         while refusal is not None and refusal.row <= number:
             yield refusal, raw if refusal.row == number else None
-            refusal = next(waiting, None)
+            refusal = next(remaining, None)
     while refusal is not None:
-        yield refusal, fixes.get((file, refusal.row))
-        refusal = next(waiting, None)
+        yield refusal, corrections.get((file, refusal.row))
+        refusal = next(remaining, None)

@@ -1,6 +1,7 @@
-"""Proof that a store's vectors are what the backbone gives: a sample embedded again, one by one.
+"""Check a store's vectors against its backbone, by embedding a random sample again.
 
-For a backbone with a reward head of its own, vector times head must be the backbone's own reward.
+For a backbone with its own reward head, the dot product of vector and head must also equal the
+backbone's reward.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from .model_files import score_head
 from .sequences import conversation_of
 from .sources.pair import Message, PreferencePair
 
-# Relative L2 error that batching may cause; bfloat16 differs from itself by this much, and deep
-# models by more: by what the probe at start-up saw of this one, in the few sequences that it has.
+# Relative L2 error that batching alone may cause. Deep models exceed it in bfloat16; their limit is
+# a multiple of the error in the probe, which sees few sequences.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 PROBE_FACTOR = 2.0
 HEAD_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
@@ -31,7 +32,14 @@ HEAD_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
 
 @dataclass
 class Recheck:
-    """Sequences embedded again, their largest relative error, and the reward head's (if any)."""
+    """Result of a check.
+
+    Attributes:
+        sequences: Sequences that were embedded again.
+        largest_error: Their largest relative L2 error.
+        head_error: Relative error of the reward; None if the backbone has no reward head.
+        problems: What is wrong, in words; empty if nothing is.
+    """
 
     sequences: int = 0
     largest_error: float = 0.0
@@ -42,9 +50,17 @@ class Recheck:
 def recheck(
     store: FeatureStore, table: PairTable, *, size: int, seed: int, settings: EmbedConfig
 ) -> Recheck:
-    """Embed ``size`` random sequences of a pair table alone and compare with the store.
+    """Embed random sequences of a pair table again, separately, and compare with the store.
 
-    Raises ``ConfigError`` if the backbone is not at hand.
+    Args:
+        store: The store.
+        table: One of its pair tables.
+        size: Number of sequences.
+        seed: Seed of the sample.
+        settings: Settings of the embedding stage.
+
+    Raises:
+        ConfigError: The backbone is not available.
     """
     encoder = load_encoder(BackboneConfig(**table.settings["backbone"]), settings)
     result = Recheck()
@@ -52,19 +68,19 @@ def recheck(
     if differences:
         result.problems.append(f"the backbone at hand is another one: {'; '.join(differences)}")
         return result
-    limit = max(TOLERANCE[encoder.config.dtype], PROBE_FACTOR * encoder.backbone.rounding)
+    limit = max(TOLERANCE[encoder.config.dtype], PROBE_FACTOR * encoder.backbone.probe_error)
     sample, vectors = [], []
-    shortens = encoder.config.overlong == "truncate_prompt"
-    for conversation, row in _sample(table, size, seed, equal_prompts=shortens):
+    equal_prompts = encoder.config.overlong == "truncate_prompt"
+    for conversation, row in _sample(table, size, seed, equal_prompts=equal_prompts):
         ids = encoder.renderer.fit(conversation, encoder.renderer.token_ids([conversation])[0])
-        expected = encoder.backbone.alone(ids).astype(np.float64)
-        found = store.vectors([row])[0].astype(np.float64)
-        error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-        if not error <= limit:
+        expected = encoder.backbone.reference_vector(ids).astype(np.float64)
+        stored = store.vectors([row])[0].astype(np.float64)
+        error = float(np.linalg.norm(stored - expected) / np.linalg.norm(expected))
+        if not error <= limit:  # so written that NaN is a problem too
             result.problems.append(f"row {row}: relative error {error:.1e} when embedded again")
         result.largest_error = max(result.largest_error, error)
         sample.append(ids)
-        vectors.append(found)
+        vectors.append(stored)
     result.sequences = len(sample)
     if sample and score_head(encoder.files.directory) is not None:
         result.head_error = _head_error(encoder, sample, np.array(vectors))
@@ -79,41 +95,42 @@ def recheck(
 def _sample(
     table: PairTable, size: int, seed: int, *, equal_prompts: bool
 ) -> list[tuple[Conversation, int]]:
-    places = [
-        (key, int(place))
+    """Random conversations of a pair table, each with the row of its vector in the store."""
+    entries = [
+        (key, int(pair_index))
         for key, rows in sorted(table.rows.items())
-        for place in np.flatnonzero(rows != NO_ROW)
+        for pair_index in np.flatnonzero(rows != NO_ROW)
     ]
-    order = np.random.default_rng(seed).permutation(len(places))[:size]
-    picked = []
-    for key, place in (places[number] for number in order):
+    order = np.random.default_rng(seed).permutation(len(entries))[:size]
+    sample = []
+    for key, index in (entries[number] for number in order):
         view, role = key.split("/")
         pair = PreferencePair(
-            prompt=tuple(Message(*turn) for turn in json.loads(table.text["prompt"][place])),
-            chosen=table.text["chosen"][place],
-            rejected=table.text["rejected"][place],
-            split=table.text["split"][place],
+            prompt=tuple(Message(*turn) for turn in json.loads(table.text["prompt"][index])),
+            chosen=table.text["chosen"][index],
+            rejected=table.text["rejected"][index],
+            split=table.text["split"][index],
             source=table.name,
-            context=table.text["context"][place] or None,
+            context=table.text["context"][index] or None,
         )
         conversation = conversation_of(
             pair, view, role, table.settings["form"], equal_prompts=equal_prompts
         )
-        picked.append((conversation, int(table.rows[key][place])))
-    return picked
+        sample.append((conversation, int(table.rows[key][index])))
+    return sample
 
 
 @torch.inference_mode()
 def _head_error(encoder: Encoder, sample: list[np.ndarray], vectors: np.ndarray) -> float:
-    """Largest gap between vector times head and the backbone's reward, relative to their scale."""
+    """Largest error of vector times head, relative to the backbone's largest reward."""
     model = load_model(
         AutoModelForSequenceClassification, encoder.files.directory, encoder.backbone.dtype
     )
     model.to(encoder.backbone.device)
-    model.config.pad_token_id = None  # one unpadded row: a last token equal to pad is no padding
-    ours = vectors @ model.score.weight.double().cpu().numpy().T
-    own = []
+    model.config.pad_token_id = None  # rows are unpadded: a last token equal to pad is real
+    computed = vectors @ model.score.weight.double().cpu().numpy().T
+    rewards = []
     for ids in sample:
         inputs = torch.from_numpy(ids[None].astype(np.int64)).to(encoder.backbone.device)
-        own.append(model(input_ids=inputs).logits[0].double().cpu().numpy())
-    return float(np.abs(ours - own).max() / max(np.abs(own).max(), 1e-12))
+        rewards.append(model(input_ids=inputs).logits[0].double().cpu().numpy())
+    return float(np.abs(computed - rewards).max() / max(np.abs(rewards).max(), 1e-12))

@@ -1,4 +1,4 @@
-"""What a backbone's directory may ask for: data. Code of its own is refused, never imported."""
+"""Refuse backbones that need code of their own; it is never imported."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 from ..common.errors import ConfigError
 
-# The classes that are loaded here; code for others is never asked for.
+# The auto classes that are used here; custom code for others has no effect.
 MODEL_CLASSES, TOKENIZER_CLASS = ("AutoConfig", "AutoModel"), "AutoTokenizer"
 KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 REMEDY = "choose a backbone that transformers itself knows"
 
 
 def refuse_code(directory: Path) -> None:
-    """Refuse a backbone that needs its own code, a kernel from the hub, or files elsewhere.
+    """Raise ``ConfigError`` if a backbone needs its own code, a Hub kernel or files elsewhere.
 
-    Raises ``ConfigError``. transformers would run none of the code either (``trust_remote_code`` is
-    off), but take a class of its own for it, and its vectors would silently be others.
+    transformers would not run that code either (``trust_remote_code`` is off), but it would fall
+    back to a built-in class and silently give different vectors.
     """
     settings = _read_object(directory / "config.json")
-    wanted = _custom_classes(settings, directory / "config.json")
+    custom = _custom_classes(settings, directory / "config.json")
     for name in MODEL_CLASSES:
-        # A configuration class of a kind that transformers has is not needed.
-        if name in wanted and (name == "AutoModel" or not _is_known(settings.get("model_type"))):
+        # A custom configuration class is not needed where transformers knows the model type.
+        if name in custom and (name == "AutoModel" or not _is_known(settings.get("model_type"))):
             raise ConfigError(
                 f"backbone.name: {directory / 'config.json'} asks for {name} from code in the "
-                f"model's directory ({wanted[name]}), which is never run; {REMEDY}"
+                f"model's directory ({custom[name]}), which is never run; {REMEDY}"
             )
     for key, value in _entries(settings):
         if key in KERNEL_KEYS and "/" in json.dumps(value):
@@ -45,16 +45,15 @@ def refuse_code(directory: Path) -> None:
         for name in names.values():
             _check_file(directory, index, name)
     path = directory / "tokenizer_config.json"
-    if path.is_file() and TOKENIZER_CLASS in (wanted := _custom_classes(_read_object(path), path)):
+    if path.is_file() and TOKENIZER_CLASS in (custom := _custom_classes(_read_object(path), path)):
         raise ConfigError(
             f"backbone.name: {path} asks for a tokenizer from code in the model's directory "
-            f"({wanted[TOKENIZER_CLASS]}), which is never run; {REMEDY}"
+            f"({custom[TOKENIZER_CLASS]}), which is never run; {REMEDY}"
         )
 
 
 def _check_file(directory: Path, where: Path, name: Any) -> None:
-    """Weights are read from checksummed safetensors files of the directory, from nothing else."""
-    plain = isinstance(name, str) and name == Path(name).name
+    """Require a safetensors file of the directory itself: only these are checksummed and loaded."""
     plain = isinstance(name, str) and name == Path(name).name
     if not plain or not name.endswith((".safetensors", ".safetensors.index.json")):
         raise ConfigError(
@@ -69,24 +68,27 @@ def _check_file(directory: Path, where: Path, name: Any) -> None:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON ({error}); download the model again") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ConfigError(
-            f"{path}: expected a JSON object, found {type(found).__name__}; "
+            f"{path}: expected a JSON object, found {type(content).__name__}; "
             "download the model again"
         )
-    return found
+    return content
 
 
 def _custom_classes(settings: dict[str, Any], path: Path) -> dict[str, Any]:
-    found = settings.get("auto_map") or {}
-    if isinstance(found, list | tuple):  # the form of old tokenizers
-        return {TOKENIZER_CLASS: found}
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: expected auto_map to be an object, found {found!r}; {REMEDY}")
-    return found
+    """The ``auto_map``: which auto class would be replaced by which custom class."""
+    auto_map = settings.get("auto_map") or {}
+    if isinstance(auto_map, list | tuple):  # the form of old tokenizers
+        return {TOKENIZER_CLASS: auto_map}
+    if not isinstance(auto_map, dict):
+        raise ConfigError(
+            f"{path}: expected auto_map to be an object, found {auto_map!r}; {REMEDY}"
+        )
+    return auto_map
 
 
 def _is_known(model_type: Any) -> bool:
@@ -96,6 +98,7 @@ def _is_known(model_type: Any) -> bool:
 
 
 def _entries(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """All keys and values of a nested object."""
     for key, value in settings.items():
         yield key, value
         if isinstance(value, dict):

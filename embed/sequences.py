@@ -1,4 +1,7 @@
-"""Which sequences a data set needs: views and roles per pair, each conversation once (pure)."""
+"""Which conversations a data set needs, by view and role of each pair.
+
+This module is pure.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,28 @@ from .sources.pair import Message, PreferencePair, hash_fraction
 
 
 class PoolChooser:
-    """The rows that stage 2 may draw from: ``size`` per attribute or user, never test rows.
+    """Chooses the stage-2 pool: ``size`` rows per attribute or user, without test rows.
 
-    The choice depends on each pair's content only, so new rows do not reshuffle it. Rows that
-    belong to no group are never in the pool, and where a group states any wish, rows without one
-    come last.
+    The choice depends only on the contents of the pairs, so new rows do not reshuffle it. Rows
+    without a group are never chosen, and rows without a context only after all rows with one.
+
+    Args:
+        size: Rows per group.
+        group: The field of a pair that defines its group, "attribute" or "user".
     """
 
     def __init__(self, size: int, group: str) -> None:
         self.size = size
         self.group = group
-        # Per group the best rows so far, the worst of them first.
+        # Per group a heap of the best rows so far, with the worst one on top.
         self._best: dict[str, list[tuple[bool, float, int]]] = defaultdict(list)
 
-    def add(self, place: int, pair: PreferencePair) -> None:
-        """Consider the pair of a row."""
+    def add(self, row: int, pair: PreferencePair) -> None:
+        """Consider a pair for the pool."""
         label = getattr(pair, self.group)
         if pair.split == "test" or label is None or not self.size:
             return
-        rank = (bool(pair.context), -hash_fraction("pool", pair.pair_id), -place)
+        rank = (bool(pair.context), -hash_fraction("pool", pair.pair_id), -row)
         best = self._best[label]
         if len(best) < self.size:
             heapq.heappush(best, rank)
@@ -43,78 +49,90 @@ class PoolChooser:
             heapq.heappushpop(best, rank)
 
     def mask(self, rows: int) -> np.ndarray:
-        """(rows,) mask of the chosen ones."""
+        """(rows,) mask of the chosen rows."""
         mask = np.zeros(rows, bool)
         for best in self._best.values():
-            mask[[-place for *_, place in best]] = True
+            mask[[-row for *_, row in best]] = True
         return mask
 
 
 def choose_pool(pairs: Iterable[PreferencePair], size: int, group: str) -> np.ndarray:
-    """(N,) mask of the rows that ``PoolChooser`` takes of N pairs."""
+    """(N,) mask of the stage-2 pool among N pairs; see ``PoolChooser``."""
     chooser = PoolChooser(size, group)
     rows = 0
-    for place, pair in enumerate(pairs):
-        chooser.add(place, pair)
-        rows = place + 1
+    for row, pair in enumerate(pairs):
+        chooser.add(row, pair)
+        rows = row + 1
     return chooser.mask(rows)
 
 
-class SequenceIndex:
-    """Where each pair finds the conversations that its views need; each conversation is kept once.
+class ConversationIndex:
+    """Numbers the distinct conversations of a data set, and records which ones each pair needs.
 
-    Training rows need the stage-1 views, pool rows and test rows the stage-2 views. A pair without
-    a context reads ``plain`` wherever ``ctx`` or ``context`` is asked for. ``equal_prompts`` keeps
-    the prompts of both responses alike where they have to be shortened. Of a conversation only a
-    16-byte digest stays in memory.
+    Training rows need the stage-1 views; pool rows and test rows need the stage-2 views. A pair
+    without a context uses the view ``plain`` in place of ``ctx`` and ``context``. Memory holds only
+    a 16-byte digest of each conversation.
+
+    Args:
+        views: The views of heads and router in both stages.
+        equal_prompts: Whether both responses of a pair get the same prompt where it is shortened.
     """
 
     def __init__(self, views: ViewsConfig, *, equal_prompts: bool = False) -> None:
         self.form = views.form
         self.equal_prompts = equal_prompts
-        self._stages = (_wanted(views, stage1=True), _wanted(views, stage1=False))
+        self._stages = (_views_and_roles(views, stage1=True), _views_and_roles(views, stage1=False))
         self._columns = {
             f"{view}/{role}": array("q") for view, role in sorted(set().union(*self._stages))
         }
-        self._places: dict[bytes, int] = {}
+        self._indices: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
     def add(self, pair: PreferencePair, *, in_pool: bool) -> list[Conversation]:
-        """Enter the next pair; the conversations that it is the first to need, in order."""
+        """Add the next pair; returns its new conversations, in the order of their indices."""
         stage1, stage2 = self._stages
-        wanted: set[tuple[str, str]] = set()
+        needed: set[tuple[str, str]] = set()
         if pair.split == "train":
-            wanted |= stage1
+            needed |= stage1
         if pair.split == "test" or in_pool:
-            wanted |= stage2
-        fresh: list[Conversation] = []
+            needed |= stage2
+        new: list[Conversation] = []
         for name, column in self._columns.items():
             view, _, role = name.partition("/")
-            if (view, role) not in wanted:
+            if (view, role) not in needed:
                 column.append(NO_ROW)
                 continue
             conversation = conversation_of(
                 pair, view, role, self.form, equal_prompts=self.equal_prompts
             )
             digest = xxhash.xxh3_128_digest(repr(conversation).encode())
-            place = self._places.get(digest)
-            if place is None:
-                place = self._places[digest] = len(self._places)
-                fresh.append(conversation)
-            column.append(place)
-        return fresh
+            index = self._indices.get(digest)
+            if index is None:
+                index = self._indices[digest] = len(self._indices)
+                new.append(conversation)
+            column.append(index)
+        return new
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Per ``view/role`` an (N,) index into the conversations, or ``NO_ROW``."""
+        """(N,) indices of conversations per ``view/role``; ``NO_ROW`` where a pair needs none."""
         return {name: np.array(column, np.int64) for name, column in self._columns.items()}
 
 
 def conversation_of(
     pair: PreferencePair, view: str, role: str, form: str, *, equal_prompts: bool
 ) -> Conversation:
-    """What the backbone reads for one role of a pair in one view."""
+    """The conversation that the backbone reads for one view and role of a pair.
+
+    Args:
+        pair: The pair.
+        view: "plain" (the prompt), "ctx" (prompt and context) or "context" (the context alone). A
+            pair without a context is read as "plain".
+        role: "prompt", "chosen" or "rejected".
+        form: How the context enters the prompt, a key of ``chat.FORMS``.
+        equal_prompts: Whether both responses get the same prompt where it is shortened.
+    """
     if view == "context" and pair.context:
         return Conversation((Message("user", pair.context),))
     sides = {"prompt": (None, None), "chosen": (pair.chosen, pair.rejected)}
@@ -122,20 +140,21 @@ def conversation_of(
     return Conversation(
         prompt=pair.prompt,
         response=response,
-        wish=pair.context if view == "ctx" else None,
+        context=pair.context if view == "ctx" else None,
         form=form,
         rival=rival if equal_prompts else None,
     )
 
 
 def prompt_group(conversation: Conversation) -> int:
-    """64 bits that conversations with the same prompt and wish have in common."""
+    """64-bit hash of prompt and context, by which conversations that share them are grouped."""
     return xxhash.xxh3_64_intdigest(
-        repr((conversation.prompt, conversation.wish, conversation.form)).encode()
+        repr((conversation.prompt, conversation.context, conversation.form)).encode()
     )
 
 
-def _wanted(views: ViewsConfig, *, stage1: bool) -> set[tuple[str, str]]:
+def _views_and_roles(views: ViewsConfig, *, stage1: bool) -> set[tuple[str, str]]:
+    """The views and roles that a stage needs: both responses for heads, prompts for the router."""
     head = views.train_head if stage1 else views.adapt_head
     router = views.train_router if stage1 else views.adapt_router
     return {(head, "chosen"), (head, "rejected"), (router, "prompt")}

@@ -1,7 +1,8 @@
-"""The loop of the embedding pass: bins of a plan in, sealed shards out.
+"""The loop of the embedding pass: from the bins of a plan to sealed shards.
 
-The device is one bin ahead of the vectors that are read back; a shard is sealed before the next
-begins. When memory runs out, bins are halved from then on; no sequence is lost.
+The device computes one bin while the vectors of the bin before are read back. A shard is sealed
+before the next one begins. If the device runs out of memory, this bin and all later ones are
+halved; no sequence is lost.
 """
 
 from __future__ import annotations
@@ -21,34 +22,35 @@ from ..cache.schema import LOGICAL, Identity, plan_path
 from ..cache.writer import shard_path, write_shard
 from ..common.errors import UserError
 from .backbone import Collect, TorchBackbone
-from .disk_space import bytes_left, full_disk_explained
+from .disk_space import explain_full_disk, required_space
 from .nonfinite import FailureGuard
 from .plan import Plan
 from .throughput import Work
 
 WAIT_SECONDS = 0.5
 CPU_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory")
-Progress = Callable[[int, int, float], None]  # tokens done, tokens in all, seconds
-Notice = Callable[[str], None]
-Parts = list[tuple[Sequence[int], Collect]]  # members of a bin, and their vectors to come
+ProgressCallback = Callable[[int, int, float], None]  # tokens done, tokens in all, seconds
+NotifyCallback = Callable[[str], None]  # a message for the user
+# A bin in progress, in one or more passes: positions within the bin, and their pending vectors.
+Parts = list[tuple[Sequence[int], Collect]]
 
 
 class MemoryShortage(UserError):
-    """One sequence alone does not fit into the device's memory."""
+    """The device does not have enough memory for a single sequence."""
 
 
 @dataclass
 class BinLimit:
-    """The largest bin that there is memory for, as far as is known."""
+    """The largest bin that fits into the device's memory, as far as is known."""
 
     tokens: int
-    notice: Notice
+    notify: NotifyCallback
 
-    def halve(self, found: int) -> None:
-        """Remember that a bin of ``found`` tokens was too large."""
-        self.tokens = max(1, min(self.tokens, found) // 2)
-        self.notice(
-            f"out of memory with {found:,} tokens in a forward pass, going on with "
+    def halve(self, failed_tokens: int) -> None:
+        """Lower the limit after a bin of ``failed_tokens`` ran out of memory."""
+        self.tokens = max(1, min(self.tokens, failed_tokens) // 2)
+        self.notify(
+            f"out of memory with {failed_tokens:,} tokens in a forward pass, going on with "
             f"{self.tokens:,}; set embed.bin_tokens to that to begin with it"
         )
 
@@ -59,28 +61,41 @@ def embed_shards(
     plan: Plan,
     store: Path,
     part: tuple[int, int],
-    progress: Progress,
-    notice: Notice,
+    progress: ProgressCallback,
+    notify: NotifyCallback,
 ) -> Work:
-    """Embed every shard ``i`` with ``i % part[1] == part[0]`` that nobody else embeds.
+    """Embed and seal the shards of one part, alongside other processes.
 
-    Returns what the backbone has computed. Waits for shards of this part that another process has
-    claimed, and takes them over if it dies.
+    Waits for shards of this part that another process has claimed, and takes them over if that
+    process dies.
+
+    Args:
+        backbone: The model.
+        identity: What the shards say of their vectors.
+        plan: The plan of the job.
+        store: Directory of the store.
+        part: ``(i, n)`` for the shards whose number is ``i`` modulo ``n``.
+        progress: Called after each bin.
+        notify: Called with messages for the user.
+
+    Returns:
+        What the backbone has computed since it was loaded.
     """
-    mine = [n for n in range(plan.facts.shards) if n % part[1] == part[0]]
-    limit = BinLimit(plan.facts.bin_tokens, notice)
-    guard = FailureGuard.of(backbone, identity.backbone, store)
-    total = sum(plan.shard_tokens(n) for n in mine if not plan.is_sealed(store, n))
+    mine = [shard for shard in range(plan.facts.shards) if shard % part[1] == part[0]]
+    limit = BinLimit(plan.facts.bin_tokens, notify)
+    guard = FailureGuard.for_store(backbone, identity.backbone, store)
+    total = sum(plan.shard_tokens(shard) for shard in mine if not plan.is_sealed(store, shard))
     done, start = 0, time.monotonic()
-    for shard, claim in _claims(plan, store, mine, notice):
+    for shard, claim in _claims(plan, store, mine, notify):
         with claim:
-            rows = []
+            parts = []
             for tokens, vectors in embed_bins(backbone, plan, shard, limit, guard):
-                rows.append(vectors)
+                parts.append(vectors)
                 done += tokens
                 progress(done, total, time.monotonic() - start)
-            found = Sealable.of(plan, shard, np.concatenate(rows), guard, notice)
-            _write(plan, store, shard, identity, found)
+            vectors = np.concatenate(parts)
+            content = ShardContent.from_vectors(plan, shard, vectors, guard, notify)
+            _write(plan, store, shard, identity, content)
     return backbone.work
 
 
@@ -93,30 +108,35 @@ def embed_shard(
     limit: BinLimit,
     guard: FailureGuard,
 ) -> None:
-    """Embed and seal one shard, for somebody who knows that nobody else does."""
-    rows = [vectors for _, vectors in embed_bins(backbone, plan, shard, limit, guard)]
-    found = Sealable.of(plan, shard, np.concatenate(rows), guard, limit.notice)
-    _write(plan, store, shard, identity, found)
+    """Embed and seal one shard. The caller guarantees exclusive ownership of the shard."""
+    parts = [vectors for _, vectors in embed_bins(backbone, plan, shard, limit, guard)]
+    content = ShardContent.from_vectors(plan, shard, np.concatenate(parts), guard, limit.notify)
+    _write(plan, store, shard, identity, content)
 
 
 @dataclass(frozen=True)
-class Sealable:
-    """What becomes of a shard: keys and finite vectors, and the keys that have none."""
+class ShardContent:
+    """Keys and finite vectors of a shard, and the keys of sequences that have none."""
 
     keys: np.ndarray
     vectors: np.ndarray
     failed: np.ndarray
 
     @classmethod
-    def of(
-        cls, plan: Plan, shard: int, vectors: np.ndarray, guard: FailureGuard, notice: Notice
-    ) -> Sealable:
-        """Leave out what is not finite; ``StoreError`` if that is too much."""
+    def from_vectors(
+        cls,
+        plan: Plan,
+        shard: int,
+        vectors: np.ndarray,
+        guard: FailureGuard,
+        notify: NotifyCallback,
+    ) -> ShardContent:
+        """Separate the finite vectors (n, D); ``StoreError`` if too many are not finite."""
         keys = plan.keys[plan.members(shard)]
-        failed = guard.failed(keys, vectors)
+        failed = guard.failed_mask(keys, vectors)
         if not failed.any():
             return cls(keys, vectors, keys[:0])
-        notice(
+        notify(
             f"{int(failed.sum())} of {len(keys)} sequences of a shard are left out: the backbone "
             "gives NaN or infinity for them"
         )
@@ -126,25 +146,27 @@ class Sealable:
 def embed_bins(
     backbone: TorchBackbone, plan: Plan, shard: int, limit: BinLimit, guard: FailureGuard
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Per bin of a shard its tokens and its vectors (n, D), in the order of the plan."""
-    waiting: deque[tuple[int, list[np.ndarray], Parts]] = deque()
+    """Yield the tokens and the vectors (n, D) of each bin of a shard, in the order of the plan."""
+    in_flight: deque[tuple[int, list[np.ndarray], Parts]] = deque()
 
-    def finished() -> tuple[int, np.ndarray]:
-        tokens, sequences, parts = waiting.popleft()
-        vectors = _collected(backbone, parts)
-        guard.settle(sequences, vectors)
+    def collect_oldest() -> tuple[int, np.ndarray]:
+        tokens, sequences, parts = in_flight.popleft()
+        vectors = _collect(backbone, parts)
+        guard.recompute_nonfinite(sequences, vectors)
         return tokens, vectors
 
     for tokens, members in plan.bins(shard):
-        sequences = [plan.sequence(number) for number in members]
-        waiting.append((tokens, sequences, _submit(backbone, sequences, limit)))
-        if len(waiting) > 1:
-            yield finished()
-    while waiting:
-        yield finished()
+        sequences = [plan.sequence(index) for index in members]
+        in_flight.append((tokens, sequences, _submit(backbone, sequences, limit)))
+        # Read a bin back only once the next one is queued, so that the device is never idle.
+        if len(in_flight) > 1:
+            yield collect_oldest()
+    while in_flight:
+        yield collect_oldest()
 
 
-def _collected(backbone: TorchBackbone, parts: Parts) -> np.ndarray:
+def _collect(backbone: TorchBackbone, parts: Parts) -> np.ndarray:
+    """Wait for a bin's passes and put their vectors in the order of the bin."""
     size = sum(len(members) for members, _ in parts)
     vectors = np.empty((size, backbone.width), LOGICAL[backbone.dtype])
     for members, collect in parts:
@@ -153,12 +175,13 @@ def _collected(backbone: TorchBackbone, parts: Parts) -> np.ndarray:
 
 
 def _submit(backbone: TorchBackbone, sequences: Sequence[np.ndarray], limit: BinLimit) -> Parts:
-    """Start a bin, in pieces if memory is short; which sequences each piece holds."""
+    """Start the passes of a bin: one, or several where memory is short."""
+    # Under a lowered limit the bin of the plan falls into several.
     bins = backbone.pack(sequences, limit.tokens)
     if len(bins) == 1 and (collect := _try(backbone, sequences)) is not None:
         return [(range(len(sequences)), collect)]
     if len(bins) == 1:
-        # Here the exception is gone, and with it what its traceback kept alive.
+        # _try has dropped the exception, whose traceback kept the tensors of the pass alive.
         gc.collect()
         if backbone.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -169,20 +192,22 @@ def _submit(backbone: TorchBackbone, sequences: Sequence[np.ndarray], limit: Bin
             )
         limit.halve(bins[0].tokens)
         bins = backbone.pack(sequences, limit.tokens)
-    if len(bins) == 1:  # one prefix takes most of it: fewer sequences instead of fewer tokens
+    if len(bins) == 1:
+        # A long shared prefix lets a bin exceed the limit: halve its sequences instead.
         ordered = bins[0].members
-        halves = (ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :])
+        groups = (ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :])
     else:
-        halves = tuple(made.members for made in bins)
+        groups = tuple(packed.members for packed in bins)
+    # The recursion counts within each group; translate back to positions in the bin.
     return [
-        ([members[place] for place in inner], collect)
-        for members in halves
-        for inner, collect in _submit(backbone, [sequences[n] for n in members], limit)
+        ([members[position] for position in inner], collect)
+        for members in groups
+        for inner, collect in _submit(backbone, [sequences[index] for index in members], limit)
     ]
 
 
 def _try(backbone: TorchBackbone, sequences: Sequence[np.ndarray]) -> Collect | None:
-    """A started pass, None if the device has not enough memory for it."""
+    """Start a pass; None if the device has not enough memory for it."""
     try:
         return backbone.submit(sequences)
     except (torch.OutOfMemoryError, MemoryError):
@@ -194,28 +219,32 @@ def _try(backbone: TorchBackbone, sequences: Sequence[np.ndarray]) -> Collect | 
 
 
 def _claims(
-    plan: Plan, store: Path, mine: Sequence[int], notice: Notice
+    plan: Plan, store: Path, mine: Sequence[int], notify: NotifyCallback
 ) -> Iterator[tuple[int, FileLock]]:
-    """Shards that are neither sealed nor being embedded, with the right to embed them."""
-    told = False
+    """Yield each shard that is neither sealed nor claimed by another process, with its lock held.
+
+    Ends when all of ``mine`` are sealed.
+    """
+    notified = False
     begun: set[int] = set()
     while left := [n for n in mine if n not in begun and not plan.is_sealed(store, n)]:
         before = len(begun)
         for shard in left:
             claim = FileLock(plan_path(store) / "claims" / f"{shard:06d}.lock")
+            # Its owner may have sealed it between the check above and the lock.
             if claim.acquire() and not plan.is_sealed(store, shard):
                 begun.add(shard)
                 yield shard, claim
             else:
                 claim.close()
         if len(begun) == before:
-            if not told:
-                notice("waiting for another process that embeds shards of this part")
-            told = True
+            if not notified:
+                notify("waiting for another process that embeds shards of this part")
+            notified = True
             time.sleep(WAIT_SECONDS)
 
 
-def _write(plan: Plan, store: Path, shard: int, identity: Identity, found: Sealable) -> None:
+def _write(plan: Plan, store: Path, shard: int, identity: Identity, content: ShardContent) -> None:
     path = shard_path(store, plan.facts.first_shard + shard)
-    with full_disk_explained(store, lambda: bytes_left(plan, store, identity.dtype)):
-        write_shard(path, identity, plan.facts.job, found.keys, found.vectors, found.failed)
+    with explain_full_disk(store, lambda: required_space(plan, store, identity.dtype)):
+        write_shard(path, identity, plan.facts.job, content.keys, content.vectors, content.failed)

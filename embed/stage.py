@@ -1,4 +1,4 @@
-"""The embedding stage as a whole: data set to store, pair table and quarantine."""
+"""The embedding stage: from a data set to vectors, a pair table and a quarantine file."""
 
 from __future__ import annotations
 
@@ -19,28 +19,40 @@ from ..common.fingerprint import fingerprint
 from ..configs.resolve import resolve
 from ..configs.schema import Config
 from .backbone import TorchBackbone
-from .disk_space import shortage
+from .disk_space import describe_shortage
 from .encoder import Encoder, load_encoder
 from .input_fingerprint import input_fingerprint
 from .job import close_job, open_job
 from .model_files import score_head
-from .pair_table import tabulate
+from .pair_table import write_pair_table
 from .plan import Plan
 from .planner import make_plan
 from .ray_workers import embed_on_ray
-from .shard_loop import Notice, Progress, embed_shards
+from .shard_loop import NotifyCallback, ProgressCallback, embed_shards
 from .sources import PairSource
-from .throughput import Speed, Work, matrix_peak, measure_speed
+from .throughput import Throughput, Work, compute_throughput, matrix_peak
 
 PROBE_BINS = 3
 
 
 @dataclass(frozen=True)
-class Preview:
-    """What a job would do: the plan's sizes, bytes of new vectors, and an estimate.
+class JobPreview:
+    """The size of a planned job, before any vector is computed.
 
-    ``shortage`` says what does not fit on the disk; it is empty if all of it does.
-    ``failed_sequences`` are left out because the backbone gave NaN or infinity for them before.
+    Attributes:
+        pairs: Pairs that can be embedded.
+        sequences: Distinct token sequences of these pairs.
+        stored_sequences: Those that are in the store already.
+        new_sequences: Those to embed.
+        separate_tokens: Tokens of separate passes over the new sequences.
+        tokens: Tokens that the bins compute; fewer, where prefixes are shared.
+        bins: Forward passes.
+        fill: Fraction of the bins' capacity that is used.
+        shards: Shards to write.
+        bytes: Size of the new vectors.
+        note: Whether prefixes are shared, and why not.
+        shortage: What does not fit on the disk; empty if the whole job does.
+        failed_sequences: Sequences left out because the backbone gave NaN or infinity before.
     """
 
     pairs: int
@@ -59,22 +71,31 @@ class Preview:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one process did. ``account`` is None while other processes have shards to embed."""
+class JobResult:
+    """What one process has done for a job.
 
-    preview: Preview
+    Attributes:
+        preview: The size of the whole job.
+        work: What this process has computed.
+        seconds: How long that took.
+        throughput: Its rate.
+        pending_shards: Shards that other processes are still embedding.
+        account: The account of the data set, or None while shards are pending.
+    """
+
+    preview: JobPreview
     work: Work
     seconds: float
-    speed: Speed
+    throughput: Throughput
     pending_shards: int
     account: dict[str, Any] | None
 
 
-def preview_of(plan: Plan, backbone: TorchBackbone) -> Preview:
-    """The sizes of a planned job."""
+def preview_plan(plan: Plan, backbone: TorchBackbone) -> JobPreview:
+    """Summarize a plan."""
     facts = plan.facts
     new = facts.sequences - facts.stored - facts.failed
-    return Preview(
+    return JobPreview(
         pairs=facts.pairs,
         sequences=facts.sequences,
         stored_sequences=facts.stored,
@@ -90,8 +111,10 @@ def preview_of(plan: Plan, backbone: TorchBackbone) -> Preview:
     )
 
 
-def preview_job(config: Config, source: PairSource) -> tuple[Preview, float, Encoder]:
-    """Plan without writing into the store; sizes and the estimated seconds of the passes.
+def preview_job(config: Config, source: PairSource) -> tuple[JobPreview, float, Encoder]:
+    """Plan a job without writing into the store.
+
+    Returns the preview, an estimate of the seconds that the forward passes take, and the encoder.
 
     Raises ``ConfigError``, ``DataError`` or ``StoreError`` if the job could not run.
     """
@@ -101,24 +124,25 @@ def preview_job(config: Config, source: PairSource) -> tuple[Preview, float, Enc
         require_identity(store, read_manifest(store), encoder.identity)
     with TemporaryDirectory(prefix="micro-rm-plan-") as directory:
         plan = make_plan(encoder, source, config, "preview", Path(directory))
-        short = shortage(plan, store, encoder.identity.dtype)
-        preview = replace(preview_of(plan, encoder.backbone), shortage=short)
+        shortage = describe_shortage(plan, store, encoder.identity.dtype)
+        preview = replace(preview_plan(plan, encoder.backbone), shortage=shortage)
         return preview, estimate_seconds(encoder, plan), encoder
 
 
 def estimate_seconds(encoder: Encoder, plan: Plan) -> float:
-    """Seconds for a plan's bins, from the measured speed of a few of them."""
-    bins = [found for shard in range(plan.facts.shards) for found in plan.bins(shard)]
+    """Extrapolate the seconds of a plan's forward passes from a few measured bins."""
+    bins = [item for shard in range(plan.facts.shards) for item in plan.bins(shard)]
     if not bins:
         return 0.0
-    picked = [bins[len(bins) * part // PROBE_BINS] for part in range(PROBE_BINS)]
-    sequences = [[plan.sequence(n) for n in members] for _, members in picked]
-    encoder.backbone.vectors(sequences[-1])  # warm-up: first kernels, memory
+    # Evenly spaced, because packing orders bins by size.
+    sample = [bins[len(bins) * part // PROBE_BINS] for part in range(PROBE_BINS)]
+    batches = [[plan.sequence(index) for index in members] for _, members in sample]
+    encoder.backbone.vectors(batches[-1])  # warm-up: kernels are loaded, memory is allocated
     start = time.monotonic()
-    for batch in sequences:
+    for batch in batches:
         encoder.backbone.vectors(batch)
     seconds = time.monotonic() - start
-    return seconds * plan.facts.tokens / sum(tokens for tokens, _ in picked)
+    return seconds * plan.facts.tokens / sum(tokens for tokens, _ in sample)
 
 
 def run_job(
@@ -126,18 +150,28 @@ def run_job(
     source: PairSource,
     request: str | None = None,
     *,
-    planned: Callable[[Preview, Encoder], None],
-    progress: Progress,
-    notice: Notice,
+    on_plan: Callable[[JobPreview, Encoder], None],
+    progress: ProgressCallback,
+    notify: NotifyCallback,
     retry: bool = False,
-) -> Outcome:
-    """Plan or join, embed this process's part, and finish if it is the last one.
+) -> JobResult:
+    """Embed a data set together with any other processes that run the same job.
 
-    ``request`` identifies the inputs, by default by their fingerprint. ``planned`` is called as
-    soon as there is a plan. ``retry`` tries the sequences again that the
-    backbone gave NaN or infinity for, which are left out otherwise.
+    The process plans the job or joins it, embeds its part of the shards, and, if it is the last
+    one, writes the pair table.
 
-    Raises ``ConfigError``, ``DataError`` or ``StoreError``.
+    Args:
+        config: The whole configuration.
+        source: The pairs.
+        request: Identifies the inputs; by default their fingerprint.
+        on_plan: Called with the plan's summary before the first forward pass.
+        progress: Called after each bin.
+        notify: Called with messages for the user.
+        retry: Whether to include sequences for which the backbone gave NaN or infinity before.
+
+    Raises:
+        ConfigError, DataError, StoreError: The job cannot run with this configuration, these data
+            or this store.
     """
     store = Path(config.store.dir)
     encoder = _load_encoder(config, store)
@@ -153,21 +187,22 @@ def run_job(
                 encoder.backbone.width,
                 lambda directory: make_plan(encoder, source, config, job, directory, retry=retry),
             )
-            preview = preview_of(plan, encoder.backbone)
-            planned(preview, encoder)
-            work, speed, seconds = _embed(config, encoder, plan, store, progress, notice)
+            preview = preview_plan(plan, encoder.backbone)
+            on_plan(preview, encoder)
+            work, throughput, seconds = _embed(config, encoder, plan, store, progress, notify)
             pending = len(plan.pending(store))
             if pending:
-                return Outcome(preview, work, seconds, speed, pending, None)
+                return JobResult(preview, work, seconds, throughput, pending, None)
             close_job(lock, job, lambda plan: _finish(plan, config, encoder, source, request))
-            # Between the last shard and the table another job may have taken the store.
+            # Another job may have taken the store between the last shard and the table; in that
+            # case there is no table of this request yet, and the job is planned again.
             if read_request(store, config.data.name) == request:
                 account = read_account(store, config.data.name)
-                return Outcome(preview, work, seconds, speed, pending, account)
+                return JobResult(preview, work, seconds, throughput, pending, account)
 
 
 def _load_encoder(config: Config, store: Path) -> Encoder:
-    """The encoder; another model than the store's is refused before its weights are read."""
+    """Load the encoder, refusing a model other than the store's before its weights are loaded."""
     encoder = load_encoder(config.backbone, config.embed)
     if (store / "manifest.json").is_file():
         require_weights(store, read_manifest(store), encoder.files.weights_sha256)
@@ -175,7 +210,8 @@ def _load_encoder(config: Config, store: Path) -> Encoder:
 
 
 def job_name(request: str, encoder: Encoder, config: Config) -> str:
-    """What makes two processes workers of the same job: the same inputs, cut in the same way."""
+    """Name of a job; processes with the same inputs and the same bins and shards share it."""
+    # Where and by how many processes the shards are embedded does not change the plan.
     sizes = replace(config.embed, device="auto", shards="0/1", engine="local", actors=None)
     return fingerprint(request, asdict(encoder.identity), sizes, encoder.backbone.bin_tokens)
 
@@ -185,28 +221,29 @@ def _embed(
     encoder: Encoder,
     plan: Plan,
     store: Path,
-    progress: Progress,
-    notice: Notice,
-) -> tuple[Work, Speed, float]:
-    """This process's part of the shards, or the whole cluster's; how fast, and the seconds."""
+    progress: ProgressCallback,
+    notify: NotifyCallback,
+) -> tuple[Work, Throughput, float]:
+    """Embed this process's part of the shards, or all of them on Ray; work, rate and seconds."""
     backbone, start = encoder.backbone, time.monotonic()
     if config.embed.engine == "ray":
-        backbone.model.to("cpu")  # the devices are the actors'
-        done = embed_on_ray(config, plan, store, progress, notice)
-        work, peak = done.work, done.peak_flops_per_second
+        backbone.model.to("cpu")  # leave the GPUs to the actors
+        total = embed_on_ray(config, plan, store, progress, notify)
+        work, peak = total.work, total.peak_flops_per_second
         seconds = time.monotonic() - start
     else:
         part = config.embed.part
-        work = embed_shards(backbone, encoder.identity, plan, store, part, progress, notice)
+        work = embed_shards(backbone, encoder.identity, plan, store, part, progress, notify)
         seconds = time.monotonic() - start
         peak = matrix_peak(backbone.device, backbone.model.dtype)
-    return work, measure_speed(backbone.model, work, seconds, peak), seconds
+    return work, compute_throughput(backbone.model, work, seconds, peak), seconds
 
 
 def _finish(plan: Plan, config: Config, encoder: Encoder, source: PairSource, request: str) -> None:
+    """Write the pair table, and the backbone's own reward head where the vectors fit it."""
     store = Path(config.store.dir)
     head_D = score_head(encoder.files.directory)
     if head_D is not None and encoder.backbone.pooling == "last":
         write_native_head(store, head_D)
     settings = {"backbone": asdict(config.backbone), "form": config.views.form}
-    tabulate(store, plan, source, request, settings)
+    write_pair_table(store, plan, source, request, settings)

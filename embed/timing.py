@@ -1,4 +1,4 @@
-"""The seconds of a call, measured on whatever machine this is."""
+"""Measure how long a call takes on this machine."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 
 ROUNDS = 5
-ENOUGH_SECONDS = 0.15
+BUDGET_SECONDS = 0.15
 
 
-def fastest(call: Callable[[], object]) -> float:
-    """Seconds of the fastest of a few calls, the first of which warms up.
+def best_seconds(call: Callable[[], object]) -> float:
+    """Seconds of the fastest of up to ``ROUNDS + 1`` calls, the first of which warms up.
 
-    There are no more of them once they have taken long enough: what a machine emulates may be a
-    hundred times slower than elsewhere. The call must have finished its work when it returns.
+    Stops once ``BUDGET_SECONDS`` have passed, because an emulated operation may be a hundred times
+    slower than a native one. The call must have finished its work when it returns.
     """
     best, start = float("inf"), time.perf_counter()
     for _ in range(ROUNDS + 1):
@@ -21,6 +21,6 @@ def fastest(call: Callable[[], object]) -> float:
         call()
         after = time.perf_counter()
         best = min(best, after - before)
-        if after - start > ENOUGH_SECONDS:
+        if after - start > BUDGET_SECONDS:
             break
     return best

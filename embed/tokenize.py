@@ -1,4 +1,4 @@
-"""Conversations to token ids, in batches, into a file: texts and tokens do not stay in memory."""
+"""Tokenise conversations in batches into a file; neither texts nor tokens stay in memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from .sources.pair import DataError
 BATCH = 2048
 TOKEN_DTYPE = np.dtype("<i4")
 
-# How the reason of a refusal begins where a conversation is too long.
+# Prefix of the reason why a conversation that is too long is refused.
 OVERLONG = "overlong"
 
 
 class TokenFile:
-    """Token ids of numbered conversations, one after the other in a file of int32.
+    """A file with the token ids (int32) of conversations, concatenated in the order of addition.
 
-    A conversation that the template refuses or that is too long has no tokens and an entry in
-    ``refusals``. In memory each conversation takes 32 bytes. Use it as a context manager: the file
-    is closed whatever happens.
+    A conversation that is too long, or that the template refuses, has no tokens and an entry in
+    ``refusals``. Each conversation takes 32 bytes of memory. Use it as a context manager, which
+    closes the file.
+
+    Attributes:
+        path: The file.
+        renderer: Turns conversations into token ids.
+        refusals: Why a conversation was refused, by its index.
+        shortened: Number of conversations that were truncated.
     """
 
     def __init__(self, path: Path, renderer: Renderer) -> None:
@@ -37,7 +43,7 @@ class TokenFile:
         self._lengths = array("q")
         self._groups = array("Q")
         self._keys = bytearray()
-        self._waiting: list[Conversation] = []
+        self._pending: list[Conversation] = []
         self._file = path.open("wb")
 
     def __enter__(self) -> Self:
@@ -47,39 +53,39 @@ class TokenFile:
         self._file.close()
 
     def add(self, conversations: Sequence[Conversation]) -> None:
-        """Number the conversations on and tokenise whole batches of them.
+        """Append conversations, which are tokenised in batches of ``BATCH``.
 
-        Raises ``DataError`` under ``backbone.overlong=error``.
+        Raises ``DataError`` if one is too long and ``backbone.overlong`` is "error".
         """
-        self._waiting += conversations
-        while len(self._waiting) >= BATCH:
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+        self._pending += conversations
+        while len(self._pending) >= BATCH:
+            batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
             self._tokenize(batch)
 
     def close(self) -> None:
-        """Tokenise what is waiting and close the file."""
-        if self._waiting:
-            self._tokenize(self._waiting)
-        self._waiting = []
+        """Tokenise what is pending and close the file."""
+        if self._pending:
+            self._tokenize(self._pending)
+        self._pending = []
         self._file.close()
 
     @property
     def lengths(self) -> np.ndarray:
-        """(n,) tokens per conversation, 0 for a refused one."""
+        """(n,) length of each conversation in tokens, 0 for a refused one."""
         return np.array(self._lengths, np.int64)
 
     @property
     def groups(self) -> np.ndarray:
-        """(n,) hashes of prompt and wish."""
+        """(n,) hash of each conversation's prompt and context (``prompt_group``)."""
         return np.array(self._groups, np.uint64)
 
     @property
     def keys(self) -> np.ndarray:
-        """(n,) keys of the token sequences; zero bytes for a refused one."""
+        """(n,) key of each token sequence; zero bytes for a refused one."""
         return np.frombuffer(bytes(self._keys), KEY_DTYPE)
 
     def _tokenize(self, batch: Sequence[Conversation]) -> None:
-        pieces = []
+        sequences = []
         for conversation, ids in zip(batch, self._token_ids(batch), strict=True):
             fitted = None if ids is None else self._fit(conversation, ids)
             self._groups.append(prompt_group(conversation))
@@ -89,11 +95,12 @@ class TokenFile:
                 continue
             self._lengths.append(len(fitted))
             self._keys += sequence_key(fitted)
-            pieces.append(fitted)
-        if pieces:
-            np.concatenate(pieces).astype(TOKEN_DTYPE).tofile(self._file)
+            sequences.append(fitted)
+        if sequences:
+            np.concatenate(sequences).astype(TOKEN_DTYPE).tofile(self._file)
 
     def _fit(self, conversation: Conversation, ids: np.ndarray) -> np.ndarray | None:
+        """Apply the policy for overlong rows; None, and a refusal, if nothing is left."""
         if not len(ids):
             self.refusals[len(self._lengths)] = "nothing is left of it as tokens"
             return None
@@ -111,15 +118,18 @@ class TokenFile:
         return fitted
 
     def _token_ids(self, batch: Sequence[Conversation]) -> list[np.ndarray | None]:
-        """Token ids of a batch at once; one by one only if the template refuses some of them."""
+        """Token ids of a batch, None for conversations that the template refuses.
+
+        The batch is tokenised at once; only if that fails, one by one to find which are refused.
+        """
         try:
             return list(self.renderer.token_ids(batch))
         except TemplateError:
             ids: list[np.ndarray | None] = []
-            for place, conversation in enumerate(batch, start=len(self._lengths)):
+            for index, conversation in enumerate(batch, start=len(self._lengths)):
                 try:
                     ids.append(self.renderer.token_ids([conversation])[0])
                 except TemplateError as error:
-                    self.refusals[place] = f"the chat template refuses it: {error}"
+                    self.refusals[index] = f"the chat template refuses it: {error}"
                     ids.append(None)
             return ids

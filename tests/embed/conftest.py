@@ -24,7 +24,7 @@ from micro_rm.embed.plan import Plan
 from micro_rm.embed.planner import make_plan
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import Message, PreferencePair
-from micro_rm.embed.stage import Outcome, run_job
+from micro_rm.embed.stage import JobResult, run_job
 
 SMALL_BINS = EmbedConfig(device="cpu", bin_tokens=256, shard_tokens=1000)
 
@@ -430,18 +430,18 @@ def plan(
 
 
 @pytest.fixture(scope="session")
-def embed(configure: Callable[..., Config]) -> Callable[..., Outcome]:
+def embed(configure: Callable[..., Config]) -> Callable[..., JobResult]:
     """The same arguments as ``configure``; runs the job as the pipeline does."""
 
-    def make(*arguments: Any, **options: Any) -> Outcome:
+    def make(*arguments: Any, **options: Any) -> JobResult:
         config = configure(*arguments, **options)
         return run_job(
             config,
             open_pairs(config.data),
             "request",
-            planned=lambda *_: None,
+            on_plan=lambda *_: None,
             progress=lambda *_: None,
-            notice=lambda _: None,
+            notify=lambda _: None,
         )
 
     return make

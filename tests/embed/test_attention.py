@@ -17,24 +17,24 @@ from torch.nn.attention import varlen
 
 from micro_rm.embed import attention
 from micro_rm.embed.attention import (
-    Masks,
-    Scores,
+    AttentionOptions,
+    MaskCache,
     block_mask,
     by_flex,
     by_run,
     by_varlen,
-    gather,
-    visible_keys,
+    count_visible_pairs,
+    varlen_index,
 )
-from micro_rm.embed.trees import Layout, filled, lay_out
+from micro_rm.embed.trees import Layout, lay_out, pad_layout
 
 CPU = torch.device("cpu")
 HEADS, SIZE = 4, 8
-HOWS = [
-    Scores(scale, window, softcap)
+OPTIONS = [
+    AttentionOptions(scale, window, softcap)
     for scale, window, softcap in product((None, 0.7), (None, 1, 6, 100), (None, 1.5))
 ]
-WITHOUT_CAP = [how for how in HOWS if how.softcap is None]
+WITHOUT_CAP = [options for options in OPTIONS if options.softcap is None]
 SEQUENCES = st.lists(
     st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple),
     min_size=1,
@@ -71,18 +71,20 @@ def a_bin(layout: Layout, groups: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def dense(query: Tensor, key: Tensor, value: Tensor, layout: Layout, how: Scores) -> Tensor:
+def dense(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: AttentionOptions
+) -> Tensor:
     """(1, T, H, D) in double precision, with one mask over all tokens."""
     query, key, value = (tensor.double() for tensor in (query, key, value))
     groups = query.shape[1] // key.shape[1]
     key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
     row, column = np.indices((len(layout.ends), len(layout.ends)))
     sees = (column <= row) & (row < layout.ends[column])
-    if how.window is not None:
-        sees &= layout.positions[row] - layout.positions[column] < how.window
-    scores = query @ key.transpose(2, 3) * (SIZE**-0.5 if how.scale is None else how.scale)
-    if how.softcap is not None:
-        scores = how.softcap * torch.tanh(scores / how.softcap)
+    if options.window is not None:
+        sees &= layout.positions[row] - layout.positions[column] < options.window
+    scores = query @ key.transpose(2, 3) * (SIZE**-0.5 if options.scale is None else options.scale)
+    if options.softcap is not None:
+        scores = options.softcap * torch.tanh(scores / options.softcap)
     scores = scores.masked_fill(~torch.from_numpy(sees), float("-inf"))
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
@@ -91,47 +93,50 @@ def assert_equal(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("how", HOWS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_one_call_per_run_equals_a_dense_mask(how: Scores, groups: int) -> None:
+def test_one_call_per_run_equals_a_dense_mask(options: AttentionOptions, groups: int) -> None:
     layout = a_layout()
     tensors = a_bin(layout, groups)
-    assert_equal(by_run(*tensors, layout.runs, how, Masks()), dense(*tensors, layout, how))
+    assert_equal(
+        by_run(*tensors, layout.runs, options, MaskCache()), dense(*tensors, layout, options)
+    )
 
 
-@pytest.mark.parametrize("how", HOWS, ids=str)
-def test_the_read_outs_alone_see_the_same_keys(how: Scores) -> None:
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_read_outs_alone_see_the_same_keys(options: AttentionOptions) -> None:
     layout = a_layout()
     query, key, value = a_bin(layout)
-    found = by_run(query[:, :, layout.readouts], key, value, layout.branches, how, Masks())
-    assert_equal(found, dense(query, key, value, layout, how)[:, layout.readouts])
+    found = by_run(query[:, :, layout.readouts], key, value, layout.branches, options, MaskCache())
+    assert_equal(found, dense(query, key, value, layout, options)[:, layout.readouts])
 
 
 @settings(max_examples=60, deadline=None)
-@given(SEQUENCES, st.sampled_from(HOWS), st.integers(0, 40))
+@given(SEQUENCES, st.sampled_from(OPTIONS), st.integers(0, 40))
 def test_any_tree_filled_or_not_equals_a_dense_mask(
-    sequences: list[tuple[int, ...]], how: Scores, size: int
+    sequences: list[tuple[int, ...]], options: AttentionOptions, size: int
 ) -> None:
     layout = lay_out([np.array(ids, np.int32) for ids in sequences])
     used = len(layout.token_ids)
-    layout = filled(layout, size)
+    layout = pad_layout(layout, size)
     tensors = a_bin(layout)
-    found, expected = by_run(*tensors, layout.runs, how, Masks()), dense(*tensors, layout, how)
+    found = by_run(*tensors, layout.runs, options, MaskCache())
+    expected = dense(*tensors, layout, options)
     assert_equal(found[:, :used], expected[:, :used])
 
 
-@pytest.mark.parametrize("how", HOWS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("groups", [2, 4])
 def test_flex_attention_equals_a_dense_mask(
-    how: Scores, groups: int, monkeypatch: pytest.MonkeyPatch
+    options: AttentionOptions, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its debugging mode: without it even the plain call compiles a wrapper.
     monkeypatch.setattr(flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
     layout = a_layout()
     tensors = a_bin(layout, groups)
     ends, positions = torch.from_numpy(layout.ends), torch.from_numpy(layout.positions)
-    blocks = block_mask(ends, positions, how.window)
-    assert_equal(by_flex(*tensors, blocks, how), dense(*tensors, layout, how))
+    blocks = block_mask(ends, positions, options.window)
+    assert_equal(by_flex(*tensors, blocks, options), dense(*tensors, layout, options))
 
 
 @settings(max_examples=100, deadline=None)
@@ -139,16 +144,16 @@ def test_flex_attention_equals_a_dense_mask(
 def test_gathered_rows_are_the_keys_of_each_run(sequences: list[tuple[int, ...]]) -> None:
     layout = lay_out([np.array(ids, np.int32) for ids in sequences])
     for runs in (layout.runs, layout.branches):
-        plan = gather(runs, CPU)
-        keys, queries = plan.key_starts.tolist(), plan.query_starts.tolist()
+        index = varlen_index(runs, CPU)
+        keys, queries = index.key_offsets.tolist(), index.query_offsets.tolist()
         assert len(keys) == len(queries) == len(runs) + 1
         for place, run in enumerate(runs):
-            rows = plan.rows[keys[place] : keys[place + 1]].tolist()
-            assert rows == [row for start, stop in run.pieces for row in range(start, stop)]
+            rows = index.key_rows[keys[place] : keys[place + 1]].tolist()
+            assert rows == [row for start, stop in run.key_ranges for row in range(start, stop)]
             assert (queries[place], queries[place + 1]) == (run.start, run.stop)
-        assert plan.longest_key == max(run.keys for run in runs)
-        assert plan.longest_query == max(run.queries for run in runs)
-        assert plan.key_starts.dtype == plan.query_starts.dtype == torch.int32
+        assert index.max_keys == max(run.keys for run in runs)
+        assert index.max_queries == max(run.queries for run in runs)
+        assert index.key_offsets.dtype == index.query_offsets.dtype == torch.int32
 
 
 def varlen_reference(
@@ -227,25 +232,25 @@ def use_varlen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], None
 
     def use(function: Any) -> None:
         monkeypatch.setattr(varlen, "varlen_attn", function)
-        attention._varlen_options.cache_clear()
+        attention._varlen_parameters.cache_clear()
 
     yield use
-    attention._varlen_options.cache_clear()
+    attention._varlen_parameters.cache_clear()
 
 
-@pytest.mark.parametrize("how", WITHOUT_CAP, ids=str)
+@pytest.mark.parametrize("options", WITHOUT_CAP, ids=str)
 @pytest.mark.parametrize("groups", [2, 4])
 def test_one_call_for_all_runs_equals_a_dense_mask(
-    how: Scores, groups: int, use_varlen: Callable[[Any], None]
+    options: AttentionOptions, groups: int, use_varlen: Callable[[Any], None]
 ) -> None:
     use_varlen(varlen_reference)
     layout = a_layout()
     query, key, value = a_bin(layout, groups)
-    expected = dense(query, key, value, layout, how)
-    assert_equal(by_varlen(query, key, value, gather(layout.runs, CPU), how), expected)
+    expected = dense(query, key, value, layout, options)
+    assert_equal(by_varlen(query, key, value, varlen_index(layout.runs, CPU), options), expected)
     read = layout.readouts
-    plan = gather(layout.branches, CPU)
-    assert_equal(by_varlen(query[:, :, read], key, value, plan, how), expected[:, read])
+    index = varlen_index(layout.branches, CPU)
+    assert_equal(by_varlen(query[:, :, read], key, value, index, options), expected[:, read])
 
 
 @pytest.mark.parametrize("scale", [None, 0.7])
@@ -254,17 +259,19 @@ def test_an_older_kernel_gets_repeated_heads_and_a_causal_flag(
     scale: float | None, groups: int, use_varlen: Callable[[Any], None]
 ) -> None:
     use_varlen(older_varlen_reference)
-    layout, how = a_layout(), Scores(scale, None, None)
+    layout, options = a_layout(), AttentionOptions(scale, None, None)
     tensors = a_bin(layout, groups)
-    found = by_varlen(*tensors, gather(layout.runs, CPU), how)
-    assert_equal(found, dense(*tensors, layout, how))
+    found = by_varlen(*tensors, varlen_index(layout.runs, CPU), options)
+    assert_equal(found, dense(*tensors, layout, options))
 
 
-PLAIN, SLIDING, CAPPED = Scores(None, None, None), Scores(None, 5, None), Scores(None, None, 2.0)
+PLAIN = AttentionOptions(None, None, None)
+SLIDING = AttentionOptions(None, 5, None)
+CAPPED = AttentionOptions(None, None, 2.0)
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "how", "kernel", "serves"),
+    ("device", "dtype", "options", "kernel", "serves"),
     [
         ("cuda", torch.bfloat16, PLAIN, varlen_reference, True),
         ("cuda", torch.float16, SLIDING, varlen_reference, True),
@@ -279,19 +286,19 @@ PLAIN, SLIDING, CAPPED = Scores(None, None, None), Scores(None, 5, None), Scores
 def test_the_kernel_is_used_for_what_it_can_compute(
     device: str,
     dtype: torch.dtype,
-    how: Scores,
+    options: AttentionOptions,
     kernel: Any,
     serves: bool,
     use_varlen: Callable[[Any], None],
 ) -> None:
     use_varlen(kernel)
-    assert attention.varlen_serves(torch.device(device), dtype, how) is serves
+    assert attention.varlen_supports(torch.device(device), dtype, options) is serves
 
 
 def test_the_kernel_of_the_installed_torch_is_known() -> None:
     """If its signature changes, this says so before a GPU does."""
-    attention._varlen_options.cache_clear()
-    assert attention.varlen_serves(torch.device("cuda"), torch.bfloat16, PLAIN)
+    attention._varlen_parameters.cache_clear()
+    assert attention.varlen_supports(torch.device("cuda"), torch.bfloat16, PLAIN)
 
 
 @settings(max_examples=100, deadline=None)
@@ -299,6 +306,6 @@ def test_the_kernel_of_the_installed_torch_is_known() -> None:
 def test_visible_keys_are_those_of_the_dense_mask(
     sequences: list[tuple[int, ...]], size: int
 ) -> None:
-    layout = filled(lay_out([np.array(ids, np.int32) for ids in sequences]), size)
+    layout = pad_layout(lay_out([np.array(ids, np.int32) for ids in sequences]), size)
     row, column = np.indices((len(layout.ends), len(layout.ends)))
-    assert visible_keys(layout) == int(((column <= row) & (row < layout.ends[column])).sum())
+    assert count_visible_pairs(layout) == int(((column <= row) & (row < layout.ends[column])).sum())

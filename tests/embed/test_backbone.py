@@ -1,4 +1,4 @@
-"""A vector depends on its own tokens: not on batch, neighbours, order or padding (G-F6)."""
+"""A vector depends on its own tokens: not on batch, neighbours, order or padding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from transformers import AutoModel, BertConfig, BertModel, RobertaConfig, Robert
 
 from micro_rm.common.errors import ConfigError
 from micro_rm.configs.schema import BackboneConfig
-from micro_rm.embed.backbone import TorchBackbone, collate, elastic_reach, pick_device, to_numpy
+from micro_rm.embed.backbone import (
+    TorchBackbone,
+    collate,
+    pick_device,
+    stable_rope_length,
+    to_numpy,
+)
 from micro_rm.embed.packing import pack_rows, pack_trees
 from micro_rm.embed.throughput import Work
 
@@ -70,10 +76,9 @@ def own_states(directory: Path, ids: Sequence[int]) -> np.ndarray:
 def test_a_vector_is_the_same_alone_and_among_any_neighbours(
     family: str, side: str, share: bool, backbone: LoadBackbone, relative_error: RelativeError
 ) -> None:
-    """G-F6."""
     model = backbone(family, side, share)
     sequences = random_sequences(0)
-    alone = np.array([model.alone(ids) for ids in sequences])
+    alone = np.array([model.reference_vector(ids) for ids in sequences])
     assert relative_error(model.vectors(sequences), alone) < TOLERANCE
     assert relative_error(model.vectors(sequences[::-1])[::-1], alone) < TOLERANCE
     longest = max(sequences, key=len)
@@ -87,7 +92,6 @@ def test_a_vector_is_the_same_alone_and_among_any_neighbours(
 def test_a_vector_is_the_same_shared_and_under_either_padding_side(
     family: str, backbone: LoadBackbone, relative_error: RelativeError
 ) -> None:
-    """G-F6."""
     sequences = random_sequences(1)
     shared, *others = (backbone(family, *way).vectors(sequences) for way in WAYS)
     for vectors in others:
@@ -108,7 +112,7 @@ def test_a_vector_is_the_same_in_every_packing(
     sequences: list[tuple[int, ...]],
     size: int,
 ) -> None:
-    """G-F6, for random sequences, bin compositions and sizes."""
+    """For random sequences, bin compositions and sizes."""
     model = backbone(family, side, share)
     ids = [np.array(one, np.int32) for one in sequences]
     found: dict[int, np.ndarray] = {}
@@ -117,7 +121,7 @@ def test_a_vector_is_the_same_in_every_packing(
         found.update(zip(packed.members, vectors, strict=True))
     assert found.keys() == set(range(len(ids)))
     for place, one in enumerate(ids):
-        assert relative_error(found[place], model.alone(one)) < TOLERANCE
+        assert relative_error(found[place], model.reference_vector(one)) < TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -159,7 +163,7 @@ def test_alone_is_what_transformers_itself_gives(
     ids = random_sequences(6, 1)[0]
     states = own_states(backbone_path(family), ids.tolist())
     expected = states.mean(axis=0) if family == "bert" else states[-1]
-    assert relative_error(backbone(family, side, share).alone(ids), expected) < TOLERANCE
+    assert relative_error(backbone(family, side, share).reference_vector(ids), expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", DECODERS)
@@ -170,11 +174,11 @@ def test_alone_does_not_take_the_shared_pass(
     model = backbone(family)
     sequences = random_sequences(8, 3)
     before = model.vectors(sequences)
-    calls = model._trees.calls
-    model.alone(sequences[0])
-    assert model._trees.calls == calls
+    calls = model._tree_pass.calls
+    model.reference_vector(sequences[0])
+    assert model._tree_pass.calls == calls
     assert np.array_equal(model.vectors(sequences), before)
-    assert model._trees.calls > calls
+    assert model._tree_pass.calls > calls
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -314,13 +318,13 @@ def test_the_state_of_padding_is_never_read(
 def test_prefixes_read_from_a_longer_pass_equal_their_own_passes(
     family: str, side: str, share: bool, backbone: LoadBackbone, relative_error: RelativeError
 ) -> None:
-    """G-F3: several read-outs per pass, in the order of the sequences."""
+    """Several read-outs per pass, in the order of the sequences."""
     model = backbone(family, side, share)
     sequences = [
         ids[:stop] for ids in random_sequences(4, 5) for stop in {len(ids), len(ids) // 2 + 1}
     ]
     distinct = list({ids.tobytes(): ids for ids in sequences}.values())
-    expected = np.array([model.alone(ids) for ids in distinct])
+    expected = np.array([model.reference_vector(ids) for ids in distinct])
     assert relative_error(model.vectors(distinct), expected) < TOLERANCE
 
 
@@ -331,8 +335,8 @@ def test_vectors_come_in_the_type_and_width_of_the_backbone(
     full, half = backbone("llama"), backbone("llama", dtype="bfloat16")
     assert full.sharing and half.sharing
     assert full.vectors(items).shape == half.vectors(items).shape == (2, full.width)
-    assert full.vectors(items).dtype == full.alone(items[0]).dtype == np.float32
-    assert half.vectors(items).dtype == half.alone(items[0]).dtype == ml_dtypes.bfloat16
+    assert full.vectors(items).dtype == full.reference_vector(items[0]).dtype == np.float32
+    assert half.vectors(items).dtype == half.reference_vector(items[0]).dtype == ml_dtypes.bfloat16
     assert relative_error(half.vectors(items), full.vectors(items)) < 3e-2
 
 
@@ -452,7 +456,7 @@ def test_soft_capped_scores_are_capped_whatever_attention_is_the_default(
     with torch.inference_mode():
         expected = model(torch.from_numpy(ids[None].astype(np.int64))).last_hidden_state[0, -1]
     assert made.sharing
-    assert relative_error(made.alone(ids), expected.numpy()) < TOLERANCE
+    assert relative_error(made.reference_vector(ids), expected.numpy()) < TOLERANCE
     assert relative_error(made.vectors([ids])[0], expected.numpy()) < TOLERANCE
 
 
@@ -478,20 +482,22 @@ def test_positions_that_stretch_with_the_pass_are_refused_beyond_their_reach(
     config = BackboneConfig(name="x", dtype="float32", max_length=reach)
     made = TorchBackbone(tmp_path, config, device="cpu")
     short, long = random_sequences(0)[0], (np.arange(reach) % 200).astype(np.int32)
-    assert np.allclose(made.vectors([short, long])[0], made.alone(short), rtol=1e-4, atol=1e-5)
+    assert np.allclose(
+        made.vectors([short, long])[0], made.reference_vector(short), rtol=1e-4, atol=1e-5
+    )
     config = BackboneConfig(name="x", dtype="float32", max_length=reach + 1)
     message = rf"backbone\.max_length: x stretches .* expected {reach} or less, found {reach + 1}"
     with pytest.raises(ConfigError, match=message):
         TorchBackbone(tmp_path, config, device="cpu")
 
 
-def test_elastic_reach_reads_every_kind_of_layer() -> None:
+def test_the_stable_rope_length_covers_every_kind_of_layer() -> None:
     plain = {"rope_type": "default", "rope_theta": 1.0}
     layers = {"full_attention": ELASTIC["longrope"], "sliding_attention": plain}
     config = SimpleNamespace(rope_parameters=layers, max_position_embeddings=512)
-    assert elastic_reach(config) == 64
-    assert elastic_reach(SimpleNamespace(rope_parameters=plain)) is None
-    assert elastic_reach(SimpleNamespace()) is None
+    assert stable_rope_length(config) == 64
+    assert stable_rope_length(SimpleNamespace(rope_parameters=plain)) is None
+    assert stable_rope_length(SimpleNamespace()) is None
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from micro_rm.embed.sources.pair import Message
 MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 TEMPLATED = ("llama", "date_string", "no_system", "qwen2")
 DATE = "26 Jul 2024"
-WISH = "be brief"
+CONTEXT = "be brief"
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +65,7 @@ def words(renderer: Renderer, ids: Sequence[int] | np.ndarray) -> list[str]:
 def test_the_routing_token_ends_the_last_user_turn(
     name: str, turns: tuple[str, ...], renderer: Callable[..., Renderer]
 ) -> None:
-    """G-F5, G-D7: the prompt ends with the last user turn's end-of-turn token."""
+    """The prompt ends with the last user turn's end-of-turn token."""
     made = renderer(name)
     prompt = words(made, ids_of(made, talk(*turns)))
     system = name == "date_string"
@@ -79,7 +79,7 @@ def test_the_routing_token_ends_the_last_user_turn(
 def test_a_prompt_is_a_strict_prefix_of_its_rendered_conversation(
     name: str, turns: tuple[str, ...], renderer: Callable[..., Renderer]
 ) -> None:
-    """G-F5: what follows the routing token opens the response's header."""
+    """What follows the routing token opens the response's header."""
     made = renderer(name)
     prompt, whole = ids_of(made, talk(*turns)), ids_of(made, talk(*turns), "fine.")
     assert whole[: len(prompt)] == prompt
@@ -105,7 +105,7 @@ def test_the_generation_prompt_read_out_ends_before_the_first_response_token(
 def test_a_response_ends_with_its_end_of_turn(
     name: str, readout: str, renderer: Callable[..., Renderer]
 ) -> None:
-    """G-F5: the read-out of a response does not depend on that of the prompt."""
+    """The read-out of a response does not depend on that of the prompt."""
     made = renderer(name, prompt_readout=readout)
     text = made.tokenizer.decode(ids_of(made, talk("a"), "fine."))
     assert text.endswith({"llama": "fine.<|eot_id|>", "qwen2": "fine.<|im_end|>\n"}[name])
@@ -132,7 +132,7 @@ def test_a_prompt_does_not_depend_on_any_response(
 def test_there_is_exactly_one_bos_under_a_template_that_prints_it(
     name: str, bos: str, renderer: Callable[..., Renderer]
 ) -> None:
-    """G-F5: the tokenizer would add a second one, as the official training did."""
+    """The tokenizer would add a second one, as the official training did."""
     made = renderer(name, bos=bos)
     tokenizer = made.tokenizer
     assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
@@ -224,7 +224,7 @@ def test_the_date_changes_nothing_where_no_template_prints_it(
 
 
 def test_the_template_hash_tells_templates_apart(renderer: Callable[..., Renderer]) -> None:
-    """G-F6: another template is another identity."""
+    """Another template is another identity."""
     hashes = {renderer(name).template_hash() for name in TEMPLATED}
     assert len(hashes) == len(TEMPLATED)
     assert renderer("gpt2").template_hash() == renderer("bert").template_hash() == "plain"
@@ -332,26 +332,24 @@ def test_an_encoder_gets_its_own_special_tokens(renderer: Callable[..., Renderer
 )
 def test_the_context_stands_in_the_first_user_turn(form: str, expected: str) -> None:
     system = Message("system", "s")
-    found = with_context((system, *talk("a", "b", "c")), WISH, form)
+    found = with_context((system, *talk("a", "b", "c")), CONTEXT, form)
     assert found == (system, Message("user", expected), *talk("a", "b", "c")[1:])
 
 
 @pytest.mark.parametrize("form", ["header", "bare", "behind"])
 @pytest.mark.parametrize("context", [None, ""])
 def test_an_empty_context_is_the_plain_view(form: str, context: str | None) -> None:
-    """G-F7."""
     assert with_context(talk("a", "b", "c"), context, form) == talk("a", "b", "c")
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "bert"])
-@pytest.mark.parametrize("wish", [None, ""])
+@pytest.mark.parametrize("context", [None, ""])
 @pytest.mark.parametrize("response", [None, "fine."])
-def test_an_empty_wish_gives_the_plain_tokens(
-    name: str, wish: str | None, response: str | None, renderer: Callable[..., Renderer]
+def test_an_empty_context_gives_the_plain_tokens(
+    name: str, context: str | None, response: str | None, renderer: Callable[..., Renderer]
 ) -> None:
-    """G-F7."""
     made = renderer(name)
-    (found,) = made.token_ids([Conversation(talk("a", "b", "c"), response, wish)])
+    (found,) = made.token_ids([Conversation(talk("a", "b", "c"), response, context)])
     assert found.tolist() == ids_of(made, talk("a", "b", "c"), response)
 
 
@@ -361,8 +359,8 @@ def test_the_context_is_inside_the_conversation_that_the_backbone_reads(
 ) -> None:
     made = renderer(name)
     plain = made.text(Conversation(talk("tell me"), "fine."))
-    header = made.text(Conversation(talk("tell me"), "fine.", WISH))
-    bare = made.text(Conversation(talk("tell me"), "fine.", WISH, "bare"))
+    header = made.text(Conversation(talk("tell me"), "fine.", CONTEXT))
+    bare = made.text(Conversation(talk("tell me"), "fine.", CONTEXT, "bare"))
     assert header == plain.replace("tell me", "[criteria] be brief\n[context] tell me")
     assert bare == plain.replace("tell me", "be brief\n\ntell me")
 
@@ -427,13 +425,13 @@ def test_truncate_prompt_shortens_the_longest_turn(renderer: Callable[..., Rende
 
 @pytest.mark.parametrize("form", ["header", "bare", "behind"])
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
-def test_truncate_prompt_keeps_the_wish(
+def test_truncate_prompt_keeps_the_context(
     name: str, form: str, renderer: Callable[..., Renderer]
 ) -> None:
     made = renderer(name, overlong="truncate_prompt", max_length=60)
-    conversation = Conversation(long_prompt(), "fine.", WISH, form)
+    conversation = Conversation(long_prompt(), "fine.", CONTEXT, form)
     text = made.tokenizer.decode(made.fit(conversation, made.token_ids([conversation])[0]))
-    assert WISH in text and "word59" in text and "word0 " not in text
+    assert CONTEXT in text and "word59" in text and "word0 " not in text
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])

@@ -14,7 +14,7 @@ import torch
 
 from micro_rm.configs.schema import BackboneConfig
 from micro_rm.embed import attention
-from micro_rm.embed.attention import Scores
+from micro_rm.embed.attention import AttentionOptions
 from micro_rm.embed.backbone import TorchBackbone
 from micro_rm.embed.shard_loop import BinLimit, embed_bins
 
@@ -78,9 +78,9 @@ def test_the_gpu_gives_the_vectors_of_the_cpu(
 ) -> None:
     gpu, cpu = pair_of(family, dtype)
     ids = sequences(0)
-    expected = np.array([cpu.alone(one) for one in ids])
+    expected = np.array([cpu.reference_vector(one) for one in ids])
     assert gpu.note == cpu.note  # which would say that its layers are not compiled
-    alone = relative_error(np.array([gpu.alone(one) for one in ids]), expected)
+    alone = relative_error(np.array([gpu.reference_vector(one) for one in ids]), expected)
     bins = gpu.pack(ids, BIN)
     order = [place for packed in bins for place in packed.members]
     found = [gpu.vectors([ids[place] for place in packed.members]) for packed in bins]
@@ -98,7 +98,7 @@ def test_sixteen_bits_take_the_variable_length_kernel(
     honest = attention.by_varlen
     monkeypatch.setattr(attention, "by_varlen", lambda *rest: calls.append(1) or honest(*rest))
     gpu.vectors(sequences(1))
-    assert attention.varlen_serves(gpu.device, torch.bfloat16, Scores(None, None, None))
+    assert attention.varlen_supports(gpu.device, torch.bfloat16, AttentionOptions(None, None, None))
     assert len(calls) == 3  # one per layer: the first run of the last one stops at its keys
 
 

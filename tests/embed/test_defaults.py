@@ -12,7 +12,7 @@ import pytest
 from micro_rm.cache.manifest import read_manifest
 from micro_rm.cache.pairs import read_pairs
 from micro_rm.embed import dtype
-from micro_rm.embed.dtype import Rates
+from micro_rm.embed.dtype import MatmulRates
 from micro_rm.pipeline import main
 
 STORE = Path("cache/store/default")
@@ -41,8 +41,8 @@ def prefers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """``prefers(type)``: a machine whose products are faster in that type."""
 
     def make(name: str) -> None:
-        rates = Rates(1e9, 9e9) if name == "bfloat16" else Rates(9e9, 1e9)
-        monkeypatch.setattr(dtype, "measure_rates", lambda *_: rates)
+        rates = MatmulRates(1e9, 9e9) if name == "bfloat16" else MatmulRates(9e9, 1e9)
+        monkeypatch.setattr(dtype, "measure_matmul_rates", lambda *_: rates)
 
     return make
 

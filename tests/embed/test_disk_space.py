@@ -20,21 +20,21 @@ from micro_rm.configs.schema import Config, EmbedConfig
 from micro_rm.embed import disk_space as space
 from micro_rm.embed import shard_loop as extract
 from micro_rm.embed.disk_space import (
-    Needed,
+    RequiredSpace,
     SpaceError,
-    bytes_left,
+    describe_shortage,
+    explain_full_disk,
     free_bytes,
-    full_disk_explained,
     require_space,
-    shortage,
+    required_space,
 )
 from micro_rm.embed.plan import Plan, find_plan
 from micro_rm.embed.sources import open_pairs
-from micro_rm.embed.stage import Outcome, preview_job
+from micro_rm.embed.stage import JobResult, preview_job
 
 SMALL = EmbedConfig(device="cpu", bin_tokens=100, shard_tokens=200)
 MakePlan = Callable[..., tuple[Config, Plan]]
-Embed = Callable[..., Outcome]
+Embed = Callable[..., JobResult]
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def test_a_job_needs_what_it_then_writes(
 ) -> None:
     store = tmp_path / "store"
     _, made = plan("llama", file, store)
-    needed = bytes_left(made, store, "float32")
+    needed = required_space(made, store, "float32")
     embed("llama", file, store)
     written = sum(path.stat().st_size for path in (store / "shards").iterdir())
     table = pairs_path(store, "rows").stat().st_size
     header = made.facts.shards * space.SHARD_EXTRA
     assert needed.vectors - header < written <= needed.vectors
     assert table <= needed.tables < table + 2 * space.TABLE_BASE
-    assert bytes_left(made, store, "float32").vectors == 0
+    assert required_space(made, store, "float32").vectors == 0
 
 
 def test_what_is_sealed_or_being_written_is_not_needed_again(
@@ -66,13 +66,13 @@ def test_what_is_sealed_or_being_written_is_not_needed_again(
 ) -> None:
     store = tmp_path / "store"
     _, made = plan("llama", file, store)
-    whole = bytes_left(made, store, "bfloat16").vectors
-    assert whole < bytes_left(made, store, "float32").vectors
+    whole = required_space(made, store, "bfloat16").vectors
+    assert whole < required_space(made, store, "float32").vectors
     (store / "shards").mkdir(parents=True)
     (store / "shards" / "000000.h5").write_bytes(bytes(700))
     (store / "shards" / "000001.h5.17.tmp").write_bytes(bytes(300))
     (store / "shards" / "notes.txt").write_bytes(bytes(50))
-    assert bytes_left(made, store, "bfloat16").vectors == whole - 1000
+    assert required_space(made, store, "bfloat16").vectors == whole - 1000
 
 
 def test_a_job_that_does_not_fit_is_refused_before_its_first_pass(
@@ -107,11 +107,11 @@ def test_exactly_enough_is_enough(
     plan: MakePlan, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, made = plan("llama", file, tmp_path)
-    needed = bytes_left(made, tmp_path, "float32").bytes
+    needed = required_space(made, tmp_path, "float32").bytes
     monkeypatch.setattr(space, "free_bytes", lambda _store: needed)
     require_space(made, tmp_path, "float32")
     monkeypatch.setattr(space, "free_bytes", lambda _store: needed - 1)
-    assert f"about {needed:,} more" in shortage(made, tmp_path, "float32")
+    assert f"about {needed:,} more" in describe_shortage(made, tmp_path, "float32")
 
 
 def test_free_space_is_that_of_the_nearest_directory_there_is(
@@ -134,7 +134,7 @@ def test_every_way_of_being_full_says_what_is_needed_and_what_is_free(
 ) -> None:
     with (
         pytest.raises(SpaceError, match="about 7 more bytes are needed to finish") as caught,
-        full_disk_explained(tmp_path, lambda: Needed(4, 3)),
+        explain_full_disk(tmp_path, lambda: RequiredSpace(4, 3)),
     ):
         raise OSError(number, os.strerror(number), "x.h5")
     for words in (os.strerror(number), "x.h5", "bytes are free", "the same command goes on"):
@@ -148,7 +148,7 @@ def test_numpy_says_no_number_but_is_understood(tmp_path: Path) -> None:
     assert caught.value.errno is None
     with (
         pytest.raises(SpaceError, match="is known once the plan is written"),
-        full_disk_explained(tmp_path, lambda: None),
+        explain_full_disk(tmp_path, lambda: None),
     ):
         raise caught.value
 
@@ -156,7 +156,7 @@ def test_numpy_says_no_number_but_is_understood(tmp_path: Path) -> None:
 def test_another_error_of_the_disk_stays_what_it_is(tmp_path: Path) -> None:
     with (
         pytest.raises(PermissionError),
-        full_disk_explained(tmp_path, lambda: Needed(4, 3)),
+        explain_full_disk(tmp_path, lambda: RequiredSpace(4, 3)),
     ):
         raise PermissionError(errno.EACCES, "no")
 

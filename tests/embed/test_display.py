@@ -17,15 +17,15 @@ from micro_rm.display.embedding import (
     outcome_facts,
     outcome_lines,
     preview_lines,
-    summary_views,
+    summary_tables,
 )
 from micro_rm.embed.encoder import Encoder
 from micro_rm.embed.sources import PairSource
 from micro_rm.embed.sources.account import Account
 from micro_rm.embed.sources.check import summarise
 from micro_rm.embed.sources.pair import PreferencePair, Refusal
-from micro_rm.embed.stage import Outcome, Preview
-from micro_rm.embed.throughput import Speed, Work
+from micro_rm.embed.stage import JobPreview, JobResult
+from micro_rm.embed.throughput import Throughput, Work
 
 
 def shown(*parts: object, terminal: bool = False) -> str:
@@ -48,7 +48,7 @@ def test_every_count_warning_and_refusal_is_shown(
         account.refusals.append(Refusal(7, "chosen", "expected text, found [int]", "rows.jsonl"))
         yield from pairs
 
-    text = shown(*summary_views("my [data]", summarise(PairSource(DataConfig(), read))))
+    text = shown(*summary_tables("my [data]", summarise(PairSource(DataConfig(), read))))
     for words in (
         "my [data]",
         "rows read",
@@ -88,7 +88,7 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
     assert "embed" in stream.getvalue()
 
 
-PREVIEW = Preview(
+PREVIEW = JobPreview(
     pairs=1200,
     sequences=5000,
     stored_sequences=1000,
@@ -101,12 +101,12 @@ PREVIEW = Preview(
     bytes=4000 * 64,
     note="prefixes are shared",
 )
-SPEED = Speed(tokens_per_second=2000.0, flops_per_second=3e12, peak_flops_per_second=6e12)
-OUTCOME = Outcome(
+THROUGHPUT = Throughput(tokens_per_second=2000.0, flops_per_second=3e12, peak_flops_per_second=6e12)
+OUTCOME = JobResult(
     preview=PREVIEW,
     work=Work(tokens=1_000_000, attended=10**9),
     seconds=500.0,
-    speed=SPEED,
+    throughput=THROUGHPUT,
     pending_shards=0,
     account={"rows": 1200, "failed_pairs": 0},
 )
@@ -147,7 +147,7 @@ def test_an_outcome_tells_speed_and_share_of_the_peak() -> None:
 
 
 def test_an_outcome_without_known_operations_tells_no_share() -> None:
-    unknown = replace(OUTCOME, speed=replace(SPEED, flops_per_second=None))
+    unknown = replace(OUTCOME, throughput=replace(THROUGHPUT, flops_per_second=None))
     (line,) = outcome_lines(unknown)
     assert "TFLOP" not in line
     assert outcome_facts(unknown)["share_of_peak"] is None

@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from micro_rm.embed import dtype, timing
-from micro_rm.embed.dtype import Rates, choose_dtype, measure_rates, pick_dtype, product_shape
+from micro_rm.embed.dtype import (
+    MatmulRates,
+    choose_dtype,
+    matmul_shape,
+    measure_matmul_rates,
+    pick_dtype,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -19,7 +25,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
     [(4e9, "float32"), (80e9, "float32"), (119e9, "float32"), (121e9, "bfloat16")],
 )
 def test_bfloat16_has_to_be_clearly_faster(narrow: float, expected: str) -> None:
-    chosen, reason = choose_dtype(Rates(float32=80e9, bfloat16=narrow))
+    chosen, reason = choose_dtype(MatmulRates(float32=80e9, bfloat16=narrow))
     assert chosen == expected
     assert reason == (
         f"a bfloat16 product runs at {narrow / 1e9:.3g} GFLOP/s here, against 80 GFLOP/s in float32"
@@ -30,7 +36,7 @@ def test_bfloat16_has_to_be_clearly_faster(narrow: float, expected: str) -> None
 def test_a_type_that_was_asked_for_is_not_measured(
     asked: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(dtype, "measure_rates", None)
+    monkeypatch.setattr(dtype, "measure_matmul_rates", None)
     for device in (CPU, CUDA):
         assert pick_dtype(asked, tmp_path, device) == (asked, "as configured")
 
@@ -48,21 +54,23 @@ def test_a_cpu_is_measured_with_the_models_own_shapes(
 ) -> None:
     asked = []
 
-    def measure(device: torch.device, width: int, inner: int) -> Rates:
+    def measure(device: torch.device, width: int, inner: int) -> MatmulRates:
         asked.append((device, width, inner))
-        return Rates(1e9, 9e9)
+        return MatmulRates(1e9, 9e9)
 
-    monkeypatch.setattr(dtype, "measure_rates", measure)
+    monkeypatch.setattr(dtype, "measure_matmul_rates", measure)
     assert pick_dtype("auto", backbone_path("llama"), CPU)[0] == "bfloat16"
     assert asked == [(CPU, 32, 48)]
-    assert product_shape(backbone_path("gpt2")) == (32, 128)
+    assert matmul_shape(backbone_path("gpt2")) == (32, 128)
 
 
 def test_rates_are_those_of_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that ticks one second a call: both types take as long, and both are counted right."""
     ticks = iter(range(1000))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(ticks)))
-    assert measure_rates(CPU, 64, 32) == Rates(2.0 * 4096 * 64 * 32, 2.0 * 4096 * 64 * 32)
+    assert measure_matmul_rates(CPU, 64, 32) == MatmulRates(
+        2.0 * 4096 * 64 * 32, 2.0 * 4096 * 64 * 32
+    )
 
 
 def test_a_slow_type_is_given_up_after_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +84,6 @@ def test_a_slow_type_is_given_up_after_one_product(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(dtype, "linear", product)
     monkeypatch.setattr(timing.time, "perf_counter", clock)
-    rates = measure_rates(CPU, 64, 32)
+    rates = measure_matmul_rates(CPU, 64, 32)
     assert calls.count(torch.bfloat16) == 1 and calls.count(torch.float32) == 6
     assert rates.float32 > 1e4 * rates.bfloat16

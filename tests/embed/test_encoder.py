@@ -30,7 +30,7 @@ ON_CPU = EmbedConfig(device="cpu")
 def test_settings_that_change_vectors_change_the_identity(
     changes: dict[str, Any], field: str, encoder: LoadEncoder
 ) -> None:
-    """G-F6: the difference names the field."""
+    """The difference names the field."""
     differences = encoder("llama").identity.differences(encoder("llama", **changes).identity)
     assert any(line.startswith(f"{field}: ") for line in differences)
 
@@ -38,7 +38,7 @@ def test_settings_that_change_vectors_change_the_identity(
 def test_other_weights_and_another_template_are_another_identity(
     tmp_path: Path, save_backbone: Callable[..., Path]
 ) -> None:
-    """G-F6: manifest hash changes if the template changes."""
+    """Manifest hash changes if the template changes."""
     directory = save_backbone(tmp_path, "llama")
 
     def identity() -> Any:
@@ -115,7 +115,6 @@ def test_a_tokenizer_that_cannot_be_used_is_a_config_error(
 def test_how_a_pass_runs_is_no_part_of_the_identity(
     changes: dict[str, Any], encoder: LoadEncoder
 ) -> None:
-    """G-F6."""
     other = encoder("llama", EmbedConfig(device="cpu", **changes))
     assert other.identity == encoder("llama", ON_CPU).identity
 

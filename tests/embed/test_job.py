@@ -199,7 +199,7 @@ def test_who_waits_without_a_plan_holds_nothing(
     honest = StoreLock.acquire
     free: list[bool] = []
 
-    def take(lock: StoreLock, *, shared: bool = False) -> bool:
+    def acquire(lock: StoreLock, *, shared: bool = False) -> bool:
         if shared:
             holder.release()
         return honest(lock, shared=shared)
@@ -210,7 +210,7 @@ def test_who_waits_without_a_plan_holds_nothing(
 
     with StoreLock(tmp_path) as holder, StoreLock(tmp_path) as lock:
         assert holder.acquire()
-        monkeypatch.setattr(StoreLock, "acquire", take)
+        monkeypatch.setattr(StoreLock, "acquire", acquire)
         monkeypatch.setattr(job_module, "time", SimpleNamespace(sleep=sleep))
         assert enter(lock, Planner("job")).facts.job == "job"
     assert free == [True]

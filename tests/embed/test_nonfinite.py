@@ -22,7 +22,7 @@ from micro_rm.embed import nonfinite as failures
 from micro_rm.embed.backbone import TorchBackbone
 from micro_rm.embed.nonfinite import FailureGuard
 from micro_rm.embed.sources import open_pairs
-from micro_rm.embed.stage import Outcome, run_job
+from micro_rm.embed.stage import JobResult, run_job
 
 Rows = Callable[[int], list[dict[str, Any]]]
 MARK = "~"
@@ -32,7 +32,7 @@ PARTS = EmbedConfig(device="cpu", bin_tokens=256, shard_tokens=300)
 @pytest.fixture
 def spoil(monkeypatch: pytest.MonkeyPatch, make_tokenizer: Callable[..., Any]) -> Callable[[], int]:
     """``spoil()``: from now on passes with a marked sequence give NaN throughout; the mark's id."""
-    submit, alone = TorchBackbone.submit, TorchBackbone.alone
+    submit, alone = TorchBackbone.submit, TorchBackbone.reference_vector
 
     def start() -> int:
         mark = make_tokenizer("llama").convert_tokens_to_ids(MARK)
@@ -46,7 +46,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, make_tokenizer: Callable[..., Any]) -
             return alone(self, ids) * np.float32(np.nan if mark in ids else 1)
 
         monkeypatch.setattr(TorchBackbone, "submit", bad_submit)
-        monkeypatch.setattr(TorchBackbone, "alone", bad_alone)
+        monkeypatch.setattr(TorchBackbone, "reference_vector", bad_alone)
         return mark
 
     return start
@@ -61,14 +61,14 @@ def file(tmp_path: Path, write_rows: Callable[..., str], preference_rows: Rows) 
     return write_rows(tmp_path / "rows.jsonl", rows)
 
 
-def job(config: Config, *, retry: bool = False, said: list[str] | None = None) -> Outcome:
+def job(config: Config, *, retry: bool = False, said: list[str] | None = None) -> JobResult:
     return run_job(
         config,
         open_pairs(config.data),
         "request",
-        planned=lambda *_: None,
+        on_plan=lambda *_: None,
         progress=lambda *_: None,
-        notice=(said if said is not None else []).append,
+        notify=(said if said is not None else []).append,
         retry=retry,
     )
 
@@ -163,20 +163,20 @@ def test_what_failed_is_tried_again_only_when_asked(
     assert verify_store(tmp_path / "store").problems == []
 
 
-class Alone:
+class NegativesFail:
     """A backbone that fails at sequences of negative numbers."""
 
     def __init__(self) -> None:
         self.tried: list[int] = []
 
-    def alone(self, ids: np.ndarray) -> np.ndarray:
+    def reference_vector(self, ids: np.ndarray) -> np.ndarray:
         self.tried.append(int(ids[0]))
         return np.full(2, ids[0] if ids[0] >= 0 else np.nan, np.float32)
 
 
-def guard(**changes: Any) -> tuple[FailureGuard, Alone]:
-    backbone = Alone()
-    settings = {"proven": False, "known": np.empty(0, "S16")} | changes
+def guard(**changes: Any) -> tuple[FailureGuard, NegativesFail]:
+    backbone = NegativesFail()
+    settings = {"proven": False, "known_failures": np.empty(0, "S16")} | changes
     return FailureGuard(backbone, "tiny", **settings), backbone
 
 
@@ -187,7 +187,7 @@ def sequences(*numbers: int) -> list[np.ndarray]:
 def test_neighbours_of_a_bad_sequence_are_computed_again_alone() -> None:
     made, backbone = guard()
     vectors = np.array([[np.nan] * 2, [7, 7], [np.inf, 0]], np.float32)
-    made.settle(sequences(1, 2, -3), vectors)
+    made.recompute_nonfinite(sequences(1, 2, -3), vectors)
     np.testing.assert_array_equal(vectors, [[1, 1], [7, 7], [np.nan] * 2])
     assert backbone.tried == [1, -3] and made.proven
 
@@ -198,13 +198,13 @@ def test_a_first_pass_without_a_finite_vector_stops_the_job_soon() -> None:
     with pytest.raises(
         StoreError, match=r"NaN or infinity for 100 of 100 .* also alone; try backbone.dtype"
     ):
-        made.settle(sequences(*numbers), np.full((100, 2), np.nan, np.float32))
-    assert len(backbone.tried) == failures.FEW
+        made.recompute_nonfinite(sequences(*numbers), np.full((100, 2), np.nan, np.float32))
+    assert len(backbone.tried) == failures.TOLERATED_FAILURES
 
 
 def test_a_backbone_that_has_worked_may_fail_at_a_whole_pass() -> None:
     made, backbone = guard(proven=True)
-    made.settle(sequences(*range(-100, 0)), np.full((100, 2), np.nan, np.float32))
+    made.recompute_nonfinite(sequences(*range(-100, 0)), np.full((100, 2), np.nan, np.float32))
     assert len(backbone.tried) == 100
 
 
@@ -216,6 +216,6 @@ def test_more_than_half_of_a_shard_stops_the_job(bad: int, stops: bool) -> None:
     keys = np.array([b"%016d" % number for number in range(40)])
     if stops:
         with pytest.raises(StoreError, match="NaN or infinity for 21 of 40 sequences of a shard"):
-            made.failed(keys, vectors)
-        made = replace(made, known=keys[:25])  # of 15 new ones none has failed
-    assert made.failed(keys, vectors).sum() == bad
+            made.failed_mask(keys, vectors)
+        made = replace(made, known_failures=keys[:25])  # of 15 new ones none has failed
+    assert made.failed_mask(keys, vectors).sum() == bad

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micro_rm.embed.packing import Bin, pack_rows, pack_trees
-from micro_rm.embed.trees import lay_out, shared_length
+from micro_rm.embed.trees import common_prefix_length, lay_out
 
 Ids = tuple[int, ...]
 TOKENS = st.sampled_from([0, 1, 255, 256, 128_256])
@@ -41,7 +41,7 @@ def contents(bins: Sequence[Bin], sequences: Sequence[Ids]) -> list[frozenset[Id
 
 def common_prefix(sequences: Sequence[np.ndarray]) -> int:
     def common(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        return one[: shared_length(one, other)]
+        return one[: common_prefix_length(one, other)]
 
     return len(reduce(common, sequences))
 

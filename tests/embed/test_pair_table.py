@@ -18,16 +18,16 @@ from micro_rm.cache.schema import StoreError, sequence_key
 from micro_rm.configs.schema import Config, DataConfig
 from micro_rm.embed import pair_table as tabulate_module
 from micro_rm.embed.encoder import Encoder
-from micro_rm.embed.pair_table import PairFacts, tabulate
+from micro_rm.embed.pair_table import PairColumns, write_pair_table
 from micro_rm.embed.plan import Plan
 from micro_rm.embed.quarantine import write_quarantine
 from micro_rm.embed.sequences import choose_pool, conversation_of
 from micro_rm.embed.sources import PairSource, open_pairs
 from micro_rm.embed.sources.pair import DataError, Message, PreferencePair, Refusal
-from micro_rm.embed.stage import Outcome
+from micro_rm.embed.stage import JobResult
 
 MakePlan = Callable[..., tuple[Config, Plan]]
-Embed = Callable[..., Outcome]
+Embed = Callable[..., JobResult]
 Rows = Callable[[int], list[dict[str, Any]]]
 WriteRows = Callable[..., str]
 
@@ -46,7 +46,7 @@ class Embedded:
     def again(self, pairs: list[PreferencePair], store: Path | None = None) -> PairTable:
         """The table that other pairs in the same places would have."""
         source = PairSource(self.source.config, lambda _config, _account: iter(pairs))
-        tabulate(store or self.store, self.plan, source, "r", {})
+        write_pair_table(store or self.store, self.plan, source, "r", {})
         return read_pairs(store or self.store, "rows")
 
 
@@ -75,7 +75,7 @@ def embedded(
 
 
 def test_every_row_of_the_table_points_to_the_vector_of_its_own_text(embedded: Embedded) -> None:
-    """G-F6: fetched by content, bit for bit what the store holds under that key."""
+    """Fetched by content, bit for bit what the store holds under that key."""
     keys = FeatureStore(embedded.store).keys().tobytes()
     checked = 0
     for name, rows in embedded.table.rows.items():
@@ -128,7 +128,6 @@ def test_the_table_counts_the_tokens_of_both_responses(embedded: Embedded) -> No
 
 
 def test_the_account_adds_up(embedded: Embedded) -> None:
-    """G-F8."""
     account = embedded.table.account
     assert account["rows"] == account["pairs"] == len(embedded.table) == 40
     assert account["refused"] == account["refused_by_tokenizer"] == 0
@@ -140,7 +139,7 @@ def test_the_account_adds_up(embedded: Embedded) -> None:
 def test_a_pair_with_one_refused_sequence_is_left_out_and_named(
     embed: Embed, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
 ) -> None:
-    """G-F8: one long response takes its pair along, not its neighbours."""
+    """One long response takes its pair along, not its neighbours."""
     rows = [*preference_rows(16), {"prompt": "bad"}]
     rows[5]["rejected"] = "word " * 100
     file = write_rows(tmp_path / "rows.jsonl", rows)
@@ -243,7 +242,7 @@ def test_ratings_become_a_column_per_attribute_with_gaps(embedded: Embedded) -> 
 
 
 def test_facts_count_what_was_added(make_pair: Callable[..., PreferencePair]) -> None:
-    facts = PairFacts()
+    facts = PairColumns()
     assert facts.ratings == {}
     for row in range(3):
         facts.add(

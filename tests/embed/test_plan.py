@@ -19,8 +19,8 @@ from micro_rm.embed.plan import (
     Plan,
     PlanFacts,
     find_plan,
-    move_plan,
     plan_path,
+    publish_plan,
     remove_plan,
     write_plan,
 )
@@ -153,7 +153,7 @@ def test_a_damaged_array_is_an_error_that_names_file_and_directory(
 
 def test_only_the_plan_of_the_same_job_is_found(tmp_path: Path) -> None:
     assert find_plan(tmp_path, "job") is None
-    move_plan(made_in(tmp_path / "plan.4711"), tmp_path)
+    publish_plan(made_in(tmp_path / "plan.4711"), tmp_path)
     found = find_plan(tmp_path, "job")
     assert found is not None and found.directory == plan_path(tmp_path)
     assert find_plan(tmp_path, "another") is None

@@ -70,7 +70,7 @@ def test_every_pair_finds_its_conversations_among_the_sequences(
     preference_rows: Rows,
     tmp_path: Path,
 ) -> None:
-    """G-F6: the tokens behind a column are those of the pair's own text."""
+    """The tokens behind a column are those of the pair's own text."""
     file = write_rows(tmp_path / "rows.jsonl", preference_rows(24))
     config, made = plan("llama", file, tmp_path / "store")
     checked = 0
@@ -91,7 +91,7 @@ def test_every_pair_finds_its_conversations_among_the_sequences(
 def test_the_order_of_the_data_changes_no_byte_of_a_shard(
     embed: Embed, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
 ) -> None:
-    """G-F6: the bins depend on the set of sequences only."""
+    """The bins depend on the set of sequences only."""
     rows = preference_rows(40)
     shuffled = random.Random(1).sample(rows, len(rows))
     contents = []
@@ -156,7 +156,7 @@ def test_a_pair_with_one_refused_sequence_is_left_out_and_so_is_what_only_it_nee
     preference_rows: Rows,
     tmp_path: Path,
 ) -> None:
-    """G-F8: one long response takes its pair along, not its neighbours."""
+    """One long response takes its pair along, not its neighbours."""
     rows = preference_rows(16)
     rows[5]["rejected"] = "word " * 100
     file = write_rows(tmp_path / "rows.jsonl", rows)

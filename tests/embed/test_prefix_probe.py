@@ -15,7 +15,7 @@ from micro_rm.embed import attention
 from micro_rm.embed.backbone import TorchBackbone
 from micro_rm.embed.prefix_probe import choose_pass, probe_sequences
 from micro_rm.embed.tree_pass import TreePass
-from micro_rm.embed.trees import lay_out, shared_length
+from micro_rm.embed.trees import common_prefix_length, lay_out
 
 TOLERANCE = 1e-5
 SHARED = "prefixes are shared"
@@ -99,7 +99,7 @@ def test_a_family_with_attention_of_its_own_goes_on_in_rows(
     reason = f"{family}Model has layers without exchangeable attention"
     assert (model.causal, model.sharing, model.note) == (True, False, ROWS + reason)
     assert relative_error(model.vectors(sequences()), expected) < TOLERANCE
-    assert relative_error(model.alone(sequences()[2]), expected[2]) < TOLERANCE
+    assert relative_error(model.reference_vector(sequences()[2]), expected[2]) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", ROW_FAMILIES)
@@ -141,7 +141,7 @@ def test_the_probe_allows_for_the_rounding_of_bfloat16(
 ) -> None:
     model = load(family, dtype="bfloat16", initializer_range=0.05)
     assert model.sharing, model.note
-    alone = np.array([model.alone(ids) for ids in sequences()]).astype(np.float32)
+    alone = np.array([model.reference_vector(ids) for ids in sequences()]).astype(np.float32)
     assert relative_error(model.vectors(sequences()).astype(np.float32), alone) < 3e-2
 
 
@@ -157,7 +157,7 @@ def test_wrong_states_are_found_out(
     right = attention.by_run
 
     def forgetful(query: Any, key: Any, value: Any, runs: Any, how: Any, masks: Any) -> Any:
-        own = [attention.Run(run.start, run.stop, run.pieces[-1:]) for run in runs]
+        own = [attention.QueryRun(run.start, run.stop, run.key_ranges[-1:]) for run in runs]
         return right(query, key, value, own, how, masks)
 
     break_attention(monkeypatch, forgetful)
@@ -196,7 +196,7 @@ def test_a_model_that_cannot_be_pruned_is_still_compiled(
     decoder: Decoder, relative_error: RelativeError
 ) -> None:
     expected = separately(decoder("GPT2"), sequences())
-    choice = choose_pass(decoder("GPT2"), 256, fixed=256, compiler="eager")
+    choice = choose_pass(decoder("GPT2"), 256, fixed_tokens=256, compiler="eager")
     assert choice.note == UNPRUNED
     assert choice.tree_pass is not None and choice.tree_pass.compiler == "eager"
     found = choice.tree_pass.states(lay_out(sequences()))
@@ -207,7 +207,7 @@ def test_a_compiler_that_fails_leaves_the_pruned_pass(
     decoder: Decoder, relative_error: RelativeError
 ) -> None:
     expected = separately(decoder("Llama"), sequences())
-    choice = choose_pass(decoder("Llama"), 256, fixed=256, compiler="no_such_compiler")
+    choice = choose_pass(decoder("Llama"), 256, fixed_tokens=256, compiler="no_such_compiler")
     assert choice.note.startswith(SHARED + "; its layers are not compiled: LlamaModel failed with")
     assert choice.tree_pass is not None
     assert choice.tree_pass.prunes
@@ -261,9 +261,9 @@ def test_the_probe_has_forks_and_fits_into_the_longest_sequence(max_length: int)
     assert all(0 < len(ids) <= max(max_length, 6) for ids in found)
     assert len({ids.tobytes() for ids in found}) == len(found)
     one, other, *responses, alone = found
-    assert 0 < shared_length(one, other) < len(other)
-    assert [shared_length(one, ids) for ids in responses[:2]] == [len(one)] * 2
-    assert shared_length(other, responses[2]) == len(other)
+    assert 0 < common_prefix_length(one, other) < len(other)
+    assert [common_prefix_length(one, ids) for ids in responses[:2]] == [len(one)] * 2
+    assert common_prefix_length(other, responses[2]) == len(other)
     assert len(lay_out(found).token_ids) < sum(len(ids) for ids in found)
     assert alone.dtype == np.int32
 

@@ -182,12 +182,12 @@ def test_paths_mean_the_same_in_every_process(
     config = Config(store=StoreConfig(dir="store"))
     config = replace(config, backbone=replace(config.backbone, name="model"))
     plan: Any = FakePlan()
-    placed = workers._placed(config, plan)
+    placed = workers._cluster_config(config, plan)
     assert placed.store.dir == str(tmp_path / "store")
     assert placed.backbone.name == str(tmp_path / "model")
     assert placed.embed.bin_tokens == 64
     hub = replace(config, backbone=replace(config.backbone, name="some/hub-id"))
-    assert workers._placed(hub, plan).backbone.name == "some/hub-id"
+    assert workers._cluster_config(hub, plan).backbone.name == "some/hub-id"
 
 
 def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

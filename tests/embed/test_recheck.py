@@ -22,9 +22,9 @@ from micro_rm.embed.chat import Conversation
 from micro_rm.embed.encoder import Encoder
 from micro_rm.embed.recheck import TOLERANCE, recheck
 from micro_rm.embed.sources.pair import Message
-from micro_rm.embed.stage import Outcome
+from micro_rm.embed.stage import JobResult
 
-Embed = Callable[..., Outcome]
+Embed = Callable[..., JobResult]
 Rows = Callable[[int], list[dict[str, Any]]]
 WriteRows = Callable[..., str]
 ALL = 10_000
@@ -66,7 +66,7 @@ def test_vector_times_score_head_is_the_backbones_own_reward(
     backbone_path: Callable[[str], Path],
     encoder: Callable[..., Encoder],
 ) -> None:
-    """G-F1: with right padding, left padding and no padding, on our side and on theirs."""
+    """With right padding, left padding and no padding, on our side and on theirs."""
     directory = backbone_path("llama-reward")
     ids = encoder("llama-reward").renderer.token_ids(
         [
@@ -101,7 +101,7 @@ def test_vector_times_score_head_is_the_backbones_own_reward(
 def test_a_correct_store_passes(
     name: str, dtype: str, made: Callable[..., tuple[FeatureStore, PairTable]]
 ) -> None:
-    """G-F6: re-extraction agrees with the cache."""
+    """Re-extraction agrees with the cache."""
     store, table = made(name, dtype=dtype)
     found = recheck(store, table, size=ALL, seed=0, settings=ON_CPU)
     assert found.problems == []
@@ -112,7 +112,6 @@ def test_a_correct_store_passes(
 def test_the_reward_heads_error_is_reported_where_there_is_one(
     made: Callable[..., tuple[FeatureStore, PairTable]],
 ) -> None:
-    """G-F1."""
     found = recheck(*made("llama-reward"), size=ALL, seed=0, settings=ON_CPU)
     assert found.head_error is not None
     assert found.head_error < 1e-5
@@ -127,7 +126,7 @@ def test_a_backbone_without_a_reward_head_reports_none(
 def test_vectors_of_another_pooling_miss_the_reward_head(
     made: Callable[..., tuple[FeatureStore, PairTable]],
 ) -> None:
-    """G-F1: the store agrees with itself, the backbone's own reward does not."""
+    """The store agrees with itself, the backbone's own reward does not."""
     found = recheck(*made("llama-reward", pooling="mean"), size=ALL, seed=0, settings=ON_CPU)
     assert found.largest_error <= TOLERANCE["float32"]
     assert found.head_error is not None and found.head_error > 0.01
@@ -142,7 +141,7 @@ def test_a_pad_token_that_equals_the_end_of_turn_does_not_mislead_the_reward_hea
     write_rows: WriteRows,
     preference_rows: Rows,
 ) -> None:
-    """G-F1: pooling by comparison with the pad id would stop before the last token."""
+    """Pooling by comparison with the pad id would stop before the last token."""
     directory = save_backbone(tmp_path / "model", "llama", labels=1)
     path = directory / "config.json"
     end = PreTrainedTokenizerFast.from_pretrained(directory).eos_token_id
@@ -218,7 +217,7 @@ def test_what_the_probe_saw_of_a_model_is_no_defect(
 
     def loaded(*settings: Any) -> Encoder:
         encoder = load(*settings)
-        encoder.backbone.rounding = seen
+        encoder.backbone.probe_error = seen
         return encoder
 
     monkeypatch.setattr(recheck_module, "load_encoder", loaded)

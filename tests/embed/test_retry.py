@@ -18,11 +18,11 @@ from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.corrections import read_corrections
 from micro_rm.embed.sources.files import RAW_LIMIT
 from micro_rm.embed.sources.pair import DataError
-from micro_rm.embed.stage import Outcome, run_job
+from micro_rm.embed.stage import JobResult, run_job
 
 from .test_nonfinite import by_key, resolved
 
-Embed = Callable[..., Outcome]
+Embed = Callable[..., JobResult]
 Rows = Callable[[int], list[dict[str, Any]]]
 WriteRows = Callable[..., str]
 
@@ -69,9 +69,9 @@ def test_a_retry_gives_what_corrected_data_would_have_given(
         config,
         open_pairs(data),
         "corrected",
-        planned=lambda *_: None,
+        on_plan=lambda *_: None,
         progress=lambda *_: None,
-        notice=lambda _: None,
+        notify=lambda _: None,
         retry=True,
     )
     account = outcome.account

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from micro_rm.embed.segments import CHECKED, SegmentTokenizer
+from micro_rm.embed.segments import CHECKED_TEXTS, SegmentTokenizer
 
 MARKS = {
     "llama": ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
@@ -54,7 +54,8 @@ def test_cut_texts_have_the_ids_of_whole_texts(
 
 def test_a_stretch_is_tokenised_once(make_tokenizer: Callable[..., Any]) -> None:
     segments = SegmentTokenizer(make_tokenizer("llama"))
-    segments.token_ids(["first<|eot_id|>"] * CHECKED)  # the comparison with whole texts is over
+    # After these texts the comparison with whole texts is over.
+    segments.token_ids(["first<|eot_id|>"] * CHECKED_TEXTS)
     asked: list[str] = []
     original = segments._whole
     segments._whole = lambda texts: asked.extend(texts) or original(texts)

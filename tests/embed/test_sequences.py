@@ -16,8 +16,8 @@ from micro_rm.cache.pairs import NO_ROW
 from micro_rm.configs.schema import ViewsConfig
 from micro_rm.embed.chat import Conversation
 from micro_rm.embed.sequences import (
+    ConversationIndex,
     PoolChooser,
-    SequenceIndex,
     choose_pool,
     conversation_of,
     prompt_group,
@@ -51,7 +51,7 @@ def indexed(
     pairs: list[PreferencePair], pool: np.ndarray, views: ViewsConfig
 ) -> tuple[list[Conversation], dict[str, np.ndarray]]:
     """The conversations of all pairs in the order of their numbers, and the columns."""
-    index = SequenceIndex(views)
+    index = ConversationIndex(views)
     found: list[Conversation] = []
     for pair, in_pool in zip(pairs, pool, strict=True):
         found += index.add(pair, in_pool=bool(in_pool))
@@ -75,7 +75,7 @@ def resolved(
 
 
 def test_the_pool_takes_its_size_from_every_attribute(pairs: list[PreferencePair]) -> None:
-    """G-H12: training rows only, and none without an attribute."""
+    """Training rows only, and none without an attribute."""
     mask = choose_pool(pairs, 4, "attribute")
     chosen = [pair for pair, use in zip(pairs, mask, strict=True) if use]
     assert [pair.attribute for pair in chosen] == ["brief"] * 4 + ["long"] * 4
@@ -89,11 +89,11 @@ def test_the_pool_is_never_larger_than_the_data(
     assert choose_pool(pairs, size, "attribute").sum() == expected
 
 
-def test_rows_without_a_wish_come_last_in_the_pool(pairs: list[PreferencePair]) -> None:
+def test_rows_without_a_context_come_last_in_the_pool(pairs: list[PreferencePair]) -> None:
     """They serve methods that need labels only, and only where there are no better ones."""
-    wishless = [place for place, pair in enumerate(pairs) if pair.prompt[0].content == "wishless"]
-    assert not choose_pool(pairs, 10, "attribute")[wishless].any()
-    assert choose_pool(pairs, 11, "attribute")[wishless].all()
+    without = [place for place, pair in enumerate(pairs) if pair.prompt[0].content == "wishless"]
+    assert not choose_pool(pairs, 10, "attribute")[without].any()
+    assert choose_pool(pairs, 11, "attribute")[without].all()
 
 
 def test_the_pool_can_be_one_per_user(make_pair: MakePair) -> None:
@@ -109,7 +109,6 @@ def test_the_pool_can_be_one_per_user(make_pair: MakePair) -> None:
 
 
 def test_the_pool_depends_on_content_and_not_on_order(pairs: list[PreferencePair]) -> None:
-    """G-D5."""
     shuffled = random.Random(0).sample(pairs, len(pairs))
 
     def ids(rows: list[PreferencePair]) -> set[str]:
@@ -146,8 +145,8 @@ def test_the_pool_is_what_sorting_whole_groups_would_take(
     make_pair: MakePair, rows: list[tuple[str | None, str, bool, int]], size: int
 ) -> None:
     pairs = [
-        make_pair(f"p{number}", user=user, split=split, context="w" if wish else None)
-        for user, split, wish, number in rows
+        make_pair(f"p{number}", user=user, split=split, context="w" if stated else None)
+        for user, split, stated, number in rows
     ]
     expected: set[str] = set()
     for user in ("ann", "bob"):
@@ -220,9 +219,9 @@ def test_pool_rows_need_both_stages(pairs: list[PreferencePair]) -> None:
         ("plain", "prompt", Conversation(A)),
         ("plain", "chosen", Conversation(A, "x")),
         ("plain", "rejected", Conversation(A, "y")),
-        ("ctx", "prompt", Conversation(A, wish="w")),
-        ("ctx", "chosen", Conversation(A, "x", wish="w")),
-        ("ctx", "rejected", Conversation(A, "y", wish="w")),
+        ("ctx", "prompt", Conversation(A, context="w")),
+        ("ctx", "chosen", Conversation(A, "x", context="w")),
+        ("ctx", "rejected", Conversation(A, "y", context="w")),
         ("context", "prompt", Conversation((Message("user", "w"),))),
     ],
 )
@@ -238,7 +237,6 @@ def test_what_the_backbone_reads_for_a_view_and_a_role(
 def test_a_pair_without_context_reads_the_plain_view(
     view: str, role: str, make_pair: MakePair
 ) -> None:
-    """G-F7."""
     pair = make_pair("a", "x", "y")
     plain = conversation_of(pair, "plain", role, "header", equal_prompts=False)
     assert conversation_of(pair, view, role, "header", equal_prompts=False) == plain
@@ -269,12 +267,12 @@ def test_no_prompt_conversation_holds_a_response(pairs: list[PreferencePair]) ->
                 assert (conversation.response is None) == name.endswith("/prompt")
 
 
-def test_a_prompt_and_its_responses_are_one_group_and_a_wish_makes_another() -> None:
+def test_a_prompt_and_its_responses_are_one_group_and_a_context_makes_another() -> None:
     """Sequences of a group are packed together: they share the prefix that costs most."""
     plain = [Conversation(A), Conversation(A, "x"), Conversation(A, "y", rival="x")]
-    wished = [Conversation(A, wish="w"), Conversation(A, "x", wish="w")]
-    other = [Conversation((Message("user", "b"),)), Conversation(A, wish="w", form="bare")]
-    groups = [prompt_group(conversation) for conversation in [*plain, *wished, *other]]
+    with_context = [Conversation(A, context="w"), Conversation(A, "x", context="w")]
+    other = [Conversation((Message("user", "b"),)), Conversation(A, context="w", form="bare")]
+    groups = [prompt_group(conversation) for conversation in [*plain, *with_context, *other]]
     assert groups[:3] == [groups[0]] * 3
     assert groups[3] == groups[4]
     assert len(set(groups)) == 4

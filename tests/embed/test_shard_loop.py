@@ -68,12 +68,12 @@ def run(
     plan: Plan,
     store: Path,
     part: tuple[int, int] = (0, 1),
-    progress: extract.Progress = lambda *_: None,
-    notice: extract.Notice = lambda _: None,
+    progress: extract.ProgressCallback = lambda *_: None,
+    notify: extract.NotifyCallback = lambda _: None,
 ) -> np.ndarray:
     """Embed into a store; its vectors in the order of the plan's sequences, NaN where missing."""
     open_manifest(store, made.identity, made.backbone.width)
-    embed_shards(made.backbone, made.identity, plan, store, part, progress, notice)
+    embed_shards(made.backbone, made.identity, plan, store, part, progress, notify)
     return stored(plan, store)
 
 
@@ -94,12 +94,14 @@ def shards(store: Path) -> dict[str, bytes]:
 def test_a_store_holds_what_embedding_one_by_one_gives(
     family: str, prepare: Prepare, relative_error: RelativeError, tmp_path: Path
 ) -> None:
-    """G-F3, G-F6, G-F8: every sequence, finite, equal to a pass of its own without sharing."""
+    """Every sequence, finite, equal to a pass of its own without sharing."""
     made, plan = prepare(family, tmp_path)
     found = run(made, plan, tmp_path)
     assert len(FeatureStore(tmp_path)) == plan.facts.sequences
     assert np.isfinite(found).all()
-    expected = [made.backbone.alone(plan.sequence(n)) for n in range(plan.facts.sequences)]
+    expected = [
+        made.backbone.reference_vector(plan.sequence(n)) for n in range(plan.facts.sequences)
+    ]
     assert relative_error(found, np.array(expected)) < 1e-5
     assert verify_store(tmp_path).problems == []
 
@@ -123,7 +125,7 @@ def test_how_the_pass_runs_changes_no_vector(
     relative_error: RelativeError,
     tmp_path: Path,
 ) -> None:
-    """G-F6: bins, shards and sharing are no part of the identity."""
+    """Bins, shards and sharing are no part of the identity."""
     made, plan = prepare(family, tmp_path / "a", 12)
     other, same = prepare(family, tmp_path / "b", 12, replace(SMALL, **changes))
     assert made.identity == other.identity
@@ -136,7 +138,7 @@ def test_how_the_pass_runs_changes_no_vector(
 def test_different_prompts_have_different_vectors(
     family: str, prepare: Prepare, tmp_path: Path
 ) -> None:
-    """G-F4: a constant read-out position would give one vector for all prompts."""
+    """A constant read-out position would give one vector for all prompts."""
     made, plan = prepare(family, tmp_path)
     found = run(made, plan, tmp_path)
     column = plan.columns["plain/prompt"]
@@ -239,7 +241,7 @@ def test_a_shard_whose_owner_dies_is_taken_over(
         assert len(sealed) >= plan.facts.shards - 2  # the last one is being sealed
         claim.close()
 
-    found = run(made, plan, tmp_path, notice=die)
+    found = run(made, plan, tmp_path, notify=die)
     assert notices == ["waiting for another process that embeds shards of this part"]
     assert np.isfinite(found).all()
 
@@ -291,7 +293,7 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_files(
     sealed = shards(tmp_path / "cut")
     assert len(sealed) < plan.facts.shards
     notices: list[str] = []
-    run(made, plan, tmp_path / "cut", notice=notices.append)
+    run(made, plan, tmp_path / "cut", notify=notices.append)
     assert notices == []
     assert shards(tmp_path / "cut") == shards(tmp_path / "whole")
 
@@ -301,7 +303,7 @@ def test_a_vector_that_is_not_finite_stops_the_job(
     settings: Callable[..., Any],
     tmp_path: Path,
 ) -> None:
-    """G-F8: nothing of its shard is written."""
+    """Nothing of its shard is written."""
     made = load_encoder(settings("llama"), SMALL)
     _, plan = prepare("llama", tmp_path / "store", made=made)
     with torch.no_grad():
@@ -314,7 +316,7 @@ def test_a_vector_that_is_not_finite_stops_the_job(
 # Out of memory
 
 CPU = "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried"
-SHORTAGES = (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(CPU), MemoryError())
+MEMORY_ERRORS = (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(CPU), MemoryError())
 
 
 class Small:
@@ -338,7 +340,7 @@ class Small:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("error", SHORTAGES, ids=["cuda", "cpu", "python"])
+@pytest.mark.parametrize("error", MEMORY_ERRORS, ids=["cuda", "cpu", "python"])
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_nothing_is_lost_when_memory_runs_out(
     family: str,
@@ -362,10 +364,10 @@ def test_the_limit_that_was_found_is_remembered_and_told(
 ) -> None:
     """One error in all: later bins are cut before they are tried."""
     made, plan = prepare("llama", tmp_path)
-    small = Small(made, 120, SHORTAGES[0])
+    small = Small(made, 120, MEMORY_ERRORS[0])
     monkeypatch.setattr(made.backbone, "submit", small)
     notices: list[str] = []
-    run(made, plan, tmp_path, notice=notices.append)
+    run(made, plan, tmp_path, notify=notices.append)
     assert len(small.failed) == len(notices) == 1
     (tokens,) = small.failed
     assert notices[0] == (
@@ -380,10 +382,10 @@ def test_the_limit_is_halved_again_and_again(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, plan = prepare("llama", tmp_path)
-    small = Small(made, int(plan.lengths.max()) + 1, SHORTAGES[0])
+    small = Small(made, int(plan.lengths.max()) + 1, MEMORY_ERRORS[0])
     monkeypatch.setattr(made.backbone, "submit", small)
     notices: list[str] = []
-    found = run(made, plan, tmp_path, notice=notices.append)
+    found = run(made, plan, tmp_path, notify=notices.append)
     assert np.isfinite(found).all()
     assert len(notices) == len(small.failed) >= 2
 
@@ -404,7 +406,7 @@ def test_a_sequence_that_has_no_room_alone_is_an_error_with_a_remedy(
 ) -> None:
     made, plan = prepare("llama", tmp_path)
     longest = int(plan.lengths.max())
-    monkeypatch.setattr(made.backbone, "submit", Small(made, longest - 1, SHORTAGES[0]))
+    monkeypatch.setattr(made.backbone, "submit", Small(made, longest - 1, MEMORY_ERRORS[0]))
     message = rf"a sequence of {longest} tokens alone does not fit .* lower backbone\.max_length"
     with pytest.raises(MemoryShortage, match=message):
         run(made, plan, tmp_path)
@@ -420,11 +422,11 @@ def test_one_long_prefix_is_computed_with_fewer_and_fewer_branches(
     made = encoder("llama")
     prefix = np.arange(60, dtype=np.int32) + 20
     sequences = [np.append(prefix, np.int32(place)) for place in (5, 1, 7, 0, 4, 2, 6, 3)]
-    expected = [made.backbone.alone(ids) for ids in sequences]
-    monkeypatch.setattr(made.backbone, "submit", Small(made, 62, SHORTAGES[0]))
+    expected = [made.backbone.reference_vector(ids) for ids in sequences]
+    monkeypatch.setattr(made.backbone, "submit", Small(made, 62, MEMORY_ERRORS[0]))
     parts = extract._submit(made.backbone, sequences, BinLimit(1, lambda _: None))
     assert all(len(members) <= 2 for members, _ in parts)
-    found = extract._collected(made.backbone, parts)
+    found = extract._collect(made.backbone, parts)
     assert relative_error(found, np.array(expected)) < 1e-5
 
 

@@ -26,11 +26,11 @@ from micro_rm.embed.encoder import Encoder
 from micro_rm.embed.plan import Plan
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import DataError
-from micro_rm.embed.stage import Outcome, Preview, job_name, preview_job, run_job
+from micro_rm.embed.stage import JobPreview, JobResult, job_name, preview_job, run_job
 
 MakePlan = Callable[..., tuple[Config, Plan]]
 Configure = Callable[..., Config]
-Embed = Callable[..., Outcome]
+Embed = Callable[..., JobResult]
 Rows = Callable[[int], list[dict[str, Any]]]
 WriteRows = Callable[..., str]
 PARTED = EmbedConfig(device="cpu", bin_tokens=200, shard_tokens=200)
@@ -41,7 +41,7 @@ def file(tmp_path: Path, write_rows: WriteRows, preference_rows: Rows) -> str:
     return write_rows(tmp_path / "rows.jsonl", [*preference_rows(16), {"prompt": "bad"}])
 
 
-def preview(config: Config) -> tuple[Preview, float]:
+def preview(config: Config) -> tuple[JobPreview, float]:
     found, seconds, _ = preview_job(config, open_pairs(config.data))
     return found, seconds
 
@@ -55,7 +55,7 @@ def contents(store: Path) -> dict[str, bytes]:
     }
 
 
-# Preview
+# JobPreview
 
 
 def test_a_preview_writes_nothing_and_tells_the_size_of_the_work(
@@ -64,7 +64,7 @@ def test_a_preview_writes_nothing_and_tells_the_size_of_the_work(
     found, seconds = preview(configure("llama", file, tmp_path / "store"))
     _, made = plan("llama", file, tmp_path / "store")
     assert not (tmp_path / "store").exists()
-    assert found == Preview(
+    assert found == JobPreview(
         pairs=16,
         sequences=made.facts.sequences,
         stored_sequences=0,
@@ -127,7 +127,9 @@ def test_a_run_says_what_it_did(embed: Embed, file: str, tmp_path: Path) -> None
     assert outcome.work.tokens == outcome.preview.tokens > 0
     assert outcome.pending_shards == 0
     assert outcome.account == read_pairs(tmp_path / "store", "rows").account
-    assert outcome.speed.tokens_per_second == pytest.approx(outcome.work.tokens / outcome.seconds)
+    assert outcome.throughput.tokens_per_second == pytest.approx(
+        outcome.work.tokens / outcome.seconds
+    )
 
 
 def test_the_plan_is_told_before_the_first_pass(
@@ -139,9 +141,9 @@ def test_the_plan_is_told_before_the_first_pass(
         config,
         open_pairs(config.data),
         "request",
-        planned=lambda found, encoder: told.append(f"{found.pairs} {encoder.backbone.dtype}"),
+        on_plan=lambda found, encoder: told.append(f"{found.pairs} {encoder.backbone.dtype}"),
         progress=lambda done, total, _: told.append("progress"),
-        notice=told.append,
+        notify=told.append,
     )
     assert told[0] == "16 float32"
     assert set(told[1:]) == {"progress"}
@@ -166,8 +168,8 @@ def test_other_views_add_only_what_they_need(
     config = replace(config, views=ViewsConfig(adapt_router="context"))
     nothing: Any = lambda *_: None  # noqa: E731
     source = open_pairs(config.data)
-    outcome = run_job(config, source, "r", planned=nothing, progress=nothing, notice=nothing)
-    assert outcome.preview.new_sequences == 2  # the two wishes
+    outcome = run_job(config, source, "r", on_plan=nothing, progress=nothing, notify=nothing)
+    assert outcome.preview.new_sequences == 2  # the two contexts
     assert len(FeatureStore(tmp_path / "store")) == before + 2
     assert "context/prompt" in read_pairs(tmp_path / "store", "rows").rows
 
@@ -192,7 +194,7 @@ def test_two_data_sets_share_one_store(
 def test_the_reward_head_of_a_causal_backbone_is_kept_beside_its_vectors(
     embed: Embed, plan: MakePlan, file: str, backbone_path: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """G-F1: a stored vector times the stored head is the backbone's own reward."""
+    """A stored vector times the stored head is the backbone's own reward."""
     embed("llama-reward", file, tmp_path / "store")
     head_D = read_native_head(tmp_path / "store")
     assert head_D is not None and head_D.shape == (32,)

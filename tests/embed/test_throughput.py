@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from micro_rm.embed import throughput as speed
-from micro_rm.embed.throughput import Speed, Work, matrix_peak, measure_speed, useful_flops
+from micro_rm.embed import throughput
+from micro_rm.embed.throughput import (
+    Throughput,
+    Work,
+    compute_throughput,
+    matrix_peak,
+    useful_flops,
+)
 from micro_rm.embed.trees import lay_out
 
 Decoder = Callable[..., Any]
@@ -80,7 +86,7 @@ def test_a_row_that_reads_in_both_directions_attends_to_all_of_itself() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_matrix_peak_is_a_rate(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(speed.PEAK_SIZE, "cpu", 64)
+    monkeypatch.setitem(throughput.PEAK_SIZE, "cpu", 64)
     assert 0 < matrix_peak(torch.device("cpu"), dtype) < float("inf")
 
 
@@ -88,16 +94,16 @@ def test_rates_are_work_over_time(decoder: Decoder) -> None:
     model, work = decoder("Llama"), Work(tokens=100, attended=1000)
     flops = useful_flops(model, work)
     assert flops is not None
-    found = measure_speed(model, work, 4.0, 1e6)
-    assert found == Speed(25.0, flops / 4, 1e6)
-    assert found.share == flops / 4e6
+    found = compute_throughput(model, work, 4.0, 1e6)
+    assert found == Throughput(25.0, flops / 4, 1e6)
+    assert found.utilization == flops / 4e6
 
 
 def test_nothing_done_in_no_time_is_no_division_by_zero(decoder: Decoder) -> None:
-    assert measure_speed(decoder("Llama"), Work(), 0.0, 1e6) == Speed(0.0, 0.0, 1e6)
+    assert compute_throughput(decoder("Llama"), Work(), 0.0, 1e6) == Throughput(0.0, 0.0, 1e6)
 
 
 def test_without_a_count_there_is_no_share() -> None:
-    assert Speed(10.0, None, 1e9).share is None
-    assert Speed(0.0, 0.0, 0.0).share is None  # of workers that found everything done
-    assert Speed(10.0, 2.5e8, 1e9).share == 0.25
+    assert Throughput(10.0, None, 1e9).utilization is None
+    assert Throughput(0.0, 0.0, 0.0).utilization is None  # of workers that found everything done
+    assert Throughput(10.0, 2.5e8, 1e9).utilization == 0.25

@@ -119,7 +119,7 @@ def test_nothing_to_tokenise_is_an_empty_file(
 def test_overlong_conversations_are_left_out_with_their_lengths(
     encoder: LoadEncoder, tmp_path: Path
 ) -> None:
-    """G-F8: the row count equals the text count minus the logged drops."""
+    """The row count equals the text count minus the logged drops."""
     made = encoder("llama", max_length=32)
     conversations = [Conversation(talk(text)) for text in ("a", "word " * 60, "b")]
     tokens, found = tokenized(tmp_path / "t", made.renderer, conversations)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from micro_rm.embed.packing import pack_trees
 from micro_rm.embed.tree_pass import TreePass, decoder_layers
-from micro_rm.embed.trees import Run, lay_out
+from micro_rm.embed.trees import QueryRun, lay_out
 
 # Families whose last layer can be pruned, and one whose layers build their output otherwise.
 PRUNED = (
@@ -94,8 +94,8 @@ def test_an_unpruned_pass_equals_separate_passes(
     assert relative_error(shared(model, sequences, prunes=False), expected) < TOLERANCE
 
 
-def without_nearest_ancestor(runs: tuple[Run, ...]) -> tuple[Run, ...]:
-    return tuple(replace(run, pieces=run.pieces[:-2] + run.pieces[-1:]) for run in runs)
+def without_nearest_ancestor(runs: tuple[QueryRun, ...]) -> tuple[QueryRun, ...]:
+    return tuple(replace(run, key_ranges=run.key_ranges[:-2] + run.key_ranges[-1:]) for run in runs)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -154,7 +154,7 @@ def test_a_bin_filled_to_a_fixed_size_gives_the_same_states(
 ) -> None:
     model, sequences = decoder(family), a_forest()
     expected = separately(model, sequences)
-    found = shared(model, sequences, fixed=256, compiler=compiler)
+    found = shared(model, sequences, fixed_tokens=256, compiler=compiler)
     assert relative_error(found, expected) < TOLERANCE
     assert relative_error(separately(model, sequences), expected) < TOLERANCE
 
@@ -169,7 +169,7 @@ def test_compiled_layers_meet_one_shape_and_compile_once(
         compiled.append(graph)
         return graph.forward
 
-    tree_pass = TreePass(model, prunes=True, fixed=128, compiler=backend)  # any backend will do
+    tree_pass = TreePass(model, prunes=True, fixed_tokens=128, compiler=backend)
     sequences = a_forest()
     expected = separately(model, sequences)
     tree_pass.activate()
@@ -310,25 +310,25 @@ class Recorded:
         return call
 
 
-def test_one_gathering_serves_all_layers_of_a_bin(
+def test_all_layers_of_a_bin_share_one_varlen_index(
     decoder: Decoder, monkeypatch: pytest.MonkeyPatch, relative_error: RelativeError
 ) -> None:
     from micro_rm.embed import attention
 
     model, sequences = decoder("Llama"), a_forest()
     layout, expected = lay_out(sequences), separately(model, sequences)
-    plans = {id(layout.runs): "runs", id(layout.branches): "branches"}
+    names = {id(layout.runs): "runs", id(layout.branches): "branches"}
 
-    def gather(runs: Any, _device: Any) -> Any:
-        return SimpleNamespace(runs=runs, name=plans[id(runs)])
+    def varlen_index(runs: Any, _device: Any) -> Any:
+        return SimpleNamespace(runs=runs, name=names[id(runs)])
 
-    def by_varlen(query: Any, key: Any, value: Any, plan: Any, how: Any) -> Any:
-        return attention.by_run(query, key, value, plan.runs, how, attention.Masks())
+    def by_varlen(query: Any, key: Any, value: Any, index: Any, options: Any) -> Any:
+        return attention.by_run(query, key, value, index.runs, options, attention.MaskCache())
 
-    monkeypatch.setattr(attention, "varlen_serves", lambda *_: True)
-    recorded = Recorded(monkeypatch, gather=gather, by_varlen=by_varlen)
+    monkeypatch.setattr(attention, "varlen_supports", lambda *_: True)
+    recorded = Recorded(monkeypatch, varlen_index=varlen_index, by_varlen=by_varlen)
     tree_pass = TreePass(model, prunes=True)
     tree_pass.activate()
     assert relative_error(tree_pass.states(layout).numpy(), expected) < TOLERANCE
-    assert recorded.asked.count("gather") == 2  # all tokens, and the read-outs
+    assert recorded.asked.count("varlen_index") == 2  # all tokens, and the read-outs
     assert recorded.asked.count("by_varlen") == 3

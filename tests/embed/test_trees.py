@@ -9,7 +9,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micro_rm.embed.trees import FILLING, Layout, Run, filled, lay_out, lexicographic, shared_length
+from micro_rm.embed.trees import (
+    PAD_BRANCH_TOKENS,
+    Layout,
+    QueryRun,
+    common_prefix_length,
+    lay_out,
+    lexicographic_order,
+    pad_layout,
+)
 
 Ids = tuple[int, ...]
 # Few distinct ids make prefixes frequent; large ones span several bytes.
@@ -54,7 +62,7 @@ def test_every_sequence_is_read_back_along_its_branch(sequences: list[Ids]) -> N
     layout = lay_out(arrays(sequences))
     assert len(layout.branches) == len(sequences)
     for place, (ids, branch) in enumerate(zip(sequences, layout.branches, strict=True)):
-        walked = spread(branch.pieces)
+        walked = spread(branch.key_ranges)
         assert (branch.start, branch.stop, branch.keys) == (place, place + 1, len(ids))
         assert tuple(layout.token_ids[walked].tolist()) == ids
         assert layout.positions[walked].tolist() == list(range(len(ids)))
@@ -66,7 +74,7 @@ def test_a_token_sees_its_ancestors_and_itself_by_its_ends(sequences: list[Ids])
     layout = lay_out(arrays(sequences))
     seen = set()
     for branch in layout.branches:
-        walked = spread(branch.pieces)
+        walked = spread(branch.key_ranges)
         for size, token in enumerate(walked, start=1):
             assert visible(layout, token) == walked[:size]
         seen.update(walked)
@@ -88,7 +96,7 @@ def test_runs_cover_all_tokens_once_and_in_order(sequences: list[Ids]) -> None:
 def test_the_keys_of_a_run_end_with_its_queries(sequences: list[Ids]) -> None:
     layout = lay_out(arrays(sequences))
     for run in layout.runs:
-        keys = spread(run.pieces)
+        keys = spread(run.key_ranges)
         assert keys[-run.queries :] == list(range(run.start, run.stop))
         assert len(keys) == run.keys
         for query in range(run.queries):
@@ -101,8 +109,8 @@ def test_the_keys_of_a_run_end_with_its_queries(sequences: list[Ids]) -> None:
 def test_pieces_are_apart_so_that_a_branch_has_as_few_as_possible(sequences: list[Ids]) -> None:
     layout = lay_out(arrays(sequences))
     for run in (*layout.runs, *layout.branches):
-        assert all(start < stop for start, stop in run.pieces)
-        assert all(one[1] < other[0] for one, other in pairwise(run.pieces))
+        assert all(start < stop for start, stop in run.key_ranges)
+        assert all(one[1] < other[0] for one, other in pairwise(run.key_ranges))
 
 
 @settings(max_examples=80, deadline=None)
@@ -111,7 +119,7 @@ def test_read_outs_are_the_last_tokens_of_the_sequences(sequences: list[Ids]) ->
     layout = lay_out(arrays(sequences))
     assert layout.token_ids[layout.readouts].tolist() == [ids[-1] for ids in sequences]
     assert layout.positions[layout.readouts].tolist() == [len(ids) - 1 for ids in sequences]
-    assert layout.readouts.tolist() == [branch.pieces[-1][1] - 1 for branch in layout.branches]
+    assert layout.readouts.tolist() == [branch.key_ranges[-1][1] - 1 for branch in layout.branches]
 
 
 @settings(max_examples=60, deadline=None)
@@ -126,15 +134,15 @@ def test_a_layout_does_not_depend_on_the_order_of_its_input(
         assert np.array_equal(getattr(one, name), getattr(other, name))
     assert one.runs == other.runs
     assert one.readouts[order].tolist() == other.readouts.tolist()
-    assert [one.branches[n].pieces for n in order] == [run.pieces for run in other.branches]
+    assert [one.branches[n].key_ranges for n in order] == [run.key_ranges for run in other.branches]
 
 
 @settings(max_examples=60, deadline=None)
-@given(distinct_sequences(), st.integers(0, 3 * FILLING))
+@given(distinct_sequences(), st.integers(0, 3 * PAD_BRANCH_TOKENS))
 def test_filling_adds_short_branches_that_nobody_reads(sequences: list[Ids], size: int) -> None:
     layout = lay_out(arrays(sequences))
     used = len(layout.token_ids)
-    full = filled(layout, size)
+    full = pad_layout(layout, size)
     assert len(full.token_ids) == len(full.positions) == len(full.ends) == max(size, used)
     assert np.array_equal(full.readouts, layout.readouts)
     assert full.branches == layout.branches
@@ -148,9 +156,9 @@ def test_filling_adds_short_branches_that_nobody_reads(sequences: list[Ids], siz
         range(used, len(full.token_ids))
     )
     for run in added:
-        assert 0 < run.queries <= FILLING
+        assert 0 < run.queries <= PAD_BRANCH_TOKENS
         assert (full.ends[run.start : run.stop] == run.stop).all()
-        assert run.pieces == ((run.start, run.stop),)
+        assert run.key_ranges == ((run.start, run.stop),)
         for token in (run.start, run.stop - 1):
             assert visible(full, token) == list(range(run.start, token + 1))
 
@@ -162,10 +170,10 @@ def test_a_small_tree_is_laid_out_as_drawn() -> None:
     assert layout.ends.tolist() == [6, 5, 4, 4, 5, 6, 7]
     assert layout.readouts.tolist() == [4, 6, 1, 5, 3]
     assert layout.runs == (
-        Run(0, 4, ((0, 4),)),
-        Run(4, 5, ((0, 2), (4, 5))),
-        Run(5, 6, ((0, 1), (5, 6))),
-        Run(6, 7, ((6, 7),)),
+        QueryRun(0, 4, ((0, 4),)),
+        QueryRun(4, 5, ((0, 2), (4, 5))),
+        QueryRun(5, 6, ((0, 1), (5, 6))),
+        QueryRun(6, 7, ((6, 7),)),
     )
 
 
@@ -178,21 +186,21 @@ def test_the_arrays_have_the_types_that_they_promise() -> None:
 def test_a_chain_of_prefixes_is_one_run() -> None:
     longest = np.arange(2000, dtype=np.int32)
     layout = lay_out([longest[:stop] for stop in range(2000, 0, -1)])
-    assert layout.runs == (Run(0, 2000, ((0, 2000),)),)
+    assert layout.runs == (QueryRun(0, 2000, ((0, 2000),)),)
     assert layout.readouts.tolist() == list(range(1999, -1, -1))
 
 
 @settings(max_examples=60, deadline=None)
 @given(distinct_sequences())
 def test_the_order_is_that_of_the_token_ids(sequences: list[Ids]) -> None:
-    order = lexicographic(arrays(sequences))
+    order = lexicographic_order(arrays(sequences))
     assert [sequences[place] for place in order] == sorted(sequences)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(TOKENS, max_size=6), st.lists(TOKENS, max_size=6))
-def test_the_shared_length_is_counted_token_by_token(one: list[int], other: list[int]) -> None:
+def test_the_common_prefix_is_counted_token_by_token(one: list[int], other: list[int]) -> None:
     expected = 0
     while expected < min(len(one), len(other)) and one[expected] == other[expected]:
         expected += 1
-    assert shared_length(np.array(one, np.int32), np.array(other, np.int32)) == expected
+    assert common_prefix_length(np.array(one, np.int32), np.array(other, np.int32)) == expected
