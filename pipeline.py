@@ -1,11 +1,11 @@
-"""The map: one function per stage, and the command line.
+"""The pipeline, one function per stage, and the command ``micro-rm``.
 
-``check -> embed -> train -> adapt -> evaluate -> report``. Heavy imports live inside the stages and
-the commands, so that help, errors and planning stay instant, and so that embedding never loads JAX
-and training never loads torch.
+``check -> embed -> train -> adapt -> evaluate -> report``. Heavy imports are inside the functions,
+so that help, errors and planning are instant, and so that embedding never loads JAX and training
+never loads torch.
 
-In ``commands/``: ``embedding`` is check and embed, ``reporting`` is report, ``progress`` says which
-stages are done, ``sweeping`` is sweep, ``upkeep`` and ``doctor`` look after stores and machines.
+Further commands are in ``commands/``: ``embedding`` (check, embed, retry, extend), ``reporting``
+(report), ``sweeping`` (sweep), ``upkeep`` (maintenance of stores) and ``doctor`` (the machine).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Result = dict[str, Any]
 
 
 def train(config: Config, say: Say) -> Result:
-    """Stage 1: fit every chosen method that needs no labelled rows."""
+    """Stage 1: fit every selected method that needs no labelled rows."""
     with permanent_imports(), spinner("train    loading jax"):
         from micro_rm.heads import stages
 
@@ -72,7 +72,7 @@ def train(config: Config, say: Say) -> Result:
 
 
 def adapt(config: Config, say: Say) -> Result:
-    """Stage 2: fit every chosen method that learns from labelled rows."""
+    """Stage 2: fit every selected method that adapts to labelled rows."""
     with permanent_imports():
         from micro_rm.heads import stages
 
@@ -89,7 +89,7 @@ def adapt(config: Config, say: Say) -> Result:
 
 
 def evaluate(config: Config, say: Say) -> Result:
-    """Score the held-out rows; writes report.json and predictions.parquet."""
+    """Score the held-out rows and write report.json and predictions.parquet."""
     with permanent_imports():
         from micro_rm.heads import stages
 
@@ -100,7 +100,7 @@ def evaluate(config: Config, say: Say) -> Result:
 
 
 def export(config: Config, say: Say) -> Result:
-    """Write a trained run as a model that other tools load."""
+    """Export a trained run as a model that other tools load."""
     from micro_rm.serve.export.stage import export_run
 
     return export_run(Path(config.run.dir), config.export, device=config.embed.device, say=say)
@@ -110,7 +110,7 @@ LEARNING_STAGES = {"train": train, "adapt": adapt, "evaluate": evaluate}
 
 
 def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
-    """All stages in order; what is already done for the same inputs is skipped."""
+    """Run all stages in order, without those that are done for the same inputs."""
     from micro_rm.heads.methods import check_names
 
     check_names(config.methods)
@@ -163,7 +163,7 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
 
 
 def study(config: Config, say: Say) -> Result:
-    """Everything that ``run`` does, then the studies, and the report with both."""
+    """Run the pipeline, then the studies, and write a report with both."""
     from micro_rm.display.studies import study_tables
     from micro_rm.heads.stages import open_run_data
     from micro_rm.heads.studies.run import run_studies
@@ -171,13 +171,13 @@ def study(config: Config, say: Say) -> Result:
     run(config, say)
     config = resolve_from_store(config)
     say("")
-    place = Path(config.run.dir)
-    with recording_files(place):
+    run_dir = Path(config.run.dir)
+    with recording_files(run_dir):
         done = run_studies(
             open_run_data(config),
             config.study.names,
-            place,
-            RunRecord(place, config).content["stages"]["evaluate"]["inputs"],
+            run_dir,
+            RunRecord(run_dir, config).content["stages"]["evaluate"]["inputs"],
             lambda name: say(f"study    {name}"),
         )
     say("")
@@ -185,22 +185,22 @@ def study(config: Config, say: Say) -> Result:
         for part in study_tables(done[name]):
             say(part)
     report(config, lambda _: None)
-    say(f"report   {place / 'report.html'}")
+    say(f"report   {run_dir / 'report.html'}")
     return {"studies": done}
 
 
-def score(config: Config, say: Say, place: str | None) -> Result:
-    """Rewards of raw text; lines of JSON come back as lines of JSON."""
+def score(config: Config, say: Say, path: str | None) -> Result:
+    """Score raw text from the command line, or from a file of JSON lines as JSON lines."""
     from micro_rm import load
     from micro_rm.serve.score import ranking_table, score_lines, score_question
 
     model = load(config.run.dir, device=config.embed.device)
-    if place is None:
+    if path is None:
         result = score_question(model, config.score)
         say(ranking_table(result, model.head_names))
         return result
     failed = 0
-    with nullcontext(sys.stdin) if place == "-" else open(place, encoding="utf-8") as lines:
+    with nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as lines:
         for result in score_lines(model, lines, config.score):
             failed += "error" in result
             print(json.dumps(result), flush=True)
@@ -210,7 +210,7 @@ def score(config: Config, say: Say, place: str | None) -> Result:
 
 
 def serve(config: Config, say: Say) -> Result:
-    """Answer over HTTP until told to stop."""
+    """Serve scores over HTTP until interrupted."""
     from micro_rm import load
     from micro_rm.serve.server import serve as answer
 
@@ -220,20 +220,20 @@ def serve(config: Config, say: Say) -> Result:
 
 
 def theory(config: Config, say: Say) -> Result:
-    """Check Theorem 3.2 on random mixtures and fitted heads; writes theory.json and theory.html."""
+    """Check Theorem 3.2 numerically and write theory.json and theory.html."""
     from micro_rm.common.files import write_json
     from micro_rm.display.theory import theory_table
     from micro_rm.display.theory_page import render_theory_page
     from micro_rm.heads.theory.experiment import run_theory
 
-    place = Path(config.theory.dir)
-    place.mkdir(parents=True, exist_ok=True)
+    directory = Path(config.theory.dir)
+    directory.mkdir(parents=True, exist_ok=True)
     result = run_theory(config.theory)
-    write_json(place / "theory.json", result)
-    (place / "theory.html").write_text(render_theory_page(result), "utf-8")
+    write_json(directory / "theory.json", result)
+    (directory / "theory.html").write_text(render_theory_page(result), "utf-8")
     for part in theory_table(result):
         say(part)
-    say(f"\npage     {place / 'theory.html'}\nnumbers  {place / 'theory.json'}")
+    say(f"\npage     {directory / 'theory.html'}\nnumbers  {directory / 'theory.json'}")
     return {"theory": result}
 
 
@@ -291,18 +291,22 @@ def execute(options: Options, config: Config, say: Say) -> Result:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command ``micro-rm``. Returns 0, 1 if check or verify found problems, 2 for an error."""
+    """The command ``micro-rm``.
+
+    Returns the exit status: 0, 1 for problems (refused rows, failed checks), 2 for an error and 130
+    if interrupted.
+    """
     from micro_rm.configs.command_line import parse  # the stages run without jsonargparse
 
     signal.signal(signal.SIGTERM, _stop)
     limit_threads()
     try:
         options, config = parse(sys.argv[1:] if argv is None else argv)
-        config = _with_place(options, config)
+        config = _with_path(options, config)
         say = make_printer(quiet=options.json)
         result = execute(options, config, say)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on behind what is finished", file=sys.stderr)
+        print("stopped; run the same command again to continue", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
         print(f"micro-rm: {printable(error)}", file=sys.stderr)
@@ -312,8 +316,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if result.get("problems") or result.get("refused") else 0
 
 
-def _with_place(options: Options, config: Config) -> Config:
-    """The configuration with the file or directory that was named on the command line."""
+def _with_path(options: Options, config: Config) -> Config:
+    """The configuration with the positional argument in place of the setting that it overrides."""
     if options.path is None:
         return config
     if options.command == "score":

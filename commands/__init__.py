@@ -1,1 +1,1 @@
-"""Commands that are no stage of the pipeline, and what its stages are reported and kept by."""
+"""Commands of the command line, one module per group; ``pipeline.py`` dispatches to them."""

@@ -20,7 +20,7 @@ Result = dict[str, Any]
 
 
 def check(config: Config, say: Say) -> Result:
-    """Validate the data set and show what is in it."""
+    """Validate the data set and print a summary."""
     from ..embed.sources import open_pairs
 
     return _show_summary(config, open_pairs(config.data), say)
@@ -47,9 +47,10 @@ def _show_summary(config: Config, source: PairSource, say: Say) -> Result:
 def embed(
     config: Config, say: Say, *, dry_run: bool = False, summary: bool = False, retry: bool = False
 ) -> Result:
-    """Embed what the store lacks and write the data set's pair table.
+    """Embed the sequences that the store lacks, and write the pair table of the data set.
 
-    ``retry`` includes what the backbone gave NaN or infinity for before.
+    With ``dry_run`` only the plan and its cost are printed. ``summary`` prints the summary of the
+    data set first. ``retry`` includes sequences that had a vector with NaN or infinity before.
     """
     from rich.console import Console
 
@@ -96,7 +97,7 @@ def embed(
 
 
 def retry(config: Config, say: Say) -> Result:
-    """Embed the rows that were corrected in a copy of the quarantine, and what failed before."""
+    """Embed the corrected rows of a quarantine file, and the sequences that failed before."""
     from ..embed.quarantine import quarantine_path
 
     result = embed(config, say, retry=True)
@@ -113,7 +114,7 @@ def retry(config: Config, say: Say) -> Result:
 
 
 def extend(config: Config, say: Say) -> Result:
-    """Embed new data into a store that exists."""
+    """Embed new data into an existing store."""
     from ..cache.manifest import read_manifest
 
     before = read_manifest(Path(config.store.dir)).rows

@@ -1,4 +1,4 @@
-"""What ``micro-rm report`` writes and prints, of a run and of a sweep."""
+"""``micro-rm report``: write and print the report of a run or a sweep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ Result = dict[str, Any]
 
 
 def report(config: Config, say: Say) -> Result:
-    """Put the record into report.json, write report.html and print the table; likewise a sweep."""
+    """Add the run record to report.json, write report.html and print the tables.
+
+    If the run directory has a sweep, its report is written too.
+    """
     from ..display.report import write_report
     from ..heads.sweeps.table import read_sweep
 
@@ -51,7 +54,7 @@ def report(config: Config, say: Say) -> Result:
 
 
 def _route(config: Config, prompts: Sequence[ExamplePrompt]) -> list[dict[str, Any]]:
-    """Router weights of prompts, by the run's own backbone."""
+    """Router weights of example prompts, embedded with the backbone of the run."""
     with permanent_imports():
         from ..serve.example_prompts import route_prompts
 
@@ -60,7 +63,7 @@ def _route(config: Config, prompts: Sequence[ExamplePrompt]) -> list[dict[str, A
 
 
 def report_sweep(config: Config, say: Say) -> Result:
-    """Write sweep.html from sweep.parquet and print what it shows."""
+    """Write sweep.html from sweep.parquet and print its tables."""
     from ..display.report import SWEEP_PAGE, write_sweep_page
     from ..display.sweeps import sweep_tables
     from ..heads.sweeps.table import FILE

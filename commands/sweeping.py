@@ -1,4 +1,4 @@
-"""``micro-rm sweep``: what is missing is embedded, then every member is fitted and scored."""
+"""``micro-rm sweep``: embed what is missing, then fit and score every member."""
 
 from __future__ import annotations
 

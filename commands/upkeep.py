@@ -1,4 +1,4 @@
-"""Looking after stores and runs: look into them, check, clean, copy and share them."""
+"""Maintenance of stores and runs: inspect, verify, gc, delete, copy, push and pull."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..common.console import Say, say_all
 from ..configs.schema import Config
 from ..runs.files import RECORD
 
-VERIFY_SAMPLE = 32
+VERIFY_SAMPLE = 32  # sequences of every pair table that verify embeds again
 Result = dict[str, Any]
 
 
 def inspect(config: Config, say: Say) -> Result:
-    """Draw a store or a run; ``--json`` has every detail."""
+    """Print an overview of a store or a run; returns every detail."""
     from ..cache.draw import draw_store
     from ..cache.inspect import describe_store
     from ..display.run_view import describe_run, draw_run
@@ -36,7 +36,7 @@ def _is_run(path: Path) -> bool:
 
 
 def verify(config: Config, say: Say) -> Result:
-    """Check every byte of a store or run, then embed a sample of every pair table again."""
+    """Verify every byte of a store or run, and embed a sample of every pair table again."""
     from ..cache.maintenance import finish_interrupted, rebuild
     from ..cache.pairs import read_pairs, table_names
     from ..cache.reader import FeatureStore
@@ -60,27 +60,27 @@ def verify(config: Config, say: Say) -> Result:
     if not verdict.problems:
         store = FeatureStore(path)
         for name in table_names(path):
-            found = recheck(
+            check = recheck(
                 store,
                 read_pairs(path, name),
                 size=VERIFY_SAMPLE,
                 seed=config.run.seed,
                 settings=config.embed,
             )
-            head = "" if found.head_error is None else f", reward head {found.head_error:.1e}"
+            head = "" if check.head_error is None else f", reward head {check.head_error:.1e}"
             say(
-                f"verify   {name}: {found.sequences} sequences embedded again, largest relative "
-                f"error {found.largest_error:.1e}{head}"
+                f"verify   {name}: {check.sequences} sequences embedded again, largest relative "
+                f"error {check.largest_error:.1e}{head}"
             )
-            result["recheck"][name] = asdict(found)
-            result["problems"] += [f"{name}: {problem}" for problem in found.problems]
+            result["recheck"][name] = asdict(check)
+            result["problems"] += [f"{name}: {problem}" for problem in check.problems]
     for problem in result["problems"]:
         say(f"problem  {problem}")
     return result
 
 
 def _verify_run(run: Path, say: Say) -> Result:
-    """Check every byte of a run directory against its record."""
+    """Verify the checksums of a run directory against its record."""
     from ..runs.files import verify_run
 
     files, problems, notes = verify_run(run)
@@ -91,7 +91,11 @@ def _verify_run(run: Path, say: Say) -> Result:
 
 
 def clean(name: str, config: Config, say: Say, *, quiet: bool) -> Result:
-    """gc, delete or copy, as ``name`` says."""
+    """Run the command ``name``: gc, delete or copy.
+
+    gc and delete ask for confirmation on a terminal, unless ``upkeep.yes`` is set; without a
+    terminal or with ``quiet`` they do nothing unless it is.
+    """
     from ..cache import maintenance as upkeep
 
     def ask(question: str) -> bool:

@@ -1,4 +1,4 @@
-"""What doctor says of good and bad machines, and that it finds out without heavy imports."""
+"""Checks of good and bad machines, and that they need no heavy imports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from micro_rm.commands.doctor import probes as machine_probes
+from micro_rm.commands.doctor import probes
 from micro_rm.commands.doctor.checks import (
     FAIL,
     GIB,
@@ -104,7 +104,7 @@ def test_clock_limits_and_hub() -> None:
     assert check_hub(hub, None, "refused").level == WARN
 
 
-def test_whoever_is_no_problem_needs_no_remedy() -> None:
+def test_a_check_that_is_ok_has_no_remedy() -> None:
     checks = [*check_file_system("ext4", "", "", 0), *check_limits(9999, 9 * GIB, "utf-8")]
     assert not any(check.remedy for check in checks)
 
@@ -129,14 +129,14 @@ def test_a_name_that_is_looked_up_for_ever_is_given_up(monkeypatch: pytest.Monke
         raise OSError("too late")
 
     monkeypatch.setattr(socket, "create_connection", wait)
-    monkeypatch.setattr(machine_probes, "CONNECT_SECONDS", 0.05)
-    assert machine_probes._connect("https://hub.example") == "no answer within a second"
+    monkeypatch.setattr(probes, "CONNECT_SECONDS", 0.05)
+    assert probes._connect("https://hub.example") == "no answer within a second"
     asked.set()
 
 
 def test_locks_that_let_two_in_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_probes.fcntl, "flock", lambda *_: None)
-    assert machine_probes._try_files(tmp_path)[0] == "flock lets two in at once"
+    monkeypatch.setattr(probes.fcntl, "flock", lambda *_: None)
+    assert probes._try_files(tmp_path)[0] == "flock lets two in at once"
 
 
 def test_the_command_prints_lines_or_json_and_fails_with_a_failed_check(
@@ -145,7 +145,7 @@ def test_the_command_prints_lines_or_json_and_fails_with_a_failed_check(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["doctor", str(tmp_path)]) == 0
     assert "locks: flock keeps others out" in capsys.readouterr().out
-    monkeypatch.setattr(machine_probes, "_try_files", lambda _: ("flock fails", "", 0.0))
+    monkeypatch.setattr(probes, "_try_files", lambda _: ("flock fails", "", 0.0))
     assert main(["doctor", str(tmp_path), "--json"]) == 1
     content = json.loads(capsys.readouterr().out)
     assert content["problems"] == ["locks: flock fails"]

@@ -1,4 +1,4 @@
-"""The whole way on a tiny backbone: run, run again, change K, and every error on the way."""
+"""The whole pipeline on a tiny backbone: run, rerun, change settings, and all error messages."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 from micro_rm.pipeline import main
 
 TASTES = ("short", "long")
-WISHES = {
+CONTEXTS = {
     "short": {"train": ["be brief", "few words please"], "test": ["keep it terse"]},
     "long": {"train": ["tell me everything", "many words please"], "test": ["go into detail"]},
 }
-# The methods of the paper; all the others have one test of their own below.
-FOUR = "--methods=single_bt,static_mixture,micro_stage1,micro"
+# The methods of the paper; one test below runs all the others too.
+PAPER_METHODS = "--methods=single_bt,static_mixture,micro_stage1,micro"
 TRAIN = [
-    FOUR,
+    PAPER_METHODS,
     "--train.num_heads=3",
     "--train.epochs=8",
     "--train.batch_size=16",
@@ -31,7 +31,7 @@ TRAIN = [
 
 
 def rows(split: str, prompts: int) -> list[dict[str, Any]]:
-    """Two opposed tastes judge the same two answers to each of a few prompts."""
+    """Pairs of two raters with opposed tastes, on the same two answers to each prompt."""
     made = []
     for number in range(prompts):
         prompt = f"question {split} {number} about the {'garden' if number % 2 else 'kitchen'}"
@@ -66,7 +66,7 @@ def backbone_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     directory = tmp_path_factory.mktemp("backbone")
     text = " ".join(json.dumps(row) for row in rows("train", 40) + rows("test", 20))
-    text += json.dumps(WISHES)
+    text += json.dumps(CONTEXTS)
     splitter = pre_tokenizers.BertPreTokenizer()
     words = sorted({word for word, _ in splitter.pre_tokenize_str(text)})
     vocabulary = {word: number for number, word in enumerate(["[UNK]", *words])}
@@ -94,7 +94,7 @@ def arguments(backbone_dir: Path, tmp_path: Path) -> list[str]:
     """Flags of a complete small run in a fresh directory."""
     write_jsonl(tmp_path / "train.jsonl", rows("train", 40))
     write_jsonl(tmp_path / "test.jsonl", rows("test", 20))
-    (tmp_path / "contexts.json").write_text(json.dumps(WISHES), "utf-8")
+    (tmp_path / "contexts.json").write_text(json.dumps(CONTEXTS), "utf-8")
     return [
         f"--data.train={tmp_path / 'train.jsonl'}",
         f"--data.test={tmp_path / 'test.jsonl'}",
@@ -145,7 +145,7 @@ def test_run_makes_every_promised_file(arguments: list[str], tmp_path: Path) -> 
     ]
     real = ["single_bt", "static_mixture", "micro_stage1", "micro"]
     assert list(report["methods"]) == real + best
-    # Every pair has its mirror image: a reward that does not read the wish cannot leave one half.
+    # Every pair has its mirror image: a reward that does not read the context has accuracy 0.5.
     assert report["methods"]["single_bt"]["macro"]["accuracy"] == pytest.approx(0.5)
     for method in report["methods"].values():
         assert set(method["attributes"]) == set(TASTES)
@@ -231,7 +231,7 @@ def test_added_rows_embed_only_what_is_new(
     assert main(["embed", *arguments, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     # One new prompt with two answers: in the plain view 3 sequences, in the ctx view of two
-    # wishes (both rows are in the pool) 2 prompts and 4 responses.
+    # contexts (both rows are in the pool) 2 prompts and 4 responses.
     assert result["new_sequences"] == 9
     assert main(["verify", *arguments]) == 0
 
@@ -290,7 +290,7 @@ def test_all_methods_run_or_say_what_they_lack(
 def test_rows_of_the_test_split_can_be_adapted_to_and_are_not_scored(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """G-B4, over the command line; stage 1 need not be trained again."""
+    """Adapting to other rows does not train stage 1 again."""
     assert main(["run", *arguments]) == 0
     model = json.loads((tmp_path / "run" / "model.json").read_text("utf-8"))["methods"]
     capsys.readouterr()
@@ -301,7 +301,7 @@ def test_rows_of_the_test_split_can_be_adapted_to_and_are_not_scored(
     report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
     cells = report["methods"]["micro"]["attributes"]
     assert [cell["n"] for cell in cells.values()] == [16, 16]
-    # What adapts to nothing is scored on all rows, also with a single draw.
+    # A method that does not adapt is scored on all rows, also with a single draw.
     plain = report["methods"]["micro_stage1"]["attributes"]
     assert [cell["n"] for cell in plain.values()] == [20, 20]
     table = parquet.read_table(tmp_path / "run" / "predictions.parquet").to_pylist()
@@ -312,7 +312,7 @@ def test_rows_of_the_test_split_can_be_adapted_to_and_are_not_scored(
 
 @pytest.mark.long
 def test_raters_without_attributes_can_be_adapted_to(arguments: list[str], tmp_path: Path) -> None:
-    """Each rater has a taste; one of them has written down fewer rows than the budget."""
+    """One of the raters has fewer rows than the budget."""
     for split, count in (("train", 40), ("test", 20)):
         made = rows(split, count)
         for row in made:
@@ -378,7 +378,7 @@ def test_check_prints_every_refused_row_and_exits_with_1(
 
 
 class TestErrorsTellWhatToDo:
-    """Each names the setting or place, what was expected and the remedy."""
+    """Each names the setting or location, what was expected and the remedy."""
 
     def test_unknown_key_in_yaml(self, fails: Callable[..., str], tmp_path: Path) -> None:
         config = tmp_path / "bad.yaml"
@@ -485,11 +485,11 @@ def test_every_preset_loads(preset: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 class TestStaleResultsAreNeverReused:
-    """A stage is done only for the pair table, settings and files that it was done with."""
+    """A stage counts as done only for the pair table, settings and files that it used."""
 
     @pytest.mark.long
     def test_text_changed_behind_the_store(self, arguments: list[str], tmp_path: Path) -> None:
-        """Training follows the pair table; the next run notices that the text is another one."""
+        """Training reads the pair table; the next run notices that the text has changed."""
         main(["run", *arguments])
         write_jsonl(tmp_path / "train.jsonl", rows("train", 44))
         assert main(["train", *arguments]) == 0
@@ -538,7 +538,7 @@ class TestStaleResultsAreNeverReused:
 
 
 @pytest.mark.long
-def test_rows_without_an_attribute_or_a_wish_do_not_stop_a_run(
+def test_rows_without_an_attribute_or_a_context_do_not_stop_a_run(
     arguments: list[str], tmp_path: Path
 ) -> None:
     bare = [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in rows("train", 4)]
@@ -563,8 +563,8 @@ def test_markup_and_brackets_in_names_are_shown_as_they_are(
     for name in ("train", "test"):
         content = (tmp_path / f"{name}.jsonl").read_text("utf-8")
         (tmp_path / f"{name}.jsonl").write_text(content.replace('"short"', '"[/bold] x"'), "utf-8")
-    wishes = {"[/bold] x": WISHES["short"], "long": WISHES["long"]}
-    (tmp_path / "contexts.json").write_text(json.dumps(wishes), "utf-8")
+    contexts = {"[/bold] x": CONTEXTS["short"], "long": CONTEXTS["long"]}
+    (tmp_path / "contexts.json").write_text(json.dumps(contexts), "utf-8")
     assert main(["run", *arguments]) == 0
     assert "[/bold] x" in capsys.readouterr().out
 

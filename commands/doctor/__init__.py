@@ -1,1 +1,1 @@
-"""micro-rm doctor: what this machine has, and what to change."""
+"""``micro-rm doctor``: check this machine and recommend changes."""

@@ -1,6 +1,6 @@
-"""Whether this machine can do the work: one check a line, with what to do where it cannot.
+"""Checks of a machine, each with a remedy for what is wrong.
 
-Checks are pure functions of facts, which ``machine_probes`` gathers.
+They are pure functions of facts, which ``probes`` gathers.
 """
 
 from __future__ import annotations
@@ -15,13 +15,21 @@ from typing import Literal
 OK, WARN, FAIL = "ok", "warn", "fail"
 GIB = 1 << 30
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "beegfs", "gpfs", "ceph", "glusterfs")
-FLOOR = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*(?:([>=]=)\s*([0-9][0-9.]*))?")
+# Name, optional extras and optional version bound of a requirement such as jax[cuda]>=0.10.
+REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*(?:([>=]=)\s*([0-9][0-9.]*))?")
 YES = ("1", "true", "yes", "on")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the result: ``level`` is ok, warn or fail; ``remedy`` says what to do."""
+    """The result of a check.
+
+    Attributes:
+        name: What was checked.
+        level: ok, warn or fail.
+        found: What was found.
+        remedy: What to do about it; empty if the level is ok.
+    """
 
     name: str
     level: Literal["ok", "warn", "fail"]
@@ -30,23 +38,30 @@ class Check:
 
 
 def check_versions(requirements: Iterable[str], installed: Mapping[str, str]) -> list[Check]:
-    """Every requirement of the package against the versions at hand, extras less strictly."""
+    """Compare installed versions with the requirements of the package.
+
+    Args:
+        requirements: Requirement lines of the package metadata.
+        installed: Installed versions by name.
+
+    A missing package is a failure, or a warning if only an extra needs it.
+    """
     problems = []
     for line in requirements:
         spec, _, marker = line.partition(";")
-        match = FLOOR.match(spec.strip())
+        match = REQUIREMENT.match(spec.strip())
         if match is None or match[1] == "micro-rm" or "dev" in marker or "audit" in marker:
             continue
-        name, wanted, found = match[1], match[3], installed.get(match[1])
+        name, required, version = match[1], match[3], installed.get(match[1])
         extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
-        if found is None:
+        if version is None:
             text = "not installed" if extra is None else f"not installed, needed for {extra[1]}"
             install = name if extra is None else f"micro-rm[{extra[1]}]"
             level = FAIL if extra is None else WARN
             problems.append(Check(name, level, text, f"pip install '{install}'"))
-        elif wanted and _number(found) < _number(wanted):
-            remedy = f"pip install '{name}>={wanted}'"
-            problems.append(Check(name, FAIL, f"{found}, needed is {wanted} or newer", remedy))
+        elif required and _version_tuple(version) < _version_tuple(required):
+            remedy = f"pip install '{name}>={required}'"
+            problems.append(Check(name, FAIL, f"{version}, needed is {required} or newer", remedy))
     shown = ", ".join(f"{name} {installed[name]}" for name in ("jax", "torch") if name in installed)
     return problems or [Check("versions", OK, f"all as required ({shown})")]
 
@@ -54,9 +69,12 @@ def check_versions(requirements: Iterable[str], installed: Mapping[str, str]) ->
 def check_cuda(
     gpus: list[str], torch_cuda: str | None, installed: Mapping[str, str]
 ) -> list[Check]:
-    """GPUs against what torch and JAX were built for, and one CUDA at a time.
+    """Check that torch and JAX are built for the GPUs, and for one version of CUDA.
 
-    ``torch_cuda`` is None without torch and empty for a CPU build.
+    Args:
+        gpus: Names of the GPUs.
+        torch_cuda: CUDA version that torch is built for, empty for CPU, None without torch.
+        installed: Installed versions by name.
     """
     plugins = sorted(name for name in installed if re.fullmatch(r"jax-cuda\d+-plugin", name))
     marks = (re.fullmatch(r"nvidia-.*-cu(\d+)", name) for name in installed)
@@ -79,7 +97,7 @@ def check_cuda(
 
 
 def check_numerics(environment: Mapping[str, str]) -> list[Check]:
-    """Settings from outside that change products of matrices or who owns the GPU's memory."""
+    """Check the environment for settings of TF32 and of JAX's memory preallocation."""
     bad = {
         "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "unset it: it makes float32 products 10 bits wide",
         "NVIDIA_TF32_OVERRIDE": "unset it: it makes float32 products 10 bits wide",
@@ -93,9 +111,9 @@ def check_numerics(environment: Mapping[str, str]) -> list[Check]:
     return checks or [Check("numerics", OK, "TF32 and JAX's claim on memory are off as intended")]
 
 
-def check_space(name: str, place: Path, free: int) -> Check:
-    """Free bytes of a place."""
-    found = f"{free / GIB:,.1f} GiB free at {place}"
+def check_space(name: str, directory: Path, free: int) -> Check:
+    """Check the free space of a directory, in bytes: 5 GiB are enough."""
+    found = f"{free / GIB:,.1f} GiB free at {directory}"
     if free > 5 * GIB:
         return Check(name, OK, found)
     return Check(
@@ -104,9 +122,13 @@ def check_space(name: str, place: Path, free: int) -> Check:
 
 
 def check_file_system(kind: str, locks: str, syncs: str, skew: float) -> list[Check]:
-    """Type of the store's file system, and the errors of trying locks and fsync (empty: none).
+    """Check the file system of a store.
 
-    ``skew`` is by how many seconds the clock of the file system is ahead of this machine's.
+    Args:
+        kind: Type of the file system, empty if unknown.
+        locks: Error of a trial of flock, empty if it worked.
+        syncs: Error of a trial of fsync, empty if it worked.
+        skew: Seconds by which the clock of the file system is ahead of that of this machine.
     """
     remote = kind in NETWORK or kind.startswith("fuse")
     checks = [Check("file system", OK, kind or "unknown")]
@@ -124,7 +146,7 @@ def check_file_system(kind: str, locks: str, syncs: str, skew: float) -> list[Ch
 
 
 def check_clock(now: float) -> Check:
-    """Seconds since 1970: certificates and records need a clock that is about right."""
+    """Check the time, in seconds since 1970; certificates and records need a sane clock."""
     year = time.gmtime(now).tm_year
     if 2025 <= year < 2100:
         return Check("clock", OK, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now)))
@@ -132,11 +154,11 @@ def check_clock(now: float) -> Check:
 
 
 def check_limits(files: int, memory: int, encoding: str) -> list[Check]:
-    """Open files allowed, free bytes of memory, encoding of file names."""
-    enough = "close other programs, lower embed.bin_tokens or train.memory_gib"
+    """Check the limit of open files, the free memory in bytes and the encoding of file names."""
+    free_memory = "close other programs, lower embed.bin_tokens or train.memory_gib"
     checks = [
         (files >= 1024, "open files", f"{files} allowed", "ulimit -n 4096"),
-        (memory >= 2 * GIB, "memory", f"{memory / GIB:,.1f} GiB free", enough),
+        (memory >= 2 * GIB, "memory", f"{memory / GIB:,.1f} GiB free", free_memory),
         (encoding in ("utf-8", "utf8"), "locale", encoding, "export PYTHONUTF8=1"),
     ]
     return [
@@ -145,19 +167,25 @@ def check_limits(files: int, memory: int, encoding: str) -> list[Check]:
 
 
 def check_cores(available: int, present: int) -> Check:
-    """Cores that this process may use; every thread pool takes as many."""
+    """Report the cores that this process may use, which is the size of all thread pools."""
     if available == present:
         return Check("cores", OK, f"{available}")
     return Check("cores", OK, f"{available} of {present}, by affinity or the quota of a container")
 
 
 def check_types(device: str, choice: str, reason: str) -> Check:
-    """The type that a backbone computes in by default on a device, and why."""
+    """Report the default type of a backbone on a device, and the reason."""
     return Check("backbone type", OK, f"{choice} on {device}: {reason}")
 
 
 def check_hub(endpoint: str | None, offline: str | None, error: str) -> Check:
-    """Whether models and data sets by name can be fetched; ``error`` is that of connecting."""
+    """Check that the hub can be reached.
+
+    Args:
+        endpoint: Address of the hub, None without huggingface_hub.
+        offline: Environment variable that asks for offline mode, None if none does.
+        error: Error of a connection, empty if it worked.
+    """
     if endpoint is None:
         return Check("hub", OK, "not needed: huggingface_hub is not installed")
     if offline is not None:
@@ -168,5 +196,6 @@ def check_hub(endpoint: str | None, offline: str | None, error: str) -> Check:
     return Check("hub", WARN, f"{endpoint} cannot be reached ({error})", remedy)
 
 
-def _number(version: str) -> tuple[int, ...]:
+def _version_tuple(version: str) -> tuple[int, ...]:
+    """The first three numbers of a version, without a local part such as +cu128."""
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])

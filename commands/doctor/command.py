@@ -1,4 +1,4 @@
-"""``micro-rm doctor``: what this machine has for the work."""
+"""The command ``micro-rm doctor``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...configs.schema import Config
 
 
 def doctor(config: Config, say: Say) -> dict[str, Any]:
-    """Check what this machine has for the work; what fails is a problem."""
+    """Print the checks of this machine with remedies; a failed check is a problem."""
     from .checks import FAIL, OK
     from .probes import examine
 
@@ -22,5 +22,5 @@ def doctor(config: Config, say: Say) -> dict[str, Any]:
             say(f"         {check.remedy}")
     return {
         "checks": [asdict(check) for check in checks],
-        "problems": [f"{one.name}: {one.found}" for one in checks if one.level == FAIL],
+        "problems": [f"{check.name}: {check.found}" for check in checks if check.level == FAIL],
     }

@@ -1,4 +1,4 @@
-"""Facts about this machine for ``doctor``; of what is heavy only torch is asked, for its speed."""
+"""Gather facts about this machine; of heavy packages only torch is imported, to measure it."""
 
 from __future__ import annotations
 
@@ -39,13 +39,15 @@ CONNECT_SECONDS = 1.0
 
 
 def examine(store: Path) -> list[Check]:
-    """Every check, for a store that lies or will lie at a place."""
+    """Run every check, for a store that exists or will be made at a path."""
     names = {name: d.version for d in metadata.distributions() if (name := _name(d))}
     try:
         requirements = metadata.requires("micro-rm") or []
     except metadata.PackageNotFoundError:
         requirements = []
-    place = next(path for path in (store.absolute(), *store.absolute().parents) if path.is_dir())
+    # The store may not exist yet: examine the directory that it would be made in.
+    paths = (store.absolute(), *store.absolute().parents)
+    directory = next(path for path in paths if path.is_dir())
     temporary = Path(tempfile.gettempdir())
     offline = next((name for name in OFFLINE if os.environ.get(name, "").lower() in YES), None)
     endpoint = _endpoint()
@@ -54,9 +56,9 @@ def examine(store: Path) -> list[Check]:
         *check_versions(requirements, names),
         *check_cuda(_gpus(), _torch_cuda(), names),
         *check_numerics(os.environ),
-        check_space("store", place, shutil.disk_usage(place).free),
+        check_space("store", directory, shutil.disk_usage(directory).free),
         check_space("temporary files", temporary, shutil.disk_usage(temporary).free),
-        *check_file_system(_file_system(place), *_try_files(place)),
+        *check_file_system(_file_system(directory), *_try_files(directory)),
         check_clock(time.time()),
         check_cores(available_cores(), os.cpu_count() or 1),
         *_types(),
@@ -67,17 +69,17 @@ def examine(store: Path) -> list[Check]:
     ]
 
 
-def _name(found: metadata.Distribution) -> str:
-    return (found.metadata["Name"] or "").lower().replace("_", "-")
+def _name(distribution: metadata.Distribution) -> str:
+    return (distribution.metadata["Name"] or "").lower().replace("_", "-")
 
 
 def _gpus() -> list[str]:
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=1.5, check=True)
+        result = subprocess.run(query, capture_output=True, text=True, timeout=1.5, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [" with driver ".join(line.split(", ")) for line in done.stdout.splitlines()]
+    return [" with driver ".join(line.split(", ")) for line in result.stdout.splitlines()]
 
 
 def _torch_cuda() -> str | None:
@@ -89,31 +91,32 @@ def _torch_cuda() -> str | None:
         text = Path(spec.origin).with_name("version.py").read_text("utf-8")
     except OSError:
         return None
-    found = re.search(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE)
+    return match[1] if match else ""
 
 
-def _file_system(place: Path) -> str:
-    """Type of the file system of a place, empty where the system does not tell."""
-    best, kind = "", ""
+def _file_system(directory: Path) -> str:
+    """Type of the file system of a directory, empty if it cannot be found out."""
+    longest, kind = "", ""  # the longest mount point above the directory is the one that counts
     try:
         lines = Path("/proc/mounts").read_text("utf-8", "replace").splitlines()
     except OSError:
         return ""
     for line in lines:
-        _, mount, found = line.split(" ")[:3]
+        _, mount, mount_kind = line.split(" ")[:3]
         mount = mount.replace("\\040", " ")
-        if place.resolve().is_relative_to(mount) and len(mount) >= len(best):
-            best, kind = mount, found
+        if directory.resolve().is_relative_to(mount) and len(mount) >= len(longest):
+            longest, kind = mount, mount_kind
     return kind
 
 
-def _try_files(place: Path) -> tuple[str, str, float]:
-    """Errors of flock and fsync in a directory, empty if both work, and the clock's skew."""
+def _try_files(directory: Path) -> tuple[str, str, float]:
+    """Errors of flock and of fsync in a directory, empty if they work, and its clock skew in s."""
     locks = syncs = ""
     try:
-        with tempfile.NamedTemporaryFile(dir=place, prefix=".micro-rm-doctor-") as file:
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=".micro-rm-doctor-") as file:
             skew = os.stat(file.name).st_mtime - time.time()
+            # flock works if a second open file of the same path cannot take the lock.
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with Path(file.name).open("rb") as second:
@@ -128,16 +131,16 @@ def _try_files(place: Path) -> tuple[str, str, float]:
             except OSError as error:
                 syncs = f"fails: {error.strerror}"
     except OSError as error:
-        return f"nothing can be written at {place}: {error.strerror}", "not tried", 0.0
+        return f"nothing can be written at {directory}: {error.strerror}", "not tried", 0.0
     return locks, syncs, skew
 
 
 def _memory() -> int:
-    """Free bytes of memory, within the limit of the control group if there is one."""
+    """Free memory in bytes, within the limit of the control group if there is one."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
-        free = int(found[1]) * 1024 if found else free
+        match = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
+        free = int(match[1]) * 1024 if match else free
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text())
         return min(free, limit - int((group / "memory.current").read_text()))
@@ -146,18 +149,19 @@ def _memory() -> int:
 
 
 def _types() -> list[Check]:
-    """The type that a backbone would compute in, by measurement; nothing without torch."""
+    """Check which type a backbone would compute in, by measurement; no check without torch."""
     if util.find_spec("torch") is None:
         return []
     try:
-        from ...embed.dtype import USUAL_SHAPE, choose_dtype_here
+        from ...embed.dtype import DEFAULT_SHAPE, choose_local_dtype
     except (ImportError, OSError) as error:
         remedy = "install torch again, for this machine"
         return [Check("backbone type", WARN, f"torch cannot be imported ({error})", remedy)]
-    return [check_types(*choose_dtype_here(USUAL_SHAPE))]
+    return [check_types(*choose_local_dtype(DEFAULT_SHAPE))]
 
 
 def _endpoint() -> str | None:
+    """Address of the hub, None without huggingface_hub."""
     if util.find_spec("huggingface_hub") is None:
         return None
     from huggingface_hub import constants
@@ -166,20 +170,20 @@ def _endpoint() -> str | None:
 
 
 def _connect(endpoint: str) -> str:
-    """The error of a connection, empty if it stands within a second."""
+    """Error of a connection, empty if it is established within a second."""
     address = urlsplit(endpoint)
     port = address.port or (80 if address.scheme == "http" else 443)
-    outcome = ["no answer within a second"]
+    errors = ["no answer within a second"]  # the last one counts
 
     def attempt() -> None:
         try:
             socket.create_connection((address.hostname or "", port), CONNECT_SECONDS).close()
-            outcome.append("")
+            errors.append("")
         except OSError as error:
-            outcome.append(str(error))
+            errors.append(str(error))
 
-    # In a thread, because looking up a name has no time limit.
+    # In a thread, because name resolution has no time limit.
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(CONNECT_SECONDS)
-    return outcome[-1]
+    return errors[-1]
