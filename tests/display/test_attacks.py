@@ -116,14 +116,14 @@ def test_a_report_shows_every_text_and_obeys_none(text: str, make_report: Any) -
     both = {"without": [0.5, 0.5], "with": [0.1, 0.9]}
     report["prompts"] = {"asked": text, "rows": [{"prompt": shown, "wish": shown}]}
     report["prompts"]["rows"][0]["weights"] = {text: both}
-    found = require_harmless(render_page(report, {}))
-    assert found.words.count(escape_controls(text)) >= 66
+    result = require_harmless(render_page(report, {}))
+    assert result.words.count(escape_controls(text)) >= 66
 
 
 def test_a_text_that_unfolds_is_as_harmless(make_report: Any) -> None:
     text = ATTACKS["script"] * 20
-    found = require_harmless(render_page(make_report(say=lambda _: text), {}))
-    assert found.words.count(text) >= 6
+    result = require_harmless(render_page(make_report(say=lambda _: text), {}))
+    assert result.words.count(text) >= 6
 
 
 @pytest.mark.parametrize("text", ATTACKS.values(), ids=list(ATTACKS))
@@ -137,17 +137,17 @@ def test_a_sweep_shows_every_text_and_obeys_none(text: str) -> None:
         "best": {text: [entry | {"accuracy": mean, "nll": mean}]},
         "studies": {},
     }
-    found = require_harmless(render_sweep_page(sweep, text, [text], 0.95))
-    assert found.words.count(escape_controls(text)) >= 8
+    result = require_harmless(render_sweep_page(sweep, text, [text], 0.95))
+    assert result.words.count(escape_controls(text)) >= 8
 
 
 def test_pages_with_figures_of_hostile_names_are_harmless_too(make_report: Any) -> None:
     report = make_report()
     text = " ".join(ATTACKS.values())
     report["studies"] = {text: hostile_study(text)}
-    found = require_harmless(render_page(report, {text: {"objective": [1.0, 0.5]}}))
-    assert found.words.count(escape_controls(text)) >= 7
-    assert found.tags.count("svg") == 2 + 4  # a curve, a study, the calibration of four methods
+    result = require_harmless(render_page(report, {text: {"objective": [1.0, 0.5]}}))
+    assert result.words.count(escape_controls(text)) >= 7
+    assert result.tags.count("svg") == 2 + 4  # a curve, a study, the calibration of four methods
 
 
 @pytest.mark.long

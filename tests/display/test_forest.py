@@ -14,9 +14,9 @@ def test_an_axis_holds_every_interval_and_chance(make_report: Any) -> None:
     span = {"single_bt": (0.31, 0.4, 0.52), "micro": (0.85, 0.9, 0.9001)}
     for name, (low, accuracy, high) in span.items():
         report["methods"][name]["macro"] = {"low": low, "accuracy": accuracy, "high": high}
-    found = forest(report)
-    assert (found["low"], found["high"]) == (pytest.approx(0.3), pytest.approx(1.0))
-    rows = {row["name"]: row for row in found["rows"]}
+    result = forest(report)
+    assert (result["low"], result["high"]) == (pytest.approx(0.3), pytest.approx(1.0))
+    rows = {row["name"]: row for row in result["rows"]}
     assert list(rows) == list(report["methods"])
     assert rows["single_bt"]["left"] == pytest.approx(100 * 0.01 / 0.7, abs=0.01)
     assert rows["micro"]["dot"] == pytest.approx(100 * 0.6 / 0.7, abs=0.01)
@@ -24,7 +24,7 @@ def test_an_axis_holds_every_interval_and_chance(make_report: Any) -> None:
         0 <= row["left"] <= row["dot"] <= row["left"] + row["width"] + 0.02 <= 100.02
         for row in rows.values()
     )
-    assert [round(tick["value"], 1) for tick in found["ticks"]] == [
+    assert [round(tick["value"], 1) for tick in result["ticks"]] == [
         0.3,
         0.4,
         0.5,
@@ -40,21 +40,21 @@ def test_certain_methods_do_not_make_an_axis_without_length(make_report: Any) ->
     report = make_report()
     for entry in report["methods"].values():
         entry["macro"] = {"accuracy": 0.5, "low": 0.5, "high": 0.5}
-    found = forest(report)
-    assert (found["low"], found["high"]) == (pytest.approx(0.5), pytest.approx(0.6))
+    result = forest(report)
+    assert (result["low"], result["high"]) == (pytest.approx(0.5), pytest.approx(0.6))
 
 
 def test_columns_rank_the_best_first(make_report: Any) -> None:
     report = make_report()
     methods = report["methods"]
-    found = column_ranks(report, ["brief", "polite"])
-    assert list(found) == ["order", "macro", "nll", "ece", "0", "1"]
-    for ranks in found.values():
+    result = column_ranks(report, ["brief", "polite"])
+    assert list(result) == ["order", "macro", "nll", "ece", "0", "1"]
+    for ranks in result.values():
         assert sorted(ranks.values()) == list(range(4))
-    assert found["order"] == {name: place for place, name in enumerate(methods)}
+    assert result["order"] == {name: place for place, name in enumerate(methods)}
     best = min(methods, key=lambda name: methods[name]["nll"])
-    assert found["nll"][best] == 0
+    assert result["nll"][best] == 0
     best = max(methods, key=lambda name: methods[name]["macro"]["accuracy"])
-    assert found["macro"][best] == 0
+    assert result["macro"][best] == 0
     polite = sorted(methods, key=lambda n: -methods[n]["attributes"]["polite"]["accuracy"])
-    assert [name for name, _ in sorted(found["1"].items(), key=lambda i: i[1])] == polite
+    assert [name for name, _ in sorted(result["1"].items(), key=lambda i: i[1])] == polite

@@ -94,13 +94,13 @@ def test_flags_are_warnings_on_the_page(make_report: Any) -> None:
     report = make_report()
     report["heads"]["micro"] |= {"usage": [1.0, 0.0], "routing_nats": 0.0}
     report["heads"]["static_mixture"]["correlation"] = [[1.0, 1.0], [1.0, 1.0]]
-    found = flags(report["heads"], owners=["static_mixture"], routers=["micro"])
-    assert len(found) == 3
+    result = flags(report["heads"], owners=["static_mixture"], routers=["micro"])
+    assert len(result) == 3
     assert 'class="warn"' not in render_page(report, {})
-    report["warnings"] = found
+    report["warnings"] = result
     text = render_page(report, {})
     assert text.count('class="warn"') == 3
-    for sentence in found:
+    for sentence in result:
         assert sentence in " ".join(Page(text).words)
 
 

@@ -25,8 +25,8 @@ def test_the_command_gives_the_configuration_back(preset: str, tmp_path: Path) -
     words += ["--report.tables", "[table1]"]
     _, config = parse(words if preset != "simulator" else words[:5])
     again = command(json.loads(json.dumps(asdict(config))))
-    _, found = parse(shlex.split(again.replace("\\\n", " "))[1:])
-    assert found == config
+    _, result = parse(shlex.split(again.replace("\\\n", " "))[1:])
+    assert result == config
 
 
 def test_defaults_are_not_repeated_and_other_commands_settings_are_not_named() -> None:

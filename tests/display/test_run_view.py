@@ -57,8 +57,8 @@ def test_json_is_complete(run: Path, make_report: Any, capsys: pytest.CaptureFix
     report = json.loads(json.dumps(make_report()))
     (run / "report.json").write_text(json.dumps(report))
     assert main(["inspect", str(run), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["record"], found["report"], found["page"]) == (RECORD, report, None)
+    result = json.loads(capsys.readouterr().out)
+    assert (result["record"], result["report"], result["page"]) == (RECORD, report, None)
 
 
 @pytest.mark.parametrize("damaged", ["{", "[]", "{}"])

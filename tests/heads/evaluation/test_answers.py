@@ -14,8 +14,8 @@ def by_question(report: Any) -> list[tuple[str, str]]:
 
 
 def with_difference(report: Any, method: str, base: str, low: float, high: float) -> None:
-    found = [i for i in report["comparisons"] if {i["method"], i["against"]} == {method, base}]
-    for item in found:
+    result = [i for i in report["comparisons"] if {i["method"], i["against"]} == {method, base}]
+    for item in result:
         item |= {"method": method, "against": base, "low": low, "high": high}
         item["difference"] = (low + high) / 2
 
@@ -40,9 +40,9 @@ def test_a_difference_that_is_reported_the_other_way_round_is_turned(make_report
     """The report has static_mixture against micro; the question is what routing adds to it."""
     report = make_report()
     with_difference(report, "static_mixture", "micro", -0.3, -0.1)
-    found = answers(report)[2]
-    assert (found["standing"], found["answer"]) == ("better", "Yes, by 20.0 points")
-    assert "+0.200, 95% interval +0.100 to +0.300" in found["detail"]
+    result = answers(report)[2]
+    assert (result["standing"], result["answer"]) == ("better", "Yes, by 20.0 points")
+    assert "+0.200, 95% interval +0.100 to +0.300" in result["detail"]
 
 
 def test_what_was_not_run_is_not_measured(make_report: Any) -> None:
@@ -76,6 +76,6 @@ def test_a_gain_that_other_wordings_may_undo_is_not_promised(
     report = make_report()
     with_difference(report, "static_mixture", "micro", -0.3, -0.1)
     report["methods"]["micro"]["wordings"] = {"count": 4, "low": low, "high": 0.999}
-    found = answers(report)[2]
-    assert found["answer"].endswith("perhaps not") == (not sure)
-    assert f"wordings of the wishes {low:.3f} to 0.999" in found["detail"]
+    result = answers(report)[2]
+    assert result["answer"].endswith("perhaps not") == (not sure)
+    assert f"wordings of the wishes {low:.3f} to 0.999" in result["detail"]

@@ -37,15 +37,15 @@ IMPOSSIBLE = {
 
 def report_of(table: str, ours: Mapping[str, float | None], error: float = 0.01) -> dict[str, Any]:
     """A report whose methods have the published values plus an offset, or nothing at all."""
-    found = TABLES[table]
+    result = TABLES[table]
     methods = {}
-    for row in found["rows"]:
+    for row in result["rows"]:
         offset = ours.get(row["ours"])
         if offset is not None:
             cells = {
                 name: span(value + offset, error) | {"n": size}
                 for name, value, size in zip(
-                    found["attributes"], row["values"], found["n"], strict=True
+                    result["attributes"], row["values"], result["n"], strict=True
                 )
             }
             mean = sum(row["values"]) / len(row["values"])
@@ -55,7 +55,7 @@ def report_of(table: str, ours: Mapping[str, float | None], error: float = 0.01)
         "benchmark": None,
         "confidence": 0.95,
         "budget": {"source": "test"},
-        "record": {"config": {"data": data_of(found)}},
+        "record": {"config": {"data": data_of(result)}},
     }
 
 
@@ -111,7 +111,7 @@ def is_printed_share(value: float, rows: int) -> bool:
 
 def test_values_are_multiples_of_one_over_the_rows_that_were_scored() -> None:
     """Finds typing errors and test sets of another size."""
-    found = set()
+    result = set()
     for name, table in TABLES.items():
         for row in table["rows"]:
             if (name, row["name"]) == ("table7", "MiCRo"):  # repeats Table 3
@@ -120,9 +120,9 @@ def test_values_are_multiples_of_one_over_the_rows_that_were_scored() -> None:
             for index, value in enumerate(row["values"]):
                 rows = (table["n"][index] - row.get("left_out", 0)) * draws
                 if not is_printed_share(value, rows):
-                    found.add((name, row["name"], table["attributes"][index]))
-    assert found == IMPOSSIBLE
-    for name, row, attribute in found:
+                    result.add((name, row["name"], table["attributes"][index]))
+    assert result == IMPOSSIBLE
+    for name, row, attribute in result:
         about = f"{row} on {attribute.split('-')[1]}"
         assert about in {note["about"] for note in TABLES[name]["notes"]}
 
@@ -158,10 +158,12 @@ def test_published_counts_have_the_sums_of_the_text() -> None:
 
 def test_the_best_heads_average_as_the_text_says() -> None:
     for table, attribute_count in (("table7", 9), ("table8", 5)):
-        found = row_of(compare(report_of(table, {"single_bt": 0.0}), table), "Best MiCRo Head")
-        assert found["ours"] == "micro_stage1_best_head_oracle"
-        assert len(found["cells"]) == attribute_count
-        assert found["average"]["published"] == pytest.approx(found["average"]["printed"], abs=5e-4)
+        result = row_of(compare(report_of(table, {"single_bt": 0.0}), table), "Best MiCRo Head")
+        assert result["ours"] == "micro_stage1_best_head_oracle"
+        assert len(result["cells"]) == attribute_count
+        assert result["average"]["published"] == pytest.approx(
+            result["average"]["printed"], abs=5e-4
+        )
 
 
 def variance(right: float, rows: int) -> float:
@@ -209,8 +211,8 @@ def test_rows_that_a_published_method_has_adapted_to_make_no_test_rows(
     table: str, row: str, right: int, rows: int
 ) -> None:
     report = report_of(table, {"hyre": 0.0, "micro_hyre": 0.0}, error=0.05)
-    found = row_of(compare(report, table), row)
-    cell = found["cells"][TABLES[table]["attributes"][0]]
+    result = row_of(compare(report, table), row)
+    cell = result["cells"][TABLES[table]["attributes"][0]]
     assert cell["noise"] == pytest.approx(
         HALF * math.sqrt(0.05**2 + variance(right, rows)), rel=1e-4
     )
@@ -218,19 +220,19 @@ def test_rows_that_a_published_method_has_adapted_to_make_no_test_rows(
 
 def test_an_average_is_less_noisy_than_its_cells() -> None:
     report = report_of("table2", {"single_bt": 0.06}, error=0.02)
-    found = row_of(compare(report, "table2"), "Single Reward")
+    result = row_of(compare(report, "table2"), "Single Reward")
     right, sizes = [145, 115, 112, 102, 134], [185, 172, 162, 129, 152]
     published = sum(map(variance, right, sizes)) / 25
     expected = HALF * math.sqrt(0.02**2 + published)
-    assert found["average"]["noise"] == pytest.approx(expected, rel=1e-4)
-    assert found["average"]["verdict"] == ABOVE
-    assert found["cells"]["coherence"]["verdict"] == WITHIN
+    assert result["average"]["noise"] == pytest.approx(expected, rel=1e-4)
+    assert result["average"]["verdict"] == ABOVE
+    assert result["cells"]["coherence"]["verdict"] == WITHIN
 
 
 def test_methods_without_a_counterpart_are_shown_alone() -> None:
-    found = compare(report_of("table2", {"single_bt": 0.0}), "table2")
+    result = compare(report_of("table2", {"single_bt": 0.0}), "table2")
     for name in ("ARMO (8B)", "MiCRo"):
-        assert {cell["verdict"] for cell in row_of(found, name)["cells"].values()} == {
+        assert {cell["verdict"] for cell in row_of(result, name)["cells"].values()} == {
             NO_COUNTERPART
         }
 
@@ -238,9 +240,9 @@ def test_methods_without_a_counterpart_are_shown_alone() -> None:
 def test_an_average_over_other_attributes_is_not_compared() -> None:
     report = report_of("table2", {"single_bt": 0.0})
     del report["methods"]["single_bt"]["attributes"]["verbosity"]
-    found = row_of(compare(report, "table2"), "Single Reward")
-    assert found["average"]["verdict"] == NO_COUNTERPART == found["cells"]["verbosity"]["verdict"]
-    assert found["cells"]["coherence"]["verdict"] == WITHIN
+    result = row_of(compare(report, "table2"), "Single Reward")
+    assert result["average"]["verdict"] == NO_COUNTERPART == result["cells"]["verbosity"]["verdict"]
+    assert result["cells"]["coherence"]["verdict"] == WITHIN
     sizes = [note["text"] for note in compare(report, "table2")["notes"]]
     assert any("ours has 185/172/162/129/0 rows" in text for text in sizes)
 
@@ -294,9 +296,9 @@ def test_other_test_data_with_the_same_attributes_are_said_to_be_others() -> Non
 )
 def test_another_split_is_said_to_be_another(variant: str | None, words: str | None) -> None:
     data = {"source": "helpsteer2", "variant": variant, "parts": []}
-    found = notes_about("table2", data, "variant")
+    result = notes_about("table2", data, "variant")
     expected = f"Not the same test set: our split is {words}, theirs is drawn from official."
-    assert found == ([] if words is None else [expected])
+    assert result == ([] if words is None else [expected])
 
 
 def test_a_benchmark_is_compared_in_its_sections() -> None:
@@ -309,8 +311,8 @@ def test_a_benchmark_is_compared_in_its_sections() -> None:
 
 def test_counts_of_pairs_stand_beside_the_published_ones() -> None:
     counts = {"verbosity": {"train": 4584, "test": 750}, "else": {"train": 1, "test": 1}}
-    found = compare({"account": {"attributes": counts}}, "table5")
-    assert found["counts"] == [
+    result = compare({"account": {"attributes": counts}}, "table5")
+    assert result["counts"] == [
         {"name": "helpsteer2 verbosity train", "published": 4584, "ours": 4584},
         {"name": "helpsteer2 verbosity test", "published": 754, "ours": 750},
     ]

@@ -42,12 +42,12 @@ def test_correlation_is_that_of_margins_as_they_are_not_centred() -> None:
 @settings(deadline=None, max_examples=60)
 def test_a_head_is_like_itself_unless_it_has_no_margin(delta_NxK: np.ndarray) -> None:
     """Rounding for the report may neither hide a copy nor wake a dead head."""
-    found_KxK = correlation(delta_NxK)
-    assert (np.abs(found_KxK) <= 1).all()
-    np.testing.assert_array_equal(found_KxK, found_KxK.T)
-    np.testing.assert_array_equal(np.diag(found_KxK), np.abs(delta_NxK).max(axis=0) > 0)
+    result_KxK = correlation(delta_NxK)
+    assert (np.abs(result_KxK) <= 1).all()
+    np.testing.assert_array_equal(result_KxK, result_KxK.T)
+    np.testing.assert_array_equal(np.diag(result_KxK), np.abs(delta_NxK).max(axis=0) > 0)
     doubled_KxK = correlation(np.concatenate([delta_NxK, 2 * delta_NxK], axis=1))
-    np.testing.assert_array_equal(np.diag(doubled_KxK[K:, :K]), np.diag(found_KxK))
+    np.testing.assert_array_equal(np.diag(doubled_KxK[K:, :K]), np.diag(result_KxK))
 
 
 # --- routing information --------------------------------------------------------------------------
@@ -60,11 +60,11 @@ def test_information_lies_between_nothing_and_the_number_of_heads(
 ) -> None:
     """0 to log K nats, and it is the mean divergence of a row's weights from the mean weights."""
     log_weights_SxNxK = logits_SxNxK - np.logaddexp.reduce(logits_SxNxK, axis=-1, keepdims=True)
-    found = routing_information(log_weights_SxNxK)
-    assert -1e-12 <= found <= np.log(K) + 1e-6
+    result = routing_information(log_weights_SxNxK)
+    assert -1e-12 <= result <= np.log(K) + 1e-6
     w_SxNxK = np.exp(log_weights_SxNxK.astype(np.float64))
     ratio_SxNxK = log_weights_SxNxK - np.log(w_SxNxK.mean(axis=1, keepdims=True))
-    assert found == pytest.approx((w_SxNxK * ratio_SxNxK).sum(axis=-1).mean(), abs=1e-5)
+    assert result == pytest.approx((w_SxNxK * ratio_SxNxK).sum(axis=-1).mean(), abs=1e-5)
 
 
 def test_equal_weights_for_every_row_tell_nothing_and_one_head_per_row_everything() -> None:

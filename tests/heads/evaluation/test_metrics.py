@@ -113,11 +113,11 @@ def test_the_probability_follows_the_rule(delta_NxK: np.ndarray, logits_SxNxK: n
 
 def test_the_rules_disagree_about_the_probability_too() -> None:
     """Weights 0.3 and 0.7 on margins 6 and -1."""
-    found = [
+    result = [
         np.exp(log_probability(rule, np.array([[6.0, -1.0]]), weights([0.3, 0.7])))[0, 0]
         for rule in ("R1", "R2")
     ]
-    assert found == [pytest.approx(0.4875, abs=5e-5), pytest.approx(1 / (1 + np.exp(-1.1)))]
+    assert result == [pytest.approx(0.4875, abs=5e-5), pytest.approx(1 / (1 + np.exp(-1.1)))]
 
 
 @given(DELTAS, LOGITS)
@@ -128,9 +128,9 @@ def test_probabilities_equal_the_product_form_for_every_draw(
     log_weights_SxNxK = log_weights(logits_SxNxK)
     wins_NxK = 1 / (1 + np.exp(-delta_NxK.astype(np.float64)))
     expected = (np.exp(log_weights_SxNxK.astype(np.float64)) * wins_NxK).sum(axis=-1)
-    found = np.exp(mixture_log_prob(delta_NxK, log_weights_SxNxK))
-    assert found.shape == (S, N)
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    result = np.exp(mixture_log_prob(delta_NxK, log_weights_SxNxK))
+    assert result.shape == (S, N)
+    np.testing.assert_allclose(result, expected, rtol=1e-9)
 
 
 def test_extreme_margins_and_missing_heads_stay_finite() -> None:
@@ -190,18 +190,18 @@ def wordings_drawn(
 
 def test_wordings_are_drawn_whole_with_all_their_rows() -> None:
     """Three rows of a right wording, one of a wrong one: all right, 3/4 or all wrong."""
-    found_R = wordings_drawn([1, 1, 1, 0], [0] * 4, [5, 5, 5, 9])
-    assert found_R is not None
-    values, counts = np.unique(found_R, return_counts=True)
+    result_R = wordings_drawn([1, 1, 1, 0], [0] * 4, [5, 5, 5, 9])
+    assert result_R is not None
+    values, counts = np.unique(result_R, return_counts=True)
     assert values.tolist() == [0, 0.75, 1]
     np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0.25], atol=0.04)
 
 
 def test_the_wordings_of_an_attribute_are_drawn_apart_from_those_of_another() -> None:
     """The macro mean of two independent draws, each of two wordings."""
-    found_R = wordings_drawn([1, 0, 1, 0], [0, 0, 1, 1], [0, 1, 2, 3])
-    assert found_R is not None
-    values, counts = np.unique(found_R, return_counts=True)
+    result_R = wordings_drawn([1, 0, 1, 0], [0, 0, 1, 1], [0, 1, 2, 3])
+    assert result_R is not None
+    values, counts = np.unique(result_R, return_counts=True)
     assert values.tolist() == [0, 0.25, 0.5, 0.75, 1]
     np.testing.assert_allclose(counts / 4000, [1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16], atol=0.03)
 
@@ -228,14 +228,14 @@ def test_the_seed_decides_the_wordings() -> None:
 
 def test_head_accuracy_is_per_head_and_attribute() -> None:
     delta_NxK = np.array([[1.0, -1.0], [1.0, 0.0], [-2.0, 3.0]])
-    found_KxA = head_accuracy(delta_NxK, np.array([0, 0, 1]), 2)
-    assert found_KxA.tolist() == [[1.0, 0.0], [0.25, 1.0]]
+    result_KxA = head_accuracy(delta_NxK, np.array([0, 0, 1]), 2)
+    assert result_KxA.tolist() == [[1.0, 0.0], [0.25, 1.0]]
 
 
 def test_mean_weights_average_over_rows_of_an_attribute_and_draws() -> None:
     draws = np.concatenate([weights([1.0, 0.0], [0.5, 0.5]), weights([0.5, 0.5], [0.5, 0.5])])
-    found_AxK = mean_weights(draws, np.array([1, 0]), 2)
-    np.testing.assert_allclose(found_AxK, [[0.5, 0.5], [0.75, 0.25]])
+    result_AxK = mean_weights(draws, np.array([1, 0]), 2)
+    np.testing.assert_allclose(result_AxK, [[0.5, 0.5], [0.75, 0.25]])
 
 
 # --- calibration ----------------------------------------------------------------------------------
@@ -243,8 +243,8 @@ def test_mean_weights_average_over_rows_of_an_attribute_and_draws() -> None:
 
 def test_calibration_error_by_hand() -> None:
     """Confidences .9 (right), .9 (wrong), .62 (right): two bins, |.9 - .5| x 2/3 + .38 x 1/3."""
-    found = expected_calibration_error(np.array([[0.9, 0.1, 0.62]]))
-    assert found == pytest.approx(0.4 * 2 / 3 + 0.38 / 3)
+    result = expected_calibration_error(np.array([[0.9, 0.1, 0.62]]))
+    assert result == pytest.approx(0.4 * 2 / 3 + 0.38 / 3)
 
 
 def test_opposite_errors_cancel_within_a_bin_but_not_across_bins() -> None:
@@ -263,9 +263,9 @@ def test_a_certain_and_right_model_is_calibrated_and_a_coin_too() -> None:
 @given(hnp.arrays(np.float64, (12,), elements=st.floats(0, 1)))
 @settings(deadline=None, max_examples=50)
 def test_calibration_error_is_a_share_and_knows_no_order(probability: np.ndarray) -> None:
-    found = expected_calibration_error(probability)
-    assert 0 <= found <= 1
-    assert expected_calibration_error(probability[::-1].reshape(3, 4)) == pytest.approx(found)
+    result = expected_calibration_error(probability)
+    assert 0 <= result <= 1
+    assert expected_calibration_error(probability[::-1].reshape(3, 4)) == pytest.approx(result)
 
 
 # --- bootstrap ------------------------------------------------------------------------------------
@@ -294,12 +294,12 @@ def test_the_interval_contains_the_value_and_shrinks_with_more_prompts(accuracy:
     widths = []
     for prompts in (40, 400):
         correct_N = (np.arange(prompts) < accuracy * prompts).astype(float)
-        found = accuracy_interval(correct_N, np.arange(prompts))
-        assert found.value == accuracy
-        assert found.low <= found.value <= found.high
+        result = accuracy_interval(correct_N, np.arange(prompts))
+        assert result.value == accuracy
+        assert result.low <= result.value <= result.high
         expected = 3.92 * np.sqrt(accuracy * (1 - accuracy) / prompts)
-        assert found.high - found.low == pytest.approx(expected, rel=0.15)
-        widths.append(found.high - found.low)
+        assert result.high - result.low == pytest.approx(expected, rel=0.15)
+        widths.append(result.high - result.low)
     assert widths[1] < widths[0] or accuracy == 1.0
 
 

@@ -33,11 +33,11 @@ def test_what_is_noise_over_few_rows_is_a_taste_over_many() -> None:
 
 
 def test_the_clearest_comes_first() -> None:
-    found = profile({"a": 0.7, "b": 0.9, "c": 0.2, "d": 0.1}, dict.fromkeys("abcd", 100))
-    assert (found["serves"], found["opposes"]) == (["b", "a"], ["d", "c"])
+    result = profile({"a": 0.7, "b": 0.9, "c": 0.2, "d": 0.1}, dict.fromkeys("abcd", 100))
+    assert (result["serves"], result["opposes"]) == (["b", "a"], ["d", "c"])
 
 
 def test_every_head_of_a_method_has_a_profile(make_report: Any) -> None:
     report = make_report()
-    found = profiles(report["heads"]["micro"], {"brief": 40, "polite": 40})
-    assert [item["title"] for item in found] == ["brief, not polite", "polite, not brief"]
+    result = profiles(report["heads"]["micro"], {"brief": 40, "polite": 40})
+    assert [item["title"] for item in result] == ["brief, not polite", "polite, not brief"]

@@ -64,9 +64,9 @@ def test_the_macro_accuracy_can_be_rebuilt_from_the_file(
     scored = make_scored(rng.normal(size=(40, 1)), counts=counts_SxN)
     write_predictions(tmp_path / "p.parquet", tiny.table, test, {"a": scored})
     table = parquet.read_table(tmp_path / "p.parquet", filters=[("scored", "=", True)])
-    found = table.group_by("attribute").aggregate([("correct", "mean")]).to_pylist()
+    result = table.group_by("attribute").aggregate([("correct", "mean")]).to_pylist()
     report = build_report("tiny", test, {"a": scored}, EvaluateConfig(bootstrap=5), 0)
     cells = report["methods"]["a"]["attributes"]
-    rebuilt = {row["attribute"]: row["correct_mean"] for row in found}
+    rebuilt = {row["attribute"]: row["correct_mean"] for row in result}
     assert rebuilt == pytest.approx({name: cell["accuracy"] for name, cell in cells.items()})
     assert sum(cell["n"] for cell in cells.values()) == table.num_rows == counts_SxN.sum()

@@ -91,8 +91,8 @@ def test_a_method_whose_heads_have_no_names_is_left_out() -> None:
 
 
 def section(page: str) -> str:
-    found = page[page.index('<h2 id="prompts">') :]
-    return found[: found.index('<div class="panels">')] if "panels" in found else found
+    result = page[page.index('<h2 id="prompts">') :]
+    return result[: result.index('<div class="panels">')] if "panels" in result else result
 
 
 def test_the_page_sets_the_weights_without_and_with_the_wish_side_by_side(make_report: Any) -> None:

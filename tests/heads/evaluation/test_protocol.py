@@ -53,8 +53,8 @@ def test_one_row_without_a_wish_leaves_the_wordings_out(tiny: Any) -> None:
         wishes = ["please"] * 120
         wishes[row] = ""
         table = replace(tiny.table, text={**tiny.table.text, "context": wishes})
-        found = protocol.make_test_set(table, np.arange(80, 120)).wording_N
-        assert (found is not None) == known
+        result = protocol.make_test_set(table, np.arange(80, 120)).wording_N
+        assert (result is not None) == known
 
 
 def test_no_test_rows_at_all_is_an_error_with_three_remedies(tiny: Any) -> None:
@@ -133,8 +133,8 @@ def test_a_row_is_worth_its_mean_over_the_draws_that_score_it(
     scored = protocol.score(predict_reward(sign_SxN.astype(float)), "R2", mask_SxN)
     for row in range(N):
         values = [(s + 1) / 2 for s, m in zip(sign_SxN[:, row], mask_SxN[:, row], strict=True) if m]
-        found = scored.mean_correct_N[row]
-        assert np.isnan(found) if not values else found == pytest.approx(np.mean(values))
+        result = scored.mean_correct_N[row]
+        assert np.isnan(result) if not values else result == pytest.approx(np.mean(values))
     lies_SxN = np.where(mask_SxN, sign_SxN, -sign_SxN).astype(float)
     other = protocol.score(predict_reward(lies_SxN), "R2", mask_SxN)
     np.testing.assert_array_equal(other.mean_correct_N, scored.mean_correct_N)

@@ -268,9 +268,9 @@ def test_wordings_have_an_interval_of_their_own(make_reward: Any, make_test_rows
     scored = {"a": make_reward(correct_N[None])}
     test = make_test_rows(attribute_N, np.arange(400), "p", "q", wording=wording_N)
     method = build_report("x", test, scored, CONFIG, 0)["methods"]["a"]
-    found, macro = method["wordings"], method["macro"]
-    assert found["count"] == 8
-    assert found["low"] < macro["low"] < macro["accuracy"] == 0.875 < found["high"] == 1.0
+    result, macro = method["wordings"], method["macro"]
+    assert result["count"] == 8
+    assert result["low"] < macro["low"] < macro["accuracy"] == 0.875 < result["high"] == 1.0
     without = make_test_rows(attribute_N, np.arange(400), "p", "q")
     assert build_report("x", without, scored, CONFIG, 0)["methods"]["a"]["wordings"] is None
     few = make_test_rows(attribute_N, np.arange(400), "p", "q", wording=attribute_N)
@@ -347,15 +347,15 @@ def test_heads_selected_on_other_rows_never_see_the_scored_ones(
     delta_NxK = rng.normal(size=(800, 6)) + np.eye(4, 6)[attribute_N] * 3
     validation = {"a": head_accuracy(delta_NxK[::2], attribute_N[::2], 4)}
     test = make_test_rows(attribute_N[1::2], np.arange(400), *"abcd")
-    found = []
+    result = []
     for flips in (1, rng.choice([-1, 1], size=(400, 1))):
         scored = {"a": make_scored(delta_NxK[1::2] * flips)}
-        found.append(
+        result.append(
             build_report("x", test, with_best_heads(scored, ["a"], test, validation), CONFIG, 0)
         )
-    assert macro(found[0], "a" + VALIDATED) > 0.97
-    assert macro(found[1], "a" + VALIDATED) == pytest.approx(0.5, abs=0.06)
-    assert macro(found[1], "a" + ORACLE) > macro(found[1], "a" + VALIDATED)
+    assert macro(result[0], "a" + VALIDATED) > 0.97
+    assert macro(result[1], "a" + VALIDATED) == pytest.approx(0.5, abs=0.06)
+    assert macro(result[1], "a" + ORACLE) > macro(result[1], "a" + VALIDATED)
 
 
 def test_only_owners_of_several_heads_have_a_best_one(
@@ -370,9 +370,9 @@ def test_only_owners_of_several_heads_have_a_best_one(
         "one": make_scored(one),
         "none": make_reward(one.T),
     }
-    found = with_best_heads(scored, ["own", "one", "none"], test, {"one": np.ones((1, 1))})
-    assert set(found) == {*scored, "own" + ORACLE}
-    assert all(found[name] is scored[name] for name in scored)
+    result = with_best_heads(scored, ["own", "one", "none"], test, {"one": np.ones((1, 1))})
+    assert set(result) == {*scored, "own" + ORACLE}
+    assert all(result[name] is scored[name] for name in scored)
 
 
 def test_best_heads_are_explained_in_a_sentence_with_their_owner() -> None:

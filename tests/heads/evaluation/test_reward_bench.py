@@ -59,9 +59,9 @@ def test_pooled_sections_reproduce_the_papers_row() -> None:
     for right, section in zip((347, 316, 676, 1315), SECTIONS.values(), strict=True):
         correct_N[start : start + right] = 1
         start += sum(section.values())
-    found = benchmark(test, rows_N, {"m": scored(correct_N)}, CONFIG, 0)
-    assert found is not None
-    cells = found["methods"]["m"]["attributes"]
+    report = benchmark(test, rows_N, {"m": scored(correct_N)}, CONFIG, 0)
+    assert report is not None
+    cells = report["methods"]["m"]["attributes"]
     assert [round(cell["accuracy"], 4) for cell in cells.values()] == [
         0.9693,
         0.6930,
@@ -69,7 +69,7 @@ def test_pooled_sections_reproduce_the_papers_row() -> None:
         0.9189,
     ]
     assert [cell["n"] for cell in cells.values()] == [358, 456, 740, 1431]
-    assert found["methods"]["m"]["macro"]["accuracy"] == pytest.approx(0.8737, abs=5e-5)
+    assert report["methods"]["m"]["macro"]["accuracy"] == pytest.approx(0.8737, abs=5e-5)
 
 
 def test_the_official_score_counts_math_twice_and_a_bit() -> None:
@@ -83,9 +83,9 @@ def test_a_tie_is_one_half_pooled_and_nothing_officially() -> None:
     test, rows_N = whole_benchmark()
     correct_N = np.ones(rows_N.size)
     correct_N[:100] = 0.5  # alpacaeval-easy
-    found = benchmark(test, rows_N, {"m": scored(correct_N)}, CONFIG, 0)
-    assert found is not None
-    pooled, official = found["methods"]["m"]["attributes"]["Chat"], found["official"]["m"]
+    report = benchmark(test, rows_N, {"m": scored(correct_N)}, CONFIG, 0)
+    assert report is not None
+    pooled, official = report["methods"]["m"]["attributes"]["Chat"], report["official"]["m"]
     assert pooled["accuracy"] == pytest.approx(308 / 358)
     assert official["Chat"] == pytest.approx(258 / 358)
 
@@ -96,10 +96,10 @@ def test_official_scores_average_the_draws_that_score_a_row() -> None:
     result = scored(correct_SxN)
     result.counts_SxN[0, :100] = False  # alpacaeval-easy was adapted to by the draw that errs
     result.counts_SxN[:, 100:110] = False  # some of alpacaeval-length by both
-    found = benchmark(test, rows_N, {"m": result}, CONFIG, 0)
-    assert found is not None
-    assert found["official"]["m"]["Chat"] == pytest.approx((100 + 258 / 2) / 358)
-    assert found["official"]["m"]["Safety"] == 0.5
+    report = benchmark(test, rows_N, {"m": result}, CONFIG, 0)
+    assert report is not None
+    assert report["official"]["m"]["Chat"] == pytest.approx((100 + 258 / 2) / 358)
+    assert report["official"]["m"]["Safety"] == 0.5
 
 
 def test_other_test_rows_are_no_benchmark() -> None:
@@ -129,12 +129,12 @@ def test_the_second_benchmark_scores_rows_and_not_pairs() -> None:
     test = protocol.TestSet(np.arange(36), attribute_N, source_row_N, SUBSETS_V2, 12)
     correct_N = np.ones(36)
     correct_N[0] = 0  # one pair of row 0, Factuality
-    found = benchmark(test, source_row_N, {"m": scored(correct_N)}, CONFIG, 0)
-    assert found is not None and found["name"] == "RewardBench 2"
-    cells = found["methods"]["m"]["attributes"]
+    report = benchmark(test, source_row_N, {"m": scored(correct_N)}, CONFIG, 0)
+    assert report is not None and report["name"] == "RewardBench 2"
+    cells = report["methods"]["m"]["attributes"]
     assert cells["Factuality"]["accuracy"] == 0.5 and cells["Factuality"]["n"] == 2
     assert cells["Math"]["accuracy"] == 1.0
-    assert found["methods"]["m"]["macro"]["accuracy"] == pytest.approx(5.5 / 6)
+    assert report["methods"]["m"]["macro"]["accuracy"] == pytest.approx(5.5 / 6)
 
 
 def test_rows_of_one_prompt_are_resampled_together() -> None:
@@ -143,9 +143,9 @@ def test_rows_of_one_prompt_are_resampled_together() -> None:
     right_N = source_row_N < 4
     prompt_N = np.where(right_N, 0, 1)
     test = protocol.TestSet(np.arange(36), source_row_N % 6, prompt_N, SUBSETS_V2, 2)
-    found = benchmark(test, source_row_N, {"m": scored(right_N)}, CONFIG, 0)
-    assert found is not None
-    macro = found["methods"]["m"]["macro"]
+    report = benchmark(test, source_row_N, {"m": scored(right_N)}, CONFIG, 0)
+    assert report is not None
+    macro = report["methods"]["m"]["macro"]
     assert (macro["low"], macro["high"]) == (0.0, 1.0)
 
 

@@ -50,7 +50,7 @@ def test_a_difference_counts_only_if_its_interval_leaves_zero_out(
 
 
 def test_methods_with_the_same_outcome_share_a_sentence() -> None:
-    found = verdict(
+    result = verdict(
         report(
             ("micro", "single_bt", BETTER),
             ("pal", "single_bt", NOISE),
@@ -58,7 +58,7 @@ def test_methods_with_the_same_outcome_share_a_sentence() -> None:
             ("hyre", "single_bt", BETTER),
         )
     )
-    assert found == [
+    assert result == [
         "Better than single_bt (0.500) beyond noise: micro 0.700, hyre 0.700.",
         "No different from single_bt (0.500) beyond noise: pal 0.700.",
         "Worse than single_bt (0.500) beyond noise: vpl 0.700.",
@@ -66,8 +66,8 @@ def test_methods_with_the_same_outcome_share_a_sentence() -> None:
 
 
 def test_every_reference_has_sentences_of_its_own() -> None:
-    found = verdict(report(("pal", "single_bt", BETTER), ("pal", "micro", WORSE)))
-    assert [sentence.split(" beyond")[0] for sentence in found] == [
+    result = verdict(report(("pal", "single_bt", BETTER), ("pal", "micro", WORSE)))
+    assert [sentence.split(" beyond")[0] for sentence in result] == [
         "Better than single_bt (0.500)",
         "Worse than micro (0.700)",
     ]
@@ -79,10 +79,10 @@ def test_single_heads_stay_in_the_table() -> None:
 
 
 def test_what_is_told_nothing_is_not_held_against_what_is_told_the_wish() -> None:
-    found = verdict(
+    result = verdict(
         report(("dpl", "single_bt", NOISE), ("dpl", "micro", WORSE), ("pal", "micro", BETTER))
     )
-    assert found == [
+    assert result == [
         "No different from single_bt (0.500) beyond noise: dpl 0.700.",
         "Better than micro (0.700) beyond noise: pal 0.700.",
     ]

@@ -85,25 +85,25 @@ def test_one_head_cannot_serve_two_tastes_and_three_can(done: Any) -> None:
 @pytest.mark.long
 def test_without_labelled_rows_stage_2_is_stage_1(done: Any) -> None:
     """Budgets beyond the pool are left out."""
-    found = series(done, "budget", "macro accuracy")
-    assert [item["x"] for item in found["micro"]] == [0, 20]
-    assert found["micro"][0]["values"] == found["micro_stage1"][0]["values"]
-    assert found["micro"][1]["mean"] > found["micro"][0]["mean"]
+    by_series = series(done, "budget", "macro accuracy")
+    assert [item["x"] for item in by_series["micro"]] == [0, 20]
+    assert by_series["micro"][0]["values"] == by_series["micro_stage1"][0]["values"]
+    assert by_series["micro"][1]["mean"] > by_series["micro"][0]["mean"]
 
 
 @pytest.mark.long
 def test_reweighting_has_as_many_rows_as_routing(done: Any) -> None:
-    found = series(done, "budget", "macro accuracy")["micro_hyre"]
-    assert found[0]["mean"] != found[1]["mean"]
+    points = series(done, "budget", "macro accuracy")["micro_hyre"]
+    assert points[0]["mean"] != points[1]["mean"]
 
 
 @pytest.mark.long
 def test_a_hot_target_changes_nothing_and_a_cold_one_helps(done: Any) -> None:
     """At a high temperature the target is the prior, so the router stays where it was."""
-    found = series(done, "tau", "macro accuracy")
-    cold, hot = found["micro"]
+    by_series = series(done, "tau", "macro accuracy")
+    cold, hot = by_series["micro"]
     assert cold["mean"] > hot["mean"]
-    assert hot["mean"] == pytest.approx(found["micro_stage1"][0]["mean"], abs=0.05)
+    assert hot["mean"] == pytest.approx(by_series["micro_stage1"][0]["mean"], abs=0.05)
 
 
 @pytest.mark.long
@@ -128,8 +128,8 @@ def test_two_seeds_agree_on_the_planted_heads(done: Any) -> None:
 
 @pytest.mark.long
 def test_what_is_written_is_what_was_found(done: Any, tmp_path: Path) -> None:
-    found, run = done
-    assert read_studies(run, "these") == json.loads(json.dumps(found))
+    studies, run = done
+    assert read_studies(run, "these") == json.loads(json.dumps(studies))
     assert read_studies(run, "others") == {}  # of another run: stale
     assert read_studies(tmp_path, "these") == {}
 
@@ -169,9 +169,9 @@ def test_points_have_t_intervals_over_seeds_and_none_for_a_single_seed() -> None
     # t with two degrees of freedom at 97.5 %: 4.3027.
     assert item["high"] - item["mean"] == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-5)
     assert point(3.0, [0.5], 0.95)["low"] is None
-    found = curves({1.0: {"a": [1.0], "b": [2.0]}, 2.0: {"a": [3.0]}}, 0.95)
-    assert [p["x"] for p in found["a"]] == [1.0, 2.0] and len(found["b"]) == 1
-    assert best_point(found["a"])["x"] == 2.0
+    by_series = curves({1.0: {"a": [1.0], "b": [2.0]}, 2.0: {"a": [3.0]}}, 0.95)
+    assert [p["x"] for p in by_series["a"]] == [1.0, 2.0] and len(by_series["b"]) == 1
+    assert best_point(by_series["a"])["x"] == 2.0
 
 
 def test_budgets_beyond_the_pool_leave_nothing_to_study(bench: RunData, tmp_path: Path) -> None:

@@ -134,11 +134,11 @@ def test_raw_scores_in_the_variance_bound_nothing() -> None:
 
 
 def test_the_misreadings_exceed_a_loss_that_is_within_reach() -> None:
-    found = bounds.misreadings()
-    assert found["raw_scores"]["right_side"] == pytest.approx(128.003018, abs=1e-6)
+    result = bounds.misreadings()
+    assert result["raw_scores"]["right_side"] == pytest.approx(128.003018, abs=1e-6)
     # loss + 2 rho K Var = log 2 + 2 * 0.16
-    assert found["printed_entropy"]["right_side"] == pytest.approx(np.log(2) + 0.32, abs=1e-12)
-    for reading in found.values():
+    assert result["printed_entropy"]["right_side"] == pytest.approx(np.log(2) + 0.32, abs=1e-12)
+    for reading in result.values():
         assert reading["attainable_loss"] == pytest.approx(np.log(2))
 
 

@@ -54,9 +54,9 @@ def test_the_stronger_bounds_see_more_of_the_gap(checked: dict[str, Any]) -> Non
     seen = checked["tightness"]
     medians = [seen[name]["median"] for name in ("paper_bound", "per_pair_bound", "weighted_bound")]
     assert 0.03 < medians[0] < 0.7 * medians[1] < 0.5 * medians[2] < 0.5
-    for found in seen.values():
-        assert 0 <= found["q10"] <= found["median"] <= found["q90"] <= 1
-        assert sum(found["histogram"]) == 2000
+    for measured in seen.values():
+        assert 0 <= measured["q10"] <= measured["median"] <= measured["q90"] <= 1
+        assert sum(measured["histogram"]) == 2000
 
 
 def test_a_bound_that_is_too_high_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,11 +197,11 @@ def test_standard_errors_shrink_with_the_root_of_the_pairs() -> None:
     mixture = bounds.Mixture(np.array([[0.5, 0.5]]), sigma)
     nothing = np.zeros((1, 8000))
     zeros = experiment.Predictions(nothing, nothing, nothing, np.zeros((2, 8000)))
-    found = experiment.measure_with_errors(mixture, zeros, exchangeable=False)
+    measured = experiment.measure_with_errors(mixture, zeros, exchangeable=False)
     entropy_P = bounds.binary_entropy(sigma[0]).mean(axis=1)
     expected = entropy_P.std() / np.sqrt(8000)
-    assert found["irreducible"]["standard_error"] == pytest.approx(expected, rel=0.4)
-    assert found["irreducible"]["value"] == pytest.approx(entropy_P.mean())
+    assert measured["irreducible"]["standard_error"] == pytest.approx(expected, rel=0.4)
+    assert measured["irreducible"]["value"] == pytest.approx(entropy_P.mean())
 
 
 @pytest.mark.long
