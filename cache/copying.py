@@ -77,8 +77,8 @@ def _copy_file(source: Path, target: Path, sums: tuple[FileSum, ...]) -> None:
         copied = FileSum(temporary.stat().st_size, digest.hexdigest())
         if copied not in sums:
             raise StoreError(
-                f"{source}: its bytes are not those that the manifest lists, nothing was copied "
-                "behind it; micro-rm verify says what to do"
+                f"{source}: its bytes are not those that the manifest lists, and no file after it "
+                "was copied; micro-rm verify says what to do"
             )
         commit_file(temporary, target)
     except FileNotFoundError as error:

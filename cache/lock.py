@@ -56,8 +56,8 @@ class FileLock:
             return False
         except OSError as error:
             raise StoreError(
-                f"{self.path}: this file system knows no locks ({error}); put store.dir on one "
-                "that does"
+                f"{self.path}: this file system does not support locks ({error}); put store.dir on "
+                "one that does"
             ) from error
         return True
 

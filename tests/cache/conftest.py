@@ -49,7 +49,7 @@ def make_identity() -> Callable[..., Identity]:
 
 @pytest.fixture(scope="session")
 def edit_manifest() -> Callable[..., None]:
-    """``edit_manifest(store, edit)``: its JSON changed in place, under a checksum that is right."""
+    """``edit_manifest(store, edit)``: edit its JSON and renew the checksum."""
 
     def change(store: Path, edit: Callable[[dict[str, Any]], None]) -> None:
         path = store / "manifest.json"
@@ -62,13 +62,13 @@ def edit_manifest() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def make_keys() -> Callable[..., list[bytes]]:
-    """``make_keys(n, start=0)``: distinct keys, many of which begin or end with zero bytes."""
+    """``make_keys(n, start=0)``: distinct keys, with many zero bytes at either end."""
 
     def make(number: int, start: int = 0) -> list[bytes]:
         keys = []
-        for place in range(start, start + number):
-            digits = (place + 1).to_bytes(2, "big")
-            keys.append(digits + bytes(14) if place % 2 else bytes(14) + digits)
+        for index in range(start, start + number):
+            digits = (index + 1).to_bytes(2, "big")
+            keys.append(digits + bytes(14) if index % 2 else bytes(14) + digits)
         return keys
 
     return make
@@ -76,7 +76,7 @@ def make_keys() -> Callable[..., list[bytes]]:
 
 @pytest.fixture(scope="session")
 def make_vectors() -> Callable[..., np.ndarray]:
-    """``make_vectors(n, dtype="float32", seed=0)``: any bits, as long as they are finite."""
+    """``make_vectors(n, dtype="float32", seed=0)``: random finite bit patterns."""
 
     def make(number: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
         logical = LOGICAL[dtype]
@@ -154,21 +154,21 @@ def make_store(
 
 @pytest.fixture(scope="session")
 def make_table() -> Callable[..., PairTable]:
-    """``make_table(places=[...], name="rows", **fields)``: a pair table over the given rows."""
+    """``make_table(indices=[...], name="rows", **fields)``: a pair table over the given rows."""
 
-    def make(places: Sequence[int] = (0, 1, 2), name: str = "rows", **fields: Any) -> PairTable:
-        number = len(places)
+    def make(indices: Sequence[int] = (0, 1, 2), name: str = "rows", **fields: Any) -> PairTable:
+        number = len(indices)
         text = {
-            column: [f"{column} {place} \u00e9\n\u201c" for place in range(number)]
+            column: [f"{column} {index} \u00e9\n\u201c" for index in range(number)]
             for column in TEXT_COLUMNS
         }
         defaults: dict[str, Any] = {
             "request": "request",
             "settings": {"form": "header", "backbone": {"name": "org/model"}},
             "rows": {
-                "plain/prompt": np.array(places, np.int64),
-                "plain/chosen": np.array(places, np.int64),
-                "ctx/rejected": np.array(places, np.int64)[::-1].copy(),
+                "plain/prompt": np.array(indices, np.int64),
+                "plain/chosen": np.array(indices, np.int64),
+                "ctx/rejected": np.array(indices, np.int64)[::-1].copy(),
             },
             "text": text | {"split": ["train"] * number},
             "source_row": np.arange(1, number + 1),

@@ -1,4 +1,4 @@
-"""A store drawn in a terminal."""
+"""A store is drawn as lines of text for a terminal."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def test_a_store_is_drawn_with_its_counts_and_fits_eighty_columns(store: Path) -
 
 
 def test_what_is_unfinished_lost_or_more_than_is_shown_is_said(store: Path) -> None:
-    found = describe_store(store)
-    found |= {"unfinished_job": True, "shards_of_unfinished_job": 3}
-    table = found["tables"]["rows"]
+    description = describe_store(store)
+    description |= {"unfinished_job": True, "shards_of_unfinished_job": 3}
+    table = description["tables"]["rows"]
     table["attributes"] = {f"attribute {n}": 1 for n in range(40)}
     table["account"] = {"refused": 1234, "failed_pairs": 0}
-    text = "\n".join(draw_store(found))
+    text = "\n".join(draw_store(description))
     assert "3 of its shards are here" in text
     assert "and 20 more; --json has them all" in text
     assert "account     1,234 refused\n" in text + "\n"
-    found["tables"] = {}
-    assert "none yet; micro-rm embed writes one" in "\n".join(draw_store(found))
+    description["tables"] = {}
+    assert "none yet; micro-rm embed writes one" in "\n".join(draw_store(description))
 
 
 @pytest.mark.parametrize(

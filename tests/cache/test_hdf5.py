@@ -41,7 +41,7 @@ def filtered(file: h5py.File, _other: Path) -> None:
 
 
 def hollow(file: h5py.File, _other: Path) -> None:
-    """A petabyte of which nothing is stored: reading it would fill the memory with zeros."""
+    """Claims a petabyte but stores nothing; reading it would fill the memory with zeros."""
     file.create_dataset("x", (1 << 47,), np.float64, chunks=(1024,))
 
 

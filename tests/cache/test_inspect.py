@@ -1,4 +1,4 @@
-"""A store at a glance."""
+"""A store is described without reading its vectors."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ def test_a_description_counts_vectors_shards_bytes_and_pairs(
     table.text["split"][3] = "test"
     table.text["attribute"][:] = ["brief", "brief", "", "long"]
     write_pairs(tmp_path, table)
-    found = describe_store(tmp_path)
-    assert (found["vectors"], found["shards"], found["width"]) == (8, 2, 6)
-    assert found["bytes"] == sum(path.stat().st_size for path in (tmp_path / "shards").iterdir())
-    assert not found["unfinished_job"]
-    assert found["shards_of_unfinished_job"] == 0
-    assert found["identity"] == asdict(make_identity())
-    assert found["tables"]["rows"] == {
+    description = describe_store(tmp_path)
+    assert (description["vectors"], description["shards"], description["width"]) == (8, 2, 6)
+    assert description["bytes"] == sum(
+        path.stat().st_size for path in (tmp_path / "shards").iterdir()
+    )
+    assert not description["unfinished_job"]
+    assert description["shards_of_unfinished_job"] == 0
+    assert description["identity"] == asdict(make_identity())
+    assert description["tables"]["rows"] == {
         "pairs": 4,
         "splits": {"train": 3, "test": 1},
         "attributes": {"brief": 2, "(none)": 1, "long": 1},
@@ -40,15 +42,15 @@ def test_a_description_counts_vectors_shards_bytes_and_pairs(
     }
 
 
-def test_a_job_that_is_not_finished_is_told(
+def test_an_unfinished_job_is_reported(
     tmp_path: Path, make_store: Callable[..., tuple[list[bytes], np.ndarray]]
 ) -> None:
     make_store(tmp_path, (5, 3))
     plan_path(tmp_path).mkdir()
     (tmp_path / "shards" / "000002.h5").touch()
-    found = describe_store(tmp_path)
-    assert found["unfinished_job"]
-    assert (found["shards"], found["shards_of_unfinished_job"]) == (2, 1)
+    description = describe_store(tmp_path)
+    assert description["unfinished_job"]
+    assert (description["shards"], description["shards_of_unfinished_job"]) == (2, 1)
 
 
 def test_nothing_to_describe_is_an_error(tmp_path: Path) -> None:

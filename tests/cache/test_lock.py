@@ -1,4 +1,4 @@
-"""Who may change a store: one process alone, or several side by side, and never beyond a death."""
+"""The lock of a store is exclusive or shared, and ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ time.sleep(60)
 
 @contextmanager
 def owner(store: Path, kind: str) -> Iterator[int]:
-    """Another process that holds the lock of a store, until it is killed; its id."""
+    """Another process that holds the lock of a store until it is killed; yields its id."""
     process = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(store), kind], stdout=subprocess.PIPE, text=True
     )
@@ -62,7 +62,7 @@ def test_a_lock_is_for_one_alone_or_for_many(
         assert other.acquire(shared=second == "shared") is possible
 
 
-def test_what_is_held_alone_can_be_shared_and_taken_back(tmp_path: Path) -> None:
+def test_an_exclusive_lock_can_become_shared_and_exclusive_again(tmp_path: Path) -> None:
     with FileLock(tmp_path / "x.lock") as one, FileLock(tmp_path / "x.lock") as other:
         assert one.acquire()
         assert one.acquire(shared=True)
@@ -72,7 +72,7 @@ def test_what_is_held_alone_can_be_shared_and_taken_back(tmp_path: Path) -> None
         assert not other.acquire(shared=True)
 
 
-def test_a_paused_lock_is_free_and_can_be_taken_again(tmp_path: Path) -> None:
+def test_a_released_lock_is_free_and_can_be_acquired_again(tmp_path: Path) -> None:
     with FileLock(tmp_path / "x.lock") as one, FileLock(tmp_path / "x.lock") as other:
         assert one.acquire()
         one.release()
@@ -81,7 +81,7 @@ def test_a_paused_lock_is_free_and_can_be_taken_again(tmp_path: Path) -> None:
         assert one.acquire()
 
 
-def test_a_lock_is_given_back_when_its_block_ends(tmp_path: Path) -> None:
+def test_a_lock_is_released_when_its_block_ends(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), FileLock(tmp_path / "x.lock") as one:
         assert one.acquire()
         raise KeyboardInterrupt
@@ -111,7 +111,7 @@ def test_the_announced_job_can_be_read_while_another_process_holds_the_lock(
             assert lock.announced() == "its job"
 
 
-def test_those_who_cannot_wait_are_told_who_since_when_where_and_what_to_do(tmp_path: Path) -> None:
+def test_the_error_says_who_holds_the_lock_since_when_where_and_what_to_do(tmp_path: Path) -> None:
     with StoreLock(tmp_path) as lock, owner(tmp_path, "alone") as pid:
         message = str(lock.busy_error())
         named = lock.owner()
@@ -156,7 +156,7 @@ def test_what_a_dead_owner_announced_does_not_keep_the_next_one_out(tmp_path: Pa
 
 @pytest.mark.parametrize("replaced", [True, False])
 def test_a_removed_lock_file_is_locked_anew(replaced: bool, tmp_path: Path) -> None:
-    """Else who opened the old file and who opens the new one would both have the store."""
+    """Else one process would lock the old file, another the new one, and both would write."""
     with StoreLock(tmp_path) as early:
         early.path.unlink()
         if replaced:
@@ -166,7 +166,7 @@ def test_a_removed_lock_file_is_locked_anew(replaced: bool, tmp_path: Path) -> N
             assert not early.acquire()
 
 
-def test_locks_that_keep_nobody_out_are_refused(
+def test_a_file_system_whose_locks_exclude_nobody_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", lambda _descriptor, _kind: None)
@@ -187,6 +187,6 @@ def test_a_file_system_without_locks_is_an_error_with_a_remedy(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    message = r"this file system knows no locks .*; put store\.dir on one that does"
+    message = r"this file system does not support locks .*; put store\.dir on one that does"
     with StoreLock(tmp_path) as lock, pytest.raises(StoreError, match=message):
         lock.acquire()

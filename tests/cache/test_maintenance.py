@@ -1,4 +1,4 @@
-"""Clearing up, deleting with proof, copying and rebuilding: what stays is what was."""
+"""gc, delete, copy and rebuild change nothing but what they should."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ MakeTable = Callable[..., PairTable]
 
 
 def agree(_: str) -> bool:
-    """Agrees."""
+    """Say yes to every question."""
     return True
 
 
 def refuse(_: str) -> bool:
-    """Does not."""
+    """Say no to every question."""
     return False
 
 
 def silent(_: object) -> None:
-    """Says nothing."""
+    """Discard the output."""
 
 
 @pytest.fixture
@@ -114,10 +114,10 @@ def test_gc_waits_for_writers_and_for_unfinished_jobs(store: Path) -> None:
             collect_garbage(store, silent, agree)
 
 
-def test_a_number_of_a_removed_shard_is_never_given_again(
+def test_the_number_of_a_removed_shard_is_never_reused(
     store: Path, make_table: MakeTable, add_shard: Callable[..., Any], make_keys: Any
 ) -> None:
-    """A reader that is at work would take the new file for the old one."""
+    """Else an open reader would take the new file for the removed one."""
     write_pairs(store, make_table([0, 1], layout=layout(store)))
     (store / "pairs" / "more.h5").unlink()
     write_manifest(
@@ -152,8 +152,8 @@ def test_gc_keeps_every_vector_that_any_table_uses(
     make_store(path, [size for size in sizes if size])
     rows = sum(sizes)
     for name in data.draw(st.sets(st.sampled_from("abc"))):
-        places = data.draw(st.lists(st.integers(-1, rows - 1), max_size=5))
-        write_pairs(path, make_table(places, name=name, layout=layout(path)))
+        rows_of_pairs = data.draw(st.lists(st.integers(-1, rows - 1), max_size=5))
+        write_pairs(path, make_table(rows_of_pairs, name=name, layout=layout(path)))
     names = [table.stem for table in (path / "pairs").glob("*.h5")]
     before = {name: vectors_by_pair(path, name) for name in names}
     used = {vector for vectors in before.values() for vector in vectors.values()}
@@ -194,27 +194,27 @@ def test_deleting_a_pair_by_its_id(store: Path) -> None:
 
 
 def test_every_deletion_counts_towards_what_was_deleted(store: Path) -> None:
-    """A run trained between two deletions is outdated by the second one as well."""
+    """The count changes with each, so that a run trained between two deletions is outdated too."""
     for user, gone in (("ann", 2), ("ben", 3)):
         delete(store, [user], [], silent, agree)
         assert read_pairs(store, "rows").account[DELETED] == gone
 
 
 @pytest.mark.parametrize(("users", "pairs"), [(["nobody"], []), ([], ["nothing"]), ([], [])])
-def test_deleting_what_is_not_there_is_an_error(
+def test_deleting_rows_that_do_not_exist_is_an_error(
     users: list[str], pairs: list[str], store: Path
 ) -> None:
     with pytest.raises(StoreError, match=r"no pair and no refused row|nothing to delete"):
         delete(store, users, pairs, silent, agree)
 
 
-def test_the_proof_finds_what_a_deletion_left(store: Path, monkeypatch: Any) -> None:
-    """A deletion that deletes nothing is found out."""
+def test_the_search_finds_what_a_deletion_left_behind(store: Path, monkeypatch: Any) -> None:
+    """Here the removal does nothing."""
     monkeypatch.setattr(deletion, "apply_removal", lambda *_: None)
     facts = delete(store, ["ann"], [], silent, agree)
-    found = "\n".join(facts["problems"])
-    assert "rows: user 'ann'" in found and "vectors are still stored" in found
-    assert "rows.h5: 'chosen 3" in found
+    problems = "\n".join(facts["problems"])
+    assert "rows: user 'ann'" in problems and "vectors are still stored" in problems
+    assert "rows.h5: 'chosen 3" in problems
 
 
 def test_a_copy_is_the_same_store(store: Path, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_copy_is_the_same_store(store: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == (store / path.relative_to(tmp_path / "copy")).read_bytes()
 
 
-def test_a_copy_that_cannot_be_whole_is_not_begun(
+def test_a_copy_that_cannot_be_complete_is_not_started(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copying.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
@@ -264,7 +264,7 @@ def test_a_lost_manifest_is_rebuilt_from_the_shards_alone(content: str | None, s
     assert facts["set_aside"] == [] and facts["outdated_tables"] == []
 
 
-def test_a_damaged_shard_is_set_aside_and_tables_that_rest_on_it_are_named(store: Path) -> None:
+def test_a_damaged_shard_is_set_aside_and_tables_that_refer_to_it_are_named(store: Path) -> None:
     shard = store / "shards" / "000001.h5"
     with h5py.File(shard, "r+") as file:
         file["vectors"][1, 1] += 1  # type: ignore[index]
@@ -282,8 +282,8 @@ def test_a_damaged_shard_is_set_aside_and_tables_that_rest_on_it_are_named(store
     assert any("row numbers are those of other shards" in p for p in verify_store(store).problems)
 
 
-def test_the_number_of_a_shard_that_was_set_aside_is_not_given_again(store: Path) -> None:
-    """Tables that rest on the lost shard would find another one under its number."""
+def test_the_number_of_a_shard_that_was_set_aside_is_not_reused(store: Path) -> None:
+    """Else tables that refer to the lost shard would find another one under its name."""
     (store / "shards" / "000002.h5").write_bytes(b"nothing")
     (store / "manifest.json").unlink()
     rebuild(store, silent)
@@ -293,7 +293,7 @@ def test_the_number_of_a_shard_that_was_set_aside_is_not_given_again(store: Path
 def test_a_sealed_shard_that_is_not_finite_is_set_aside(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Earlier versions may have sealed one; its checksum is right."""
+    """Earlier versions may have sealed one, under a valid checksum."""
     manifest, shard = read_manifest(store), store / "shards" / "000001.h5"
     keys, vectors = FeatureStore(store).keys()[4:7], FeatureStore(store).gather(np.arange(4, 7))
     vectors[1, 1] = np.nan
@@ -305,7 +305,7 @@ def test_a_sealed_shard_that_is_not_finite_is_set_aside(
     assert [s.name for s in read_manifest(store).shards] == ["000000.h5", "000002.h5"]
 
 
-def test_what_is_set_aside_twice_is_there_twice(store: Path) -> None:
+def test_a_file_set_aside_twice_is_kept_twice(store: Path) -> None:
     shard, kept = store / "shards" / "000002.h5", []
     for content in (b"one", b"two"):
         shard.write_bytes(content)
@@ -314,7 +314,7 @@ def test_what_is_set_aside_twice_is_there_twice(store: Path) -> None:
     assert kept == [b"one", b"two"]
 
 
-def test_a_manifest_of_a_newer_version_is_not_made_anew(
+def test_a_manifest_of_a_newer_version_is_not_rebuilt(
     store: Path, edit_manifest: Callable[..., None]
 ) -> None:
     edit_manifest(store, lambda raw: raw.update(format=9))
@@ -324,8 +324,8 @@ def test_a_manifest_of_a_newer_version_is_not_made_anew(
     assert (store / "manifest.json").read_bytes() == before
 
 
-def test_a_rebuild_beside_a_manifest_believes_its_checksums(store: Path) -> None:
-    """Bytes that no content checksum covers: the header of a shard, and a pair table."""
+def test_a_rebuild_also_checks_the_checksums_of_a_readable_manifest(store: Path) -> None:
+    """They cover what no content checksum does: the header of a shard, and a pair table."""
     shard, table = store / "shards" / "000002.h5", store / "pairs" / "more.h5"
     for path in (shard, table):
         data = bytearray(path.read_bytes())
@@ -340,7 +340,7 @@ def test_a_rebuild_beside_a_manifest_believes_its_checksums(store: Path) -> None
 def test_a_store_of_format_1_is_read_verified_and_made_format_2(
     store: Path, edit_manifest: Callable[..., None]
 ) -> None:
-    """As micro-rm 0.1 left it: no checksums but those of shards, no layout in tables."""
+    """As micro-rm 0.1 wrote it: checksums of shards only, and no layout in tables."""
     manifest = read_manifest(store)
     for path in [*store.glob("shards/*.h5"), *store.glob("pairs/*.h5")]:
         with h5py.File(path, "r+") as file:
@@ -357,8 +357,8 @@ def test_a_store_of_format_1_is_read_verified_and_made_format_2(
     ]
     raw = {"format": 1, "identity": asdict(manifest.identity), "width": 6, "shards": old}
     (store / "manifest.json").write_text(json.dumps(raw, indent=2) + "\n")
-    found = verify_store(store)
-    assert found.problems == [] and "format 1 has no checksums" in found.notes[0]
+    verdict = verify_store(store)
+    assert verdict.problems == [] and "format 1 has no checksums" in verdict.notes[0]
     assert len(vectors_by_pair(store, "rows")) == 12
     with pytest.raises(StoreError, match="format 1 cannot vouch"):
         copy_store(store, store.parent / "copy")
@@ -369,22 +369,20 @@ def test_a_store_of_format_1_is_read_verified_and_made_format_2(
     assert adopt_shards(store, read_manifest(store)).rows == 9
 
 
-def test_taking_pairs_takes_every_column(make_table: MakeTable) -> None:
+def test_selecting_pairs_selects_from_every_column(make_table: MakeTable) -> None:
     table = make_table([4, 5, 6], ratings={"help": np.arange(6.0).reshape(3, 2)})
-    taken = select_pairs(table, np.array([2, 0]))
-    assert len(taken) == 2
-    assert taken.rows["plain/chosen"].tolist() == [6, 4]
-    assert [row[0] for row in taken.ratings["help"].tolist()] == [4.0, 0.0]
+    selected = select_pairs(table, np.array([2, 0]))
+    assert len(selected) == 2
+    assert selected.rows["plain/chosen"].tolist() == [6, 4]
+    assert [row[0] for row in selected.ratings["help"].tolist()] == [4.0, 0.0]
     for name in ("source_row", "pool", "margin"):
-        assert len(getattr(taken, name)) == 2
-    assert {len(column) for column in taken.text.values()} == {2}
-    assert {len(counts) for counts in taken.tokens.values()} == {2}
+        assert len(getattr(selected, name)) == 2
+    assert {len(column) for column in selected.text.values()} == {2}
+    assert {len(counts) for counts in selected.tokens.values()} == {2}
 
 
-def test_unused_refuses_tables_that_rest_on_other_shards(
-    store: Path, make_table: MakeTable
-) -> None:
-    """Their row numbers say nothing about what is used."""
+def test_gc_refuses_tables_that_refer_to_other_shards(store: Path, make_table: MakeTable) -> None:
+    """Their row indices do not tell which vectors are used."""
     write_pairs(store, make_table([0], name="old", layout="1:" + "0" * 32))
     with pytest.raises(StoreError, match="'old' are those of other shards"):
         plan_garbage_collection(store)

@@ -16,10 +16,10 @@ HEAD_D = np.array([0.5, -1e-30, 3e8, 0.1], np.float32)
 
 def test_the_head_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     assert write_native_head(tmp_path, HEAD_D) == tmp_path / FILE
-    found = read_native_head(tmp_path)
-    assert found is not None
-    assert found.dtype == np.float32
-    assert found.tobytes() == HEAD_D.tobytes()
+    head = read_native_head(tmp_path)
+    assert head is not None
+    assert head.dtype == np.float32
+    assert head.tobytes() == HEAD_D.tobytes()
 
 
 def test_a_store_without_one_has_none(tmp_path: Path) -> None:
@@ -29,8 +29,8 @@ def test_a_store_without_one_has_none(tmp_path: Path) -> None:
 def test_writing_again_replaces_it_and_leaves_nothing_else(tmp_path: Path) -> None:
     write_native_head(tmp_path, np.zeros(9))
     write_native_head(tmp_path, HEAD_D)
-    found = read_native_head(tmp_path)
-    assert found is not None and found.tolist() == HEAD_D.tolist()
+    head = read_native_head(tmp_path)
+    assert head is not None and head.tolist() == HEAD_D.tolist()
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 

@@ -1,4 +1,4 @@
-"""A disk that fills while HDF5 writes is an error with the system's number, never a crash."""
+"""A disk that fills up while HDF5 writes raises OSError with its errno, and crashes nothing."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from micro_rm.cache.output import OutputFile, create_hdf5
 
 
 class Disk:
-    """Room for so many bytes; beyond it every write fails, as on a full disk."""
+    """A disk with so many bytes free; every write beyond them fails."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int, number: int) -> None:
-        self.room, self.number, self.failures = room, number, 0
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capacity: int, number: int) -> None:
+        self.capacity, self.number, self.failures = capacity, number, 0
         self.honest = os.pwrite
         monkeypatch.setattr(os, "pwrite", self.pwrite)
 
-    def pwrite(self, descriptor: int, data: memoryview, place: int) -> int:
-        """Writes in part what does not fit, like the system."""
-        size = min(len(data), 1000, self.room)
+    def pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
+        """Write a part of the data, as the system may, or fail if nothing fits."""
+        size = min(len(data), 1000, self.capacity)
         if not size:
             self.failures += 1
             raise OSError(self.number, os.strerror(self.number))
-        self.room -= size
-        return self.honest(descriptor, data[:size], place)
+        self.capacity -= size
+        return self.honest(descriptor, data[:size], offset)
 
 
 def write(path: Path) -> None:
@@ -44,7 +44,7 @@ def write(path: Path) -> None:
 def test_the_file_is_what_hdf5_writes_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Disk(monkeypatch, 1 << 30, errno.EIO)  # which writes in small pieces
+    Disk(monkeypatch, 1 << 30, errno.EIO)  # never full, but writes in small pieces
     write(tmp_path / "ours.h5")
     with h5py.File(tmp_path / "ours.h5") as file:
         assert np.array_equal(file["vectors"][:], np.arange(4000.0))
@@ -54,11 +54,11 @@ def test_the_file_is_what_hdf5_writes_itself(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
-@pytest.mark.parametrize("room", [0, 1, 5000, 33000, 40000])
+@pytest.mark.parametrize("capacity", [0, 1, 5000, 33000, 40000])
 def test_a_write_that_fails_is_raised_once_with_its_number_and_file(
-    number: int, room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, capacity: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = Disk(monkeypatch, room, number)
+    disk = Disk(monkeypatch, capacity, number)
     with pytest.raises(OSError, match="full") as caught:
         write(tmp_path / "full.h5")
     assert (caught.value.errno, disk.failures) == (number, 1)

@@ -39,20 +39,20 @@ def test_a_table_comes_back_as_it_was_written(
     table = make_table(rows, name="my-data.v2")
     path = write_pairs(tmp_path, table)
     assert path == pairs_path(tmp_path, "my-data.v2") == tmp_path / "pairs" / "my-data.v2.h5"
-    found = read_pairs(tmp_path, "my-data.v2")
-    assert len(found) == len(rows)
-    assert (found.name, found.request) == (table.name, table.request)
-    assert (found.settings, found.account) == (table.settings, table.account)
-    assert found.text == table.text
-    assert found.rows.keys() == table.rows.keys()
+    loaded = read_pairs(tmp_path, "my-data.v2")
+    assert len(loaded) == len(rows)
+    assert (loaded.name, loaded.request) == (table.name, table.request)
+    assert (loaded.settings, loaded.account) == (table.settings, table.account)
+    assert loaded.text == table.text
+    assert loaded.rows.keys() == table.rows.keys()
     for name, values in table.rows.items():
-        assert found.rows[name].tolist() == values.tolist()
+        assert loaded.rows[name].tolist() == values.tolist()
     for role, values in table.tokens.items():
-        assert found.tokens[role].tolist() == values.tolist()
-    assert found.source_row.tolist() == table.source_row.tolist()
-    assert found.pool.dtype == bool and found.pool.tolist() == table.pool.tolist()
-    np.testing.assert_array_equal(found.margin, table.margin.astype(np.float32))
-    assert found.ratings == {}
+        assert loaded.tokens[role].tolist() == values.tolist()
+    assert loaded.source_row.tolist() == table.source_row.tolist()
+    assert loaded.pool.dtype == bool and loaded.pool.tolist() == table.pool.tolist()
+    np.testing.assert_array_equal(loaded.margin, table.margin.astype(np.float32))
+    assert loaded.ratings == {}
 
 
 @given(
@@ -66,14 +66,14 @@ def test_a_table_comes_back_as_it_was_written(
 def test_ratings_come_back_under_any_name_and_in_their_order(
     make_table: MakeTable, ratings: dict[str, np.ndarray]
 ) -> None:
-    """Attributes are called what the data call them: slashes, dots and emoji included."""
+    """Names come from the data: slashes, dots and emoji included."""
     with tempfile.TemporaryDirectory() as directory:
         write_pairs(Path(directory), make_table([0, 1, 2], ratings=ratings))
-        found = read_pairs(Path(directory), "rows").ratings
-    assert list(found) == list(ratings)
+        loaded = read_pairs(Path(directory), "rows").ratings
+    assert list(loaded) == list(ratings)
     for name, rating_Nx2 in ratings.items():
-        assert found[name].dtype == np.float32
-        np.testing.assert_array_equal(found[name], rating_Nx2)
+        assert loaded[name].dtype == np.float32
+        np.testing.assert_array_equal(loaded[name], rating_Nx2)
 
 
 @pytest.mark.parametrize("name", ["a/b", ".", "..", "/", "0001", "text"])
@@ -82,10 +82,10 @@ def test_a_rated_attribute_may_look_like_a_path(
 ) -> None:
     ratings = {name: np.array([[1.0, np.nan]]), "other": np.array([[3.0, 4]])}
     write_pairs(tmp_path, make_table([0], ratings=ratings))
-    found = read_pairs(tmp_path, "rows")
-    assert list(found.ratings) == [name, "other"]
-    np.testing.assert_array_equal(found.ratings[name], [[1, np.nan]])
-    assert found.text["split"] == ["train"]
+    loaded = read_pairs(tmp_path, "rows")
+    assert list(loaded.ratings) == [name, "other"]
+    np.testing.assert_array_equal(loaded.ratings[name], [[1, np.nan]])
+    assert loaded.text["split"] == ["train"]
 
 
 def test_ratings_without_a_name_are_refused(tmp_path: Path, make_table: MakeTable) -> None:
@@ -103,15 +103,15 @@ def test_texts_of_any_script_survive(tmp_path: Path, make_table: MakeTable) -> N
     assert read_pairs(tmp_path, "rows").text == table.text
 
 
-def test_every_view_and_role_has_its_place(tmp_path: Path, make_table: MakeTable) -> None:
+def test_every_view_and_role_has_its_column(tmp_path: Path, make_table: MakeTable) -> None:
     rows = {
         f"{view}/{role}": np.array([3 * i + j])
         for i, view in enumerate(VIEWS)
         for j, role in enumerate(ROLES)
     }
     write_pairs(tmp_path, make_table([0], rows=rows))
-    found = read_pairs(tmp_path, "rows").rows
-    assert {name: values.tolist() for name, values in found.items()} == {
+    loaded = read_pairs(tmp_path, "rows").rows
+    assert {name: values.tolist() for name, values in loaded.items()} == {
         name: values.tolist() for name, values in rows.items()
     }
 
@@ -194,7 +194,7 @@ def test_a_table_that_is_no_hdf5_file_is_refused(tmp_path: Path) -> None:
 
 def columns(start: int, number: int) -> dict[str, list[str]]:
     return {
-        column: [f"{column} {place} \u00e9" for place in range(start, start + number)]
+        column: [f"{column} {index} \u00e9" for index in range(start, start + number)]
         for column in TEXT_COLUMNS
     }
 
@@ -209,10 +209,10 @@ def test_texts_that_come_block_by_block_make_the_same_table(
         for start, size in zip(starts, sizes, strict=False):
             writer.add_text(columns(int(start), size))
         writer.finish(table)
-    found = read_pairs(tmp_path, "rows")
-    assert len(found) == 7
-    assert found.text == columns(0, 7)
-    assert found.source_row.tolist() == table.source_row.tolist()
+    loaded = read_pairs(tmp_path, "rows")
+    assert len(loaded) == 7
+    assert loaded.text == columns(0, 7)
+    assert loaded.source_row.tolist() == table.source_row.tolist()
 
 
 def test_blocks_longer_than_a_chunk_keep_their_order(tmp_path: Path, make_table: MakeTable) -> None:
@@ -250,15 +250,15 @@ def test_the_account_is_read_without_the_table(tmp_path: Path, make_table: MakeT
 
 
 def test_a_table_holds_no_time(tmp_path: Path, make_table: MakeTable) -> None:
-    """HDF5 would note the second of its creation: equal tables would be different files."""
+    """By default HDF5 stores the time of creation, and equal tables would be different files."""
     path = write_pairs(tmp_path, make_table(ratings={"help": np.zeros((3, 2))}))
-    found: list[str] = []
+    names: list[str] = []
 
     def look(name: str, item: h5py.Dataset | h5py.Group) -> None:
         if isinstance(item, h5py.Dataset):
-            found.append(name)
+            names.append(name)
             assert h5py.h5g.get_objinfo(item.id).mtime == 0, name
 
     with h5py.File(path, "r") as file:
         file.visititems(look)
-    assert len(found) == len(TEXT_COLUMNS) + 9
+    assert len(names) == len(TEXT_COLUMNS) + 9

@@ -1,4 +1,4 @@
-"""Many vectors at once: `read`, `gather` and large `vectors`."""
+"""Many vectors at once, by `read`, `gather` and large `vectors`, whatever the slices and runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micro_rm.cache import positional_reads as bulk
-from micro_rm.cache import reader
+from micro_rm.cache import positional_reads, reader
 from micro_rm.cache.reader import FeatureStore
 from micro_rm.cache.schema import KEY_DTYPE, LOGICAL, Identity, Manifest, StoreError
 from micro_rm.cache.writer import adopt_shards, open_manifest, shard_path, write_shard
@@ -46,16 +45,16 @@ def opened(
 
 @pytest.fixture(params=["one slice", "many slices", "one thread", "few buffers per call"])
 def slicing(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Slices so small that tiny stores have several."""
+    """Slice sizes so small that a tiny store has several."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "one slice":
-            patch.setattr(bulk, "SLICE_BYTES", 100)
+            patch.setattr(positional_reads, "SLICE_BYTES", 100)
             patch.setattr(reader, "SLICE_BYTES", 100)
             patch.setattr(reader, "RUN_BYTES", 50)
-        patch.setattr(bulk, "THREADS", 1 if request.param == "one thread" else 3)
+        patch.setattr(positional_reads, "THREADS", 1 if request.param == "one thread" else 3)
         if request.param == "few buffers per call":
-            patch.setattr(bulk, "SLICE_BYTES", 1 << 20)
-            patch.setattr(bulk, "IOV_MAX", 2)
+            patch.setattr(positional_reads, "SLICE_BYTES", 1 << 20)
+            patch.setattr(positional_reads, "IOV_MAX", 2)
         yield
 
 
@@ -67,9 +66,9 @@ def test_any_rows_come_in_the_order_asked_for(opened: Opened) -> None:
     @given(rows=ROWS)
     def check(rows: list[int]) -> None:
         expected = vectors[np.array(rows, np.int64)]
-        for found in (store.vectors(rows), store.gather(rows)):
-            assert found.shape == expected.shape and found.dtype == expected.dtype
-            assert found.tobytes() == expected.tobytes()
+        for result in (store.vectors(rows), store.gather(rows)):
+            assert result.shape == expected.shape and result.dtype == expected.dtype
+            assert result.tobytes() == expected.tobytes()
 
     check()
 
@@ -80,9 +79,9 @@ def test_any_range_is_read_across_shards(opened: Opened) -> None:
     store, vectors = opened
     for start in range(0, TOTAL + 1, 3):
         for stop in range(start, TOTAL + 1):
-            found = store.read(start, stop)
-            assert found.dtype == vectors.dtype and found.shape == (stop - start, store.width)
-            assert found.tobytes() == vectors[start:stop].tobytes()
+            result = store.read(start, stop)
+            assert result.dtype == vectors.dtype and result.shape == (stop - start, store.width)
+            assert result.tobytes() == vectors[start:stop].tobytes()
 
 
 def test_reading_into_an_array_fills_and_returns_it(opened: Opened) -> None:
@@ -139,7 +138,7 @@ def test_a_shard_damaged_after_opening_is_named(
     make_store: MakeStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bulk, "SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(positional_reads, "SLICE_BYTES", slice_bytes)
     make_store(tmp_path, (5, 30))
     store = FeatureStore(tmp_path)
     path = tmp_path / "shards" / "000001.h5"
@@ -184,8 +183,8 @@ def test_threads_share_a_store(opened: Opened) -> None:
 
     def ask(seed: int) -> bool:
         rows = np.random.default_rng(seed).integers(0, TOTAL, 20)
-        found = (store.vectors(rows), store.gather(rows), store.read(0, TOTAL)[rows])
-        return all(array.tobytes() == vectors[rows].tobytes() for array in found)
+        result = (store.vectors(rows), store.gather(rows), store.read(0, TOTAL)[rows])
+        return all(array.tobytes() == vectors[rows].tobytes() for array in result)
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(60)))
@@ -220,7 +219,7 @@ def test_adjacent_rows_are_one_read(opened: Opened, monkeypatch: pytest.MonkeyPa
 def test_a_run_of_more_rows_than_a_call_takes_buffers(
     tmp_path: Path, make_store: MakeStore
 ) -> None:
-    _, vectors = make_store(tmp_path, (3 * bulk.IOV_MAX,))
+    _, vectors = make_store(tmp_path, (3 * positional_reads.IOV_MAX,))
     rows = np.arange(len(vectors))[::-1]
     assert FeatureStore(tmp_path).gather(rows).tobytes() == vectors[rows].tobytes()
 

@@ -1,4 +1,4 @@
-"""Reading vectors by key or by global row."""
+"""Vectors are read by key or by global row."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ KEYS = st.binary(min_size=16, max_size=16) | st.binary(max_size=3).map(lambda b:
 def test_the_key_index_finds_every_key_and_no_other(
     stored: list[bytes], strangers: list[bytes], random: Random
 ) -> None:
-    place = {key: row for row, key in enumerate(stored)}
+    row_of = {key: row for row, key in enumerate(stored)}
     asked = [*stored, *stored[:3], *strangers]
     random.shuffle(asked)
     rows = KeyIndex(np.array(stored, KEY_DTYPE)).rows(asked)
     assert rows.shape == (len(asked),)
-    assert rows.tolist() == [place.get(key, -1) for key in asked]
+    assert rows.tolist() == [row_of.get(key, -1) for key in asked]
 
 
 def test_keys_that_differ_in_trailing_zero_bytes_are_different() -> None:
@@ -50,7 +50,6 @@ def test_an_empty_index_finds_nothing() -> None:
 
 
 def test_global_rows_run_through_the_shards_in_order(tmp_path: Path, make_store: MakeStore) -> None:
-    """G-F8."""
     keys, vectors = make_store(tmp_path, (3, 1, 4))
     store = FeatureStore(tmp_path)
     assert (len(store), store.width) == (8, 6)

@@ -1,4 +1,4 @@
-"""Names, keys, identity and manifest: what writer, reader and verifier agree on."""
+"""Names, keys, identity and manifest, on which writer, reader and verifier agree."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_key_is_the_hash_of_little_endian_token_ids() -> None:
 
 
 def test_keys_do_not_change_between_versions() -> None:
-    """Stored vectors are found by these very digits."""
+    """Stored vectors are looked up by these very bytes."""
     assert sequence_key([1, 2, 3]).hex() == "a76f94d1118f3bcfe6d1006dda205ce7"
 
 
@@ -135,11 +135,11 @@ def test_a_manifest_of_format_1_is_read_and_written_as_format_2(
     }
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(old, indent=2) + "\n")
-    found = read_manifest(tmp_path)
-    assert found == replace(manifest, files={}, next_shard=2, format=1)
-    write_manifest(tmp_path, found)
+    loaded = read_manifest(tmp_path)
+    assert loaded == replace(manifest, files={}, next_shard=2, format=1)
+    write_manifest(tmp_path, loaded)
     assert json.loads(path.read_text())["format"] == 2
-    assert read_manifest(tmp_path) == replace(found, format=2)
+    assert read_manifest(tmp_path) == replace(loaded, format=2)
 
 
 @pytest.mark.parametrize(
@@ -175,10 +175,10 @@ def test_what_a_manifest_may_not_say_is_refused_even_under_a_right_checksum(
     write_manifest(tmp_path, manifest)
 
     def edit(raw: dict[str, Any]) -> None:
-        place: Any = raw
+        node: Any = raw
         for part in path[:-1]:
-            place = place[part]
-        place[path[-1]] = value
+            node = node[part]
+        node[path[-1]] = value
 
     edit_manifest(tmp_path, edit)
     with pytest.raises(StoreError, match=f"damaged manifest .*{words}.*--rebuild"):
@@ -186,14 +186,14 @@ def test_what_a_manifest_may_not_say_is_refused_even_under_a_right_checksum(
 
 
 def test_any_change_of_a_manifest_breaks_its_checksum(tmp_path: Path, manifest: Manifest) -> None:
-    """But white space, which changes nothing."""
+    """Except in white space, which the checksum leaves out."""
     write_manifest(tmp_path, manifest)
     path = tmp_path / "manifest.json"
     honest = path.read_bytes()
-    for place in range(0, len(honest), 3):
-        path.write_bytes(honest[:place] + bytes([honest[place] ^ 1]) + honest[place + 1 :])
+    for offset in range(0, len(honest), 3):
+        path.write_bytes(honest[:offset] + bytes([honest[offset] ^ 1]) + honest[offset + 1 :])
         try:
-            assert read_manifest(tmp_path) == manifest and honest[place : place + 1].isspace()
+            assert read_manifest(tmp_path) == manifest and honest[offset : offset + 1].isspace()
         except StoreError as error:
             assert "manifest.json" in str(error)
 

@@ -1,4 +1,4 @@
-"""A change of several files is whole or does not happen, wherever the process dies."""
+"""A transaction happens completely or not at all, wherever the process dies."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def content(store: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.long
-def test_a_death_at_any_call_leaves_the_store_as_it_was_or_as_it_shall_be(
+def test_a_death_at_any_call_leaves_the_store_as_before_or_as_after(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every rename, removal and sync of a gc is the last one once."""
+    """The process is killed at every rename, removal and sync of a gc in turn."""
     before = content(store)
     whole = tmp_path / "whole"
     shutil.copytree(store, whole)
@@ -69,7 +69,7 @@ def test_a_death_at_any_call_leaves_the_store_as_it_was_or_as_it_shall_be(
         shutil.copytree(store, victim)
         calls["left"] = number
         with monkeypatch.context() as patch:
-            # A process that is killed tidies nothing up.
+            # A killed process does not clean up, so the clean-up calls die too.
             patch.setattr(module.shutil, "rmtree", dying(shutil.rmtree))
             for name in ("rename", "replace", "fsync", "unlink"):
                 patch.setattr(os, name, dying(getattr(os, name)))
@@ -84,11 +84,11 @@ def test_a_death_at_any_call_leaves_the_store_as_it_was_or_as_it_shall_be(
                 read_manifest(victim)
         with exclusive_access(victim, "recovery"):
             pass
-        found = content(victim)
-        found.pop("writer.lock")
-        seen.add("after" if found == {k: v for k, v in after.items() if k != "writer.lock"} else "")
-        if found != {k: v for k, v in after.items() if k != "writer.lock"}:
-            assert found == before and not committed and not finished
+        state = content(victim)
+        state.pop("writer.lock")
+        seen.add("after" if state == {k: v for k, v in after.items() if k != "writer.lock"} else "")
+        if state != {k: v for k, v in after.items() if k != "writer.lock"}:
+            assert state == before and not committed and not finished
         assert verify_store(victim).problems == []
         shutil.rmtree(victim)
         if finished:
@@ -102,7 +102,7 @@ def test_a_death_at_any_call_leaves_the_store_as_it_was_or_as_it_shall_be(
     "name", ["../outside", "/etc/passwd", "shards/../../x.h5", "notes.txt", "shards/x.h5", 3]
 )
 @pytest.mark.parametrize("kind", ["placed", "removed"])
-def test_a_list_of_changes_cannot_reach_out_of_the_store(
+def test_a_transaction_cannot_reach_out_of_the_store(
     name: Any, kind: str, store: Path, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
@@ -115,10 +115,10 @@ def test_a_list_of_changes_cannot_reach_out_of_the_store(
     assert outside.read_text() == "precious"
 
 
-def test_a_change_that_is_not_committed_leaves_no_trace(store: Path) -> None:
+def test_a_transaction_that_is_not_committed_leaves_no_trace(store: Path) -> None:
     before = content(store)
-    with pytest.raises(ZeroDivisionError), Transaction(store) as change:
-        (change.directory / "pairs").mkdir()
-        (change.directory / "pairs" / "x.h5").write_bytes(b"half")
+    with pytest.raises(ZeroDivisionError), Transaction(store) as transaction:
+        (transaction.directory / "pairs").mkdir()
+        (transaction.directory / "pairs" / "x.h5").write_bytes(b"half")
         raise ZeroDivisionError
     assert content(store) == before

@@ -39,8 +39,8 @@ def relist(edit_manifest: Edit) -> Callable[..., None]:
     """Make the manifest agree with a changed file: now only its content can betray it."""
 
     def listed_as_it_is(store: Path, number: int = 0) -> None:
-        found = asdict(file_sum(shard(store, number)))
-        edit_manifest(store, lambda raw: raw["shards"][number].update(found))
+        entry = asdict(file_sum(shard(store, number)))
+        edit_manifest(store, lambda raw: raw["shards"][number].update(entry))
 
     return listed_as_it_is
 
@@ -59,10 +59,10 @@ def flip(path: Path, offset: int) -> None:
 
 
 def test_a_sound_store_has_no_problems_and_is_counted(store: Path) -> None:
-    found = verify_store(store)
-    assert found.problems == []
-    assert (found.shards, found.vectors, found.pair_tables, found.pairs) == (2, 8, 1, 3)
-    assert found.bytes == shard(store, 0).stat().st_size + shard(store, 1).stat().st_size
+    verdict = verify_store(store)
+    assert verdict.problems == []
+    assert (verdict.shards, verdict.vectors, verdict.pair_tables, verdict.pairs) == (2, 8, 1, 3)
+    assert verdict.bytes == shard(store, 0).stat().st_size + shard(store, 1).stat().st_size
 
 
 @pytest.mark.parametrize("where", ["vectors", "keys", "header", "end"])
@@ -74,10 +74,10 @@ def test_a_flipped_bit_is_found_wherever_it_is(where: str, store: Path) -> None:
             assert isinstance(data, h5py.Dataset)
             offset[name] = data.id.get_offset() + 3
     flip(shard(store), offset[where])
-    found = verify_store(store)
-    (problem,) = found.problems
+    verdict = verify_store(store)
+    (problem,) = verdict.problems
     assert "000000.h5: bytes differ from the manifest" in problem
-    assert found.vectors == 3
+    assert verdict.vectors == 3
 
 
 def test_every_single_byte_of_a_shard_is_covered(store: Path) -> None:

@@ -52,9 +52,9 @@ def unlist_last_shard(path: Path) -> None:
 def test_vectors_come_back_bit_by_bit(dtype: str, tmp_path: Path, make_store: MakeStore) -> None:
     keys, vectors = make_store(tmp_path, (5, 1, 7), dtype)
     store = FeatureStore(tmp_path)
-    found = store.vectors(KeyIndex(store.keys()).rows(keys))
-    assert found.dtype == vectors.dtype
-    assert found.tobytes() == vectors.tobytes()
+    result = store.vectors(KeyIndex(store.keys()).rows(keys))
+    assert result.dtype == vectors.dtype
+    assert result.tobytes() == vectors.tobytes()
     assert verify_store(tmp_path).problems == []
 
 
@@ -101,7 +101,7 @@ def test_equal_content_makes_equal_files(tmp_path: Path, make_store: MakeStore) 
 
 
 def test_a_shard_holds_no_time(tmp_path: Path, make_store: MakeStore) -> None:
-    """HDF5 would note the second of its creation: parts on two machines would differ."""
+    """By default HDF5 stores the time of creation, and equal shards would be different files."""
     make_store(tmp_path, (5,))
     with h5py.File(shards(tmp_path)[0], "r") as file:
         for name in ("vectors", "keys"):
@@ -126,14 +126,14 @@ def test_opening_again_gives_the_same_manifest(
     assert (tmp_path / "manifest.json").read_bytes() == before
 
 
-def test_the_manifest_lists_a_shard_only_when_it_lies_there(
+def test_the_manifest_lists_a_shard_only_once_it_exists(
     tmp_path: Path,
     add_shard: AddShard,
     make_keys: MakeKeys,
     make_vectors: MakeVectors,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever moment a process dies, the manifest promises nothing that is not there."""
+    """So whenever a process dies, every shard that the manifest lists exists."""
     honest = os.replace
     seen: list[str] = []
 
@@ -190,7 +190,7 @@ def test_a_file_is_synced_before_it_gets_its_name_and_its_directory_after(
 def test_a_shard_sealed_twice_is_the_same_file(
     tmp_path: Path, make_identity: MakeIdentity, make_keys: MakeKeys, make_vectors: MakeVectors
 ) -> None:
-    """Two processes may embed the same shard where a file system loses a lock."""
+    """Two processes may write the same shard if a file system loses a lock."""
     keys = np.array(make_keys(3), KEY_DTYPE)
     path = shard_path(tmp_path, 4)
     contents = []
@@ -223,7 +223,7 @@ def test_a_shard_that_is_listed_late_moves_no_row(
     make_keys: MakeKeys,
     make_vectors: MakeVectors,
 ) -> None:
-    """Pair tables hold row numbers: what is listed stays where it is."""
+    """Pair tables hold row indices, so the shards that are listed keep their order."""
     manifest = open_store(tmp_path)
     for numbers in ((0, 2), (1,)):
         for number in numbers:
@@ -252,7 +252,7 @@ def test_new_shards_never_take_an_old_name(
     assert [shard.job for shard in read_manifest(tmp_path).shards] == ["job"] * 3 + ["another"]
 
 
-def test_the_next_shard_comes_behind_the_last_one_even_over_a_gap(
+def test_the_next_shard_number_is_above_the_last_one_even_over_a_gap(
     tmp_path: Path, make_store: MakeStore
 ) -> None:
     assert next_shard_number(tmp_path / "nowhere") == 0
@@ -275,7 +275,7 @@ def test_a_vector_that_is_not_finite_is_refused(
     make_keys: MakeKeys,
     make_vectors: MakeVectors,
 ) -> None:
-    """G-F8: no file of it is left."""
+    """And no file of it is left."""
     vectors = make_vectors(3, dtype)
     vectors[2, 4] = value
     message = r"NaN or infinity for 1 of 3 sequences; try backbone\.dtype=float32"
@@ -359,8 +359,8 @@ def test_a_finished_shard_that_is_not_listed_is_adopted(
     assert read_manifest(tmp_path) == before
     assert [path.read_bytes() for path in shards(tmp_path)] == contents
     store = FeatureStore(tmp_path)
-    found = store.vectors(KeyIndex(store.keys()).rows(keys))
-    assert found.tobytes() == vectors.tobytes()
+    result = store.vectors(KeyIndex(store.keys()).rows(keys))
+    assert result.tobytes() == vectors.tobytes()
 
 
 def test_unfinished_files_are_removed(tmp_path: Path, make_store: MakeStore) -> None:
@@ -458,7 +458,7 @@ def test_a_failure_at_any_step_loses_nothing_that_was_sealed(
     assert verify_store(tmp_path).problems == []
 
 
-def test_the_next_number_is_behind_the_last_sealed_shard(tmp_path: Path) -> None:
+def test_the_next_shard_number_is_above_that_of_any_sealed_shard(tmp_path: Path) -> None:
     assert next_shard_number(tmp_path) == 0
     (tmp_path / "shards").mkdir()
     for name in ("000003.h5", "000012.h5", "000015.h5.7.tmp", "notes.h5"):

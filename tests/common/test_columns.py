@@ -13,7 +13,7 @@ from micro_rm.common.columns import Column, Columns
 NAMES = ["single_bt", "static_mixture", "shared_base_converged", "micro", "我的方法"]
 TABLE = Columns(
     [Column("accuracy", ["[red]", "polite"]), Column("n", ["40", "40"])],
-    [Column(name, [Text(f"0.{place}23"), "0.500"]) for place, name in enumerate(NAMES)],
+    [Column(name, [Text(f"0.{index}23"), "0.500"]) for index, name in enumerate(NAMES)],
 )
 
 

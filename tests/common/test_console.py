@@ -1,4 +1,4 @@
-"""What a terminal is given: the text, and no command, markup or secret in it."""
+"""A terminal gets plain text: no control code, no markup, no secret."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_sign_of_work_is_on_a_terminal_only(
+def test_a_spinner_is_shown_on_a_terminal_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with spinner("train"):
@@ -78,7 +78,7 @@ def test_a_sign_of_work_is_on_a_terminal_only(
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", Terminal())
-    with spinner("train"):  # lines go to a file, where a sign would tear them
+    with spinner("train"):  # standard output is a file, whose lines it would break up
         pass
     assert sys.stderr.getvalue() == ""
     monkeypatch.setattr("sys.stdout", Terminal())

@@ -1,4 +1,4 @@
-"""Cores by affinity and by quotas of control groups, and what every thread pool is told."""
+"""Cores are counted by affinity and cgroup quotas, and thread pools are limited to them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def group(root: Path, name: str, **files: str) -> Path:
     """A control group's directory with its files."""
-    place = root / name
-    place.mkdir(parents=True, exist_ok=True)
+    directory = root / name
+    directory.mkdir(parents=True, exist_ok=True)
     for file, text in files.items():
-        (place / file.replace("__", ".")).write_text(text + "\n")
-    return place
+        (directory / file.replace("__", ".")).write_text(text + "\n")
+    return directory
 
 
 def in_group(tmp_path: Path, line: str) -> int:
@@ -86,7 +86,7 @@ def test_what_the_environment_says_already_is_left_alone(monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_one_core_of_several_means_one_thread_everywhere() -> None:
-    """torch, XLA and tokenizers are asked in a process that may use one core."""
+    """In a process that may use one core, torch, XLA and tokenizers use one thread."""
     script = """
 import json, os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

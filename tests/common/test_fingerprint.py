@@ -1,3 +1,5 @@
+"""Fingerprints of code change with the code of a stage, not with its presentation."""
+
 from __future__ import annotations
 
 import shutil
@@ -18,7 +20,7 @@ print(code_fingerprint("embed"), code_fingerprint("heads"))
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what the fingerprints are taken of, and of presentation, which they leave out."""
+    """A copy of the package with the code that is fingerprinted, and presentation, which is not."""
     for part in ("common", "display", "embed", "heads"):
         shutil.copytree(PACKAGE / part, tmp_path / "micro_rm" / part)
     return tmp_path / "micro_rm"

@@ -1,4 +1,4 @@
-"""Tokens and passwords do not leave; control characters leave spelled out."""
+"""Tokens and passwords are redacted, control characters escaped."""
 
 from __future__ import annotations
 

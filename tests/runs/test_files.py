@@ -1,4 +1,4 @@
-"""A run vouches for its files: what a stage wrote is known, what changes later is found."""
+"""A run records the checksums of its files, by which later changes are detected."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_a_changed_or_missing_file_is_named(name: str, run: Path) -> None:
     assert f"{name}: missing" in problem
 
 
-def test_a_later_stage_does_not_vouch_for_what_it_did_not_write(run: Path) -> None:
-    """Damage between two stages stays damage."""
+def test_a_later_stage_keeps_the_checksums_of_files_it_did_not_write(run: Path) -> None:
+    """So damage between two stages stays detectable."""
     (run / "model.json").write_text("[]")
     with RunRecord(run, Config()).stage("evaluate", "c"):
         (run / "report.json").write_text("{ }")
@@ -67,12 +67,12 @@ def test_exchanged_files_are_found(run: Path) -> None:
 def test_every_byte_of_the_record_counts_but_white_space(run: Path) -> None:
     path = run / "record.json"
     honest = path.read_bytes()
-    for place in range(0, len(honest), 41):
-        path.write_bytes(honest[:place] + bytes([honest[place] ^ 1]) + honest[place + 1 :])
-        found = verify_run(run)[1]
-        assert found or honest[place : place + 1].isspace(), honest[place - 20 : place + 20]
-        if found:
-            assert not RunRecord(run, Config()).done("train", "a") or "0.2" in found[0]
+    for offset in range(0, len(honest), 41):
+        path.write_bytes(honest[:offset] + bytes([honest[offset] ^ 1]) + honest[offset + 1 :])
+        problems = verify_run(run)[1]
+        assert problems or honest[offset : offset + 1].isspace(), honest[offset - 20 : offset + 20]
+        if problems:
+            assert not RunRecord(run, Config()).done("train", "a") or "0.2" in problems[0]
 
 
 def test_a_stage_that_was_interrupted_is_noted(run: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_stage_that_was_interrupted_is_noted(run: Path) -> None:
     assert "predictions.parquet: not in record.json" in problems[0]
 
 
-def test_a_record_of_before_is_read_but_vouches_for_nothing(run: Path) -> None:
+def test_a_record_of_an_older_version_is_read_but_has_no_checksums(run: Path) -> None:
     path = run / "record.json"
     raw = json.loads(path.read_text())
     del raw["files"], raw["checksum"]

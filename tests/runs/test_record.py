@@ -1,4 +1,4 @@
-"""The run record: stages are done for exact inputs, and it survives damage."""
+"""The run record: a stage is done for exact inputs only, and a damaged record counts as empty."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_stage_that_fails_is_not_done(tmp_path: Path) -> None:
     assert not record.done("train", "a")
 
 
-def test_a_damaged_record_proves_nothing(tmp_path: Path) -> None:
+def test_a_damaged_record_counts_as_empty(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text("{half", "utf-8")
     record = RunRecord(tmp_path, Config())
     assert not record.done("train", "a")
