@@ -32,6 +32,7 @@ from micro_rm.tests.documented import (
     of_page,
     why_not,
 )
+from micro_rm.tests.test_layering import PARTS
 
 # Fewer prompts than the tutorial's own, which take a minute longer to embed.
 PROMPTS = 40
@@ -103,6 +104,12 @@ def test_files_that_a_page_names_are_there(page: str) -> None:
     short = {"rpr.py", "single_bt_exact.py", "test_every_set.py"}  # in a folder named beside them
     for name in named:
         assert "NAME" in name or name in made | short or (ROOT / name).exists(), name
+
+
+def test_the_architecture_has_the_parts_in_their_order() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    order = [*PARTS, "pipeline"]
+    assert f"`{' < '.join(order).replace('embed < heads', 'embed, heads')}`" in page
 
 
 def sections(config: type) -> Iterator[str]:
