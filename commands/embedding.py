@@ -14,7 +14,7 @@ from ..runs.store_settings import kept_dtype, resolve_from_store
 if TYPE_CHECKING:
     from ..embed.encoder import Encoder
     from ..embed.sources import PairSource
-    from ..embed.stage import Preview
+    from ..embed.stage import JobPreview
 
 Result = dict[str, Any]
 
@@ -27,20 +27,20 @@ def check(config: Config, say: Say) -> Result:
 
 
 def _show_summary(config: Config, source: PairSource, say: Say) -> Result:
-    from ..display.embedding import summary_views
+    from ..display.embedding import summary_tables
     from ..embed.sources.check import summarise
 
     summary = summarise(source)
-    for part in summary_views(config.data.train or config.data.source, summary):
+    for part in summary_tables(config.data.train or config.data.source, summary):
         say(part)
     if config.report.compare == "paper":
-        from ..display.published import compare_views
+        from ..display.published import comparison_tables
         from ..heads.evaluation.compare import COUNTS, compare
 
         if config.report.tables and COUNTS not in config.report.tables:
             return summary
         summary["published"] = [compare({"account": summary}, COUNTS)]
-        say_all(say, compare_views(summary["published"][0]))
+        say_all(say, comparison_tables(summary["published"][0]))
     return summary
 
 
@@ -71,7 +71,7 @@ def embed(
     if summary:
         _show_summary(config, source, say)
 
-    def planned(preview: Preview, encoder: Encoder) -> None:
+    def planned(preview: JobPreview, encoder: Encoder) -> None:
         kept = kept_dtype(asked, config)
         say_all(say, display.backbone_lines(encoder, config.views, kept))
         say_all(say, display.preview_lines(preview, encoder))
@@ -87,9 +87,9 @@ def embed(
         outcome = run_job(
             config,
             source,
-            planned=planned,
+            on_plan=planned,
             progress=progress,
-            notice=lambda text: say(f"embed    {text}"),
+            notify=lambda text: say(f"embed    {text}"),
             retry=retry,
         )
     say_all(say, display.outcome_lines(outcome))
