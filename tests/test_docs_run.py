@@ -36,8 +36,12 @@ from micro_rm.tests.embed.conftest import _make_tokenizer
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
 # Texts of the documentation, and what they are called here.
 HERE = {"/mnt/backup/": "backup/", "--nproc-per-node 8": "--nproc-per-node 2"}
-# The same for Python: a data set large enough for the labelled rows of the default budget.
-HERE_IN_PYTHON = {'embed("preferences.jsonl"': 'embed("many/preferences.jsonl"'}
+# The same for Python: a data set large enough for the labelled rows of the default budget, and a
+# smaller sweep.
+HERE_IN_PYTHON = {
+    'embed("preferences.jsonl"': 'embed("many/preferences.jsonl"',
+    "range(5)": "range(2)",
+}
 # Settings that a command gets in addition: answers to its questions, and less to compute.
 ALSO = {
     "micro-rm run --data.train": ["--adapt.budget=4", "--methods=single_bt,micro_stage1,micro"],
