@@ -262,7 +262,7 @@ def by_flex(
 def _compiled_flex() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    # With a graph break it would silently run unfused and materialize all T x T scores.
+    # With a graph break it would silently run unfused and materialise all T x T scores.
     return torch.compile(flex_attention, fullgraph=True)
 
 

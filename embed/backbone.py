@@ -333,7 +333,7 @@ def stable_rope_length(config: Any) -> int | None:
     """Tokens up to which rotary positions do not depend on the other sequences of a pass.
 
     None if they never do. For "dynamic" and "longrope" transformers chooses the frequencies by the
-    longest position in the pass, so beyond this length a vector would depend on its neighbors.
+    longest position in the pass, so beyond this length a vector would depend on its neighbours.
     """
     settings = getattr(config, "rope_parameters", None) or {}
     # One set of parameters for all layers, or one per kind of layer.

@@ -92,7 +92,7 @@ class JobResult:
 
 
 def preview_plan(plan: Plan, backbone: TorchBackbone) -> JobPreview:
-    """Summarize a plan."""
+    """Summarise a plan."""
     facts = plan.facts
     new = facts.sequences - facts.stored - facts.failed
     return JobPreview(

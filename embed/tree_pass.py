@@ -231,7 +231,7 @@ class TreePass:
 
 
 def decoder_layers(model: Any) -> torch.nn.ModuleList:
-    """The model's list of decoder layers, recognized by its length.
+    """The model's list of decoder layers, recognised by its length.
 
     Raises ``ValueError`` if the model has no such list, or several.
     """

@@ -323,9 +323,9 @@ def encoder(settings: Callable[..., BackboneConfig]) -> Callable[..., Encoder]:
 def relative_error() -> Callable[[np.ndarray, np.ndarray], float]:
     """Largest relative L2 error between the rows of two arrays."""
 
-    def error(found: np.ndarray, expected: np.ndarray) -> float:
-        found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-        gap = np.linalg.norm(found - expected, axis=-1)
+    def error(actual: np.ndarray, expected: np.ndarray) -> float:
+        actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+        gap = np.linalg.norm(actual - expected, axis=-1)
         return float(np.max(gap / np.linalg.norm(expected, axis=-1)))
 
     return error
@@ -375,14 +375,14 @@ def preference_rows() -> Callable[[int], list[dict[str, Any]]]:
     def make(number: int) -> list[dict[str, Any]]:
         return [
             {
-                "prompt": f"Question {place // 2}: how far is the moon?",
-                "chosen": f"About {place} km." + " It is far." * (place % 5),
-                "rejected": f"Ask the sun, number {place}.",
-                "attribute": ("brief", "long")[place % 2],
-                "context": ("be brief", "use many words")[place % 2],
-                "split": "test" if place % 8 < 2 else "train",
+                "prompt": f"Question {index // 2}: how far is the moon?",
+                "chosen": f"About {index} km." + " It is far." * (index % 5),
+                "rejected": f"Ask the sun, number {index}.",
+                "attribute": ("brief", "long")[index % 2],
+                "context": ("be brief", "use many words")[index % 2],
+                "split": "test" if index % 8 < 2 else "train",
             }
-            for place in range(number)
+            for index in range(number)
         ]
 
     return make

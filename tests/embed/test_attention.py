@@ -89,8 +89,8 @@ def dense(
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
-def assert_equal(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+def assert_equal(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -107,8 +107,8 @@ def test_one_call_per_run_equals_a_dense_mask(options: AttentionOptions, groups:
 def test_the_read_outs_alone_see_the_same_keys(options: AttentionOptions) -> None:
     layout = a_layout()
     query, key, value = a_bin(layout)
-    found = by_run(query[:, :, layout.readouts], key, value, layout.branches, options, MaskCache())
-    assert_equal(found, dense(query, key, value, layout, options)[:, layout.readouts])
+    actual = by_run(query[:, :, layout.readouts], key, value, layout.branches, options, MaskCache())
+    assert_equal(actual, dense(query, key, value, layout, options)[:, layout.readouts])
 
 
 @settings(max_examples=60, deadline=None)
@@ -120,9 +120,9 @@ def test_any_tree_filled_or_not_equals_a_dense_mask(
     used = len(layout.token_ids)
     layout = pad_layout(layout, size)
     tensors = a_bin(layout)
-    found = by_run(*tensors, layout.runs, options, MaskCache())
+    actual = by_run(*tensors, layout.runs, options, MaskCache())
     expected = dense(*tensors, layout, options)
-    assert_equal(found[:, :used], expected[:, :used])
+    assert_equal(actual[:, :used], expected[:, :used])
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -147,10 +147,10 @@ def test_gathered_rows_are_the_keys_of_each_run(sequences: list[tuple[int, ...]]
         index = varlen_index(runs, CPU)
         keys, queries = index.key_offsets.tolist(), index.query_offsets.tolist()
         assert len(keys) == len(queries) == len(runs) + 1
-        for place, run in enumerate(runs):
-            rows = index.key_rows[keys[place] : keys[place + 1]].tolist()
+        for position, run in enumerate(runs):
+            rows = index.key_rows[keys[position] : keys[position + 1]].tolist()
             assert rows == [row for start, stop in run.key_ranges for row in range(start, stop)]
-            assert (queries[place], queries[place + 1]) == (run.start, run.stop)
+            assert (queries[position], queries[position + 1]) == (run.start, run.stop)
         assert index.max_keys == max(run.keys for run in runs)
         assert index.max_queries == max(run.queries for run in runs)
         assert index.key_offsets.dtype == index.query_offsets.dtype == torch.int32
@@ -261,8 +261,8 @@ def test_an_older_kernel_gets_repeated_heads_and_a_causal_flag(
     use_varlen(older_varlen_reference)
     layout, options = a_layout(), AttentionOptions(scale, None, None)
     tensors = a_bin(layout, groups)
-    found = by_varlen(*tensors, varlen_index(layout.runs, CPU), options)
-    assert_equal(found, dense(*tensors, layout, options))
+    actual = by_varlen(*tensors, varlen_index(layout.runs, CPU), options)
+    assert_equal(actual, dense(*tensors, layout, options))
 
 
 PLAIN = AttentionOptions(None, None, None)

@@ -55,12 +55,12 @@ def array(*ids: int) -> np.ndarray:
 def random_sequences(seed: int, number: int = 12) -> list[np.ndarray]:
     """Distinct sequences; every third one goes on where another one ends."""
     random = np.random.default_rng(seed)
-    found = [
+    sequences = [
         random.integers(0, 200, size).astype(np.int32) for size in random.integers(2, 60, number)
     ]
-    for place in range(2, number, 3):
-        found[place] = np.concatenate([found[place - 1], found[place]])
-    return found
+    for index in range(2, number, 3):
+        sequences[index] = np.concatenate([sequences[index - 1], sequences[index]])
+    return sequences
 
 
 def own_states(directory: Path, ids: Sequence[int]) -> np.ndarray:
@@ -84,8 +84,8 @@ def test_a_vector_is_the_same_alone_and_among_any_neighbours(
     longest = max(sequences, key=len)
     for ids, expected in zip(sequences, alone, strict=True):
         if ids is not longest:
-            found = model.vectors([ids, longest])[0]
-            assert relative_error(found, expected) < TOLERANCE
+            actual = model.vectors([ids, longest])[0]
+            assert relative_error(actual, expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -115,13 +115,13 @@ def test_a_vector_is_the_same_in_every_packing(
     """For random sequences, bin compositions and sizes."""
     model = backbone(family, side, share)
     ids = [np.array(one, np.int32) for one in sequences]
-    found: dict[int, np.ndarray] = {}
+    actual: dict[int, np.ndarray] = {}
     for packed in model.pack(ids, size):
-        vectors = model.vectors([ids[place] for place in packed.members])
-        found.update(zip(packed.members, vectors, strict=True))
-    assert found.keys() == set(range(len(ids)))
-    for place, one in enumerate(ids):
-        assert relative_error(found[place], model.reference_vector(one)) < TOLERANCE
+        vectors = model.vectors([ids[index] for index in packed.members])
+        actual.update(zip(packed.members, vectors, strict=True))
+    assert actual.keys() == set(range(len(ids)))
+    for index, one in enumerate(ids):
+        assert relative_error(actual[index], model.reference_vector(one)) < TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_pooling_reads_what_it_says_from_the_models_own_states(
     relative_error: RelativeError,
 ) -> None:
     sequences = random_sequences(2, 4)
-    found = backbone(family, side, share, pooling=pooling).vectors(sequences)
-    for vector, ids in zip(found, sequences, strict=True):
+    actual = backbone(family, side, share, pooling=pooling).vectors(sequences)
+    for vector, ids in zip(actual, sequences, strict=True):
         states = own_states(backbone_path(family), ids.tolist())
         expected = {"last": states[-1], "mean": states.mean(axis=0), "cls": states[0]}[pooling]
         assert relative_error(vector, expected) < TOLERANCE
@@ -189,8 +189,8 @@ def test_submitted_passes_can_be_collected_in_any_order(
     parts = [random_sequences(seed, 3) for seed in (10, 11, 12)]
     expected = [model.vectors(part) for part in parts]
     waiting = [model.submit(part) for part in parts]
-    for place in (2, 0, 1):
-        assert np.array_equal(waiting[place](), expected[place])
+    for index in (2, 0, 1):
+        assert np.array_equal(waiting[index](), expected[index])
 
 
 @pytest.mark.parametrize(("family", "share"), [("llama", True), ("llama", False), ("bert", True)])
@@ -342,9 +342,9 @@ def test_vectors_come_in_the_type_and_width_of_the_backbone(
 
 def test_bfloat16_reaches_numpy_bit_by_bit() -> None:
     values = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16)
-    found = to_numpy(values)
-    assert found.dtype == ml_dtypes.bfloat16
-    assert np.array_equal(found.view(np.int16), np.arange(-(2**15), 2**15, dtype=np.int16))
+    actual = to_numpy(values)
+    assert actual.dtype == ml_dtypes.bfloat16
+    assert np.array_equal(actual.view(np.int16), np.arange(-(2**15), 2**15, dtype=np.int16))
 
 
 @pytest.mark.parametrize(
@@ -357,8 +357,8 @@ def test_bfloat16_reaches_numpy_bit_by_bit() -> None:
 def test_collate_pads_on_the_side_asked_for(
     side: str, ids: list[list[int]], mask: list[list[int]], starts: list[int]
 ) -> None:
-    found = collate([np.array([7, 8, 9], np.int32), np.array([5], np.int32)], side)
-    assert [array.tolist() for array in found] == [ids, mask, starts]
+    padded = collate([np.array([7, 8, 9], np.int32), np.array([5], np.int32)], side)
+    assert [array.tolist() for array in padded] == [ids, mask, starts]
 
 
 def test_the_model_is_frozen_and_in_evaluation_mode(backbone: LoadBackbone) -> None:
@@ -528,7 +528,7 @@ def test_positions_that_start_behind_the_padding_id_are_right_on_either_side(
     random = np.random.default_rng(5)
     sequences = [random.integers(2, 200, size).astype(np.int32) for size in (3, 64, 17)]
     expected = [own_states(roberta, ids.tolist()).mean(axis=0) for ids in sequences]
-    found = model.vectors(sequences)
-    assert relative_error(found, np.array(expected)) < TOLERANCE
+    actual = model.vectors(sequences)
+    assert relative_error(actual, np.array(expected)) < TOLERANCE
     with pytest.raises(ConfigError, match="knows 64 positions"):
         TorchBackbone(roberta, BackboneConfig(name="roberta", max_length=65), device="cpu")

@@ -332,8 +332,8 @@ def test_an_encoder_gets_its_own_special_tokens(renderer: Callable[..., Renderer
 )
 def test_the_context_stands_in_the_first_user_turn(form: str, expected: str) -> None:
     system = Message("system", "s")
-    found = with_context((system, *talk("a", "b", "c")), CONTEXT, form)
-    assert found == (system, Message("user", expected), *talk("a", "b", "c")[1:])
+    result = with_context((system, *talk("a", "b", "c")), CONTEXT, form)
+    assert result == (system, Message("user", expected), *talk("a", "b", "c")[1:])
 
 
 @pytest.mark.parametrize("form", ["header", "bare", "behind"])
@@ -349,8 +349,8 @@ def test_an_empty_context_gives_the_plain_tokens(
     name: str, context: str | None, response: str | None, renderer: Callable[..., Renderer]
 ) -> None:
     made = renderer(name)
-    (found,) = made.token_ids([Conversation(talk("a", "b", "c"), response, context)])
-    assert found.tolist() == ids_of(made, talk("a", "b", "c"), response)
+    (result,) = made.token_ids([Conversation(talk("a", "b", "c"), response, context)])
+    assert result.tolist() == ids_of(made, talk("a", "b", "c"), response)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "bert"])
@@ -369,7 +369,7 @@ def test_the_context_is_inside_the_conversation_that_the_backbone_reads(
 
 
 def long_prompt(number: int = 60) -> tuple[Message, ...]:
-    return talk(" ".join(f"word{place}" for place in range(number)))
+    return talk(" ".join(f"word{index}" for index in range(number)))
 
 
 @pytest.mark.parametrize("policy", ["drop", "truncate_prompt", "error"])
@@ -401,9 +401,9 @@ def test_truncate_prompt_keeps_response_and_layout_and_cuts_the_prompts_start(
     made = renderer(name, overlong="truncate_prompt", max_length=limit)
     conversation = Conversation(long_prompt(), "the answer is fine.")
     whole = made.token_ids([conversation])[0]
-    found = made.fit(conversation, whole)
-    assert limit // 2 < len(found) <= limit < len(whole)
-    text = made.tokenizer.decode(found)
+    result = made.fit(conversation, whole)
+    assert limit // 2 < len(result) <= limit < len(whole)
+    text = made.tokenizer.decode(result)
     ending = {"llama": "<|eot_id|>", "qwen2": "<|im_end|>\n", "gpt2": ""}[name]
     assert text.endswith("the answer is fine." + ending)
     assert "word59" in text and "word0 " not in text
@@ -445,9 +445,9 @@ def test_truncate_prompt_gives_both_responses_of_a_pair_the_same_prompt(
     prompts = []
     for response, rival in ((short, longer), (longer, short)):
         conversation = Conversation(long_prompt(), response, rival=rival)
-        found = made.fit(conversation, made.token_ids([conversation])[0])
-        assert len(found) <= limit
-        prompts.append(made.tokenizer.decode(found).partition(response)[0])
+        result = made.fit(conversation, made.token_ids([conversation])[0])
+        assert len(result) <= limit
+        prompts.append(made.tokenizer.decode(result).partition(response)[0])
     assert prompts[0] == prompts[1]
     assert "word59" in prompts[0] and "word0 " not in prompts[0]
 
@@ -474,10 +474,10 @@ def test_truncate_end_keeps_the_closing_token(
     made = renderer("bert", overlong="truncate_end", max_length=20, pooling=pooling)
     conversation = Conversation(long_prompt(), "fine.")
     whole = made.token_ids([conversation])[0]
-    found = made.fit(conversation, whole)
-    assert len(found) == 20
-    assert found[:-1].tolist() == whole[:19].tolist()
-    assert words(made, found)[-1] == "[SEP]"
+    result = made.fit(conversation, whole)
+    assert len(result) == 20
+    assert result[:-1].tolist() == whole[:19].tolist()
+    assert words(made, result)[-1] == "[SEP]"
 
 
 def test_truncate_end_cuts_bare_text_at_the_limit(renderer: Callable[..., Renderer]) -> None:

@@ -62,10 +62,12 @@ _OWN_HEADS = ("GPTNeoX", "GPT2", "OPT", "Bloom")
 def sequences(seed: int, number: int = 24) -> list[np.ndarray]:
     """Distinct sequences; every third one goes on where another one ends."""
     random = np.random.default_rng(seed)
-    found = [random.integers(0, 200, n).astype(np.int32) for n in random.integers(2, 60, number)]
-    for place in range(2, number, 3):
-        found[place] = np.concatenate([found[place - 1], found[place]])
-    return found
+    sequences = [
+        random.integers(0, 200, n).astype(np.int32) for n in random.integers(2, 60, number)
+    ]
+    for index in range(2, number, 3):
+        sequences[index] = np.concatenate([sequences[index - 1], sequences[index]])
+    return sequences
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -82,9 +84,9 @@ def test_the_gpu_gives_the_vectors_of_the_cpu(
     assert gpu.note == cpu.note  # which would say that its layers are not compiled
     alone = relative_error(np.array([gpu.reference_vector(one) for one in ids]), expected)
     bins = gpu.pack(ids, BIN)
-    order = [place for packed in bins for place in packed.members]
-    found = [gpu.vectors([ids[place] for place in packed.members]) for packed in bins]
-    shared = relative_error(np.concatenate(found), expected[order])
+    order = [index for packed in bins for index in packed.members]
+    actual = [gpu.vectors([ids[index] for index in packed.members]) for packed in bins]
+    shared = relative_error(np.concatenate(actual), expected[order])
     print(f"{family} {dtype}: alone {alone:.1e}, shared {shared:.1e}; {gpu.note}")
     assert alone < TOLERANCE[dtype]
     assert shared < min(TOLERANCE[dtype], NO_WORSE[dtype] * alone)
@@ -129,11 +131,11 @@ def test_memory_that_runs_out_halves_the_bins_and_loses_nothing(
     try:
         plan: Any = Planned()
         limit = BinLimit(8 * BIN, notices.append)
-        found = np.concatenate([part for _, part in embed_bins(gpu, plan, 0, limit)])
+        actual = np.concatenate([part for _, part in embed_bins(gpu, plan, 0, limit)])
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert len(order) == len(found)
-    assert relative_error(found, expected) < TOLERANCE["float32"]
+    assert len(order) == len(actual)
+    assert relative_error(actual, expected) < TOLERANCE["float32"]
     print(notices)
 
 

@@ -119,8 +119,8 @@ def test_free_space_is_that_of_the_nearest_directory_there_is(
 ) -> None:
     asked: list[Path] = []
 
-    def statvfs(place: Path) -> Any:
-        asked.append(place)
+    def statvfs(path: Path) -> Any:
+        asked.append(path)
         return SimpleNamespace(f_bavail=3, f_frsize=4096)
 
     monkeypatch.setattr(os, "statvfs", statvfs)
@@ -169,12 +169,12 @@ def test_a_disk_that_fills_while_shards_are_sealed_keeps_them_and_the_job_goes_o
     embed("llama", file, whole, embed=SMALL)
     honest, left = os.pwrite, 25_000
 
-    def pwrite(descriptor: int, data: memoryview, place: int) -> int:
+    def pwrite(descriptor: int, data: memoryview, offset: int) -> int:
         nonlocal left
         left -= len(data)
         if left < 0:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return honest(descriptor, data, place)
+        return honest(descriptor, data, offset)
 
     monkeypatch.setattr(output.os, "pwrite", pwrite)
     with pytest.raises(SpaceError, match="more bytes are needed"):

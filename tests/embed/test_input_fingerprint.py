@@ -101,8 +101,8 @@ def test_the_bytes_of_a_local_backbone_count(
 
 def test_no_network_is_needed_for_a_hub_model(config: Config) -> None:
     names = [BackboneConfig(name="org/model", revision=revision) for revision in ("a", "b")]
-    found = {input_fingerprint(replace(config, backbone=backbone)) for backbone in names}
-    assert len(found) == 2
+    fingerprints = {input_fingerprint(replace(config, backbone=backbone)) for backbone in names}
+    assert len(fingerprints) == 2
 
 
 def test_a_missing_file_is_named(config: Config) -> None:

@@ -66,7 +66,7 @@ class Planner:
             sharing=True,
             width=WIDTH,
         )
-        keys = np.array([f"{self.job} {place}".ljust(16).encode() for place in range(2)], KEY_DTYPE)
+        keys = np.array([f"{self.job} {index}".ljust(16).encode() for index in range(2)], KEY_DTYPE)
         write_plan(directory, facts, {"keys": keys}, {}, {})
         return Plan(directory)
 
@@ -169,15 +169,15 @@ def test_a_worker_that_comes_before_its_job_is_announced_waits(
 ) -> None:
     """Taking the lock and saying what for are two steps: in between, the file names an old job."""
     honest = StoreLock.announced
-    found: list[str] = []
+    jobs: list[str] = []
 
     def announced(lock: StoreLock) -> str:
-        if len(found) == 3:
+        if len(jobs) == 3:
             first.announce("job")
-        if len(found) == 30:
+        if len(jobs) == 30:
             first.release()
-        found.append(honest(lock))
-        return found[-1]
+        jobs.append(honest(lock))
+        return jobs[-1]
 
     monkeypatch.setattr(StoreLock, "announced", announced)
     planner = Planner("job")
@@ -185,7 +185,7 @@ def test_a_worker_that_comes_before_its_job_is_announced_waits(
         first.announce("an old job")
         assert first.acquire()
         assert enter(second, planner).facts.job == "job"
-    assert found == ["an old job"] * 3 + ["job"] * 28
+    assert jobs == ["an old job"] * 3 + ["job"] * 28
     assert len(planner.calls) == 1
 
 
@@ -219,7 +219,7 @@ def test_who_waits_without_a_plan_holds_nothing(
 def test_many_workers_that_start_at_once_make_one_plan(tmp_path: Path) -> None:
     planners = [Planner("job") for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
-        plans = [found.result(20) for found in [in_thread(pool, tmp_path, p) for p in planners]]
+        plans = [future.result(20) for future in [in_thread(pool, tmp_path, p) for p in planners]]
     assert len({plan.facts for plan in plans}) == 1
     assert sum(len(planner.calls) for planner in planners) == 1
 
@@ -229,9 +229,9 @@ def test_an_abandoned_plan_of_the_same_job_is_gone_on_with(tmp_path: Path) -> No
     with at_work(tmp_path, "job") as plan:
         seal(tmp_path, plan, 1)
     with StoreLock(tmp_path) as lock:
-        found = enter(lock, again)
+        result = enter(lock, again)
     assert again.calls == []
-    assert found.pending(tmp_path) == [0]
+    assert result.pending(tmp_path) == [0]
 
 
 def test_an_abandoned_plan_of_another_job_goes_and_its_shards_stay(tmp_path: Path) -> None:
@@ -239,9 +239,9 @@ def test_an_abandoned_plan_of_another_job_goes_and_its_shards_stay(tmp_path: Pat
         seal(tmp_path, plan, 0)
         before = shard_path(tmp_path, 0).read_bytes()
     with StoreLock(tmp_path) as lock:
-        found = enter(lock, Planner("new"))
-        assert found.facts.job == "new"
-        assert found.facts.first_shard == 1
+        result = enter(lock, Planner("new"))
+        assert result.facts.job == "new"
+        assert result.facts.first_shard == 1
     (shard,) = read_manifest(tmp_path).shards
     assert (shard.name, shard.job) == ("000000.h5", "old")
     assert shard_path(tmp_path, 0).read_bytes() == before
@@ -354,7 +354,7 @@ def test_workers_that_finish_at_the_same_time_finish_once(workers: int, tmp_path
             return close_job(lock, "job", finished(tmp_path, done))
 
     with ThreadPoolExecutor(workers) as pool:
-        results = [found.result(20) for found in [pool.submit(work, n) for n in range(workers)]]
+        results = [future.result(20) for future in [pool.submit(work, n) for n in range(workers)]]
     assert sorted(results) == [False] * (workers - 1) + [True]
     assert done == [("job", 2)]
     assert list(tmp_path.glob("plan*")) == []

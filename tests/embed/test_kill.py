@@ -95,12 +95,12 @@ def die_at(step: str, count: int) -> None:
     def dying(honest: Callable[..., Any], kind_of: Callable[[Path], str]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             nonlocal left
-            found = kind_of(Path(arguments[-1]))
-            left -= found == kind
-            if left == 0 and found == kind and moment == "written":
+            written = kind_of(Path(arguments[-1]))
+            left -= written == kind
+            if left == 0 and written == kind and moment == "written":
                 os.kill(os.getpid(), signal.SIGKILL)
             result = honest(*arguments, **options)
-            if left == 0 and found == kind and moment == "named":
+            if left == 0 and written == kind and moment == "named":
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 
@@ -184,8 +184,8 @@ def killed(
     """Directory with the stores ``whole`` and ``killed``, and the driver's log."""
     base = tmp_path_factory.mktemp("kill")
     rows = write_rows(base / "rows.jsonl", preference_rows(ROWS))
-    found = driven_by(__file__, base, rows, backbone_path("llama"), shard=100, bins=100)
-    return base, found
+    result = driven_by(__file__, base, rows, backbone_path("llama"), shard=100, bins=100)
+    return base, result
 
 
 def by_key(store: Path) -> dict[bytes, bytes]:
@@ -194,9 +194,9 @@ def by_key(store: Path) -> dict[bytes, bytes]:
     raw = reader.keys().tobytes()
     keys = [raw[start : start + 16] for start in range(0, len(raw), 16)]
     vectors = reader.vectors(range(len(reader)))
-    found = {key: vector.tobytes() for key, vector in zip(keys, vectors, strict=True)}
-    assert len(found) == len(reader)
-    return found
+    actual = {key: vector.tobytes() for key, vector in zip(keys, vectors, strict=True)}
+    assert len(actual) == len(reader)
+    return actual
 
 
 def test_every_kill_struck_and_the_last_run_ended_well(
@@ -228,16 +228,16 @@ def test_a_killed_job_ends_with_every_sequence_once_and_the_same_bits(
     killed: tuple[Path, list[dict[str, Any]]],
 ) -> None:
     base, _ = killed
-    expected, found = by_key(base / "whole"), by_key(base / "killed")
+    expected, actual = by_key(base / "whole"), by_key(base / "killed")
     assert len(expected) > 3 * ROWS
-    assert found == expected
+    assert actual == expected
     assert verify_store(base / "killed").problems == []
 
 
 def test_a_killed_job_ends_with_the_files_of_an_undisturbed_one(
     killed: tuple[Path, list[dict[str, Any]]],
 ) -> None:
-    whole, found = (
+    whole, actual = (
         {
             str(path.relative_to(store)): path.read_bytes()
             for path in sorted(store.rglob("*"))
@@ -245,7 +245,7 @@ def test_a_killed_job_ends_with_the_files_of_an_undisturbed_one(
         }
         for store in (killed[0] / "whole", killed[0] / "killed")
     )
-    assert found == whole
+    assert actual == whole
 
 
 def test_no_sealed_shard_was_ever_rewritten(killed: tuple[Path, list[dict[str, Any]]]) -> None:

@@ -121,11 +121,11 @@ def test_a_hub_model_is_asked_for_without_code_or_pickles(
 def test_the_backbones_own_reward_head_is_found(
     name: str, head: bool, backbone_path: BackbonePath
 ) -> None:
-    found = score_head(backbone_path(name))
-    assert (found is not None) == head
-    if found is not None:
+    head_D = score_head(backbone_path(name))
+    assert (head_D is not None) == head
+    if head_D is not None:
         model = AutoModelForSequenceClassification.from_pretrained(backbone_path(name))
-        np.testing.assert_array_equal(found, model.score.weight[0].detach().float().numpy())
+        np.testing.assert_array_equal(head_D, model.score.weight[0].detach().float().numpy())
 
 
 def test_a_classifier_of_several_labels_has_no_reward_head(
@@ -141,9 +141,9 @@ def test_a_reward_head_in_16_bits_is_read_in_float32(
     path = backbone_path("llama-reward")
     model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.bfloat16)
     model.save_pretrained(tmp_path)
-    found = score_head(tmp_path)
-    assert found is not None and found.dtype == np.float32
-    np.testing.assert_array_equal(found, model.score.weight[0].detach().float().numpy())
+    head_D = score_head(tmp_path)
+    assert head_D is not None and head_D.dtype == np.float32
+    np.testing.assert_array_equal(head_D, model.score.weight[0].detach().float().numpy())
 
 
 @needs_demo_encoder

@@ -107,10 +107,10 @@ def test_failed_sequences_take_their_pairs_along_and_nothing_else(
     store = tmp_path / "store"
     table = read_pairs(store, "rows")
     assert table.source_row.tolist() == [n for n in range(1, 17) if n not in (6, 13)]
-    found = by_key(store)
+    actual = by_key(store)
     failed = set(failed_keys(store).tolist())
-    assert found.keys() | failed == whole.keys() and not found.keys() & failed
-    for key, vector in found.items():
+    assert actual.keys() | failed == whole.keys() and not actual.keys() & failed
+    for key, vector in actual.items():
         np.testing.assert_allclose(vector, whole[key], rtol=1e-4, atol=1e-5)
     assert verify_store(store).problems == []
     lines = (store / "quarantine" / "rows.jsonl").read_text().splitlines()
@@ -157,8 +157,8 @@ def test_what_failed_is_tried_again_only_when_asked(
     fresh = configure("llama", file, tmp_path / "fresh")
     job(fresh)
     assert by_key(tmp_path / "store").keys() == by_key(tmp_path / "fresh").keys()
-    places = (tmp_path / "store", tmp_path / "fresh")
-    tables = [resolved(place, read_pairs(place, "rows")) for place in places]
+    stores = (tmp_path / "store", tmp_path / "fresh")
+    tables = [resolved(path, read_pairs(path, "rows")) for path in stores]
     assert tables[0] == tables[1]
     assert verify_store(tmp_path / "store").problems == []
 

@@ -23,12 +23,12 @@ BUSHES = st.lists(st.lists(TOKENS, min_size=1, max_size=10).map(tuple), min_size
 def distinct_sequences(draw: st.DrawFn) -> list[Ids]:
     """Random sequences, many behind one of two common beginnings, some with their prefixes."""
     heads = draw(st.lists(st.lists(TOKENS, max_size=12).map(tuple), min_size=1, max_size=2))
-    found = [draw(st.sampled_from(heads)) + ids for ids in draw(BUSHES)]
-    for base in draw(st.lists(st.sampled_from(found), max_size=3)):
-        found += [base[:stop] for stop in range(1, len(base))]
-    found = list(dict.fromkeys(found))
-    draw(st.randoms(use_true_random=False)).shuffle(found)
-    return found
+    sequences = [draw(st.sampled_from(heads)) + ids for ids in draw(BUSHES)]
+    for base in draw(st.lists(st.sampled_from(sequences), max_size=3)):
+        sequences += [base[:stop] for stop in range(1, len(base))]
+    sequences = list(dict.fromkeys(sequences))
+    draw(st.randoms(use_true_random=False)).shuffle(sequences)
+    return sequences
 
 
 def arrays(sequences: Sequence[Ids]) -> list[np.ndarray]:
@@ -36,7 +36,7 @@ def arrays(sequences: Sequence[Ids]) -> list[np.ndarray]:
 
 
 def contents(bins: Sequence[Bin], sequences: Sequence[Ids]) -> list[frozenset[Ids]]:
-    return [frozenset(sequences[place] for place in found.members) for found in bins]
+    return [frozenset(sequences[index] for index in packed.members) for packed in bins]
 
 
 def common_prefix(sequences: Sequence[np.ndarray]) -> int:
@@ -50,7 +50,7 @@ def common_prefix(sequences: Sequence[np.ndarray]) -> int:
 @given(distinct_sequences(), st.integers(1, 60))
 def test_every_sequence_is_in_exactly_one_bin_of_trees(sequences: list[Ids], size: int) -> None:
     bins = pack_trees(arrays(sequences), size)
-    placed = Counter(place for found in bins for place in found.members)
+    placed = Counter(index for packed in bins for index in packed.members)
     assert placed == Counter(range(len(sequences)))
 
 
@@ -58,8 +58,8 @@ def test_every_sequence_is_in_exactly_one_bin_of_trees(sequences: list[Ids], siz
 @given(distinct_sequences(), st.integers(1, 60))
 def test_a_bin_of_trees_counts_the_tokens_of_its_layout(sequences: list[Ids], size: int) -> None:
     ids = arrays(sequences)
-    for found in pack_trees(ids, size):
-        assert found.tokens == len(lay_out([ids[place] for place in found.members]).token_ids)
+    for packed in pack_trees(ids, size):
+        assert packed.tokens == len(lay_out([ids[index] for index in packed.members]).token_ids)
 
 
 @settings(max_examples=100, deadline=None)
@@ -69,15 +69,15 @@ def test_only_a_long_prefix_or_a_long_sequence_makes_a_bin_larger(
 ) -> None:
     """At most ``bin_tokens``, or twice what all members share; longer sequences are alone."""
     ids = arrays(sequences)
-    for found in pack_trees(ids, size):
-        shared = common_prefix([ids[place] for place in found.members])
-        assert found.tokens <= max(size, 2 * shared) or len(found.members) == 1
+    for packed in pack_trees(ids, size):
+        shared = common_prefix([ids[index] for index in packed.members])
+        assert packed.tokens <= max(size, 2 * shared) or len(packed.members) == 1
 
 
 @settings(max_examples=60, deadline=None)
 @given(distinct_sequences(), st.integers(1, 60))
 def test_bins_of_trees_come_largest_first(sequences: list[Ids], size: int) -> None:
-    tokens = [found.tokens for found in pack_trees(arrays(sequences), size)]
+    tokens = [packed.tokens for packed in pack_trees(arrays(sequences), size)]
     assert tokens == sorted(tokens, reverse=True)
 
 
@@ -90,7 +90,7 @@ def test_bins_of_trees_do_not_depend_on_the_order_of_their_input(
     random.shuffle(shuffled)
     one, other = pack_trees(arrays(sequences), size), pack_trees(arrays(shuffled), size)
     assert contents(one, sequences) == contents(other, shuffled)
-    assert [found.tokens for found in one] == [found.tokens for found in other]
+    assert [packed.tokens for packed in one] == [packed.tokens for packed in other]
 
 
 @settings(max_examples=100, deadline=None)
@@ -98,23 +98,23 @@ def test_bins_of_trees_do_not_depend_on_the_order_of_their_input(
 def test_what_fits_into_one_bin_stays_in_one(sequences: list[Ids]) -> None:
     ids = arrays(sequences)
     size = len(lay_out(ids).token_ids)
-    assert [found.tokens for found in pack_trees(ids, size)] == [size]
+    assert [packed.tokens for packed in pack_trees(ids, size)] == [size]
 
 
 def test_a_prompt_with_more_responses_than_a_bin_holds_is_split() -> None:
     prompt = np.arange(100, 140, dtype=np.int32)
-    ids = [np.concatenate([prompt, np.full(20, place, np.int32)]) for place in range(50)]
+    ids = [np.concatenate([prompt, np.full(20, index, np.int32)]) for index in range(50)]
     bins = pack_trees(ids, 200)
-    assert sorted(place for found in bins for place in found.members) == list(range(50))
+    assert sorted(index for packed in bins for index in packed.members) == list(range(50))
     # 40 tokens of prompt and up to 8 responses of 20 in each.
-    assert [found.tokens for found in bins] == [200] * 6 + [80]
+    assert [packed.tokens for packed in bins] == [200] * 6 + [80]
 
 
 def test_a_prompt_of_more_than_half_a_bin_is_worth_a_larger_one() -> None:
     prompt = np.arange(100, 190, dtype=np.int32)
-    ids = [np.concatenate([prompt, np.full(10, place, np.int32)]) for place in range(20)]
+    ids = [np.concatenate([prompt, np.full(10, index, np.int32)]) for index in range(20)]
     # Twice the prompt is 180: nine responses each, instead of one in each bin of 100.
-    assert [found.tokens for found in pack_trees(ids, 100)] == [180, 180, 110]
+    assert [packed.tokens for packed in pack_trees(ids, 100)] == [180, 180, 110]
 
 
 def test_bins_with_room_left_share_the_prefix_above() -> None:
@@ -122,14 +122,14 @@ def test_bins_with_room_left_share_the_prefix_above() -> None:
     ids = arrays([(*header, word, *[reply] * 7) for word in (1, 2) for reply in (1, 2, 3)])
     # Two of three replies fill a bin behind each word; the third ones meet behind the header.
     bins = pack_trees(ids, 20)
-    assert [found.tokens for found in bins] == [20, 19, 19]
-    assert len({ids[place][4] for place in bins[0].members}) == 2
+    assert [packed.tokens for packed in bins] == [20, 19, 19]
+    assert len({ids[index][4] for index in bins[0].members}) == 2
 
 
 def test_a_sequence_goes_where_it_leaves_the_least_room() -> None:
     ids = [np.full(size, size, np.int32) for size in (4, 5, 8, 11, 12)]
     bins = pack_trees(ids, 20)
-    assert {frozenset(len(ids[n]) for n in found.members) for found in bins} == {
+    assert {frozenset(len(ids[n]) for n in packed.members) for packed in bins} == {
         frozenset({12, 8}),
         frozenset({11, 5, 4}),
     }
@@ -138,17 +138,17 @@ def test_a_sequence_goes_where_it_leaves_the_least_room() -> None:
 def test_a_longer_sequence_has_a_bin_of_its_own() -> None:
     ids = arrays([(1,) * 50, (2, 3), (2, 4)])
     bins = pack_trees(ids, 10)
-    assert [(found.members, found.tokens) for found in bins] == [((0,), 50), ((1, 2), 3)]
+    assert [(packed.members, packed.tokens) for packed in bins] == [((0,), 50), ((1, 2), 3)]
 
 
 def test_a_caterpillar_of_two_thousand_sequences_is_packed() -> None:
     """Each shares one token more than the one before: a tree as deep as there are sequences."""
     ids = [np.array([0] * depth + [1], np.int32) for depth in range(2000)]
     bins = pack_trees(ids, 64)
-    assert sorted(place for found in bins for place in found.members) == list(range(2000))
-    for found in bins:
-        shared = common_prefix([ids[place] for place in found.members])
-        assert found.tokens <= max(64, 2 * shared) or len(found.members) == 1
+    assert sorted(index for packed in bins for index in packed.members) == list(range(2000))
+    for packed in bins:
+        shared = common_prefix([ids[index] for index in packed.members])
+        assert packed.tokens <= max(64, 2 * shared) or len(packed.members) == 1
 
 
 def test_nothing_to_pack_is_no_bin() -> None:
@@ -167,19 +167,19 @@ def helpsteer_like(prompts: int) -> list[np.ndarray]:
     random = np.random.default_rng(0)
     header = random.integers(0, 30_000, 25)
     sizes = [lognormal_lengths(random, mean, prompts) for mean in (200, 340, 340)]
-    found: list[np.ndarray] = []
+    sequences: list[np.ndarray] = []
     for prompt_size, *reply_sizes in zip(*sizes, strict=True):
         prompt = np.concatenate([header, random.integers(0, 30_000, prompt_size)])
         replies = [random.integers(0, 30_000, size) for size in reply_sizes]
-        found += [prompt, *(np.concatenate([prompt, reply]) for reply in replies)]
-    return [ids.astype(np.int32) for ids in found]
+        sequences += [prompt, *(np.concatenate([prompt, reply]) for reply in replies)]
+    return [ids.astype(np.int32) for ids in sequences]
 
 
 def test_bins_are_full_and_repeat_little_of_what_is_shared() -> None:
     ids = helpsteer_like(2000)
     bins = pack_trees(ids, 32_768)
-    computed = sum(found.tokens for found in bins)
-    assert max(found.tokens for found in bins) <= 32_768
+    computed = sum(packed.tokens for packed in bins)
+    assert max(packed.tokens for packed in bins) <= 32_768
     assert computed / (len(bins) * 32_768) > 0.97
     assert computed <= 1.02 * len(lay_out(ids).token_ids)
 
@@ -199,7 +199,7 @@ def test_every_sequence_is_in_exactly_one_bin_of_rows(
     sequences: list[Ids], size: int, causal: bool
 ) -> None:
     bins = pack_rows(arrays(sequences), size, causal=causal)
-    placed = Counter(place for found in bins for place in found.members)
+    placed = Counter(index for packed in bins for index in packed.members)
     assert placed == Counter(range(len(sequences)))
 
 
@@ -209,9 +209,9 @@ def test_rows_times_their_longest_length_keep_the_size_of_a_bin(
     sequences: list[Ids], size: int, causal: bool
 ) -> None:
     with_a_row = maximal(sequences) if causal else set(sequences)
-    for found in pack_rows(arrays(sequences), size, causal=causal):
-        rows = [len(sequences[n]) for n in found.members if sequences[n] in with_a_row]
-        assert found.tokens == sum(rows)
+    for packed in pack_rows(arrays(sequences), size, causal=causal):
+        rows = [len(sequences[n]) for n in packed.members if sequences[n] in with_a_row]
+        assert packed.tokens == sum(rows)
         assert len(rows) * max(rows) <= size or len(rows) == 1
 
 
@@ -221,8 +221,8 @@ def test_rows_come_longest_first(sequences: list[Ids], size: int, causal: bool) 
     with_a_row = maximal(sequences) if causal else set(sequences)
     lengths = [
         len(sequences[n])
-        for found in pack_rows(arrays(sequences), size, causal=causal)
-        for n in found.members
+        for packed in pack_rows(arrays(sequences), size, causal=causal)
+        for n in packed.members
         if sequences[n] in with_a_row
     ]
     assert lengths == sorted(lengths, reverse=True)
@@ -233,9 +233,9 @@ def test_rows_come_longest_first(sequences: list[Ids], size: int, causal: bool) 
 def test_a_causal_model_reads_a_prefix_from_a_longer_row(sequences: list[Ids], size: int) -> None:
     """It comes right behind its row, which is where the backbone looks for it."""
     rows = maximal(sequences)
-    for found in pack_rows(arrays(sequences), size, causal=True):
+    for packed in pack_rows(arrays(sequences), size, causal=True):
         host: Ids = ()
-        for ids in (sequences[place] for place in found.members):
+        for ids in (sequences[index] for index in packed.members):
             host = ids if ids in rows else host
             assert host[: len(ids)] == ids
 
@@ -255,10 +255,10 @@ def test_bins_of_rows_do_not_depend_on_the_order_of_their_input(
 def test_a_bin_of_rows_is_filled_before_the_next_begins() -> None:
     ids = arrays([(1, 1, 1, 1), (2, 2, 2), (3, 3), (4,), (5,)])
     bins = pack_rows(ids, 8, causal=True)
-    assert [[len(ids[place]) for place in found.members] for found in bins] == [[4, 3], [2, 1, 1]]
+    assert [[len(ids[index]) for index in packed.members] for packed in bins] == [[4, 3], [2, 1, 1]]
 
 
 def test_a_bin_of_rows_more_than_half_full_is_not_padded_for_a_shorter_row() -> None:
     ids = arrays([(1, 1, 1), (2, 2, 2), (3, 3, 3), (4, 4), (5,)])
     bins = pack_rows(ids, 12, causal=False)
-    assert [[len(ids[place]) for place in found.members] for found in bins] == [[3, 3, 3], [2, 1]]
+    assert [[len(ids[index]) for index in packed.members] for packed in bins] == [[3, 3, 3], [2, 1]]

@@ -117,14 +117,14 @@ def test_the_table_keeps_texts_labels_and_origin(embedded: Embedded, preference_
 
 def test_the_table_counts_the_tokens_of_both_responses(embedded: Embedded) -> None:
     for role in ("chosen", "rejected"):
-        for place, pair in enumerate(embedded.pairs):
+        for index, pair in enumerate(embedded.pairs):
             views = ["plain"] * (pair.split == "train") + ["ctx"] * (
-                pair.split == "test" or bool(embedded.table.pool[place])
+                pair.split == "test" or bool(embedded.table.pool[index])
             )
             ids = embedded.encoder.renderer.token_ids(
                 [conversation_of(pair, view, role, "header", equal_prompts=False) for view in views]
             )
-            assert embedded.table.tokens[role][place] == max(map(len, ids))
+            assert embedded.table.tokens[role][index] == max(map(len, ids))
 
 
 def test_the_account_adds_up(embedded: Embedded) -> None:
@@ -187,10 +187,10 @@ def test_blocks_change_nothing_in_the_table(
     """Also where the last block is empty."""
     expected = embedded.again(embedded.pairs)
     monkeypatch.setattr(tabulate_module, "BLOCK", block)
-    found = embedded.again(embedded.pairs)
-    assert found.text == expected.text == embedded.table.text
+    actual = embedded.again(embedded.pairs)
+    assert actual.text == expected.text == embedded.table.text
     for name, rows in expected.rows.items():
-        assert np.array_equal(found.rows[name], rows)
+        assert np.array_equal(actual.rows[name], rows)
 
 
 def test_a_table_is_not_made_for_sequences_that_the_store_lacks(

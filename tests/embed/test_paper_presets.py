@@ -126,13 +126,13 @@ def test_a_preset_runs_from_its_fixture_to_the_compared_table(
         assert (directory / "sweep.html").is_file()
         return
     report = json.loads((directory / "report.json").read_text("utf-8"))
-    assert [found["table"] for found in report["published"]] == tables
+    assert [table["table"] for table in report["published"]] == tables
     wanted = content["methods"].split(",")
     assert not set(wanted) - set(report["methods"]) - set(report["skipped"])
     assert not report["skipped"], report["skipped"]
-    for found in report["published"]:
-        compared = [row for row in found["rows"] if row["ours"] in report["methods"]]
-        assert len(compared) == sum(row["ours"] is not None for row in found["rows"])
+    for table in report["published"]:
+        compared = [row for row in table["rows"] if row["ours"] in report["methods"]]
+        assert len(compared) == sum(row["ours"] is not None for row in table["rows"])
     sources = report["account"]["sources"]
     assert all(counts["rows"] > 0 for counts in sources.values())
 

@@ -154,8 +154,8 @@ def test_a_damaged_array_is_an_error_that_names_file_and_directory(
 def test_only_the_plan_of_the_same_job_is_found(tmp_path: Path) -> None:
     assert find_plan(tmp_path, "job") is None
     publish_plan(made_in(tmp_path / "plan.4711"), tmp_path)
-    found = find_plan(tmp_path, "job")
-    assert found is not None and found.directory == plan_path(tmp_path)
+    plan = find_plan(tmp_path, "job")
+    assert plan is not None and plan.directory == plan_path(tmp_path)
     assert find_plan(tmp_path, "another") is None
 
 

@@ -74,15 +74,15 @@ def test_every_pair_finds_its_conversations_among_the_sequences(
     file = write_rows(tmp_path / "rows.jsonl", preference_rows(24))
     config, made = plan("llama", file, tmp_path / "store")
     checked = 0
-    for place, pair in enumerate(open_pairs(config.data)):
+    for index, pair in enumerate(open_pairs(config.data)):
         for name, column in made.columns.items():
-            if column[place] == NO_ROW:
+            if column[index] == NO_ROW:
                 continue
             view, _, role = name.partition("/")
             conversation = conversation_of(pair, view, role, "header", equal_prompts=False)
             expected = encoder("llama").renderer.token_ids([conversation])[0]
-            found = made.sequence(made.sequence_of[column[place]])
-            assert found.tolist() == expected.tolist()
+            actual = made.sequence(made.sequence_of[column[index]])
+            assert actual.tolist() == expected.tolist()
             checked += 1
     assert checked > 24 * 3
 
@@ -161,7 +161,7 @@ def test_a_pair_with_one_refused_sequence_is_left_out_and_so_is_what_only_it_nee
     rows[5]["rejected"] = "word " * 100
     file = write_rows(tmp_path / "rows.jsonl", rows)
     config, made = plan("llama", file, tmp_path / "store", max_length=90)
-    assert made.keep.tolist() == [place != 5 for place in range(16)]
+    assert made.keep.tolist() == [index != 5 for index in range(16)]
     assert made.facts.pairs == 15
     assert all("max_length is 90" in reason for reason in made.refusals.values())
     pair = list(open_pairs(config.data))[5]
@@ -243,7 +243,7 @@ def test_the_facts_count_what_the_arrays_hold(
     file = write_rows(tmp_path / "rows.jsonl", preference_rows(40))
     _, made = plan("llama", file, tmp_path / "store")
     facts = made.facts
-    bins = [found for shard in range(facts.shards) for found in made.bins(shard)]
+    bins = [item for shard in range(facts.shards) for item in made.bins(shard)]
     assert (facts.job, facts.name, facts.pairs, facts.stored) == ("job", "rows", 40, 0)
     assert (facts.first_shard, facts.shortened, facts.width) == (0, 0, 32)
     assert (facts.bin_tokens, facts.sharing) == (256, True)
@@ -304,12 +304,12 @@ def test_no_text_and_no_token_stays_in_memory(
     filler = "It is far. " * 150
     rows = [
         {
-            "prompt": f"Question {place}?",
-            "chosen": f"{filler}{place} yes",
-            "rejected": f"{filler}{place} no",
-            "split": "test" if place % 8 == 0 else "train",
+            "prompt": f"Question {index}?",
+            "chosen": f"{filler}{index} yes",
+            "rejected": f"{filler}{index} no",
+            "split": "test" if index % 8 == 0 else "train",
         }
-        for place in range(1000)
+        for index in range(1000)
     ]
     file = write_rows(tmp_path / "rows.jsonl", rows)
     size = sum(len(row["chosen"]) + len(row["rejected"]) for row in rows)

@@ -86,8 +86,8 @@ def test_the_chosen_pass_is_left_active(
     expected = separately(decoder(family), sequences())
     choice = choose_pass(decoder(family), 256)
     assert choice.tree_pass is not None
-    found = choice.tree_pass.states(lay_out(sequences())).numpy()
-    assert relative_error(found, expected) < TOLERANCE
+    actual = choice.tree_pass.states(lay_out(sequences())).numpy()
+    assert relative_error(actual, expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", ROW_FAMILIES)
@@ -199,8 +199,8 @@ def test_a_model_that_cannot_be_pruned_is_still_compiled(
     choice = choose_pass(decoder("GPT2"), 256, fixed_tokens=256, compiler="eager")
     assert choice.note == UNPRUNED
     assert choice.tree_pass is not None and choice.tree_pass.compiler == "eager"
-    found = choice.tree_pass.states(lay_out(sequences()))
-    assert relative_error(found.numpy(), expected) < TOLERANCE
+    actual = choice.tree_pass.states(lay_out(sequences()))
+    assert relative_error(actual.numpy(), expected) < TOLERANCE
 
 
 def test_a_compiler_that_fails_leaves_the_pruned_pass(
@@ -211,8 +211,8 @@ def test_a_compiler_that_fails_leaves_the_pruned_pass(
     assert choice.note.startswith(SHARED + "; its layers are not compiled: LlamaModel failed with")
     assert choice.tree_pass is not None
     assert choice.tree_pass.prunes
-    found = choice.tree_pass.states(lay_out(sequences())).numpy()
-    assert relative_error(found, expected) < TOLERANCE
+    actual = choice.tree_pass.states(lay_out(sequences())).numpy()
+    assert relative_error(actual, expected) < TOLERANCE
 
 
 def hide_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,14 +257,14 @@ def test_a_window_that_no_layer_needs_is_not_missed(
 
 @pytest.mark.parametrize("max_length", [2, 8, 80, 4096])
 def test_the_probe_has_forks_and_fits_into_the_longest_sequence(max_length: int) -> None:
-    found = probe_sequences(200, max_length)
-    assert all(0 < len(ids) <= max(max_length, 6) for ids in found)
-    assert len({ids.tobytes() for ids in found}) == len(found)
-    one, other, *responses, alone = found
+    probes = probe_sequences(200, max_length)
+    assert all(0 < len(ids) <= max(max_length, 6) for ids in probes)
+    assert len({ids.tobytes() for ids in probes}) == len(probes)
+    one, other, *responses, alone = probes
     assert 0 < common_prefix_length(one, other) < len(other)
     assert [common_prefix_length(one, ids) for ids in responses[:2]] == [len(one)] * 2
     assert common_prefix_length(other, responses[2]) == len(other)
-    assert len(lay_out(found).token_ids) < sum(len(ids) for ids in found)
+    assert len(lay_out(probes).token_ids) < sum(len(ids) for ids in probes)
     assert alone.dtype == np.int32
 
 

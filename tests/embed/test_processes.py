@@ -97,8 +97,8 @@ def driven(
     """Directory with all the stores, and what their processes reported."""
     base = tmp_path_factory.mktemp("processes")
     rows = write_rows(base / "rows.jsonl", preference_rows(ROWS))
-    found = driven_by(__file__, base, rows, backbone_path("llama"), shard=300, bins=256)
-    return base, found
+    result = driven_by(__file__, base, rows, backbone_path("llama"), shard=300, bins=256)
+    return base, result
 
 
 def files(store: Path) -> dict[str, bytes]:
@@ -112,8 +112,8 @@ def files(store: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", [*ONE_BY_ONE, *AT_ONCE])
 def test_every_process_ends_well(name: str, driven: tuple[Path, dict[str, Reports]]) -> None:
-    for found in driven[1][name]:
-        assert found["status"] == 0, found["said"]
+    for report in driven[1][name]:
+        assert report["status"] == 0, report["said"]
 
 
 @pytest.mark.parametrize("name", ["parts", *AT_ONCE])
@@ -138,14 +138,14 @@ def test_the_store_of_one_process_is_whole(driven: tuple[Path, dict[str, Reports
 def test_no_token_is_computed_twice(name: str, driven: tuple[Path, dict[str, Reports]]) -> None:
     _, reports = driven
     (only,) = reports["whole"]
-    done = sum(found["facts"]["computed_tokens"] for found in reports[name])
+    done = sum(report["facts"]["computed_tokens"] for report in reports[name])
     assert done == only["facts"]["tokens"] == only["facts"]["computed_tokens"]
 
 
 def test_the_last_of_the_parts_gives_the_account(
     driven: tuple[Path, dict[str, Reports]],
 ) -> None:
-    first, second, last = (found["facts"] for found in driven[1]["parts"])
+    first, second, last = (report["facts"] for report in driven[1]["parts"])
     assert first["account"] is second["account"] is None
     assert first["pending_shards"] > second["pending_shards"] > last["pending_shards"] == 0
     assert last["account"]["pairs"] == ROWS
@@ -156,8 +156,8 @@ def test_somebody_gives_the_account_when_all_work_at_once(
     name: str, driven: tuple[Path, dict[str, Reports]]
 ) -> None:
     _, reports = driven
-    (expected,) = (found["facts"]["account"] for found in reports["whole"])
-    accounts = [found["facts"]["account"] for found in reports[name]]
+    (expected,) = (report["facts"]["account"] for report in reports["whole"])
+    accounts = [report["facts"]["account"] for report in reports[name]]
     assert any(account is not None for account in accounts)
     assert all(account in (None, expected) for account in accounts)
 

@@ -103,18 +103,18 @@ def test_a_correct_store_passes(
 ) -> None:
     """Re-extraction agrees with the cache."""
     store, table = made(name, dtype=dtype)
-    found = recheck(store, table, size=ALL, seed=0, settings=ON_CPU)
-    assert found.problems == []
-    assert found.sequences == sum((rows != NO_ROW).sum() for rows in table.rows.values())
-    assert found.largest_error <= TOLERANCE[dtype]
+    result = recheck(store, table, size=ALL, seed=0, settings=ON_CPU)
+    assert result.problems == []
+    assert result.sequences == sum((rows != NO_ROW).sum() for rows in table.rows.values())
+    assert result.largest_error <= TOLERANCE[dtype]
 
 
 def test_the_reward_heads_error_is_reported_where_there_is_one(
     made: Callable[..., tuple[FeatureStore, PairTable]],
 ) -> None:
-    found = recheck(*made("llama-reward"), size=ALL, seed=0, settings=ON_CPU)
-    assert found.head_error is not None
-    assert found.head_error < 1e-5
+    result = recheck(*made("llama-reward"), size=ALL, seed=0, settings=ON_CPU)
+    assert result.head_error is not None
+    assert result.head_error < 1e-5
 
 
 def test_a_backbone_without_a_reward_head_reports_none(
@@ -127,10 +127,10 @@ def test_vectors_of_another_pooling_miss_the_reward_head(
     made: Callable[..., tuple[FeatureStore, PairTable]],
 ) -> None:
     """The store agrees with itself, the backbone's own reward does not."""
-    found = recheck(*made("llama-reward", pooling="mean"), size=ALL, seed=0, settings=ON_CPU)
-    assert found.largest_error <= TOLERANCE["float32"]
-    assert found.head_error is not None and found.head_error > 0.01
-    (problem,) = found.problems
+    result = recheck(*made("llama-reward", pooling="mean"), size=ALL, seed=0, settings=ON_CPU)
+    assert result.largest_error <= TOLERANCE["float32"]
+    assert result.head_error is not None and result.head_error > 0.01
+    (problem,) = result.problems
     assert "misses the backbone's own reward" in problem
 
 
@@ -149,9 +149,9 @@ def test_a_pad_token_that_equals_the_end_of_turn_does_not_mislead_the_reward_hea
     file = write_rows(tmp_path / "rows.jsonl", preference_rows(8))
     embed(directory, file, tmp_path / "store")
     store, table = FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
-    found = recheck(store, table, size=ALL, seed=0, settings=ON_CPU)
-    assert found.problems == []
-    assert found.head_error is not None and found.head_error < 1e-5
+    result = recheck(store, table, size=ALL, seed=0, settings=ON_CPU)
+    assert result.problems == []
+    assert result.head_error is not None and result.head_error < 1e-5
 
 
 @pytest.mark.long
@@ -162,13 +162,13 @@ def test_a_swapped_row_in_a_pair_table_is_found(
     store, table = made("llama")
     rows = table.rows[name].copy()
     used = np.flatnonzero(rows != NO_ROW)
-    other = next(place for place in used if rows[place] != rows[used[0]])
+    other = next(index for index in used if rows[index] != rows[used[0]])
     rows[[used[0], other]] = rows[[other, used[0]]]
     swapped = replace(table, rows={**table.rows, name: rows})
-    found = recheck(store, swapped, size=ALL, seed=0, settings=ON_CPU)
-    assert len(found.problems) == 2
-    assert all("when embedded again" in problem for problem in found.problems)
-    assert found.largest_error > 0.01
+    result = recheck(store, swapped, size=ALL, seed=0, settings=ON_CPU)
+    assert len(result.problems) == 2
+    assert all("when embedded again" in problem for problem in result.problems)
+    assert result.largest_error > 0.01
 
 
 def test_other_weights_are_found(
@@ -185,9 +185,9 @@ def test_other_weights_are_found(
     weights[-3] ^= 1
     (directory / "model.safetensors").write_bytes(weights)
     store, table = FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
-    found = recheck(store, table, size=4, seed=0, settings=ON_CPU)
-    assert found.sequences == 0
-    (problem,) = found.problems
+    result = recheck(store, table, size=4, seed=0, settings=ON_CPU)
+    assert result.sequences == 0
+    (problem,) = result.problems
     assert "the backbone at hand is another one" in problem and "weights: " in problem
 
 
@@ -197,8 +197,8 @@ def test_wrong_vectors_are_found_even_under_the_right_identity(
     store, table = made("llama")
     honest = store.vectors
     monkeypatch.setattr(store, "vectors", lambda rows: honest(rows) * np.float32(1.001))
-    found = recheck(store, table, size=5, seed=0, settings=ON_CPU)
-    assert (found.sequences, len(found.problems)) == (5, 5)
+    result = recheck(store, table, size=5, seed=0, settings=ON_CPU)
+    assert (result.sequences, len(result.problems)) == (5, 5)
 
 
 @pytest.mark.long
@@ -221,8 +221,8 @@ def test_what_the_probe_saw_of_a_model_is_no_defect(
         return encoder
 
     monkeypatch.setattr(recheck_module, "load_encoder", loaded)
-    found = recheck(store, table, size=1, seed=0, settings=ON_CPU)
-    assert len(found.problems) == problems
+    result = recheck(store, table, size=1, seed=0, settings=ON_CPU)
+    assert len(result.problems) == problems
 
 
 def test_the_sample_is_a_matter_of_the_seed(

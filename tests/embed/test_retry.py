@@ -84,7 +84,7 @@ def test_a_retry_gives_what_corrected_data_would_have_given(
     wrong[2], wrong[4], wrong[7] = right[2], right[4], right[7]
     embed("llama", write_rows(tmp_path / "right.jsonl", wrong), tmp_path / "right", max_length=120)
     assert by_key(store).keys() == by_key(tmp_path / "right").keys()
-    tables = [resolved(place, read_pairs(place, "rows")) for place in (store, tmp_path / "right")]
+    tables = [resolved(path, read_pairs(path, "rows")) for path in (store, tmp_path / "right")]
     assert tables[0] == tables[1]
     assert input_fingerprint(config) != input_fingerprint(
         replace(config, data=replace(data, corrections=None))

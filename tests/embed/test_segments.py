@@ -93,9 +93,9 @@ def test_a_tokenizer_that_differs_when_cut_gets_whole_texts(
     original = segments._whole
     # Somebody's tokenizer that counts the texts' beginnings.
     segments._whole = lambda texts: [np.append(ids, np.int32(7)) for ids in original(texts)]
-    found = segments.token_ids(["moon<|eot_id|>", "sun<|eot_id|>far"])
+    actual = segments.token_ids(["moon<|eot_id|>", "sun<|eot_id|>far"])
     assert not segments.cuts
-    assert [ids.tolist() for ids in found] == [
+    assert [ids.tolist() for ids in actual] == [
         [*ids.tolist(), 7] for ids in original(["moon<|eot_id|>", "sun<|eot_id|>far"])
     ]
 

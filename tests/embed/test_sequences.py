@@ -35,13 +35,13 @@ PAPER = ViewsConfig(adapt_head="ctx", adapt_router="ctx")
 def pairs(make_pair: MakePair) -> list[PreferencePair]:
     """Ten training pairs per attribute, two test pairs, three without attribute or context."""
     made = [
-        make_pair(f"prompt {place}", attribute=name, context=f"wish for {name}")
+        make_pair(f"prompt {index}", attribute=name, context=f"wish for {name}")
         for name in ("brief", "long")
-        for place in range(10)
+        for index in range(10)
     ]
     made += [
-        make_pair(f"new {place}", attribute="brief", context="wish for brief", split="test")
-        for place in range(2)
+        make_pair(f"new {index}", attribute="brief", context="wish for brief", split="test")
+        for index in range(2)
     ]
     made.append(make_pair("wishless", attribute="brief"))
     return [*made, make_pair("free"), make_pair("free too", context="a wish")]
@@ -52,11 +52,11 @@ def indexed(
 ) -> tuple[list[Conversation], dict[str, np.ndarray]]:
     """The conversations of all pairs in the order of their numbers, and the columns."""
     index = ConversationIndex(views)
-    found: list[Conversation] = []
+    conversations: list[Conversation] = []
     for pair, in_pool in zip(pairs, pool, strict=True):
-        found += index.add(pair, in_pool=bool(in_pool))
-    assert len(index) == len(found)
-    return found, index.columns()
+        conversations += index.add(pair, in_pool=bool(in_pool))
+    assert len(index) == len(conversations)
+    return conversations, index.columns()
 
 
 def resolved(
@@ -66,9 +66,9 @@ def resolved(
     conversations, columns = indexed(pairs, pool, views)
     return [
         {
-            name: conversations[places[row]]
-            for name, places in columns.items()
-            if places[row] != NO_ROW
+            name: conversations[column[row]]
+            for name, column in columns.items()
+            if column[row] != NO_ROW
         }
         for row in range(len(pairs))
     ]
@@ -91,16 +91,16 @@ def test_the_pool_is_never_larger_than_the_data(
 
 def test_rows_without_a_context_come_last_in_the_pool(pairs: list[PreferencePair]) -> None:
     """They serve methods that need labels only, and only where there are no better ones."""
-    without = [place for place, pair in enumerate(pairs) if pair.prompt[0].content == "wishless"]
+    without = [index for index, pair in enumerate(pairs) if pair.prompt[0].content == "wishless"]
     assert not choose_pool(pairs, 10, "attribute")[without].any()
     assert choose_pool(pairs, 11, "attribute")[without].all()
 
 
 def test_the_pool_can_be_one_per_user(make_pair: MakePair) -> None:
     rows = [
-        make_pair(f"prompt {place}", user=user, attribute=None)
+        make_pair(f"prompt {index}", user=user, attribute=None)
         for user in ("ann", "bob")
-        for place in range(6)
+        for index in range(6)
     ]
     mask = choose_pool(rows, 2, "user")
     chosen = [pair.user for pair, use in zip(rows, mask, strict=True) if use]
@@ -160,8 +160,8 @@ def test_the_pool_is_what_sorting_whole_groups_would_take(
 def test_a_chooser_remembers_no_more_than_the_pool(make_pair: MakePair) -> None:
     """Data sets may be larger than memory."""
     chooser = PoolChooser(2, "attribute")
-    for place in range(50):
-        chooser.add(place, make_pair(f"p{place}", attribute="brief"))
+    for index in range(50):
+        chooser.add(index, make_pair(f"p{index}", attribute="brief"))
     assert [len(best) for best in chooser._best.values()] == [2]
 
 
@@ -171,8 +171,8 @@ def test_every_conversation_is_numbered_once(pairs: list[PreferencePair]) -> Non
     again, doubled = indexed(pairs + pairs, np.tile(pool, 2), ViewsConfig())
     assert len(set(once)) == len(once)
     assert again == once
-    for name, places in columns.items():
-        assert np.array_equal(doubled[name], np.tile(places, 2))
+    for name, column in columns.items():
+        assert np.array_equal(doubled[name], np.tile(column, 2))
 
 
 def test_opposite_labels_share_their_sequences(make_pair: MakePair) -> None:
@@ -195,17 +195,17 @@ def test_a_column_is_there_for_every_view_even_if_no_pair_needs_it(make_pair: Ma
 
 
 def test_training_rows_need_stage_one_views_only(pairs: list[PreferencePair]) -> None:
-    found = resolved(pairs, np.zeros(len(pairs), bool), PAPER)
+    result = resolved(pairs, np.zeros(len(pairs), bool), PAPER)
     for row, pair in enumerate(pairs):
         view = "plain" if pair.split == "train" else "ctx"
-        assert set(found[row]) == {f"{view}/{role}" for role in ("prompt", "chosen", "rejected")}
+        assert set(result[row]) == {f"{view}/{role}" for role in ("prompt", "chosen", "rejected")}
 
 
 def test_pool_rows_need_both_stages(pairs: list[PreferencePair]) -> None:
     pool = choose_pool(pairs, 4, "attribute")
-    found = resolved(pairs, pool, ViewsConfig(adapt_head="plain", adapt_router="context"))
+    result = resolved(pairs, pool, ViewsConfig(adapt_head="plain", adapt_router="context"))
     for row in np.flatnonzero(pool):
-        assert set(found[row]) == {
+        assert set(result[row]) == {
             "plain/prompt",
             "plain/chosen",
             "plain/rejected",
@@ -261,8 +261,8 @@ def test_no_prompt_conversation_holds_a_response(pairs: list[PreferencePair]) ->
         {"train_head": "ctx", "train_router": "ctx"},
     ]
     for changes in views:
-        found = resolved(pairs, choose_pool(pairs, 4, "attribute"), ViewsConfig(**changes))
-        for row in found:
+        result = resolved(pairs, choose_pool(pairs, 4, "attribute"), ViewsConfig(**changes))
+        for row in result:
             for name, conversation in row.items():
                 assert (conversation.response is None) == name.endswith("/prompt")
 

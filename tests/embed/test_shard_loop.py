@@ -96,13 +96,13 @@ def test_a_store_holds_what_embedding_one_by_one_gives(
 ) -> None:
     """Every sequence, finite, equal to a pass of its own without sharing."""
     made, plan = prepare(family, tmp_path)
-    found = run(made, plan, tmp_path)
+    actual = run(made, plan, tmp_path)
     assert len(FeatureStore(tmp_path)) == plan.facts.sequences
-    assert np.isfinite(found).all()
+    assert np.isfinite(actual).all()
     expected = [
         made.backbone.reference_vector(plan.sequence(n)) for n in range(plan.facts.sequences)
     ]
-    assert relative_error(found, np.array(expected)) < 1e-5
+    assert relative_error(actual, np.array(expected)) < 1e-5
     assert verify_store(tmp_path).problems == []
 
 
@@ -140,11 +140,11 @@ def test_different_prompts_have_different_vectors(
 ) -> None:
     """A constant read-out position would give one vector for all prompts."""
     made, plan = prepare(family, tmp_path)
-    found = run(made, plan, tmp_path)
+    actual = run(made, plan, tmp_path)
     column = plan.columns["plain/prompt"]
     prompts = np.unique(plan.sequence_of[column[column >= 0]])
     assert len(prompts) > 5
-    assert (found[prompts].astype(np.float64).std(axis=0) > 1e-3).all()
+    assert (actual[prompts].astype(np.float64).std(axis=0) > 1e-3).all()
 
 
 def test_the_rows_of_a_shard_are_in_the_order_of_the_plan(prepare: Prepare, tmp_path: Path) -> None:
@@ -241,9 +241,9 @@ def test_a_shard_whose_owner_dies_is_taken_over(
         assert len(sealed) >= plan.facts.shards - 2  # the last one is being sealed
         claim.close()
 
-    found = run(made, plan, tmp_path, notify=die)
+    actual = run(made, plan, tmp_path, notify=die)
     assert notices == ["waiting for another process that embeds shards of this part"]
-    assert np.isfinite(found).all()
+    assert np.isfinite(actual).all()
 
 
 def test_progress_counts_tokens_up_to_all_of_them(prepare: Prepare, tmp_path: Path) -> None:
@@ -354,9 +354,9 @@ def test_nothing_is_lost_when_memory_runs_out(
     expected = run(made, plan, tmp_path / "roomy")
     small = Small(made, int(plan.lengths.max()) + 10, error)
     monkeypatch.setattr(made.backbone, "submit", small)
-    found = run(made, plan, tmp_path / "small")
+    actual = run(made, plan, tmp_path / "small")
     assert small.failed
-    assert relative_error(found, expected) < 1e-5
+    assert relative_error(actual, expected) < 1e-5
 
 
 def test_the_limit_that_was_found_is_remembered_and_told(
@@ -385,19 +385,19 @@ def test_the_limit_is_halved_again_and_again(
     small = Small(made, int(plan.lengths.max()) + 1, MEMORY_ERRORS[0])
     monkeypatch.setattr(made.backbone, "submit", small)
     notices: list[str] = []
-    found = run(made, plan, tmp_path, notify=notices.append)
-    assert np.isfinite(found).all()
+    actual = run(made, plan, tmp_path, notify=notices.append)
+    assert np.isfinite(actual).all()
     assert len(notices) == len(small.failed) >= 2
 
 
 @pytest.mark.parametrize(
-    ("limit", "found", "expected"), [(100, 80, 40), (100, 300, 50), (3, 3, 1), (1, 9, 1)]
+    ("limit", "failed_tokens", "expected"), [(100, 80, 40), (100, 300, 50), (3, 3, 1), (1, 9, 1)]
 )
 def test_a_limit_goes_down_to_half_of_what_failed_and_never_below_one(
-    limit: int, found: int, expected: int
+    limit: int, failed_tokens: int, expected: int
 ) -> None:
     made = BinLimit(limit, lambda _: None)
-    made.halve(found)
+    made.halve(failed_tokens)
     assert made.tokens == expected
 
 
@@ -421,13 +421,13 @@ def test_one_long_prefix_is_computed_with_fewer_and_fewer_branches(
     """
     made = encoder("llama")
     prefix = np.arange(60, dtype=np.int32) + 20
-    sequences = [np.append(prefix, np.int32(place)) for place in (5, 1, 7, 0, 4, 2, 6, 3)]
+    sequences = [np.append(prefix, np.int32(index)) for index in (5, 1, 7, 0, 4, 2, 6, 3)]
     expected = [made.backbone.reference_vector(ids) for ids in sequences]
     monkeypatch.setattr(made.backbone, "submit", Small(made, 62, MEMORY_ERRORS[0]))
     parts = extract._submit(made.backbone, sequences, BinLimit(1, lambda _: None))
     assert all(len(members) <= 2 for members, _ in parts)
-    found = extract._collect(made.backbone, parts)
-    assert relative_error(found, np.array(expected)) < 1e-5
+    actual = extract._collect(made.backbone, parts)
+    assert relative_error(actual, np.array(expected)) < 1e-5
 
 
 @pytest.mark.parametrize("error", [RuntimeError("expected scalar type Half"), ValueError("no")])

@@ -42,8 +42,8 @@ def file(tmp_path: Path, write_rows: WriteRows, preference_rows: Rows) -> str:
 
 
 def preview(config: Config) -> tuple[JobPreview, float]:
-    found, seconds, _ = preview_job(config, open_pairs(config.data))
-    return found, seconds
+    result, seconds, _ = preview_job(config, open_pairs(config.data))
+    return result, seconds
 
 
 def contents(store: Path) -> dict[str, bytes]:
@@ -61,10 +61,10 @@ def contents(store: Path) -> dict[str, bytes]:
 def test_a_preview_writes_nothing_and_tells_the_size_of_the_work(
     configure: Configure, plan: MakePlan, file: str, tmp_path: Path
 ) -> None:
-    found, seconds = preview(configure("llama", file, tmp_path / "store"))
+    result, seconds = preview(configure("llama", file, tmp_path / "store"))
     _, made = plan("llama", file, tmp_path / "store")
     assert not (tmp_path / "store").exists()
-    assert found == JobPreview(
+    assert result == JobPreview(
         pairs=16,
         sequences=made.facts.sequences,
         stored_sequences=0,
@@ -83,8 +83,8 @@ def test_a_preview_writes_nothing_and_tells_the_size_of_the_work(
 def test_the_bytes_of_a_preview_are_those_of_the_stored_type(
     configure: Configure, file: str, tmp_path: Path
 ) -> None:
-    found, _ = preview(configure("llama", file, tmp_path / "store", dtype="bfloat16"))
-    assert found.bytes == found.new_sequences * 32 * 2
+    result, _ = preview(configure("llama", file, tmp_path / "store", dtype="bfloat16"))
+    assert result.bytes == result.new_sequences * 32 * 2
 
 
 def test_a_second_preview_finds_everything_stored(
@@ -92,9 +92,9 @@ def test_a_second_preview_finds_everything_stored(
 ) -> None:
     embed("llama", file, tmp_path / "store")
     before = contents(tmp_path / "store")
-    found, seconds = preview(configure("llama", file, tmp_path / "store"))
-    assert (found.new_sequences, found.bytes, found.bins, found.shards) == (0, 0, 0, 0)
-    assert found.stored_sequences == found.sequences > 0
+    result, seconds = preview(configure("llama", file, tmp_path / "store"))
+    assert (result.new_sequences, result.bytes, result.bins, result.shards) == (0, 0, 0, 0)
+    assert result.stored_sequences == result.sequences > 0
     assert seconds == 0
     assert contents(tmp_path / "store") == before
 
@@ -141,7 +141,7 @@ def test_the_plan_is_told_before_the_first_pass(
         config,
         open_pairs(config.data),
         "request",
-        on_plan=lambda found, encoder: told.append(f"{found.pairs} {encoder.backbone.dtype}"),
+        on_plan=lambda preview, encoder: told.append(f"{preview.pairs} {encoder.backbone.dtype}"),
         progress=lambda done, total, _: told.append("progress"),
         notify=told.append,
     )

@@ -30,14 +30,14 @@ def arrays(*sequences: tuple[int, ...]) -> list[np.ndarray]:
 def test_the_operations_of_a_llama_are_those_counted_by_hand(decoder: Decoder) -> None:
     """Grouped heads: keys and values are half as wide. Embeddings and norms do not multiply."""
     layer = 2 * HIDDEN * HIDDEN + 2 * HIDDEN * (HIDDEN // 2) + 3 * HIDDEN * MLP
-    found = useful_flops(decoder("Llama"), Work(tokens=100, attended=1000))
-    assert found == 2 * LAYERS * layer * 100 + 4 * HIDDEN * LAYERS * 1000
+    result = useful_flops(decoder("Llama"), Work(tokens=100, attended=1000))
+    assert result == 2 * LAYERS * layer * 100 + 4 * HIDDEN * LAYERS * 1000
 
 
 def test_heads_of_their_own_size_count_with_it(decoder: Decoder) -> None:
     """Qwen3 has four heads of 12, wider together than the model."""
-    found = useful_flops(decoder("Qwen3"), Work(tokens=0, attended=10))
-    assert found == 4 * 4 * 12 * LAYERS * 10
+    result = useful_flops(decoder("Qwen3"), Work(tokens=0, attended=10))
+    assert result == 4 * 4 * 12 * LAYERS * 10
 
 
 def test_a_table_of_positions_does_not_count(decoder: Decoder) -> None:
@@ -54,9 +54,9 @@ def test_a_mixture_of_experts_has_no_count(decoder: Decoder) -> None:
 
 @pytest.mark.parametrize("family", ["GPT2", "GPTNeoX", "Bloom", "Falcon", "GPTNeo", "Bert"])
 def test_other_families_have_a_count(family: str, decoder: Decoder) -> None:
-    found = useful_flops(decoder(family), Work(tokens=10, attended=10))
-    assert found is not None
-    assert found > 2 * 10 * 10_000
+    result = useful_flops(decoder(family), Work(tokens=10, attended=10))
+    assert result is not None
+    assert result > 2 * 10 * 10_000
 
 
 def test_a_model_without_attention_has_no_count(decoder: Decoder) -> None:
@@ -94,9 +94,9 @@ def test_rates_are_work_over_time(decoder: Decoder) -> None:
     model, work = decoder("Llama"), Work(tokens=100, attended=1000)
     flops = useful_flops(model, work)
     assert flops is not None
-    found = compute_throughput(model, work, 4.0, 1e6)
-    assert found == Throughput(25.0, flops / 4, 1e6)
-    assert found.utilization == flops / 4e6
+    result = compute_throughput(model, work, 4.0, 1e6)
+    assert result == Throughput(25.0, flops / 4, 1e6)
+    assert result.utilization == flops / 4e6
 
 
 def test_nothing_done_in_no_time_is_no_division_by_zero(decoder: Decoder) -> None:

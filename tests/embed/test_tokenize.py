@@ -30,13 +30,13 @@ def talk(*turns: str) -> tuple[Message, ...]:
 def texts(number: int = 12) -> list[Conversation]:
     """Prompts with two responses each; every third prompt has three turns."""
     made = []
-    for place in range(number):
-        turns = (f"How far is {place}?", "Very far.", "And now?") if place % 3 == 0 else ("Hi",)
-        prompt = talk(*turns[:-1], f"{turns[-1]} Tell me of {place}.")
+    for index in range(number):
+        turns = (f"How far is {index}?", "Very far.", "And now?") if index % 3 == 0 else ("Hi",)
+        prompt = talk(*turns[:-1], f"{turns[-1]} Tell me of {index}.")
         made += [
             Conversation(prompt),
-            Conversation(prompt, "Far." * (1 + place % 4)),
-            Conversation(prompt, f"It is {place} km away."),
+            Conversation(prompt, "Far." * (1 + index % 4)),
+            Conversation(prompt, f"It is {index} km away."),
         ]
     return made
 
@@ -59,9 +59,9 @@ def test_tokens_lie_one_behind_the_other_in_the_order_of_their_numbers(
 ) -> None:
     renderer = encoder("llama").renderer
     conversations = texts()
-    tokens, found = tokenized(tmp_path / "t", renderer, conversations)
+    tokens, result = tokenized(tmp_path / "t", renderer, conversations)
     expected = renderer.token_ids(conversations)
-    assert [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]
+    assert [ids.tolist() for ids in result] == [ids.tolist() for ids in expected]
     assert tokens.lengths.tolist() == [len(ids) for ids in expected]
     assert tokens.keys.tolist() == [
         np.array(sequence_key(ids), tokens.keys.dtype).item() for ids in expected
@@ -86,12 +86,12 @@ def test_batches_do_not_change_the_tokens(
     expected, _ = tokenized(tmp_path / "expected", renderer, texts())
     monkeypatch.setattr(tokenize, "BATCH", batch)
     parts = np.array_split(np.arange(36), pieces)
-    found, _ = tokenized(
-        tmp_path / "found", renderer, *([texts()[place] for place in part] for part in parts)
+    result, _ = tokenized(
+        tmp_path / "found", renderer, *([texts()[index] for index in part] for part in parts)
     )
     assert (tmp_path / "found").read_bytes() == (tmp_path / "expected").read_bytes()
-    assert found.keys.tobytes() == expected.keys.tobytes()
-    assert found.groups.tolist() == expected.groups.tolist()
+    assert result.keys.tobytes() == expected.keys.tobytes()
+    assert result.groups.tolist() == expected.groups.tolist()
 
 
 def test_texts_wait_for_one_batch_and_not_longer(
@@ -99,9 +99,9 @@ def test_texts_wait_for_one_batch_and_not_longer(
 ) -> None:
     monkeypatch.setattr(tokenize, "BATCH", 5)
     tokens = TokenFile(tmp_path / "t", encoder("llama").renderer)
-    for place, conversation in enumerate(texts(), start=1):
+    for index, conversation in enumerate(texts(), start=1):
         tokens.add([conversation])
-        assert len(tokens.lengths) == place - place % 5
+        assert len(tokens.lengths) == index - index % 5
     tokens.close()
     assert len(tokens.lengths) == 36
 
@@ -122,13 +122,13 @@ def test_overlong_conversations_are_left_out_with_their_lengths(
     """The row count equals the text count minus the logged drops."""
     made = encoder("llama", max_length=32)
     conversations = [Conversation(talk(text)) for text in ("a", "word " * 60, "b")]
-    tokens, found = tokenized(tmp_path / "t", made.renderer, conversations)
+    tokens, result = tokenized(tmp_path / "t", made.renderer, conversations)
     assert list(tokens.refusals) == [1]
     assert "overlong: " in tokens.refusals[1] and "max_length is 32" in tokens.refusals[1]
-    assert [len(ids) > 0 for ids in found] == [True, False, True]
+    assert [len(ids) > 0 for ids in result] == [True, False, True]
     assert tokens.keys[1] == b""
     alone = made.renderer.token_ids([conversations[2]])[0]
-    assert found[2].tolist() == alone.tolist()
+    assert result[2].tolist() == alone.tolist()
 
 
 def test_overlong_error_stops_with_a_remedy(encoder: LoadEncoder, tmp_path: Path) -> None:
@@ -167,15 +167,15 @@ def test_what_a_template_refuses_does_not_take_its_neighbours_along(
         Conversation((system, *talk("d")), "e"),
         Conversation(talk("f"), "g"),
     ]
-    tokens, found = tokenized(tmp_path / "t", renderer, conversations)
+    tokens, result = tokenized(tmp_path / "t", renderer, conversations)
     assert sorted(tokens.refusals) == [1, 3]
     for reason in tokens.refusals.values():
         assert reason == "the chat template refuses it: System role not supported"
-    assert [len(ids) > 0 for ids in found] == [True, False, True, False, True]
-    for place in (0, 2, 4):
-        alone = renderer.token_ids([conversations[place]])[0]
-        assert found[place].tolist() == alone.tolist()
-        assert tokens.keys[place] == np.array(sequence_key(alone), tokens.keys.dtype)
+    assert [len(ids) > 0 for ids in result] == [True, False, True, False, True]
+    for index in (0, 2, 4):
+        alone = renderer.token_ids([conversations[index]])[0]
+        assert result[index].tolist() == alone.tolist()
+        assert tokens.keys[index] == np.array(sequence_key(alone), tokens.keys.dtype)
 
 
 def test_numbers_run_on_over_refusals_of_both_kinds(
@@ -190,16 +190,16 @@ def test_numbers_run_on_over_refusals_of_both_kinds(
     system = Conversation((Message("system", "Be kind."), *talk("b")))
     overlong = Conversation(talk("word " * 60))
     good: Sequence[Conversation] = [Conversation(talk(text)) for text in "abcd"]
-    tokens, found = tokenized(
+    tokens, result = tokenized(
         tmp_path / "t", encoder.renderer, [good[0], overlong, system], [system, good[1], overlong]
     )
-    assert {place: reason[:8] for place, reason in tokens.refusals.items()} == {
+    assert {index: reason[:8] for index, reason in tokens.refusals.items()} == {
         1: "overlong",
         2: "the chat",
         3: "the chat",
         5: "overlong",
     }
-    assert [len(ids) > 0 for ids in found] == [True, False, False, False, True, False]
+    assert [len(ids) > 0 for ids in result] == [True, False, False, False, True, False]
 
 
 BROKEN = {
@@ -221,9 +221,9 @@ def test_whatever_a_template_raises_costs_its_rows_only(
     bad = "{% if 'bad' in messages[0].content %}{{ " + expression + " }}{% endif %}"
     renderer.tokenizer.chat_template = bad + renderer.tokenizer.chat_template
     conversations = [Conversation(talk(text)) for text in ("a", "bad", "c")]
-    tokens, found = tokenized(tmp_path / "t", renderer, conversations)
+    tokens, result = tokenized(tmp_path / "t", renderer, conversations)
     assert list(tokens.refusals) == [1] and reason in tokens.refusals[1]
-    assert [len(ids) > 0 for ids in found] == [True, False, True]
+    assert [len(ids) > 0 for ids in result] == [True, False, True]
 
 
 def test_a_conversation_that_is_no_tokens_is_refused(tmp_path: Path, encoder: LoadEncoder) -> None:
@@ -235,9 +235,9 @@ def test_a_conversation_that_is_no_tokens_is_refused(tmp_path: Path, encoder: Lo
         "{% if messages[0].content != 'nothing' %}" + template + "{% endif %}"
     )
     conversations = [Conversation(talk("nothing")), Conversation(talk("a"))]
-    tokens, found = tokenized(tmp_path / "t", renderer, conversations)
+    tokens, result = tokenized(tmp_path / "t", renderer, conversations)
     assert tokens.refusals == {0: "nothing is left of it as tokens"}
-    assert [len(ids) > 0 for ids in found] == [False, True]
+    assert [len(ids) > 0 for ids in result] == [False, True]
 
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('never') }}", "{% if %}"])

@@ -137,13 +137,13 @@ def test_neither_order_nor_packing_changes_a_state(
     model, sequences = decoder(family), a_forest()
     together = shared(model, sequences)
     order = np.random.default_rng(0).permutation(len(sequences))
-    permuted = shared(model, [sequences[place] for place in order])
+    permuted = shared(model, [sequences[index] for index in order])
     assert relative_error(permuted, together[order]) < TOLERANCE
     bins = pack_trees(sequences, 50)
     assert len(bins) > 2
-    for found in bins:
-        members = list(found.members)
-        apart = shared(model, [sequences[place] for place in members])
+    for packed in bins:
+        members = list(packed.members)
+        apart = shared(model, [sequences[index] for index in members])
         assert relative_error(apart, together[members]) < TOLERANCE
 
 
@@ -154,8 +154,8 @@ def test_a_bin_filled_to_a_fixed_size_gives_the_same_states(
 ) -> None:
     model, sequences = decoder(family), a_forest()
     expected = separately(model, sequences)
-    found = shared(model, sequences, fixed_tokens=256, compiler=compiler)
-    assert relative_error(found, expected) < TOLERANCE
+    actual = shared(model, sequences, fixed_tokens=256, compiler=compiler)
+    assert relative_error(actual, expected) < TOLERANCE
     assert relative_error(separately(model, sequences), expected) < TOLERANCE
 
 
@@ -175,8 +175,8 @@ def test_compiled_layers_meet_one_shape_and_compile_once(
     tree_pass.activate()
     counts, errors = [], []
     for part in (slice(0, 3), slice(3, 6), slice(6, 9)):
-        found = tree_pass.states(lay_out(sequences[part])).numpy()
-        errors.append(relative_error(found, expected[part]))
+        actual = tree_pass.states(lay_out(sequences[part])).numpy()
+        errors.append(relative_error(actual, expected[part]))
         counts.append(len(compiled))
     tree_pass.deactivate()
     assert max(errors) < TOLERANCE
@@ -202,12 +202,12 @@ def test_deactivated_a_model_is_what_it_was(
 def test_a_pass_can_be_activated_again(decoder: Decoder) -> None:
     model, sequences = decoder("Llama"), a_forest()
     tree_pass, layout = TreePass(model, prunes=True), lay_out(sequences)
-    found = []
+    actual = []
     for _ in range(2):
         tree_pass.activate()
-        found.append(tree_pass.states(layout).numpy())
+        actual.append(tree_pass.states(layout).numpy())
         tree_pass.deactivate()
-    assert np.array_equal(*found)
+    assert np.array_equal(*actual)
 
 
 def test_two_models_share_side_by_side(decoder: Decoder, relative_error: RelativeError) -> None:
@@ -219,8 +219,8 @@ def test_two_models_share_side_by_side(decoder: Decoder, relative_error: Relativ
     for tree_pass in passes:
         tree_pass.activate()
     for tree_pass, states in zip(passes, expected, strict=True):
-        found = tree_pass.states(lay_out(sequences)).numpy()
-        assert relative_error(found, states) < TOLERANCE
+        actual = tree_pass.states(lay_out(sequences)).numpy()
+        assert relative_error(actual, states) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", ["Llama", "GPT2"])

@@ -28,12 +28,12 @@ BUSHES = st.lists(st.lists(TOKENS, min_size=1, max_size=8).map(tuple), min_size=
 @st.composite
 def distinct_sequences(draw: st.DrawFn) -> list[Ids]:
     """Random sequences, some with their own prefixes, prefix chains and single tokens."""
-    found = draw(BUSHES)
-    for base in draw(st.lists(st.sampled_from(found), max_size=3)):
-        found += [base[:stop] for stop in range(1, len(base))]
-    found = list(dict.fromkeys(found))
-    draw(st.randoms(use_true_random=False)).shuffle(found)
-    return found
+    sequences = draw(BUSHES)
+    for base in draw(st.lists(st.sampled_from(sequences), max_size=3)):
+        sequences += [base[:stop] for stop in range(1, len(base))]
+    sequences = list(dict.fromkeys(sequences))
+    draw(st.randoms(use_true_random=False)).shuffle(sequences)
+    return sequences
 
 
 def arrays(sequences: list[Ids]) -> list[np.ndarray]:
@@ -41,7 +41,7 @@ def arrays(sequences: list[Ids]) -> list[np.ndarray]:
 
 
 def spread(pieces: tuple[tuple[int, int], ...]) -> list[int]:
-    return [place for start, stop in pieces for place in range(start, stop)]
+    return [index for start, stop in pieces for index in range(start, stop)]
 
 
 def visible(layout: Layout, token: int) -> list[int]:
@@ -61,9 +61,9 @@ def test_a_layout_has_one_token_per_distinct_prefix(sequences: list[Ids]) -> Non
 def test_every_sequence_is_read_back_along_its_branch(sequences: list[Ids]) -> None:
     layout = lay_out(arrays(sequences))
     assert len(layout.branches) == len(sequences)
-    for place, (ids, branch) in enumerate(zip(sequences, layout.branches, strict=True)):
+    for index, (ids, branch) in enumerate(zip(sequences, layout.branches, strict=True)):
         walked = spread(branch.key_ranges)
-        assert (branch.start, branch.stop, branch.keys) == (place, place + 1, len(ids))
+        assert (branch.start, branch.stop, branch.keys) == (index, index + 1, len(ids))
         assert tuple(layout.token_ids[walked].tolist()) == ids
         assert layout.positions[walked].tolist() == list(range(len(ids)))
 
@@ -194,7 +194,7 @@ def test_a_chain_of_prefixes_is_one_run() -> None:
 @given(distinct_sequences())
 def test_the_order_is_that_of_the_token_ids(sequences: list[Ids]) -> None:
     order = lexicographic_order(arrays(sequences))
-    assert [sequences[place] for place in order] == sorted(sequences)
+    assert [sequences[index] for index in order] == sorted(sequences)
 
 
 @settings(max_examples=60, deadline=None)
