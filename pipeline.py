@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ if __name__ == "__main__":  # python pipeline.py: register this checkout as the 
 
     _run_checkout()
 
+from micro_rm.api.learning import require_whole_job, run_stage, stages_to_do
 from micro_rm.commands.doctor.command import doctor
 from micro_rm.commands.embedding import check, embed, extend, retry
 from micro_rm.commands.reporting import report
@@ -44,8 +45,7 @@ from micro_rm.commands.sweeping import sweep
 from micro_rm.commands.upkeep import clean, inspect, pull, push, verify
 from micro_rm.common.console import Say, make_printer, printable, spinner
 from micro_rm.common.cores import limit_threads
-from micro_rm.common.errors import UserError, require
-from micro_rm.common.imports import permanent_imports
+from micro_rm.common.errors import UserError
 from micro_rm.common.redact import redact_all
 from micro_rm.configs.schema import SIMULATOR_SOURCE, Config
 from micro_rm.runs import freshness as progress
@@ -58,45 +58,39 @@ if TYPE_CHECKING:
 Result = dict[str, Any]
 
 
-def train(config: Config, say: Say) -> Result:
+def train(config: Config, say: Say, record: RunRecord) -> Result:
     """Stage 1: fit every selected method that needs no labelled rows."""
-    with permanent_imports(), spinner("train    loading jax"):
-        from micro_rm.heads import stages
-
     with spinner("train    heads and routers from plain pairs"):
-        models, skipped = stages.train(config)
-    say(f"train    {', '.join(models)}")
-    for name, reason in skipped.items():
-        say(f"train    {name} is left out: {reason}")
-    return {"trained": list(models), "skipped": skipped}
+        notes = run_stage("train", config, record)
+    say(f"train    {', '.join(notes['trained'])}")
+    _say_skipped("train", notes, say)
+    return notes
 
 
-def adapt(config: Config, say: Say) -> Result:
+def adapt(config: Config, say: Say, record: RunRecord) -> Result:
     """Stage 2: fit every selected method that adapts to labelled rows."""
-    with permanent_imports():
-        from micro_rm.heads import stages
-
     with spinner("adapt    learning from labelled rows"):
-        models, skipped = stages.adapt(config)
-    if models:
+        notes = run_stage("adapt", config, record)
+    if notes["adapted"]:
         source = "" if config.adapt.source == "train" else " of the test rows, not scored then"
         per = f"rows per {config.adapt.group}{source}"
         budget = f"{config.adapt.draws} draws of {config.adapt.budget} {per}"
-        say(f"adapt    {', '.join(models)}: {budget}")
-    for name, reason in skipped.items():
-        say(f"adapt    {name} is left out: {reason}")
-    return {"adapted": list(models), "skipped": skipped}
+        say(f"adapt    {', '.join(notes['adapted'])}: {budget}")
+    _say_skipped("adapt", notes, say)
+    return notes
 
 
-def evaluate(config: Config, say: Say) -> Result:
+def evaluate(config: Config, say: Say, record: RunRecord) -> Result:
     """Score the held-out rows and write report.json and predictions.parquet."""
-    with permanent_imports():
-        from micro_rm.heads import stages
-
     with spinner("evaluate scoring the held-out rows"):
-        report = stages.evaluate(config)
-    say(f"evaluate {report['test']['rows']:,} rows over {report['test']['prompts']:,} prompts")
-    return {"rows": report["test"]["rows"], "prompts": report["test"]["prompts"]}
+        notes = run_stage("evaluate", config, record)
+    say(f"evaluate {notes['rows']:,} rows over {notes['prompts']:,} prompts")
+    return notes
+
+
+def _say_skipped(stage: str, notes: Result, say: Say) -> None:
+    for name, reason in notes["skipped"].items():
+        say(f"{stage:<8} {name} is left out: {reason}")
 
 
 def export(config: Config, say: Say) -> Result:
@@ -111,30 +105,13 @@ LEARNING_STAGES = {"train": train, "adapt": adapt, "evaluate": evaluate}
 
 def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     """Run all stages in order, without those that are done for the same inputs."""
-    from micro_rm.heads.methods import check_names
-
-    check_names(config.methods)
-    require(
-        config.embed.part == (0, 1),
-        "embed.shards",
-        "0/1 here; parts are for micro-rm embed, then run",
-        config.embed.shards,
-    )
-    require(
-        not config.report.prompts or config.data.source != SIMULATOR_SOURCE,
-        "report.prompts",
-        "none with the simulator, which has no text",
-        f"{len(config.report.prompts)} prompts",
-    )
+    require_whole_job(config)
     asked, config = config, resolve_from_store(config)
     record = RunRecord(Path(config.run.dir), config)
     request = progress.table_fingerprint(config)
     embedded = progress.is_embedded(config, request)
     if dry_run:
-        inputs = progress.stage_inputs(config, progress.with_missing_pairs(config, request))
-        todo = [
-            name for name in LEARNING_STAGES if not progress.is_done(config, record, name, inputs)
-        ]
+        todo = stages_to_do(config, record, progress.with_missing_pairs(config, request))
         say(
             f"run      embed: {'done' if embedded else 'to do'}; to do: {', '.join(todo) or 'none'}"
         )
@@ -153,12 +130,12 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         config = resolve_from_store(config)
         record = RunRecord(Path(config.run.dir), config)
         request = progress.table_fingerprint(config)
-    for name in LEARNING_STAGES:
-        inputs = progress.stage_inputs(config, progress.with_missing_pairs(config, request))
-        if progress.is_done(config, record, name, inputs):
-            say(f"{name:<8} done before for the same inputs")
+    todo = stages_to_do(config, record, progress.with_missing_pairs(config, request))
+    for name, stage in LEARNING_STAGES.items():
+        if name in todo:
+            stage(config, say, record)
         else:
-            _run_stage(name, config, say, record)
+            say(f"{name:<8} done before for the same inputs")
     return report(config, say)
 
 
@@ -237,22 +214,6 @@ def theory(config: Config, say: Say) -> Result:
     return {"theory": result}
 
 
-def _run_stage(name: str, config: Config, say: Say, record: RunRecord) -> Result:
-    """One learning stage under the record; whatever was built on an older result is outdated."""
-    from micro_rm.cache.manifest import read_manifest
-
-    if config.data.source == SIMULATOR_SOURCE:
-        record.content["store"] = asdict(config.data.simulator)
-    else:
-        record.content["store"] = asdict(read_manifest(Path(config.store.dir)).identity)
-    request = progress.stored_table_fingerprint(config)
-    order = list(LEARNING_STAGES)
-    record.invalidate(order[order.index(name) :])
-    with record.stage(name, progress.stage_inputs(config, request)[name]) as notes:
-        notes |= LEARNING_STAGES[name](config, say)
-    return notes
-
-
 def execute(options: Options, config: Config, say: Say) -> Result:
     """Run one command."""
     name = options.command
@@ -271,7 +232,7 @@ def execute(options: Options, config: Config, say: Say) -> Result:
         return clean(name, config, say, quiet=options.json)
     if name in LEARNING_STAGES:
         config = resolve_from_store(config)
-        return _run_stage(name, config, say, RunRecord(Path(config.run.dir), config))
+        return LEARNING_STAGES[name](config, say, RunRecord(Path(config.run.dir), config))
     others = {
         "check": check,
         "export": export,

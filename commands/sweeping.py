@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from ..common.console import Say, spinner
 from ..common.errors import require
-from ..common.fingerprint import fingerprint
 from ..configs.schema import Config
 from ..runs import freshness as progress
 from ..runs.record import RunRecord, recording_files
@@ -23,11 +21,11 @@ Result = dict[str, Any]
 
 def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     """Embed what is missing, then fit and score every member of the sweep."""
+    from ..api.sweep import fit_sweep
     from ..display.sweeps import progress_line
     from ..heads.methods import check_names
     from ..heads.sweeps.plan import make_members
     from ..heads.sweeps.processes import join
-    from ..heads.sweeps.run import run_sweep
     from ..heads.sweeps.table import locked
 
     check_names(config.sweep.methods)
@@ -57,23 +55,13 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         request = progress.table_fingerprint(config)
     share = join(distributed=config.sweep.distributed)
     say(f"sweep    {plan}" + (f", part {share.part} of {share.parts}" if share.parts > 1 else ""))
-    # One process of a job keeps the record.
     place = Path(config.run.dir)
-    guard = partial(locked, place)
-    stage = record.stage("sweep", fingerprint(request, config.sweep), guard)
-    with recording_files(place, guard), stage if share.part == 0 else nullcontext({}) as notes:
-        with spinner("sweep    fitting the first members"):
-            outcome = run_sweep(
-                config,
-                progress.stored_table_fingerprint(config),
-                share,
-                lambda *counts: say(progress_line(*counts)),
-            )
-        notes |= {"fitted": outcome.fitted, "before": outcome.before, "failed": outcome.failed}
+    with spinner("sweep    fitting the first members"):
+        outcome = fit_sweep(config, share, lambda *counts: say(progress_line(*counts)))
     if outcome.replaced:
         say(f"sweep    took the place of another sweep of {outcome.replaced} members")
     if outcome.before:
         say(f"sweep    {outcome.before} members were done before for the same inputs")
-    with recording_files(place, guard):
+    with recording_files(place, partial(locked, place)):
         report_sweep(config, say)
     return asdict(outcome)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ...common.errors import ConfigError
 
 if TYPE_CHECKING:
-    from .interface import Method
+    from .interface import Method, Request
 
 METHODS = {
     "native_head": ("native_head", "NATIVE_HEAD"),
@@ -39,8 +39,43 @@ METHODS = {
 }
 
 
+# Methods that were defined outside of the package, by name; see ``register``.
+_OUTSIDE: dict[str, Method] = {}
+
+
+def method_names() -> list[str]:
+    """Names of all methods: those of the package, then those registered by the user."""
+    return [*METHODS, *_OUTSIDE]
+
+
+def register(method: Method) -> None:
+    """Make a method known under its name; one that the user registered before is replaced.
+
+    Raises ``ConfigError`` for the name of a method of the package, and for a method that comes
+    after one that does not exist.
+    """
+    if method.name in METHODS or not method.name.isidentifier():
+        raise ConfigError(
+            f"method {method.name!r}: expected an identifier that no method of micro_rm has"
+        )
+    unknown = sorted(set(method.after) - set(method_names()))
+    if unknown:
+        raise ConfigError(
+            f"method {method.name!r} comes after {', '.join(unknown)}, which does not exist; "
+            f"expected some of {', '.join(method_names())}"
+        )
+    _OUTSIDE[method.name] = method
+
+
 def load_method(name: str) -> Method:
-    """The method registered under a name."""
+    """The method registered under a name. Raises ``ConfigError`` if there is none."""
+    if name in _OUTSIDE:
+        return _OUTSIDE[name]
+    if name not in METHODS:
+        raise ConfigError(
+            f"method {name!r} is not registered; if it was defined outside of micro_rm, import "
+            "what defines it first"
+        )
     module, constant = METHODS[name]
     return getattr(import_module(f".{module}", __name__), constant)
 
@@ -50,21 +85,40 @@ def check_names(names: Sequence[str] | str) -> list[str]:
 
     Raises ``ConfigError`` that lists the registered names if one of them is not.
     """
+    known = method_names()
     asked = names.replace(" ", "").split(",") if isinstance(names, str) else list(names)
     if "all" in asked:
-        return list(METHODS)
-    unknown = sorted(set(asked) - METHODS.keys())
+        return known
+    unknown = sorted(set(asked) - set(known))
     if unknown or not asked:
         raise ConfigError(
-            f"methods: expected all or some of {', '.join(METHODS)}, found {', '.join(unknown)!r}"
+            f"methods: expected all or some of {', '.join(known)}, found {', '.join(unknown)!r}"
         )
-    return [name for name in METHODS if name in asked]
+    return [name for name in known if name in asked]
 
 
 def choose_methods(names: Sequence[str] | str) -> list[Method]:
     """The methods asked for and those that come before them, in registry order."""
     wanted = set(check_names(names))
-    for name in reversed(METHODS):
+    known = method_names()
+    for name in reversed(known):
         if name in wanted:
             wanted |= set(load_method(name).after)
-    return [load_method(name) for name in METHODS if name in wanted]
+    return [load_method(name) for name in known if name in wanted]
+
+
+def ranked_methods() -> list[Method]:
+    """The methods that are chosen by default, in order of preference."""
+    methods = [load_method(name) for name in method_names()]
+    ranked = [(method.rank, method) for method in methods if method.rank is not None]
+    return [method for _, method in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def default_methods(request: Request) -> list[str]:
+    """Names of the methods that score a request if none is named, in order of preference."""
+    return [method.name for method in ranked_methods() if request in method.default_for]
+
+
+def outside_sources(names: Sequence[str]) -> list[str]:
+    """Source text of the chosen methods that were defined outside of the package."""
+    return [_OUTSIDE[name].source for name in names if name in _OUTSIDE]

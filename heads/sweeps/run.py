@@ -9,7 +9,7 @@ from pathlib import Path
 from ...common.fingerprint import code_fingerprint, fingerprint
 from ...configs.schema import Config
 from ..ensemble import by_key
-from ..methods import choose_methods
+from ..methods import choose_methods, outside_sources
 from ..stages import open_run_data
 from ..studies.measure import StudyError
 from .engine import run_members
@@ -21,7 +21,7 @@ Tell = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepCounts:
     """Members fitted now, before and in vain; those of another sweep that was replaced."""
 
     fitted: int
@@ -30,7 +30,7 @@ class Outcome:
     replaced: int
 
 
-def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> Outcome:
+def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> SweepCounts:
     """Fit and score every member that the table lacks; writes sweep.parquet.
 
     ``request`` identifies the pair table. Of several processes of one job each takes its
@@ -47,7 +47,8 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
     members = make_members(config)
     run = Path(config.run.dir)
     test = run_data.test_set
-    inputs = fingerprint(request, code_fingerprint("heads"), config.data.name, describe(config))
+    code = [code_fingerprint("heads"), *outside_sources(config.sweep.methods)]
+    inputs = fingerprint(request, code, config.data.name, describe(config))
     keys = tuple(dict.fromkeys(key for member in members for key in member.settings))
     mine = Sweep(inputs, keys, test.attributes, [])
     numbers = {member.label: member.number for member in members}
@@ -81,4 +82,4 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
             tell(done, len(todo), failed)
     else:
         write_part(run, f"{part}-of-{parts}", mine, numbers)
-    return Outcome(done, len(known.labels), failed, replaced)
+    return SweepCounts(done, len(known.labels), failed, replaced)

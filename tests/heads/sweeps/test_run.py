@@ -19,7 +19,7 @@ from micro_rm.display.report import SWEEP_PAGE, write_sweep_page
 from micro_rm.heads.studies.measure import StudyError
 from micro_rm.heads.sweeps import run as stage
 from micro_rm.heads.sweeps.processes import Share
-from micro_rm.heads.sweeps.run import Outcome, run_sweep
+from micro_rm.heads.sweeps.run import SweepCounts, run_sweep
 from micro_rm.heads.sweeps.table import FILE, PARTS, Sweep, read_sweep
 from micro_rm.pipeline import main
 
@@ -93,7 +93,7 @@ def run(
     request: str | None = "table",
     tell: Any = lambda *_: None,
     share: Share = ALONE,
-) -> Outcome:
+) -> SweepCounts:
     Path(config.run.dir).mkdir(exist_ok=True)
     return run_sweep(config, request, share, tell)
 

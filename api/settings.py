@@ -1,0 +1,44 @@
+"""Keyword arguments and dotted keys to a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from ..configs.schema import Config
+from ..configs.sweep import with_settings
+
+Settings = Mapping[str, Any]
+
+
+def make_config(settings: Settings | None, **sections: Mapping[str, Any]) -> Config:
+    """The default configuration with some keys set.
+
+    Args:
+        settings: Values by dotted key, such as ``{"train.epochs": 5}``, as the user gave them.
+        **sections: Values that the caller sets, by section and key. None leaves a key alone.
+
+    Raises:
+        ConfigError: A key is unknown, a value is out of range, or ``settings`` names a key that an
+            argument of the caller sets.
+    """
+    config = Config()
+    for name, values in sections.items():
+        given = {key: value for key, value in values.items() if value is not None}
+        config = replace(config, **{name: replace(getattr(config, name), **given)})
+    return with_settings(config, settings or {})
+
+
+def changed_keys(config: Config) -> dict[str, Any]:
+    """Dotted keys whose values differ from the defaults."""
+    defaults = dict(_flat(asdict(Config())))
+    return {key: value for key, value in _flat(asdict(config)) if defaults.get(key, ...) != value}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        nested = isinstance(value, Mapping) and value
+        pairs += _flat(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
+    return pairs
