@@ -1,4 +1,4 @@
-"""Members of a sweep as arrays with a leading axis: padding, stacking, groups, devices.
+"""Members of a sweep as arrays with a leading axis: grouping, padding, stacking, devices.
 
 Every member has its own number of heads K. It is drawn and stored as if it had as many as the
 largest of its group; heads beyond K have no weight and no gradient (``log_weights``), and head k is
@@ -8,9 +8,9 @@ drawn from its own key, so the first K are those of the member alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,23 +18,54 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..common.errors import require
+from ..common.errors import UserError, require
 from .model import ModelSpec, init
+
+if TYPE_CHECKING:
+    from .methods.interface import Method, Problem, Trained
 
 Tree = TypeVar("Tree")
 Rest = TypeVar("Rest")
 
 
 def by_key(keys: Sequence[Hashable]) -> list[list[int]]:
-    """Places of equal keys, in order of their first."""
-    places: dict[Hashable, list[int]] = {}
-    for place, key in enumerate(keys):
-        places.setdefault(key, []).append(place)
-    return list(places.values())
+    """Indices of equal keys, in order of their first."""
+    indices: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        indices.setdefault(key, []).append(index)
+    return list(indices.values())
+
+
+def fit_grouped(
+    method: Method,
+    problems: Sequence[Problem],
+    done: Sequence[Mapping[str, Trained]],
+    capacity: int = 0,
+) -> list[Trained | UserError]:
+    """Fit a method's members, those of one ``method.program`` by one call of ``fit_many``.
+
+    Args:
+        method: A method with ``fit_many`` and ``program``.
+        problems: What each member learns from.
+        done: What was fitted before for each.
+        capacity: Heads that all members are padded to, unless one has more.
+
+    Returns:
+        A model per problem, in their order; an error in the place of one that has none.
+    """
+    assert method.fit_many is not None and method.program is not None
+    keys = [method.program(*member) for member in zip(problems, done, strict=True)]
+    results: dict[int, Trained | UserError] = {}
+    for group in by_key(keys):
+        fitted = method.fit_many(
+            [problems[index] for index in group], [done[index] for index in group], capacity
+        )
+        results.update(zip(group, fitted, strict=True))
+    return [results[index] for index in range(len(problems))]
 
 
 def split(count: int, bytes_each: int, memory: float | None) -> list[range]:
-    """Places of ``count`` members in groups that fit into memory, or that hold one member.
+    """Indices of ``count`` members in groups that fit into memory, or that hold one member.
 
     All groups but the last have one size, because every size is compiled.
     """
@@ -52,6 +83,16 @@ def draw(spec: ModelSpec, keys_S: Array) -> Any:
 def stack(trees: Sequence[Tree]) -> Tree:
     """One tree whose leaves have a leading axis of members."""
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+
+
+def stack_to(trees: Sequence[Tree], count: int) -> Tree:
+    """``stack``, the last tree repeated until there are ``count``: shapes that need not be full."""
+    return stack([*trees, *[trees[-1]] * (count - len(trees))])
+
+
+def member(stacked: Tree, index: int) -> Tree:
+    """One member of a stacked tree, as NumPy arrays."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf[index]), stacked)
 
 
 def pad_heads(params: Any, num_heads: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -179,7 +179,8 @@ class RowSource:
     """N rows of a pair table in one pair of views, scaled; read when they are asked for.
 
     Rows that need more than a quarter of ``memory`` bytes are streamed: a block and the next one
-    take half of it.
+    take half of it. ``streaming_methods`` names the methods that can stream, for the error of one
+    that cannot.
     """
 
     features: Features
@@ -188,6 +189,7 @@ class RowSource:
     router: str
     scaler: Scaler
     memory: float | None = None
+    streaming_methods: Callable[[], Sequence[str]] = tuple
 
     def __post_init__(self) -> None:
         for view, role in ((self.head, "chosen"), (self.head, "rejected"), (self.router, "prompt")):
@@ -219,11 +221,12 @@ class RowSource:
         """Every row. Raises ``FeatureMemoryError`` if they must be streamed."""
         if self.streamed:
             assert self.memory is not None
+            names = self.streaming_methods()
             raise FeatureMemoryError(
                 f"{len(self):,} rows of {self.features.store.width} numbers need "
                 f"{self.bytes / GIB:.2f} GiB; train.memory_gib = {self.memory / GIB:g} allows a "
-                "quarter of it for rows that are held at once, and only single_bt, static_mixture, "
-                "micro_stage1 and micro can stream them; choose these methods or raise it"
+                f"quarter of it for rows that are held at once, and only {_listed(names)} can "
+                "stream them; choose these methods or raise it"
             )
         return self.take(np.arange(len(self)))
 
@@ -242,3 +245,9 @@ class RowSource:
         """All rows in order, ``block_rows`` at a time."""
         for start in range(0, len(self), self.block_rows):
             yield self.take(np.arange(start, min(start + self.block_rows, len(self))))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them: ``a, b and c``."""
+    *others, last = names or ("no method",)
+    return f"{', '.join(others)} and {last}" if others else last

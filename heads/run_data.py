@@ -16,6 +16,7 @@ from ..configs.schema import Config
 from .adaptation import BudgetError, Draws, adaptable_groups, draw_budget, drawable_rows
 from .evaluation.protocol import TestSet, make_test_set
 from .features import Features, RowSource, Scaler
+from .methods import load_method, method_names
 from .methods.interface import NO_LABEL, Budget, Examples, Method, Need, Problem, Ratings, Sides
 from .moments import BLOCK_ROWS
 from .partition import Partition, partition
@@ -182,7 +183,9 @@ class RunData:
         table = self.features.table
         text = {name: np.asarray(table.text[name]) for name in ("attribute", "user")}
         return Examples(
-            data=RowSource(self.features, rows_N, head, router, self.scaler, memory),
+            data=RowSource(
+                self.features, rows_N, head, router, self.scaler, memory, _streaming_methods
+            ),
             attribute_N=_numbers(text["attribute"], rows_N),
             user_N=_numbers(text["user"], rows_N),
             group_N=_places(text[self.config.adapt.group][rows_N], self.groups),
@@ -235,6 +238,10 @@ class RunData:
             held_out_M,
             tuple(table.ratings),
         )
+
+
+def _streaming_methods() -> list[str]:
+    return [name for name in method_names() if load_method(name).streams]
 
 
 def _numbers(label_N: np.ndarray, rows_N: np.ndarray) -> np.ndarray:

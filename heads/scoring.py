@@ -15,11 +15,8 @@ import numpy as np
 from ..common.errors import UserError
 from .checkpoint import load_models
 from .features import Scaler
-from .methods import load_method
+from .methods import load_method, method_names
 from .methods.interface import NO_LABEL, Examples, Prediction, Sides, Trained
-
-# Methods whose one reward is linear in the vector, beside those that have heads.
-LINEAR = ("single_bt_exact", "native_head")
 
 
 class ScoringError(UserError):
@@ -111,8 +108,10 @@ class Scorer:
         return np.exp(found.log_prob_SxN).mean(axis=0)
 
     def _gives_rewards(self, name: str) -> bool:
-        trained = self.models[name]
-        return name in LINEAR or "heads" in trained.params
+        if "heads" in self.models[name].params:
+            return True
+        # A run may hold a method that was defined elsewhere and is not registered here.
+        return name in method_names() and load_method(name).linear
 
     def _predict(
         self,

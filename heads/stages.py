@@ -32,7 +32,7 @@ from .evaluation.verdict import verdict, warnings
 from .features import Features
 from .fitting import fit_methods, score_models
 from .jax_settings import configure_jax
-from .methods import choose_methods, load_method
+from .methods import choose_methods, load_method, ranked_methods
 from .methods.interface import Method, Trained
 from .run_data import RunData
 from .simulation import simulate
@@ -137,7 +137,7 @@ def evaluate(config: Config) -> dict[str, Any]:
         test, table.source_row[test.table_rows], scored, config.evaluate, config.run.seed
     )
     report["account"] = dict(table.account)
-    report["gallery"] = gallery(table, test, scored)
+    report["gallery"] = gallery(table, test, scored, [method.name for method in ranked_methods()])
     report["prompts"] = None  # the report stage asks for them
     report["answers"] = answers(report)
     report["verdict"] = verdict(report)

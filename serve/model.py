@@ -16,15 +16,13 @@ from ..configs.schema import BackboneConfig, EmbedConfig, ViewsConfig
 from ..embed.encoder import load_encoder
 from ..embed.sequences import conversation_of
 from ..embed.sources.pair import ROLES, Message, PreferencePair
+from ..heads.methods import default_methods
 from ..heads.scoring import HeadScores, Scorer
 from ..runs.files import RECORD
 from .names import head_names, read_report
 from .texts import TextEncoder
 
 Prompt = str | Sequence[Any]  # text, or messages as dictionaries with role and content
-# Default methods in order of preference, with and without a context.
-WITH_WISH = ("micro", "micro_kernel", "micro_stage1", "static_mixture", "single_bt")
-WITHOUT = ("micro_stage1", "static_mixture", "single_bt", "single_bt_exact", "native_head")
 
 
 @dataclass(frozen=True)
@@ -169,12 +167,12 @@ class Model:
 
     def default_method(self, *, wish: bool) -> str:
         """Name of the method that scores by default, with or without a context."""
-        for name in WITH_WISH if wish else WITHOUT:
+        for name in default_methods("context" if wish else "prompt"):
             if name in self.methods:
                 return name
         raise StoreError(
             f"{self.run}: no method here gives rewards of single responses; train one of "
-            f"{', '.join(WITHOUT)}"
+            f"{', '.join(default_methods('prompt'))}"
         )
 
     def _heads(

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..heads.scoring import LINEAR
-
 
 def read_report(run: Path) -> dict[str, Any]:
     """Load ``report.json`` of a run; empty if it is missing or unreadable."""
@@ -31,7 +29,7 @@ def head_names(report: Mapping[str, Any], method: str, count: int) -> list[str]:
     (['brief', 'long_1', 'long_2'], ['head_0', 'head_1'])
     """
     attributes = report.get("heads", {}).get(method, {}).get("names", [])
-    if count == 1 or method in LINEAR or len(attributes) != count:
+    if count == 1 or len(attributes) != count:
         return ["reward"] if count == 1 else [f"head_{index}" for index in range(count)]
     names: list[str] = []
     for index, name in enumerate(attributes):

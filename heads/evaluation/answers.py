@@ -8,7 +8,6 @@ from typing import Any
 from .rows import ORACLE, VALIDATED
 from .verdict import standing
 
-ROUTED_BY_CONTEXT = ("micro", "micro_kernel")
 ROUTED_BY_PROMPT = "micro_stage1"
 
 
@@ -45,7 +44,7 @@ def _routing(report: Mapping[str, Any]) -> dict[str, str]:
     """Compare methods that read the context with one that does not, if possible the mixture."""
     question = "Does routing by the stated wish help?"
     accuracy = _accuracies(report)
-    names = [name for name in ROUTED_BY_CONTEXT if name in accuracy]
+    names = [name for name, entry in report["methods"].items() if entry["told"] == "wish"]
     if not names:
         return _not_measured(question, "micro, which needs pairs with a stated wish")
     best = max(names, key=lambda name: accuracy[name])

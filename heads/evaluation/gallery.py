@@ -17,12 +17,13 @@ from .protocol import ScoredMethod, TestSet
 PAIRS_PER_HEAD, CONTEXTS_PER_HEAD, MAX_ROUTES = 3, 2, 12
 # A report keeps this many characters of a text.
 MAX_CHARACTERS = 2000
-# The mixture whose heads are shown is the first of these; routing by context comes first.
-PREFERRED = ("micro", "micro_kernel", "micro_hyre", "micro_stage1", "static_mixture")
 
 
 def gallery(
-    table: PairTable, test: TestSet, scored: Mapping[str, ScoredMethod]
+    table: PairTable,
+    test: TestSet,
+    scored: Mapping[str, ScoredMethod],
+    preferred: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Choose the example rows of a report.
 
@@ -30,13 +31,14 @@ def gallery(
         table: Pair table with the texts of the rows.
         test: The test set.
         scored: Scored methods by name.
+        preferred: Methods whose heads are shown rather than those of others, the first one first.
 
     Returns:
         ``{"method", "heads": [{"wishes", "pairs"}], "routes"}``: for every head of the shown
         method the contexts that it serves and its characteristic pairs, and the router weights of
         one typical row per attribute. None if no method has several heads.
     """
-    method = shown_method(scored)
+    method = shown_method(scored, preferred)
     heads = None if method is None else scored[method].heads
     if method is None or heads is None:
         return None
@@ -56,14 +58,14 @@ def gallery(
     return {"method": method, "heads": entries, "routes": _routes(text, test, weights_NxK)}
 
 
-def shown_method(scored: Mapping[str, ScoredMethod]) -> str | None:
-    """The method whose heads are shown: one of several heads, preferably routed by context."""
+def shown_method(scored: Mapping[str, ScoredMethod], preferred: Sequence[str] = ()) -> str | None:
+    """The method whose heads are shown: one of several heads, if possible a preferred one."""
     several = [
         name
         for name, result in scored.items()
         if result.heads is not None and result.heads.delta_NxK.shape[1] > 1
     ]
-    return next((name for name in PREFERRED if name in several), next(iter(several), None))
+    return next((name for name in preferred if name in several), next(iter(several), None))
 
 
 def leads(delta_NxK: np.ndarray) -> np.ndarray:

@@ -66,7 +66,7 @@ def _reweighted(source: str) -> Fit:
     return fit
 
 
-def _method(name: str, source: str, summary: str) -> Method:
+def _method(name: str, source: str, summary: str, rank: int | None = None) -> Method:
     return Method(
         name,
         summary,
@@ -77,6 +77,7 @@ def _method(name: str, source: str, summary: str) -> Method:
         after=(source,),
         needs=("groups",),
         told="group",
+        rank=rank,
     )
 
 
@@ -95,4 +96,5 @@ MICRO_HYRE = _method(
     "micro_stage1",
     "MiCRo-HyRe: stage-1 heads without their router, weighted by their losses on a few labelled "
     "rows of the group.",
+    rank=2,
 )

@@ -6,7 +6,7 @@ come from where it has heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +28,8 @@ Rule = Literal["R1", "R2"]
 Need = Literal["contexts", "groups", "users", "ratings", "native_head"]
 # What a method is told about a test row, beside its texts: nothing, the wish, or whose it is.
 Told = Literal["prompt", "wish", "group"]
+# What a response is scored with: a context (a stated wish) beside its prompt, or the prompt alone.
+Request = Literal["context", "prompt"]
 
 
 class Sides(NamedTuple):
@@ -160,22 +162,44 @@ class Trained:
 
 
 Fit = Callable[[Problem, Mapping[str, Trained]], Trained]
-# (problems, what was fitted before for each, room for so many heads); an error takes the place of
-# the model of its problem.
-FitMany = Callable[..., list[Trained | UserError]]
+# (problems with equal ``program``, what was fitted before for each, heads to pad all of them to);
+# an error takes the place of the model of its problem.
+FitMany = Callable[
+    [Sequence[Problem], Sequence[Mapping[str, Trained]], int], list[Trained | UserError]
+]
+Program = Callable[[Problem, Mapping[str, Trained]], Hashable]
 Predict = Callable[[Trained, Examples], Prediction]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the tables.
+    """A method: what it is called, what it needs, how it is fitted and how it predicts.
 
-    ``stage`` says whether it learns from plain pairs (train) or from labelled ones as well (adapt),
-    ``rule`` how it decides (R1 mixture probability, R2 weighted reward), ``after`` which methods
-    come first, ``needs`` what the data must have, ``told`` what it knows of a test row.
-    ``own_heads``: it has trained several heads that no other method has. ``routes``: its weights
-    are those of a router that reads the row. ``fit_many`` fits the members of a sweep in one
-    program, each as ``fit`` would alone.
+    What the package wants to know about a method is a field here and nowhere a list of names, so
+    that a method that is defined elsewhere takes part in everything.
+
+    Attributes:
+        name: Its name in tables and on the command line.
+        summary: One sentence for reports.
+        stage: train if it learns from plain pairs only, adapt if from labelled ones as well.
+        fit: Learns from a problem, given the methods in ``after``, fitted.
+        predict: Decisions and probabilities for some pairs.
+        rule: How it decides: R1 by mixture probability, R2 by weighted reward.
+        after: Methods that are fitted before it.
+        needs: What the data must have.
+        told: What it knows of a test row beside its texts.
+        own_heads: It has trained several heads that no other method has.
+        routes: Its weights are those of a router that reads the row.
+        fit_many: Fits several members of a sweep in one program, each as ``fit`` would alone.
+        program: What such members must have in common; given together with ``fit_many``.
+        streams: It fits and predicts on rows that are read in blocks.
+        linear: Its one reward is linear in the vector, so that single responses have a reward, as
+            they do under methods that have heads.
+        default_for: Requests that it may score where no method is named.
+        rank: Order of preference where a method is chosen by default, to score or to show its
+            heads; the smallest comes first, and None is never preferred.
+        source: Text of a method that was defined outside of the package, on which its stages then
+            depend.
     """
 
     name: str
@@ -190,6 +214,12 @@ class Method:
     own_heads: bool = False
     routes: bool = False
     fit_many: FitMany | None = None
+    program: Program | None = None
+    streams: bool = False
+    linear: bool = False
+    default_for: tuple[Request, ...] = ()
+    rank: int | None = None
+    source: str = ""
 
 
 def predict_heads(rule: Rule, delta_NxK: np.ndarray, log_weights_SxNxK: np.ndarray) -> Prediction:

@@ -111,4 +111,6 @@ MICRO_KERNEL = Method(
     needs=("groups", "contexts"),
     told="wish",
     routes=True,
+    default_for=("context",),
+    rank=1,
 )

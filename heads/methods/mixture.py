@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from jax import Array
 
 from ...common.errors import UserError
 from ..divergence import DivergenceError, divergence
-from ..ensemble import by_key, cut_heads, draw, make_mesh, pad_heads, spread, stack
+from ..ensemble import cut_heads, draw, make_mesh, member, pad_heads, spread, stack_to
 from ..epochs import NOT_RUN, Curves
 from ..features import RowSource
 from ..model import ModelSpec, RouterKind, log_weights, margins
@@ -31,38 +31,38 @@ Model = Callable[[Problem], tuple[int, RouterKind]]
 
 def fit_mixture(problem: Problem, num_heads: int, router: RouterKind) -> Trained:
     """Train ``num_heads`` heads under a router of the given kind on the plain pairs."""
-    return _only(fit_mixtures(lambda _: (num_heads, router), [problem], [{}]))
+    return _only(fit_mixtures(lambda _: (num_heads, router), [problem], [{}], 0))
+
+
+def mixture_program(
+    model: Model, problem: Problem, _done: Mapping[str, Trained]
+) -> tuple[Hashable, ...]:
+    """What members of one program have in common: rows, router, settings. The seed may differ."""
+    _, router = model(problem)
+    rows = id(problem.train), id(problem.validation)
+    return *rows, router, shared_settings(problem.train_config)
 
 
 def fit_mixtures(
     model: Model,
     problems: Sequence[Problem],
     _done: Sequence[Mapping[str, Trained]],
-    room: int = 0,
+    capacity: int,
 ) -> list[Trained | UserError]:
-    """Train the model of every problem, those that share their data and shapes in one program.
+    """Train the model of every problem in one program; they share ``mixture_program``.
 
-    All have room for the largest number of heads, and for ``room`` of them at least.
+    All are padded to the largest number of heads, and to ``capacity`` of them at least.
     """
-    models = [model(problem) for problem in problems]
-    keys = [_shared(one, kind) for one, (_, kind) in zip(problems, models, strict=True)]
-    found: dict[int, Trained | UserError] = {}
-    for group in by_key(keys):
-        first, kind = problems[group[0]], models[group[0]][1]
-        heads = [models[place][0] for place in group]
-        config = first.train_config
-        spec = ModelSpec(
-            first.width, max(*heads, room, 1), kind, config.router_units, config.precision
-        )
-        params_S, curves_S = _fit_group(spec, [problems[place] for place in group], heads)
-        for number, (place, count) in enumerate(zip(group, heads, strict=True)):
-            found[place] = _member(spec, problems[place], count, number, params_S, curves_S)
-    return [found[place] for place in range(len(problems))]
-
-
-def _shared(problem: Problem, router: RouterKind) -> tuple[Any, ...]:
-    """What members of one program have in common; the seed may differ."""
-    return id(problem.train), id(problem.validation), router, shared_settings(problem.train_config)
+    config, heads = problems[0].train_config, [model(problem)[0] for problem in problems]
+    _, router = model(problems[0])
+    spec = ModelSpec(
+        problems[0].width, max(*heads, capacity, 1), router, config.router_units, config.precision
+    )
+    params_S, curves_S = _fit_group(spec, problems, heads)
+    return [
+        _unpad(spec, problem, count, *member((params_S, curves_S), index))
+        for index, (problem, count) in enumerate(zip(problems, heads, strict=True))
+    ]
 
 
 def _fit_group(
@@ -79,10 +79,9 @@ def _fit_group(
         Hyperparams.from_config(one.train_config, count)
         for one, count in zip(problems, heads, strict=True)
     ]
-    # Every device gets as many members; those that repeat the last one are left out again.
-    lacking = 0 if mesh is None else -len(keys) % mesh.shape["sweep"]
-    params_S = draw(spec, stack(keys + keys[-1:] * lacking))
-    hyper_S = stack(hypers + hypers[-1:] * lacking)
+    # Every device gets as many members: the last one is repeated, and its copies are ignored.
+    count = len(keys) + (0 if mesh is None else -len(keys) % mesh.shape["sweep"])
+    params_S, hyper_S = draw(spec, stack_to(keys, count)), stack_to(hypers, count)
     key = jax.random.fold_in(jax.random.key(config.shuffle_seed), SHUFFLE_STREAM)
     stream, held_out = first.train.stream, first.validation.data
     if stream is not None:
@@ -95,22 +94,16 @@ def _fit_group(
     return fit_members(spec, train_spec, params_S, hyper_S, *rows, key)
 
 
-def _member(
-    spec: ModelSpec,
-    problem: Problem,
-    num_heads: int,
-    number: int,
-    params_S: Any,
-    curves_S: Curves,
+def _unpad(
+    spec: ModelSpec, problem: Problem, num_heads: int, params: Any, curves: Curves
 ) -> Trained | UserError:
-    """One member with the heads that are its own, or why it has none."""
-    params, curves = jax.tree.map(lambda leaf: np.asarray(leaf[number]), (params_S, curves_S))
+    """One member with its own heads only; an error if its training diverged."""
     epochs = int(np.sum(curves.objective != NOT_RUN))
     what, config = f"training {num_heads} heads", problem.train_config
-    member = f" (learning rate {config.learning_rate:g}, clip {config.clip:g})"
-    error = divergence(what, curves.bad_step[:epochs], REMEDY, member=member)
+    setting = f" (learning rate {config.learning_rate:g}, clip {config.clip:g})"
+    error = divergence(what, curves.bad_step[:epochs], REMEDY, member=setting)
     if error is None and not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
-        error = DivergenceError(f"{what} diverged in the last step{member}; {REMEDY}")
+        error = DivergenceError(f"{what} diverged in the last step{setting}; {REMEDY}")
     if error is not None:
         return error
     own = cut_heads(params, num_heads)
@@ -128,20 +121,21 @@ def _member(
     )
 
 
-def _only(found: list[Trained | UserError]) -> Trained:
-    (one,) = found
-    if isinstance(one, UserError):
-        raise one
-    return one
+def _only(results: list[Trained | UserError]) -> Trained:
+    """The one model; raises the error that is in its place."""
+    (result,) = results
+    if isinstance(result, UserError):
+        raise result
+    return result
 
 
 def predict_routed(trained: Trained, examples: Examples) -> Prediction:
     """Heads under the router of every draw, decided by the mixture probability (R1)."""
-    # Room for a multiple of heads: members of a sweep share their compiled predictions.
+    # Padded to a multiple, so that members of a sweep share their compiled predictions.
     num_heads = trained.spec.num_heads
-    room = math.ceil(num_heads / HEADS_MULTIPLE) * HEADS_MULTIPLE
-    spec = replace(trained.spec, num_heads=room)
-    heads, router = (pad_heads(trained.params[part], room) for part in ("heads", "router"))
+    capacity = math.ceil(num_heads / HEADS_MULTIPLE) * HEADS_MULTIPLE
+    spec = replace(trained.spec, num_heads=capacity)
+    heads, router = (pad_heads(trained.params[part], capacity) for part in ("heads", "router"))
     blocks = [_outputs(spec, num_heads, heads, router, rows) for rows in examples.blocks()]
     delta, weights = zip(*blocks, strict=True)
     return predict_heads(
@@ -161,32 +155,46 @@ def _outputs(
 
 
 def _method(
-    name: str, summary: str, model: Model, *, own_heads: bool = False, routes: bool = False
+    name: str,
+    summary: str,
+    model: Model,
+    *,
+    rank: int,
+    own_heads: bool = False,
+    routes: bool = False,
 ) -> Method:
     many: FitMany = partial(fit_mixtures, model)
     return Method(
         name,
         summary,
         stage="train",
-        fit=lambda problem, _done: _only(many([problem], [{}])),
+        fit=lambda problem, _done: _only(many([problem], [{}], 0)),
         predict=predict_routed,
         fit_many=many,
+        program=partial(mixture_program, model),
         own_heads=own_heads,
         routes=routes,
+        streams=True,
+        default_for=("context", "prompt"),
+        rank=rank,
     )
 
 
-SINGLE_BT = _method("single_bt", "One Bradley-Terry reward for everybody.", lambda _: (1, "static"))
+SINGLE_BT = _method(
+    "single_bt", "One Bradley-Terry reward for everybody.", lambda _: (1, "static"), rank=5
+)
 STATIC_MIXTURE = _method(
     "static_mixture",
     "K reward heads under one fixed set of weights, the same for every prompt.",
     lambda problem: (problem.train_config.num_heads, "static"),
+    rank=4,
     own_heads=True,
 )
 MICRO_STAGE1 = _method(
     "micro_stage1",
     "MiCRo before stage 2: K reward heads and a router that learned from plain pairs.",
     lambda problem: (problem.train_config.num_heads, problem.train_config.router),
+    rank=3,
     own_heads=True,
     routes=True,
 )

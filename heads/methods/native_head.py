@@ -26,4 +26,7 @@ NATIVE_HEAD = Method(
     predict=_predict,
     needs=("native_head",),
     rule="R2",
+    linear=True,
+    default_for=("prompt",),
+    rank=7,
 )

@@ -53,4 +53,7 @@ SINGLE_BT_EXACT = Method(
     fit=_single_bt_exact,
     predict=_predict,
     rule="R2",
+    linear=True,
+    default_for=("prompt",),
+    rank=6,
 )

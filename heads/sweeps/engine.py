@@ -13,7 +13,7 @@ import numpy as np
 from ...common.errors import UserError
 from ..adaptation import drawable_rows
 from ..divergence import DivergenceError
-from ..ensemble import by_key
+from ..ensemble import by_key, fit_grouped
 from ..evaluation.metrics import attribute_sums, expected_calibration_error
 from ..evaluation.protocol import ScoredMethod, TestSet
 from ..fitting import score_models
@@ -40,21 +40,21 @@ def run_members(
     methods: Sequence[str],
     test: TestSet,
     memory: float | None = None,
-    room: int | None = None,
+    capacity: int | None = None,
 ) -> Iterator[tuple[list[Member], list[Results]]]:
     """Fit and score members group by group; yields each group with its members' numbers.
 
     Numbers are by method: accuracies, losses, and the same on validation rows where there are any.
-    A member that cannot be fitted (training diverged) has the error in their place. All have
-    ``room`` for so many heads, by default the largest number of them.
+    A member that cannot be fitted (training diverged) has the error in their place. All are
+    padded to ``capacity`` heads, by default the largest number of them.
     """
     chosen = choose_methods(methods)
     width, groups = run_data.features.store.width, max(len(run_data.groups), 1)
     limit = free_memory() if memory is None else memory
-    room = largest_heads(members) if room is None else room
-    for group in together(members, width, groups, limit, room):
+    capacity = largest_heads(members) if capacity is None else capacity
+    for group in together(members, width, groups, limit, capacity):
         members_data = [run_data.member(member.config) for member in group]
-        fitted = fit_members_of(members_data, [member.stage1 for member in group], chosen, room)
+        fitted = fit_members_of(members_data, [member.stage1 for member in group], chosen, capacity)
         yield (
             group,
             [_score(one, models, test) for one, models in zip(members_data, fitted, strict=True)],
@@ -62,49 +62,58 @@ def run_members(
 
 
 def fit_members_of(
-    members_data: Sequence[RunData], stage1: Sequence[str], methods: Sequence[Method], room: int
+    members_data: Sequence[RunData],
+    stage1: Sequence[str],
+    methods: Sequence[Method],
+    capacity: int,
 ) -> list[dict[str, Trained] | UserError]:
     """Every method of every member in order; members of one ``stage1`` share what it says."""
     done: list[dict[str, Trained]] = [{} for _ in members_data]
     failed: dict[int, UserError] = {}
     for method in methods:
-        alive = [place for place in range(len(members_data)) if place not in failed]
-        same = [[place] for place in alive]
+        alive = [index for index in range(len(members_data)) if index not in failed]
+        # A method without labelled rows is fitted once for members that differ in stage 2 only.
+        same = [[index] for index in alive]
         if method.stage == "train":
-            same = [[alive[n] for n in places] for places in by_key([stage1[p] for p in alive])]
-        firsts = [places[0] for places in same]
-        found = _fit(method, [members_data[p] for p in firsts], [done[p] for p in firsts], room)
-        for places, one in zip(same, found, strict=True):
-            for place in places:
-                if isinstance(one, DivergenceError):
-                    failed[place] = DivergenceError(f"{method.name}: {one}")
-                elif isinstance(one, UserError):
-                    failed[place] = one
+            same = [[alive[n] for n in group] for group in by_key([stage1[i] for i in alive])]
+        firsts = [indices[0] for indices in same]
+        results = _fit(
+            method, [members_data[i] for i in firsts], [done[i] for i in firsts], capacity
+        )
+        for indices, result in zip(same, results, strict=True):
+            for index in indices:
+                if isinstance(result, DivergenceError):
+                    failed[index] = DivergenceError(f"{method.name}: {result}")
+                elif isinstance(result, UserError):
+                    failed[index] = result
                 else:
-                    done[place][method.name] = one
-    return [failed.get(place, models) for place, models in enumerate(done)]
+                    done[index][method.name] = result
+    return [failed.get(index, models) for index, models in enumerate(done)]
 
 
 def _fit(
     method: Method,
     members_data: Sequence[RunData],
     done: Sequence[Mapping[str, Trained]],
-    room: int,
+    capacity: int,
 ) -> list[Trained | UserError]:
-    """The method's model of every member, or why it has none."""
-    problems = [
+    """Model of every member; an error in the place of one whose data or training has failed."""
+    results: list[Any] = [
         _attempt(lambda data=data: data.problem(adapt=method.stage == "adapt"))
         for data in members_data
     ]
-    possible = [place for place, one in enumerate(problems) if not isinstance(one, UserError)]
-    found: list[Any] = list(problems)
-    if method.fit_many is not None and possible:
-        fitted = method.fit_many([found[p] for p in possible], [done[p] for p in possible], room)
+    possible = [index for index, one in enumerate(results) if not isinstance(one, UserError)]
+    problems, before = [results[i] for i in possible], [done[i] for i in possible]
+    if method.fit_many is not None:
+        fitted = fit_grouped(method, problems, before, capacity)
     else:
-        fitted = [_attempt(lambda p=place: method.fit(found[p], done[p])) for place in possible]
-    for place, one in zip(possible, fitted, strict=True):
-        found[place] = one
-    return found
+        fitted = [
+            _attempt(lambda member=member: method.fit(*member))
+            for member in zip(problems, before, strict=True)
+        ]
+    for index, result in zip(possible, fitted, strict=True):
+        results[index] = result
+    return results
 
 
 def _attempt(make: Callable[[], Any]) -> Any:

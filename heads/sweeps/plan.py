@@ -76,25 +76,23 @@ def together(
     width: int,
     groups: int,
     memory: float | None,
-    room: int | None = None,
+    capacity: int | None = None,
 ) -> list[list[Member]]:
     """Groups of members that one program fits within ``memory`` bytes, of equal size.
 
     Members that share their stage 1 stand next to each other.
     """
-    room = largest_heads(members) if room is None else room
-    found = []
-    for places in by_key([member.program for member in members]):
+    capacity = largest_heads(members) if capacity is None else capacity
+    batches = []
+    for indices in by_key([member.program for member in members]):
         ordered = [
-            members[places[place]]
-            for same in by_key([members[place].stage1 for place in places])
-            for place in same
+            members[indices[n]]
+            for same in by_key([members[index].stage1 for index in indices])
+            for n in same
         ]
-        each = max(member.bytes(width, groups, room) for member in ordered)
-        found += [
-            [ordered[place] for place in group] for group in split(len(ordered), each, memory)
-        ]
-    return found
+        each = max(member.bytes(width, groups, capacity) for member in ordered)
+        batches += [[ordered[n] for n in part] for part in split(len(ordered), each, memory)]
+    return batches
 
 
 def describe(config: Config) -> dict[str, Any]:

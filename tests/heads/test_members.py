@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,11 +15,17 @@ import pytest
 from micro_rm.configs.adapt import AdaptConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads import hedge, training
-from micro_rm.heads.ensemble import draw, stack
+from micro_rm.heads.ensemble import draw, fit_grouped, stack
 from micro_rm.heads.epochs import NOT_RUN, Curves
 from micro_rm.heads.methods.interface import Examples, Problem
 from micro_rm.heads.methods.micro import MICRO
-from micro_rm.heads.methods.mixture import DivergenceError, fit_mixture, fit_mixtures
+from micro_rm.heads.methods.mixture import (
+    MICRO_STAGE1,
+    DivergenceError,
+    fit_mixture,
+    fit_mixtures,
+    mixture_program,
+)
 from micro_rm.heads.model import ModelSpec, RouterKind, log_weights, margins
 from micro_rm.heads.rows import Rows
 from micro_rm.heads.training import Hyperparams, TrainSpec, fit_members, mean_nll
@@ -55,12 +62,17 @@ def compiled(function: Any) -> int:
     return function._cache_size()
 
 
-MANY: Any = MICRO.fit_many
+MANY: Any = partial(fit_grouped, MICRO)
 
 
 def together(problems: list[Problem], kind: RouterKind, room: int = 0) -> list[Any]:
     model = lambda one: (one.train_config.num_heads, kind)  # noqa: E731
-    return fit_mixtures(model, problems, [{}] * len(problems), room)
+    method = replace(
+        MICRO_STAGE1,
+        fit_many=partial(fit_mixtures, model),
+        program=partial(mixture_program, model),
+    )
+    return fit_grouped(method, problems, [{}] * len(problems), room)
 
 
 def agree(found: Any, alone: Any, **limits: Any) -> None:

@@ -7,7 +7,14 @@ from typing import get_args
 import pytest
 
 from micro_rm.common.errors import ConfigError
-from micro_rm.heads.methods import METHODS, check_names, choose_methods, load_method
+from micro_rm.heads.methods import (
+    METHODS,
+    check_names,
+    choose_methods,
+    default_methods,
+    load_method,
+    ranked_methods,
+)
 from micro_rm.heads.methods.interface import Need, Told
 from micro_rm.heads.run_data import LACKS
 
@@ -80,3 +87,14 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
 def test_no_method_at_all_is_an_error() -> None:
     with pytest.raises(ConfigError, match="methods: expected all or some of"):
         check_names([])
+
+
+def test_methods_say_themselves_what_they_are_chosen_for() -> None:
+    with_context = ["micro", "micro_kernel", "micro_stage1", "static_mixture", "single_bt"]
+    plain = ["micro_stage1", "static_mixture", "single_bt", "single_bt_exact", "native_head"]
+    assert default_methods("context") == with_context
+    assert default_methods("prompt") == plain
+    ranks = [method.rank for method in ranked_methods()]
+    assert len(set(ranks)) == len(ranks), "an order without ties"
+    streaming = {name for name in METHODS if load_method(name).streams}
+    assert streaming == {"single_bt", "static_mixture", "micro_stage1", "micro"}

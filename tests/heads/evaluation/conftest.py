@@ -124,7 +124,9 @@ def make_report(
             "rejected": [say(f"Bad answer {row}.") for row in range(80)],
             "context": [say(("Keep it brief.", "Be polite.")[a]) for a in attribute_N],
         }
-        report["gallery"] = gallery(SimpleNamespace(text=texts), test, scored)
+        report["gallery"] = gallery(
+            SimpleNamespace(text=texts), test, scored, ["micro", "static_mixture"]
+        )
         report["prompts"] = None
         report["answers"] = answers(report)
         report["caveats"] = ["The text is synthetic."]

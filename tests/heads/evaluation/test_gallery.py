@@ -19,6 +19,7 @@ from micro_rm.heads.evaluation.gallery import (
     served_contexts,
     shown_method,
 )
+from micro_rm.heads.methods import ranked_methods
 
 
 def test_a_head_leads_where_it_differs_from_the_mean_of_the_others() -> None:
@@ -49,26 +50,26 @@ def test_the_largest_leads_of_different_prompts_are_chosen() -> None:
 
 def test_wishes_are_those_that_give_a_head_more_than_its_mean() -> None:
     wishes = ["short", "short", "long", "", ""]
-    found = served_contexts(wishes, np.array([0.9, 0.7, 0.1, 1.0, 1.0]))
-    assert found == [{"text": "short", "characters": 5, "weight": pytest.approx(0.8), "n": 2}]
+    result = served_contexts(wishes, np.array([0.9, 0.7, 0.1, 1.0, 1.0]))
+    assert result == [{"text": "short", "characters": 5, "weight": pytest.approx(0.8), "n": 2}]
     assert served_contexts(["a", "b"], np.array([0.5, 0.5])) == []
 
 
 def test_a_pair_says_what_the_head_prefers_whatever_the_label(make_report: Any) -> None:
     """Head 0 of the fixture likes ``brief``; on polite rows it wants what the rater refused."""
-    found = make_report()["gallery"]
-    assert found["method"] == "micro" and len(found["heads"]) == 2
-    pairs = [pair for entry in found["heads"] for pair in entry["pairs"]]
+    result = make_report()["gallery"]
+    assert result["method"] == "micro" and len(result["heads"]) == 2
+    pairs = [pair for entry in result["heads"] for pair in entry["pairs"]]
     assert len(pairs) == 6
     for pair in pairs:
         agrees = pair["preferred"]["text"].startswith("Good")
         assert pair["label_agrees"] == agrees
         assert pair["other"]["text"].startswith("Bad" if agrees else "Good")
         assert pair["prompt"]["text"].startswith("Question")
-    assert {w["text"] for w in found["heads"][0]["wishes"]} == {"Keep it brief."}
-    assert [route["attribute"] for route in found["routes"]] == ["brief", "polite"]
-    assert len({route["prompt"]["text"] for route in found["routes"]}) == 2
-    json.dumps(found, allow_nan=False)
+    assert {w["text"] for w in result["heads"][0]["wishes"]} == {"Keep it brief."}
+    assert [route["attribute"] for route in result["routes"]] == ["brief", "polite"]
+    assert len({route["prompt"]["text"] for route in result["routes"]}) == 2
+    json.dumps(result, allow_nan=False)
 
 
 def test_without_several_heads_or_texts_there_is_nothing_to_show(
@@ -81,15 +82,25 @@ def test_without_several_heads_or_texts_there_is_nothing_to_show(
         text=dict.fromkeys(("prompt", "chosen", "rejected", "context"), [""] * 4)
     )
     assert gallery(empty, test, {"single_bt": make_scored(rng.normal(size=(4, 1)))}) is None
-    found = gallery(empty, test, {"static_mixture": make_scored(rng.normal(size=(4, 2)))})
-    assert found is not None
-    assert found["routes"] == [] and [e["pairs"] for e in found["heads"]] == [[], []]
-    assert [entry["wishes"] for entry in found["heads"]] == [[], []]
+    result = gallery(empty, test, {"static_mixture": make_scored(rng.normal(size=(4, 2)))})
+    assert result is not None
+    assert result["routes"] == [] and [e["pairs"] for e in result["heads"]] == [[], []]
+    assert [entry["wishes"] for entry in result["heads"]] == [[], []]
 
 
 def test_heads_under_a_wish_are_preferred(make_scored: Any) -> None:
     two = make_scored(np.ones((3, 2)))
-    assert shown_method({"static_mixture": two, "micro": two}) == "micro"
+    scored = {"static_mixture": two, "micro": two}
+    preferred = [method.name for method in ranked_methods()]
+    assert preferred[:5] == [
+        "micro",
+        "micro_kernel",
+        "micro_hyre",
+        "micro_stage1",
+        "static_mixture",
+    ]
+    assert shown_method(scored, preferred) == "micro"
+    assert shown_method(scored) == "static_mixture"
     assert shown_method({"other": two, "single_bt": make_scored(np.ones((3, 1)))}) == "other"
 
 
