@@ -95,9 +95,9 @@ def _fit_group(
 
 
 def _unpad(
-    spec: ModelSpec, problem: Problem, num_heads: int, params: Any, curves: Curves
+    spec: ModelSpec, problem: Problem, num_heads: int, params: Any, curves: Any
 ) -> Trained | UserError:
-    """One member with its own heads only; an error if its training diverged."""
+    """One member with its own heads only; an error if its training diverged. Arrays are NumPy's."""
     epochs = int(np.sum(curves.objective != NOT_RUN))
     what, config = f"training {num_heads} heads", problem.train_config
     setting = f" (learning rate {config.learning_rate:g}, clip {config.clip:g})"
