@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ def visible_console(progress: bool) -> Console | None:
     from rich.console import Console
 
     console = Console(stderr=True)
-    return console if progress and (console.is_terminal or console.is_jupyter) else None
+    # In a notebook, moving text is a widget.
+    seen = find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
+    return console if progress and seen else None
 
 
 @contextmanager

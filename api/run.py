@@ -260,7 +260,16 @@ def rendered(parts: Sequence[object]) -> str:
     from rich.console import Console
 
     stream = io.StringIO()
-    console = Console(file=stream, width=100, highlight=False, markup=False, emoji=False)
+    console = Console(
+        file=stream,
+        width=100,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str))
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().split("\n"))

@@ -154,6 +154,15 @@ def accuracy_figure(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
+class ResultFigure(Figure):
+    """A figure that a notebook shows as the value of a cell, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", dpi=120, bbox_inches="tight", facecolor="white")
+        return stream.getvalue()
+
+
 @contextmanager
 def panel() -> Iterator[tuple[Figure, Any]]:
     """A figure with one panel, as wide as a phone shows without making its letters small.
@@ -161,7 +170,7 @@ def panel() -> Iterator[tuple[Figure, Any]]:
     It belongs to no window and no pyplot state: whoever has it shows or saves it.
     """
     with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(4.4, 3.1))
+        figure = ResultFigure(figsize=(4.4, 3.1))
         yield figure, figure.subplots()
 
 

@@ -59,8 +59,12 @@ def test_another_setting_is_another_run(run: mrm.Run, table: mrm.Table, tmp_path
     assert other.record["stages"]["train"]["inputs"] != first["inputs"]
 
 
-def test_a_report_has_rows_text_and_every_number(run: mrm.Run) -> None:
+def test_a_report_has_rows_text_and_every_number(
+    run: mrm.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
     report = run.evaluate()
+    assert "\x1b" not in str(report) and "\n\n\n" not in str(report)
     rows = {row["method"]: row for row in report.rows()}
     assert rows["micro"]["accuracy"] == report["micro"]["macro"]["accuracy"]
     assert rows["micro"]["low"] <= rows["micro"]["accuracy"] <= rows["micro"]["high"]
@@ -78,6 +82,7 @@ def test_figures_are_returned_and_not_shown(run: mrm.Run) -> None:
     figures = run.plot()
     assert {"accuracy", "objective", "validation_nll"} <= figures.keys()
     names = [text.get_text() for text in figures["accuracy"].axes[0].get_yticklabels()]
+    assert figures["accuracy"]._repr_png_().startswith(b"\x89PNG")  # as a notebook asks for it
     assert names == METHODS[::-1] and pyplot.get_fignums() == []
 
 
