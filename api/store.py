@@ -50,11 +50,6 @@ class Store:
 
     Raises:
         StoreError: There is no store, or it is damaged.
-
-    Example:
-        >>> store = Store("cache/store/mine")  # doctest: +SKIP
-        >>> store.tables  # doctest: +SKIP
-        ['preferences']
     """
 
     def __init__(self, dir: str | Path) -> None:

@@ -11,14 +11,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = [
     ".".join(("micro_rm", *path.relative_to(ROOT).with_suffix("").parts))
-    for part in ("cache", "configs", "embed", "heads")
+    for part in ("api", "cache", "common", "configs", "display", "embed", "heads", "runs", "serve")
     for path in sorted((ROOT / part).rglob("*.py"))
     if ">>>" in path.read_text("utf-8")
 ]
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples(name: str) -> None:
+def test_examples(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("micro_rm.heads.methods._OUTSIDE", {})  # examples register methods
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0
     assert result.failed == 0
