@@ -89,13 +89,13 @@ class Run:
     def __init__(self, dir: str | Path) -> None:
         from ..configs.saved import read_config
 
-        self.dir = Path(dir)
+        self.dir: Path = Path(dir)
         path = self.dir / RECORD
         try:
             content = json.loads(path.read_text("utf-8"))["config"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path}: no run here ({error}); name a run directory") from error
-        self.config = replace_dir(read_config(content), self.dir)
+        self.config: Config = replace_dir(read_config(content), self.dir)
 
     @classmethod
     def _of(cls, config: Config) -> Run:

@@ -53,8 +53,8 @@ class Store:
     """
 
     def __init__(self, dir: str | Path) -> None:
-        self.dir = Path(dir)
-        self._reader = FeatureStore(self.dir)
+        self.dir: Path = Path(dir)
+        self._reader: FeatureStore = FeatureStore(self.dir)
 
     @property
     def identity(self) -> Identity:

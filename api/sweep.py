@@ -103,8 +103,8 @@ class Sweep:
     def __init__(self, dir: str | Path) -> None:
         from .run import Run
 
-        self.config = Run(dir).config
-        self.dir = Path(dir)
+        self.config: Config = Run(dir).config
+        self.dir: Path = Path(dir)
 
     @classmethod
     def _of(cls, config: Config) -> Sweep:

@@ -48,7 +48,7 @@ class FeatureStore:
     """
 
     def __init__(self, store: Path | str) -> None:
-        self.path = Path(store)
+        self.path: Path = Path(store)
         self.manifest: Manifest = read_manifest(self.path)
         self._starts = np.cumsum([0, *(shard.rows for shard in self.manifest.shards)])
         self._files = [

@@ -26,7 +26,7 @@ TWO_COLUMN_CHARACTERS = 24  # longest label of a legend in two columns
 MAX_LABEL_CHARACTERS = 80  # longer labels would push the panels out of the figure
 
 
-Curves = Mapping[str, Mapping[str, Sequence[float]]]
+Curves = Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]
 
 
 def training_curves(curves: Curves) -> list[str]:

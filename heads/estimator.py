@@ -33,7 +33,7 @@ class MixtureRewards:
     """
 
     def __init__(self, *, seed: int = 0, **train: Any) -> None:
-        self.seed = seed
+        self.seed: int = seed
         self._train = replace(TrainConfig(), **_known(TrainConfig, train))
         self._given = dict(train)
 
@@ -73,8 +73,8 @@ class MixtureRewards:
         self._models: dict[str, Trained] = {
             STAGE1: load_method(STAGE1).fit(self._problem, {}),
         }
-        self.classes_ = np.array([0, 1])
-        self.n_features_in_ = X.shape[2]
+        self.classes_: np.ndarray = np.array([0, 1])
+        self.n_features_in_: int = X.shape[2]
         return self
 
     def adapt(

@@ -36,7 +36,7 @@ class RunRecord:
     """
 
     def __init__(self, run: Path, config: Config) -> None:
-        self.path = run / FILE
+        self.path: Path = run / FILE
         self.content: dict[str, Any] = _read(self.path) or {"stages": {}, "files": {}}
         self.content |= {
             "config": asdict(config),

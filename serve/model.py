@@ -60,7 +60,7 @@ class Model:
         self.texts = texts
         self.views = views
         self._equal_prompts = truncate
-        self.head_names = self._names()
+        self.head_names: list[str] = self._names()
 
     def _names(self) -> list[str]:
         """Names of the heads, from the method with the most heads that have names."""

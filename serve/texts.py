@@ -26,7 +26,8 @@ class TextEncoder:
     def __init__(self, encoder: Encoder, capacity: int = 10_000) -> None:
         self.encoder = encoder
         self.capacity = capacity
-        self.hits = self.misses = 0
+        self.hits: int = 0
+        self.misses: int = 0
         self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
     def vectors(self, conversations: Sequence[Conversation]) -> np.ndarray:

@@ -22,6 +22,21 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+def test_compiled_programs_are_kept_in_the_cache_of_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = jax.config.values["jax_compilation_cache_dir"]
+    try:
+        for variable, parent in (("XDG_CACHE_HOME", "/caches"), ("HOME", "/home/ann/.cache")):
+            monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+            monkeypatch.setenv(variable, parent.removesuffix("/.cache"))
+            jax.config.update("jax_compilation_cache_dir", None)
+            configure_jax("full")
+            assert jax.config.values["jax_compilation_cache_dir"] == f"{parent}/micro_rm/xla"
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
 def test_a_full_run_after_a_quick_one_is_full() -> None:
     configure_jax("quick")
     assert jax.config.values["jax_disable_most_optimizations"]

@@ -247,6 +247,14 @@ def test_calibration_error_by_hand() -> None:
     assert result == pytest.approx(0.4 * 2 / 3 + 0.38 / 3)
 
 
+def test_a_bin_is_a_tenth_of_the_confidences_from_a_half_to_one() -> None:
+    """.79 and .81 are in neighbouring bins, .75 and .79 in one."""
+    apart = expected_calibration_error(np.array([[0.79, 0.21, 0.81]]))
+    together = expected_calibration_error(np.array([[0.75, 0.25, 0.79]]))
+    assert apart == pytest.approx(0.29 * 2 / 3 + 0.19 / 3)
+    assert together == pytest.approx(2.29 / 3 - 2 / 3)
+
+
 def test_opposite_errors_cancel_within_a_bin_but_not_across_bins() -> None:
     """Four rows at .75, three of them right, are calibrated; the same gaps in two bins are not."""
     assert expected_calibration_error(np.array([0.75, 0.75, 0.75, 0.25])) == pytest.approx(0)

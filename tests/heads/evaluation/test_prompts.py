@@ -85,6 +85,12 @@ def test_without_a_wish_nothing_moves_and_a_sum_of_one_head_is_never_shown() -> 
     assert {bar["with"] for bar in panel["bars"]} == {None}
 
 
+def test_two_heads_beyond_those_shown_are_a_sum() -> None:
+    weights = {"micro": {"without": [1 / 6] * 6, "with": None}}
+    (panel,) = panels(weights, profiles(6))
+    assert len(panel["bars"]) == 4 and panel["others"]["count"] == 2
+
+
 def test_a_method_whose_heads_have_no_names_is_left_out() -> None:
     weights = {"micro": {"without": [0.5, 0.5], "with": None}}
     assert panels(weights, {}) == panels(weights, profiles(3)) == []
