@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("cache", "commands", "configs", "embed", "heads", "serve")
+PARTS = (
+    "api",
+    "cache",
+    "commands",
+    "common",
+    "configs",
+    "display",
+    "embed",
+    "heads",
+    "runs",
+    "serve",
+)
 # Modules whose reading runs what a file says.
 NEVER_IMPORTED = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 NEVER_CALLED = {"eval", "exec", "compile", "__import__", "execfile"}

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from micro_rm.display.page import SHOWN_SETTINGS, render_sweep_page
-from micro_rm.display.sweeps import SHOWN, progress_line, sweep_tables
+from micro_rm.display.sweeps import SHOWN_SETTINGS as SHOWN
+from micro_rm.display.sweeps import progress_line, sweep_tables
 from micro_rm.heads.sweeps.summary import ACCURACY, NLL, summarise
 from micro_rm.heads.sweeps.table import NUMBERS, Sweep
 
