@@ -7,15 +7,20 @@ search can cut it by rows; ``y`` is 1 where the first response was preferred and
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Self
 
 import jax
 import numpy as np
 
+from ..cache.schema import StoreError
+from ..common.files import write_json
 from ..configs.adapt import AdaptConfig
 from ..configs.baselines import BaselinesConfig
 from ..configs.train import TrainConfig
+from .checkpoint import load_models, save_models
 from .features import Scaler
 from .methods import load_method
 from .methods.interface import NO_LABEL, Budget, Examples, Problem, Sides, Trained
@@ -23,13 +28,15 @@ from .rows import Rows
 from .scoring import HeadScores, Scorer, ScoringError
 
 STAGE1, STAGE2 = "micro_stage1", "micro"
+PARAMETERS = "estimator.json"
 
 
 class MixtureRewards:
-    """K reward heads under a router: ``fit`` on plain pairs, ``adapt`` on a few with wishes.
+    """K reward heads under a router: ``fit`` on plain pairs, ``adapt`` on a few with contexts.
 
     Parameters are those of ``TrainConfig`` and ``seed``; stage 2 takes those of ``AdaptConfig`` in
-    ``adapt``. After ``fit``: ``classes_``, ``n_features_in_``.
+    ``adapt``. After ``fit``: ``classes_``, ``n_features_in_``, ``heads_``. For the pairs of a
+    store, call ``fit(table.arrays(...).X)``.
     """
 
     def __init__(self, *, seed: int = 0, **train: Any) -> None:
@@ -61,20 +68,13 @@ class MixtureRewards:
         delta, router = (chosen - rejected)[train], prompt[train]
         raw = self._train.features == "raw"
         self._scaler = Scaler.identity(X.shape[2]) if raw else Scaler.fit(delta, router)
-        self._problem = Problem(
-            width=X.shape[2],
-            train=self._examples(chosen[train], rejected[train], prompt[train]),
-            validation=self._examples(chosen[held], rejected[held], prompt[held]),
-            train_config=self._train,
-            adapt_config=AdaptConfig(),
-            baselines=BaselinesConfig(),
-            key=jax.random.key(self.seed),
+        self._set_problem(
+            self._examples(chosen[train], rejected[train], prompt[train]),
+            self._examples(chosen[held], rejected[held], prompt[held]),
         )
         self._models: dict[str, Trained] = {
             STAGE1: load_method(STAGE1).fit(self._problem, {}),
         }
-        self.classes_: np.ndarray = np.array([0, 1])
-        self.n_features_in_: int = X.shape[2]
         return self
 
     def adapt(
@@ -107,6 +107,59 @@ class MixtureRewards:
     def rewards(self, responses: np.ndarray, prompts: np.ndarray) -> HeadScores:
         """Rewards of (N, D) responses given (N, D) prompts, head by head, and their weights."""
         return self._scorer.score(self._method, responses, prompts)
+
+    @property
+    def heads_(self) -> np.ndarray:
+        """(D, K) reward heads in the space of the raw features: a reward is ``response @ head``."""
+        self._require_fitted()
+        kernel_DxK = np.asarray(self._models[STAGE1].params["heads"]["kernel"])
+        return kernel_DxK / self._scaler.delta_scale_D[:, None]
+
+    def save(self, folder: str | Path) -> None:
+        """Write the parameters and what was fitted into a folder, which is made if need be.
+
+        Raises ``ScoringError`` before ``fit``.
+        """
+        self._require_fitted()
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_models(folder, self._models, self._scaler)
+        write_json(folder / PARAMETERS, self.get_params())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The estimator that ``save`` wrote. It predicts and adapts as before; no rows are kept.
+
+        Raises ``StoreError`` if the folder has none, or if a byte has changed.
+        """
+        folder = Path(folder)
+        models, scaler = load_models(folder)
+        try:
+            estimator = cls(**json.loads((folder / PARAMETERS).read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise StoreError(f"{folder / PARAMETERS}: cannot be read ({error})") from error
+        nothing = np.zeros((0, scaler.delta_scale_D.size), np.float32)
+        estimator._scaler = scaler
+        estimator._set_problem(
+            estimator._examples(nothing, nothing, nothing),
+            estimator._examples(nothing, nothing, nothing),
+        )
+        estimator._models = models
+        return estimator
+
+    def _set_problem(self, train: Examples, validation: Examples) -> None:
+        """Hold the rows that methods learn from, and what follows from their width."""
+        self._problem = Problem(
+            width=self._scaler.delta_scale_D.size,
+            train=train,
+            validation=validation,
+            train_config=self._train,
+            adapt_config=AdaptConfig(),
+            baselines=BaselinesConfig(),
+            key=jax.random.key(self.seed),
+        )
+        self.classes_: np.ndarray = np.array([0, 1])
+        self.n_features_in_: int = self._problem.width
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """(N, 2) probabilities that the second and that the first response is preferred."""

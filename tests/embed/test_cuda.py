@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from micro_rm.cache.schema import KEY_DTYPE
 from micro_rm.configs.schema import BackboneConfig
 from micro_rm.embed import attention
 from micro_rm.embed.attention import AttentionOptions
 from micro_rm.embed.backbone import TorchBackbone
+from micro_rm.embed.nonfinite import FailureGuard
 from micro_rm.embed.shard_loop import BinLimit, embed_bins
 
 pytestmark = [
@@ -131,7 +133,8 @@ def test_memory_that_runs_out_halves_the_bins_and_loses_nothing(
     try:
         plan: Any = Planned()
         limit = BinLimit(8 * BIN, notices.append)
-        actual = np.concatenate([part for _, part in embed_bins(gpu, plan, 0, limit)])
+        guard = FailureGuard(gpu, "Llama", True, np.empty(0, KEY_DTYPE))
+        actual = np.concatenate([part for _, part in embed_bins(gpu, plan, 0, limit, guard)])
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert len(order) == len(actual)

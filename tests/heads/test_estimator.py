@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
+from micro_rm.common.errors import UserError
 from micro_rm.heads.estimator import MixtureRewards
 from micro_rm.heads.scoring import ScoringError
 
@@ -57,6 +59,33 @@ def test_labels_only_say_which_response_comes_first(fitted: MixtureRewards) -> N
     ordered = np.where((y == 1)[:, None, None], X, X[:, [1, 0, 2]])
     again = MixtureRewards(**QUICK).fit(ordered)
     np.testing.assert_allclose(again.predict_proba(X), fitted.predict_proba(X), atol=1e-6)
+
+
+def test_heads_are_rewards_of_raw_features(fitted: MixtureRewards) -> None:
+    X, _, _ = opposed(20, 4)
+    assert fitted.heads_.shape == (WIDTH, 2)
+    rewards = fitted.rewards(X[:, 0], X[:, 2]).rewards_NxK
+    np.testing.assert_allclose(rewards, X[:, 0] @ fitted.heads_, atol=1e-4)
+
+
+def test_a_saved_estimator_predicts_and_adapts_as_before(
+    fitted: MixtureRewards, tmp_path: Path
+) -> None:
+    X, y, taste = opposed(60, 3)
+    fitted.save(tmp_path / "model")
+    loaded = MixtureRewards.load(tmp_path / "model")
+    assert loaded.get_params() == fitted.get_params() and loaded.n_features_in_ == WIDTH
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+    adapted = MixtureRewards(**QUICK).fit(*opposed(600, 0)[:2]).adapt(X, y, taste, epochs=5)
+    loaded.adapt(X, y, taste, epochs=5)
+    np.testing.assert_array_equal(loaded.predict_proba(X), adapted.predict_proba(X))
+
+
+def test_what_was_not_saved_cannot_be_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ScoringError, match="not fitted"):
+        MixtureRewards().save(tmp_path / "model")
+    with pytest.raises(UserError, match="no trained model here"):
+        MixtureRewards.load(tmp_path)
 
 
 @pytest.mark.long
