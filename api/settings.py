@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
+from ..common.errors import ConfigError
 from ..configs.schema import Config
 from ..configs.sweep import with_settings
 
@@ -24,21 +25,11 @@ def make_config(settings: Settings | None, **sections: Mapping[str, Any]) -> Con
             argument of the caller sets.
     """
     config = Config()
+    for key in settings or {}:
+        section, _, name = key.partition(".")
+        if sections.get(section, {}).get(name) is not None:
+            raise ConfigError(f"settings: {key} is set by an argument of the call; give it there")
     for name, values in sections.items():
         given = {key: value for key, value in values.items() if value is not None}
         config = replace(config, **{name: replace(getattr(config, name), **given)})
     return with_settings(config, settings or {})
-
-
-def changed_keys(config: Config) -> dict[str, Any]:
-    """Dotted keys whose values differ from the defaults."""
-    defaults = dict(_flat(asdict(Config())))
-    return {key: value for key, value in _flat(asdict(config)) if defaults.get(key, ...) != value}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        nested = isinstance(value, Mapping) and value
-        pairs += _flat(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
-    return pairs

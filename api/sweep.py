@@ -14,7 +14,7 @@ from ..configs.schema import Config
 from ..runs import freshness
 from ..runs.record import RunRecord, recording_files
 from .progress import working_on
-from .run import rendered, table_config
+from .run import Run, rendered, table_config
 from .settings import Settings
 from .store import Table
 
@@ -101,8 +101,6 @@ class Sweep:
     """
 
     def __init__(self, dir: str | Path) -> None:
-        from .run import Run
-
         self.config: Config = Run(dir).config
         self.dir: Path = Path(dir)
 

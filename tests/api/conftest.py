@@ -33,12 +33,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def store(files: Path, backbone_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> mrm.Store:
+def embed_files(files: Path, backbone_dir: Path, folder: Path) -> mrm.Store:
     return mrm.embed(
         files / "train.jsonl",
         backbone=str(backbone_dir),
-        store=tmp_path_factory.mktemp("api") / "store",
+        store=folder,
         name="preferences",
         settings={
             "data.test": str(files / "test.jsonl"),
@@ -47,6 +46,11 @@ def store(files: Path, backbone_dir: Path, tmp_path_factory: pytest.TempPathFact
             "embed.device": "cpu",
         },
     )
+
+
+@pytest.fixture(scope="session")
+def store(files: Path, backbone_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> mrm.Store:
+    return embed_files(files, backbone_dir, tmp_path_factory.mktemp("api") / "store")
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import pytest
 import micro_rm as mrm
 from micro_rm.cache.pairs import read_pairs
 from micro_rm.cache.reader import FeatureStore
+from micro_rm.tests.api.conftest import embed_files
 
 
 def test_the_package_embed_is_a_function_too() -> None:
@@ -18,10 +19,13 @@ def test_the_package_embed_is_a_function_too() -> None:
     assert next(iter(inspect.signature(mrm.embed).parameters)) == "data"
 
 
-def test_embedding_again_computes_nothing(store: mrm.Store, files: Path, capfd: object) -> None:
-    before = {path: path.stat().st_mtime_ns for path in store.dir.rglob("shards/*")}
-    again = mrm.Store(store.dir)
-    assert len(again) == len(store) and before
+def test_embedding_again_adds_no_vector(
+    store: mrm.Store, files: Path, backbone_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in store.dir.glob("shards/*.h5")}
+    again = embed_files(files, backbone_dir, store.dir)
+    assert {path: path.stat().st_mtime_ns for path in store.dir.glob("shards/*.h5")} == before
+    assert before and len(again) == len(store) and capfd.readouterr() == ("", "")
     assert repr(store).startswith(f"Store({str(store.dir)!r}): {len(store)} vectors of 32")
     assert "tables   preferences" in repr(store)
 
@@ -62,6 +66,8 @@ def test_what_is_missing_is_named(store: mrm.Store, table: mrm.Table, tmp_path: 
         mrm.Store(tmp_path)
     with pytest.raises(mrm.UserError, match=r"unknown key .train\.eopchs."):
         mrm.train(table, dir=tmp_path, settings={"train.eopchs": 3})
+    with pytest.raises(mrm.UserError, match=r"run\.seed is set by an argument of the call"):
+        mrm.train(table, dir=tmp_path, settings={"run.seed": 3})
     with pytest.raises(AttributeError, match="no attribute 'embedd'"):
         mrm.embedd  # noqa: B018
 
