@@ -7,7 +7,7 @@ INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
 PYRIGHT := $(VENV)/bin/pyright --project $(VENV)/types/micro_rm --pythonpath $(VENV)/bin/python
-PACKAGE := __init__.py pipeline.py api cache commands common configs display embed heads runs serve
+PACKAGE := __init__.py pipeline.py api cache commands common configs display embed heads run_dir serve
 
 .PHONY: demo test lint types audit unit long docs stress clean
 

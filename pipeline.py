@@ -48,9 +48,9 @@ from micro_rm.common.cores import limit_threads
 from micro_rm.common.errors import UserError
 from micro_rm.common.redact import redact_all
 from micro_rm.configs.schema import SIMULATOR_SOURCE, Config
-from micro_rm.runs import freshness as progress
-from micro_rm.runs.record import RunRecord, recording_files
-from micro_rm.runs.store_settings import kept_dtype, resolve_from_store
+from micro_rm.run_dir import freshness
+from micro_rm.run_dir.record import RunRecord, recording_files
+from micro_rm.run_dir.store_settings import kept_dtype, resolve_from_store
 
 if TYPE_CHECKING:
     from micro_rm.configs.command_line import Options
@@ -108,10 +108,10 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     require_whole_job(config)
     asked, config = config, resolve_from_store(config)
     record = RunRecord(Path(config.run.dir), config)
-    request = progress.table_fingerprint(config)
-    embedded = progress.is_embedded(config, request)
+    request = freshness.table_fingerprint(config)
+    embedded = freshness.is_embedded(config, request)
     if dry_run:
-        todo = stages_to_do(config, record, progress.with_missing_pairs(config, request))
+        todo = stages_to_do(config, record, freshness.with_missing_pairs(config, request))
         say(
             f"run      embed: {'done' if embedded else 'to do'}; to do: {', '.join(todo) or 'none'}"
         )
@@ -129,8 +129,8 @@ def run(config: Config, say: Say, *, dry_run: bool = False) -> Result:
             notes |= embed(asked, say, summary=True)
         config = resolve_from_store(config)
         record = RunRecord(Path(config.run.dir), config)
-        request = progress.table_fingerprint(config)
-    todo = stages_to_do(config, record, progress.with_missing_pairs(config, request))
+        request = freshness.table_fingerprint(config)
+    todo = stages_to_do(config, record, freshness.with_missing_pairs(config, request))
     for name, stage in LEARNING_STAGES.items():
         if name in todo:
             stage(config, say, record)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..common.imports import permanent_imports
 from ..configs.schema import DEMO_ENCODER
-from ..runs.store_settings import resolve_from_store
+from ..run_dir.store_settings import resolve_from_store
 from .progress import embedding_tokens, working_on
 from .settings import Settings, make_config
 from .store import Store

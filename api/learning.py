@@ -13,8 +13,8 @@ from typing import Any
 from ..common.errors import require
 from ..common.imports import permanent_imports
 from ..configs.schema import SIMULATOR_SOURCE, Config
-from ..runs import freshness
-from ..runs.record import RunRecord
+from ..run_dir import freshness
+from ..run_dir.record import RunRecord
 
 Notes = dict[str, Any]
 

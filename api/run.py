@@ -13,9 +13,9 @@ from ..cache.schema import StoreError
 from ..common.errors import UserError
 from ..configs.resolve import resolve
 from ..configs.schema import BackboneConfig, Config
-from ..runs import freshness
-from ..runs.files import RECORD
-from ..runs.record import RunRecord
+from ..run_dir import freshness
+from ..run_dir.files import RECORD
+from ..run_dir.record import RunRecord
 from . import learning
 from .progress import working_on
 from .settings import Settings, make_config
@@ -143,7 +143,7 @@ class Run:
     def report(self) -> Path:
         """Write report.html, after evaluation if need be, and return its path."""
         from ..display.report import write_report
-        from ..runs.record import recording_files
+        from ..run_dir.record import recording_files
 
         self.evaluate(progress=False)
         with recording_files(self.dir):

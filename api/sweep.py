@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ..common.fingerprint import fingerprint
 from ..common.imports import permanent_imports
 from ..configs.schema import Config
-from ..runs import freshness
-from ..runs.record import RunRecord, recording_files
+from ..run_dir import freshness
+from ..run_dir.record import RunRecord, recording_files
 from .progress import working_on
 from .run import Run, rendered, table_config
 from .settings import Settings

@@ -22,7 +22,7 @@ from micro_rm.configs.data import DataConfig
 from micro_rm.configs.serve import OnlineConfig, ServeConfig
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import PreferencePair
-from micro_rm.runs.files import RECORD
+from micro_rm.run_dir.files import RECORD
 from micro_rm.serve import messages as m
 from micro_rm.serve.model import Model
 from micro_rm.serve.server import make_service

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.console import Say, say_all, spinner
 from ..common.imports import permanent_imports
 from ..configs.schema import Config
-from ..runs.store_settings import kept_dtype, resolve_from_store
+from ..run_dir.store_settings import kept_dtype, resolve_from_store
 
 if TYPE_CHECKING:
     from ..embed.encoder import Encoder

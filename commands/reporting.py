@@ -11,7 +11,7 @@ from ..common.console import Say, say_all, spinner
 from ..common.imports import permanent_imports
 from ..configs.report import ExamplePrompt
 from ..configs.schema import Config
-from ..runs.record import recording_files
+from ..run_dir.record import recording_files
 
 Result = dict[str, Any]
 

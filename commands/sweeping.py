@@ -10,9 +10,9 @@ from typing import Any
 from ..common.console import Say, spinner
 from ..common.errors import require
 from ..configs.schema import Config
-from ..runs import freshness as progress
-from ..runs.record import RunRecord, recording_files
-from ..runs.store_settings import resolve_from_store
+from ..run_dir import freshness
+from ..run_dir.record import RunRecord, recording_files
+from ..run_dir.store_settings import resolve_from_store
 from .embedding import embed
 from .reporting import report_sweep
 
@@ -31,8 +31,8 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
     check_names(config.sweep.methods)
     asked, config = config, resolve_from_store(config)
     members = make_members(config)
-    request = progress.table_fingerprint(config)
-    embedded = progress.is_embedded(config, request)
+    request = freshness.table_fingerprint(config)
+    embedded = freshness.is_embedded(config, request)
     plan = f"{len(members)} members of {', '.join(config.sweep.methods)}"
     if dry_run:
         say(f"sweep    embed: {'done' if embedded else 'to do'}; {plan}")
@@ -52,7 +52,7 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
             notes |= embed(asked, say)
         config = resolve_from_store(config)
         record = RunRecord(Path(config.run.dir), config)
-        request = progress.table_fingerprint(config)
+        request = freshness.table_fingerprint(config)
     share = join(distributed=config.sweep.distributed)
     say(f"sweep    {plan}" + (f", part {share.part} of {share.parts}" if share.parts > 1 else ""))
     place = Path(config.run.dir)

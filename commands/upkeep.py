@@ -9,7 +9,7 @@ from typing import Any
 
 from ..common.console import Say, say_all
 from ..configs.schema import Config
-from ..runs.files import RECORD
+from ..run_dir.files import RECORD
 
 VERIFY_SAMPLE = 32  # sequences of every pair table that verify embeds again
 Result = dict[str, Any]
@@ -81,7 +81,7 @@ def verify(config: Config, say: Say) -> Result:
 
 def _verify_run(run: Path, say: Say) -> Result:
     """Verify the checksums of a run directory against its record."""
-    from ..runs.files import verify_run
+    from ..run_dir.files import verify_run
 
     files, problems, notes = verify_run(run)
     say(f"verify   {files} files of a run: {len(problems)} problems")

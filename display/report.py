@@ -16,7 +16,7 @@ from ..heads.evaluation.prompts import RouteFunction, route_prompts
 from ..heads.studies.run import read_studies
 from ..heads.sweeps.summary import summarise
 from ..heads.sweeps.table import locked, read_sweep
-from ..runs.files import RECORD
+from ..run_dir.files import RECORD
 from .page import render_page, render_sweep_page
 
 SWEEP_PAGE = "sweep.html"

@@ -10,7 +10,7 @@ from typing import Any
 from ..cache.draw import bar, padded
 from ..cache.schema import StoreError
 from ..heads.evaluation.rows import labelled_rows
-from ..runs.files import RECORD
+from ..run_dir.files import RECORD
 
 
 def describe_run(run: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ..embed.sequences import conversation_of
 from ..embed.sources.pair import ROLES, Message, PreferencePair
 from ..heads.methods import default_methods
 from ..heads.scoring import HeadScores, Scorer
-from ..runs.files import RECORD
+from ..run_dir.files import RECORD
 from .names import head_names, read_report
 from .texts import TextEncoder
 

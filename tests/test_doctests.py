@@ -11,7 +11,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = [
     ".".join(("micro_rm", *path.relative_to(ROOT).with_suffix("").parts))
-    for part in ("api", "cache", "common", "configs", "display", "embed", "heads", "runs", "serve")
+    for part in (
+        "api",
+        "cache",
+        "common",
+        "configs",
+        "display",
+        "embed",
+        "heads",
+        "run_dir",
+        "serve",
+    )
     for path in sorted((ROOT / part).rglob("*.py"))
     if ">>>" in path.read_text("utf-8")
 ]

@@ -21,7 +21,7 @@ PARTS = (
     "cache",
     "embed",
     "heads",
-    "runs",
+    "run_dir",
     "display",
     "serve",
     "api",
@@ -42,7 +42,7 @@ NEVER = {
     "display": {"torch", "transformers", "datasets", "h5py"},
     "embed": {"jax", "flax", "optax", "rich", "matplotlib"},
     "heads": {"torch", "transformers", "datasets", "h5py", "rich", "jinja2", "matplotlib"},
-    "runs": {"torch", "jax", "flax", "optax", "transformers", "datasets", "h5py"},
+    "run_dir": {"torch", "jax", "flax", "optax", "transformers", "datasets", "h5py"},
     "serve": {"flax", "optax", "datasets", "h5py"},
 }
 HEAVY = {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py", "rich"}
@@ -115,7 +115,7 @@ def test_the_command_line_imports_nothing_heavy_at_module_level(path: Path) -> N
     names = imported(path, top_level=True)
     assert not {name.partition(".")[0] for name in names} & HEAVY
     parts = {name.split(".")[1] for name in names if name.startswith("micro_rm.")}
-    assert parts <= {"api", "commands", "common", "configs", "runs"}
+    assert parts <= {"api", "commands", "common", "configs", "run_dir"}
 
 
 def test_every_sub_package_is_in_the_wheel() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("api", "cache", "commands", "common", "configs", "display", "embed", "heads", "runs")
+PARTS = ("api", "cache", "commands", "common", "configs", "display", "embed", "heads", "run_dir")
 PUBLIC = ("api", "common", "configs", "heads.estimator", "heads.methods.interface", "serve.model")
 
 

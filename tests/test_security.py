@@ -18,7 +18,7 @@ PARTS = (
     "display",
     "embed",
     "heads",
-    "runs",
+    "run_dir",
     "serve",
 )
 # Modules whose reading runs what a file says.

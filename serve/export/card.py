@@ -10,7 +10,7 @@ from typing import Any
 from ...common.redact import escape_controls, redact, redact_all
 from ...configs.data import DataConfig, PartConfig
 from ...embed.sources import licences
-from ...runs.files import RECORD
+from ...run_dir.files import RECORD
 from ..model import Model
 from .hf_files import read_json
 

@@ -11,7 +11,7 @@ import pytest
 import micro_rm as mrm
 from micro_rm.heads import methods
 from micro_rm.heads.methods.interface import Examples, Problem, Trained
-from micro_rm.runs.freshness import stage_inputs
+from micro_rm.run_dir.freshness import stage_inputs
 from micro_rm.tests.api.conftest import TINY
 
 

@@ -11,7 +11,7 @@ import pytest
 from micro_rm.common.errors import ConfigError, UserError
 from micro_rm.common.redact import MARK, escape_controls, redact, redact_all
 from micro_rm.configs.schema import BackboneConfig, Config
-from micro_rm.runs.record import RunRecord
+from micro_rm.run_dir.record import RunRecord
 
 HUB = "hf_" + "AbCdEfGhIj" * 3 + "KLMN"
 

@@ -10,7 +10,7 @@ import pytest
 
 from micro_rm.common.fingerprint import code_fingerprint, fingerprint
 from micro_rm.configs.schema import Config, RunConfig
-from micro_rm.runs.record import RunRecord
+from micro_rm.run_dir.record import RunRecord
 
 
 def test_fingerprints_depend_on_every_value_and_on_nothing_else() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from micro_rm.configs.schema import Config
-from micro_rm.runs.files import verify_run
-from micro_rm.runs.record import RunRecord, recording_files
+from micro_rm.run_dir.files import verify_run
+from micro_rm.run_dir.record import RunRecord, recording_files
 
 
 @pytest.fixture

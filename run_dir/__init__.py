@@ -1,0 +1,1 @@
+"""Run directories: ``record.json``, the checksums it keeps, and which stages are done."""
