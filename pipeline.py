@@ -191,7 +191,7 @@ def serve(config: Config, say: Say) -> Result:
     from micro_rm import load
     from micro_rm.serve.server import serve as answer
 
-    model = load(config.run.dir, device=config.embed.device, room=config.serve.room)
+    model = load(config.run.dir, device=config.embed.device, cached_texts=config.serve.cached_texts)
     answer(model, config.serve, say)
     return {"stopped": True}
 

@@ -13,11 +13,11 @@ from ..common.errors import UserError
 from ..heads.methods import load_method, method_names, register
 from ..heads.methods.interface import (
     Examples,
+    Given,
     Method,
     Need,
     Prediction,
     Problem,
-    Told,
     Trained,
     predict_reward,
 )
@@ -40,7 +40,7 @@ def method(
     after: str | Sequence[str] = (),
     needs: Need | Sequence[Need] = (),
     predict: OwnPredict | None = None,
-    told: Told = "prompt",
+    given: Given = "prompt",
 ) -> Callable[[Fit], Fit]: ...
 
 
@@ -54,7 +54,7 @@ def method(
     after: str | Sequence[str] = (),
     needs: Need | Sequence[Need] = (),
     predict: OwnPredict | None = None,
-    told: Told = "prompt",
+    given: Given = "prompt",
 ) -> Any:
     """Register a function as a method; from then on its name can be used like any other.
 
@@ -77,7 +77,7 @@ def method(
         needs: What the data must have: contexts, groups, users, ratings or native_head.
         predict: Function of the ``Trained`` and ``Examples`` of N pairs. Returns margins, (N,) or
             (S, N) for S draws of labelled pairs, or a ``Prediction``.
-        told: What it knows of a test pair beside its texts: nothing (prompt), its context (wish) or
+        given: What it is given of a test pair beside its texts: nothing (prompt), its context or
             its group.
 
     Raises:
@@ -91,9 +91,9 @@ def method(
     """
     if fit is None:
         return lambda function: _register(
-            function, name, summary, stage, _names(after), _names(needs), predict, told
+            function, name, summary, stage, _names(after), _names(needs), predict, given
         )
-    _register(fit, None, None, None, (), (), None, told)
+    _register(fit, None, None, None, (), (), None, given)
     return fit
 
 
@@ -105,7 +105,7 @@ def _register(
     after: tuple[str, ...],
     needs: tuple[Any, ...],
     predict: OwnPredict | None,
-    told: Told,
+    given: Given,
 ) -> OwnFit:
     own = name or getattr(fit, "__name__", type(fit).__name__)
     if stage is None:
@@ -129,7 +129,7 @@ def _register(
             predict=predict_own,
             after=after,
             needs=needs,
-            told=told,
+            given=given,
             linear=predict is None,
             source="\n".join(_source(one) for one in (fit, predict) if one is not None),
         )

@@ -30,7 +30,7 @@ class RewardModel:
     def load(cls, run: Path, method: str | None, *, device: str = "auto") -> RewardModel:
         """A method of a run directory, by default the one that suits prompts with a context."""
         model = load(run, device=device)
-        return cls(model, method or model.default_method(wish=True))
+        return cls(model, method or model.default_method(has_context=True))
 
     @property
     def head_names(self) -> list[str]:

@@ -16,6 +16,7 @@ from ..configs.schema import BackboneConfig, Config
 from ..run_dir import freshness
 from ..run_dir.files import RECORD
 from ..run_dir.record import RunRecord
+from ..run_dir.report_json import read_report_json
 from . import learning
 from .progress import working_on
 from .settings import Settings, make_config
@@ -138,7 +139,7 @@ class Run:
             EvaluationError: The labelled rows leave nothing of an attribute to score.
         """
         self._ensure("train", "adapt", "evaluate", progress=progress)
-        return Report(json.loads((self.dir / "report.json").read_text("utf-8")))
+        return Report(read_report_json(self.dir))
 
     def report(self) -> Path:
         """Write report.html, after evaluation if need be, and return its path."""
@@ -217,7 +218,7 @@ class Report:
         self.content = content
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dictionary per method: accuracy with its interval, NLL in nats, what it was told."""
+        """One dictionary per method: accuracy with its interval, NLL in nats, what it was given."""
         return [
             {
                 "method": name,
@@ -225,7 +226,7 @@ class Report:
                 "low": entry["macro"]["low"],
                 "high": entry["macro"]["high"],
                 "nll": entry["nll"],
-                "told": entry["told"],
+                "given": entry["given"],
             }
             | {f"accuracy/{a}": cell["accuracy"] for a, cell in entry["attributes"].items()}
             for name, entry in self.content["methods"].items()

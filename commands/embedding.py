@@ -103,10 +103,10 @@ def retry(config: Config, say: Say) -> Result:
     result = embed(config, say, retry=True)
     account, fixes = result["account"], config.data.corrections
     if account is not None:
-        place = quarantine_path(Path(config.store.dir), config.data.name)
+        path = quarantine_path(Path(config.store.dir), config.data.name)
         say(
             f"retry    {account['corrected_rows']:,} rows were read as corrected; "
-            f"{account['refused']:,} rows or pairs are still refused: {place}"
+            f"{account['refused']:,} rows or pairs are still refused: {path}"
         )
     if fixes is not None:
         say(f"retry    from now on give --data.corrections {fixes}, also to micro-rm run")

@@ -72,6 +72,6 @@ def report_sweep(config: Config, say: Say) -> Result:
     say("")
     for part in sweep_tables(summary):
         say(part)
-    place = Path(config.run.dir)
-    say(f"page     {place / SWEEP_PAGE}\ntable    {place / FILE}")
+    directory = Path(config.run.dir)
+    say(f"page     {directory / SWEEP_PAGE}\ntable    {directory / FILE}")
     return summary

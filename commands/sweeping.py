@@ -55,13 +55,13 @@ def sweep(config: Config, say: Say, *, dry_run: bool = False) -> Result:
         request = freshness.table_fingerprint(config)
     share = join(distributed=config.sweep.distributed)
     say(f"sweep    {plan}" + (f", part {share.part} of {share.parts}" if share.parts > 1 else ""))
-    place = Path(config.run.dir)
+    directory = Path(config.run.dir)
     with spinner("sweep    fitting the first members"):
         outcome = fit_sweep(config, share, lambda *counts: say(progress_line(*counts)))
     if outcome.replaced:
         say(f"sweep    took the place of another sweep of {outcome.replaced} members")
     if outcome.before:
         say(f"sweep    {outcome.before} members were done before for the same inputs")
-    with recording_files(place, partial(locked, place)):
+    with recording_files(directory, partial(locked, directory)):
         report_sweep(config, say)
     return asdict(outcome)

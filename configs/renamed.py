@@ -11,7 +11,10 @@ from typing import Any
 from ..common.errors import ConfigError
 
 # The last part of a dotted key -> its name now. No section may use an old name for anything else.
-RENAMED = {"memory_gb": "memory_gib"}  # train.memory_gb and sweep.memory_gb have always held GiB
+RENAMED = {
+    "memory_gb": "memory_gib",  # train.memory_gb and sweep.memory_gb have always held GiB
+    "room": "cached_texts",  # serve.room
+}
 
 
 def current_key(key: str) -> str:

@@ -77,7 +77,7 @@ class ServeConfig:
         body_bytes: Largest request body in bytes, else status 413.
         text_characters: Longest single text in characters, else status 422.
         responses: Largest number of responses per request.
-        room: Capacity of the cache of text vectors, in vectors.
+        cached_texts: Number of text vectors that are remembered.
         end_marks: Tokens that /get_reward strips from the end of a response.
         online: Online learning from feedback.
     """
@@ -93,7 +93,7 @@ class ServeConfig:
     body_bytes: int = 1_000_000
     text_characters: int = 50_000
     responses: int = 128
-    room: int = 10_000
+    cached_texts: int = 10_000
     end_marks: list[str] = field(default_factory=lambda: list(END_MARKS))
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
@@ -105,6 +105,6 @@ class ServeConfig:
         require(all(self.end_marks), "serve.end_marks", "texts that are not empty", self.end_marks)
         for key in (
             *("batch_texts", "batch_characters", "queue", "body_bytes"),
-            *("text_characters", "responses", "room"),
+            *("text_characters", "responses", "cached_texts"),
         ):
             require(getattr(self, key) >= 1, f"serve.{key}", "1 or more", getattr(self, key))

@@ -24,7 +24,7 @@ class SimulatorConfig:
         sharpness: How strongly the prompt determines the group; 0 makes all groups equally likely.
         margin_scale: Standard deviation of the reward margins of each group, in logits.
         noise: Probability that a label is flipped.
-        contexts: Give every row a context, which expresses the wish of its group.
+        contexts: Give every row a context, which expresses what its group prefers.
         train_wordings: Number of contexts per group in training.
         test_wordings: Number of further contexts per group, in the test split only.
         wording_spread: Distance of a context from the code of its group, relative to the length of
@@ -67,5 +67,5 @@ class SimulatorConfig:
             self.width >= 2 * self.directions,
             "width",
             f"at least twice data.simulator.directions ({2 * self.directions}), for the prompt's "
-            "coordinates and the codes of the wishes",
+            "coordinates and the codes of the contexts",
         )

@@ -17,6 +17,7 @@ from ..heads.studies.run import read_studies
 from ..heads.sweeps.summary import summarise
 from ..heads.sweeps.table import locked, read_sweep
 from ..run_dir.files import RECORD
+from ..run_dir.report_json import with_current_names
 from .page import render_page, render_sweep_page
 
 SWEEP_PAGE = "sweep.html"
@@ -41,7 +42,7 @@ def write_report(config: Config, route: RouteFunction) -> dict[str, Any]:
     path = run / "report.json"
     if not path.is_file():
         raise StoreError(f"{path}: nothing to report yet; run micro-rm evaluate")
-    content = _read_json(path, "micro-rm evaluate")
+    content = with_current_names(_read_json(path, "micro-rm evaluate"))
     if "gallery" not in content:  # written by micro-rm before 0.2
         raise StoreError(f"{path}: of an older version of micro-rm; run micro-rm evaluate again")
     record = _read_json(run / RECORD, "micro-rm train")

@@ -19,7 +19,7 @@ def method_table(report: Mapping[str, Any]) -> Table:
     """
     table = Table(box=None, pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for heading in ("macro", f"{report['confidence']:.0%} interval", "draws", "NLL", "told"):
+    for heading in ("macro", f"{report['confidence']:.0%} interval", "draws", "NLL", "given"):
         table.add_column(heading, justify="right")
     best = best_method(report)
     for name, label in labelled_rows(report["methods"]):
@@ -31,7 +31,7 @@ def method_table(report: Mapping[str, Any]) -> Table:
             f"{macro['low']:.3f}-{macro['high']:.3f}",
             f"±{draws['std']:.3f}" if draws["count"] > 1 else "",
             f"{entry['nll']:.3f}",
-            entry["told"],
+            entry["given"],
         )
     return table
 

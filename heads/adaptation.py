@@ -22,9 +22,9 @@ class BudgetError(UserError):
 
 @dataclass(frozen=True)
 class Draws:
-    """``rows_SxB``: row numbers of every draw, n places per group in group order.
+    """``rows_SxB``: row numbers of every draw, n slots per group in group order.
 
-    ``NO_ROW`` fills the places of a user with fewer rows than the budget.
+    ``NO_ROW`` fills the slots of a user with fewer rows than the budget.
     """
 
     groups: tuple[str, ...]
@@ -32,7 +32,7 @@ class Draws:
 
     @property
     def group_B(self) -> np.ndarray:
-        """Number of the group that each place belongs to."""
+        """Number of the group that each slot belongs to."""
         groups = len(self.groups)
         return np.repeat(np.arange(groups), self.rows_SxB.shape[1] // max(groups, 1))
 
@@ -45,7 +45,7 @@ def group_labels(table: PairTable, config: AdaptConfig) -> np.ndarray:
 def drawable_rows(table: PairTable, parts: Partition, config: AdaptConfig) -> np.ndarray:
     """(N,) mask of the rows that a budget may be drawn from.
 
-    They belong to a group. Where any of them states a wish, the others are left out: rows without
+    They belong to a group. Where any of them has a context, the others are left out: rows without
     one cannot teach a router.
     """
     drawable_N = np.zeros(len(table), bool)
@@ -55,8 +55,8 @@ def drawable_rows(table: PairTable, parts: Partition, config: AdaptConfig) -> np
     else:
         drawable_N[parts.test] = True
     drawable_N &= group_labels(table, config) != ""
-    with_wish_N = drawable_N & (np.asarray(table.text["context"]) != "")
-    return with_wish_N if with_wish_N.any() else drawable_N
+    with_context_N = drawable_N & (np.asarray(table.text["context"]) != "")
+    return with_context_N if with_context_N.any() else drawable_N
 
 
 def adaptable_groups(table: PairTable, parts: Partition, config: AdaptConfig) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def fit_grouped(
         capacity: Heads that all members are padded to, unless one has more.
 
     Returns:
-        A model per problem, in their order; an error in the place of one that has none.
+        A model per problem, in their order; an error instead of one that has none.
     """
     assert method.fit_many is not None and method.program is not None
     keys = [method.program(*member) for member in zip(problems, done, strict=True)]

@@ -1,7 +1,7 @@
 """MiCRo for people who bring their own features, in the manner of scikit-learn.
 
 A pair is three vectors: the preferred response, the other one, and what the router reads (the
-prompt, or the prompt with a wish). ``X`` is (N, 3, D), so that scikit-learn's cross-validation and
+prompt, with or without a context). ``X`` is (N, 3, D), so that scikit-learn's cross-validation and
 search can cut it by rows; ``y`` is 1 where the first response was preferred and 0 where the second.
 """
 
@@ -80,9 +80,9 @@ class MixtureRewards:
     def adapt(
         self, X: np.ndarray, y: np.ndarray | None = None, groups: Any = None, **adapt: Any
     ) -> Self:
-        """Stage 2: teach the router from (N, 3, D) pairs whose third vector states a wish.
+        """Stage 2: teach the router from (N, 3, D) pairs whose third vector states a context.
 
-        ``groups`` numbers or names the wish of each (all one by default): rows of a group share
+        ``groups`` numbers or names the context of each (all one by default): rows of a group share
         their losses where ``targets`` says so. Raises ``ScoringError`` before ``fit``.
         """
         self._require_fitted()
@@ -164,7 +164,7 @@ class MixtureRewards:
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """(N, 2) probabilities that the second and that the first response is preferred."""
         _require_pairs(X)
-        first, second, prompt = (np.ascontiguousarray(X[:, place]) for place in range(3))
+        first, second, prompt = (np.ascontiguousarray(X[:, side]) for side in range(3))
         first_N = self._scorer.probability(self._method, first, second, prompt)
         return np.stack([1 - first_N, first_N], axis=1)
 
@@ -217,7 +217,7 @@ class MixtureRewards:
 
 
 def _by_group(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(B,) rows, groups and mask: every group has as many places, those behind its rows empty."""
+    """(B,) rows, groups and mask: groups have equally many slots, empty beyond their rows."""
     _, number_N = np.unique(labels, return_inverse=True)
     rows = [np.flatnonzero(number_N == group) for group in range(number_N.max() + 1)]
     size = max(map(len, rows))
@@ -232,7 +232,7 @@ def _oriented(X: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarr
     X = np.asarray(X, np.float32)
     if not np.isfinite(X).all():
         raise ScoringError("X: expected finite numbers, found NaN or infinity")
-    first, second, prompt = (np.ascontiguousarray(X[:, place]) for place in range(3))
+    first, second, prompt = (np.ascontiguousarray(X[:, side]) for side in range(3))
     if y is None:
         return first, second, prompt
     won_N = np.asarray(y)

@@ -153,25 +153,25 @@ class Features:
         Raises ``StoreError`` for one that is not finite.
         """
         read = self.store.gather if streamed else self.store.vectors
-        places_N = self.places(rows_N, view, role)
-        vectors_NxD = read(places_N)
+        index_N = self.store_rows(rows_N, view, role)
+        vectors_NxD = read(index_N)
         bad = first_not_finite(vectors_NxD)
         if bad is not None:
             raise StoreError(
-                f"{self.store.path}: row {places_N[bad]} holds NaN or infinity; micro-rm verify "
+                f"{self.store.path}: row {index_N[bad]} holds NaN or infinity; micro-rm verify "
                 f"{self.store.path} says what to do"
             )
         return vectors_NxD
 
-    def places(self, rows_N: np.ndarray, view: str, role: str) -> np.ndarray:
+    def store_rows(self, rows_N: np.ndarray, view: str, role: str) -> np.ndarray:
         """(N,) rows of the store. Raises ``StoreError`` if some have no vector in that view."""
-        places = self.table.rows.get(f"{view}/{role}")
-        if places is None or (rows_N.size and places[rows_N].min() == NO_ROW):
+        index_N = self.table.rows.get(f"{view}/{role}")
+        if index_N is None or (rows_N.size and index_N[rows_N].min() == NO_ROW):
             raise StoreError(
                 f"{self.store.path}: pair table {self.table.name!r} has no {view}/{role} vectors "
                 "for the rows asked for; run micro-rm embed with these views"
             )
-        return places[rows_N]
+        return index_N[rows_N]
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class RowSource:
 
     def __post_init__(self) -> None:
         for view, role in ((self.head, "chosen"), (self.head, "rejected"), (self.router, "prompt")):
-            self.features.places(self.rows_N, view, role)
+            self.features.store_rows(self.rows_N, view, role)
 
     def __len__(self) -> int:
         return self.rows_N.size
@@ -230,9 +230,9 @@ class RowSource:
             )
         return self.take(np.arange(len(self)))
 
-    def take(self, places: np.ndarray) -> Rows:
+    def take(self, indices: np.ndarray) -> Rows:
         """Some rows, in the order asked for."""
-        rows_n = self.rows_N[places]
+        rows_n = self.rows_N[indices]
 
         def read(view: str, role: str) -> np.ndarray:
             return self.features.stored(rows_n, view, role, streamed=self.streamed)

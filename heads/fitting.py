@@ -72,11 +72,11 @@ def _validation(
     examples = run_data.stage1(rows_N)
     attribute_N = attribute_indices(run_data.features.table, rows_N, test)
     known_N = attribute_N >= 0
-    found = {}
+    accuracies = {}
     for name in owners:
         heads = load_method(name).predict(models[name], examples).heads
         if heads is not None:
-            found[name] = head_accuracy(
+            accuracies[name] = head_accuracy(
                 heads.delta_NxK[known_N], attribute_N[known_N], len(test.attributes)
             )
-    return found
+    return accuracies

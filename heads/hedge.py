@@ -40,7 +40,7 @@ def hedge_targets(log_prior_NxK: Array, losses_NxK: Array, tau: float | Array) -
 
 
 class AdaptData(NamedTuple):
-    """Budget rows of one draw: head margins, router inputs, and 0.0 for places without a row.
+    """Budget rows of one draw: head margins, router inputs, and 0.0 for slots without a row.
 
     Rows with the same ``pool_N`` number, below N, share the mean of their losses.
     """
@@ -123,7 +123,7 @@ class RouterModels(NamedTuple):
 
 
 class LabelledDraws(NamedTuple):
-    """S draws of labelled rows: differences, router inputs, and 0.0 for places without a row."""
+    """S draws of labelled rows: differences, router inputs, and 0.0 for slots without a row."""
 
     delta_SxNxD: Array
     router_input_SxNxD: Array

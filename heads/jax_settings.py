@@ -30,6 +30,6 @@ def configure_jax(how: str) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # JAX_COMPILATION_CACHE_DIR says otherwise.
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(place / "micro_rm" / "xla"))
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(base / "micro_rm" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -1,13 +1,13 @@
-"""Kernel Hedge: a router in closed form that predicts each head's loss from the wish (pure).
+"""Kernel Hedge: a router in closed form that predicts each head's loss from the context (pure).
 
-Hedge weighs heads by their losses so far (paper eq. 5). A wish that was never seen has no losses,
-so kernel ridge regression predicts them from the wishes that have: what is said in similar words is
-expected to suit similar heads. There is nothing to train step by step, and the weights are as
-smooth as the kernel.
+Hedge weighs heads by their losses so far (paper eq. 5). A context that was never seen has no
+losses, so kernel ridge regression predicts them from the contexts that have some: contexts in
+similar words are expected to suit similar heads. Nothing is trained in steps, and the weights are
+as smooth as the kernel.
 
-The kernel is the mean of two cosines between wishes, both taken from the mean wish: one of the
+The kernel is the mean of two cosines between contexts, both taken from the mean context: one of the
 vectors themselves, one after multiplication with the covariance of the responses. The second reads
-a wish in the directions in which answers differ and is deaf to how a sentence is built.
+a context in the directions in which answers differ and is deaf to how a sentence is built.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RANK = 256
 
 
 class KernelRouter(NamedTuple):
-    """``log w(c) = log softmax(-features(c) @ kernel / tau)``; P features of a wish, K heads."""
+    """``log w(c) = log softmax(-features(c) @ kernel / tau)``; P features of a context, K heads."""
 
     centre_D: np.ndarray
     projection_DxR: np.ndarray
@@ -40,11 +40,11 @@ def response_directions(covariance_DxD: np.ndarray, rank: int = RANK) -> np.ndar
     return vectors_DxR * signs_R * np.maximum(values_R, 0.0) / max(float(values_R[0]), 1e-30)
 
 
-def wish_features(
-    wish_NxD: np.ndarray, centre_D: np.ndarray, projection_DxR: np.ndarray
+def context_features(
+    context_NxD: np.ndarray, centre_D: np.ndarray, projection_DxR: np.ndarray
 ) -> np.ndarray:
-    """(N, D + R) features whose inner product is the kernel; a wish at the centre has none."""
-    offset_NxD = wish_NxD - centre_D
+    """(N, D + R) features whose inner product is the kernel; a context at the centre has none."""
+    offset_NxD = context_NxD - centre_D
 
     def unit(rows: np.ndarray) -> np.ndarray:
         return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
@@ -54,21 +54,21 @@ def wish_features(
 
 
 def fit_kernel_router(
-    wish_nxD: np.ndarray, losses_nxK: np.ndarray, projection_DxR: np.ndarray, ridge: float
+    context_nxD: np.ndarray, losses_nxK: np.ndarray, projection_DxR: np.ndarray, ridge: float
 ) -> KernelRouter:
-    """Ridge regression of losses (nats, less the mean loss of every head) on wish features.
+    """Ridge regression of losses (nats, less the mean loss of every head) on context features.
 
-    ``ridge`` is per row: ten rows with one wish weigh like ten rows with ten wishes. Solved in the
-    smaller of its two forms. Without any row, the router weighs all heads alike.
+    ``ridge`` is per row: ten rows with one context weigh like ten rows with ten contexts. The
+    smaller of the primal and the dual system is solved. Without any row, all heads weigh alike.
     """
     count, heads = losses_nxK.shape
     features = sum(projection_DxR.shape)
     if count == 0:
         return KernelRouter(
-            np.zeros(wish_nxD.shape[1]), projection_DxR, np.zeros((features, heads))
+            np.zeros(context_nxD.shape[1]), projection_DxR, np.zeros((features, heads))
         )
-    centre_D = wish_nxD.mean(axis=0)
-    features_nxP = wish_features(wish_nxD, centre_D, projection_DxR)
+    centre_D = context_nxD.mean(axis=0)
+    features_nxP = context_features(context_nxD, centre_D, projection_DxR)
     excess_nxK = losses_nxK - losses_nxK.mean(axis=0)
     if count <= features:
         gram_nxn = features_nxP @ features_nxP.T + ridge * count * np.eye(count)
@@ -79,9 +79,11 @@ def fit_kernel_router(
     return KernelRouter(centre_D, projection_DxR, kernel_PxK)
 
 
-def kernel_log_weights(router: KernelRouter, wish_NxD: np.ndarray, tau: float) -> np.ndarray:
-    """(N, K) log weights of the heads for any wishes; ``tau`` in nats of the mean loss."""
+def kernel_log_weights(router: KernelRouter, context_NxD: np.ndarray, tau: float) -> np.ndarray:
+    """(N, K) log weights of the heads for any contexts; ``tau`` in nats of the mean loss."""
     logits_NxK = (
-        -wish_features(wish_NxD, router.centre_D, router.projection_DxR) @ router.kernel_PxK / tau
+        -context_features(context_NxD, router.centre_D, router.projection_DxR)
+        @ router.kernel_PxK
+        / tau
     )
     return logits_NxK - np.logaddexp.reduce(logits_NxK, axis=-1, keepdims=True)

@@ -17,7 +17,7 @@ from .methods.interface import HeadOutputs
 
 @dataclass(frozen=True)
 class Merging:
-    """``kept``: heads that stay, ascending. ``owner_K``: for every head, its place in ``kept``."""
+    """``kept``: heads that stay, ascending. ``owner_K``: for every head, its index in ``kept``."""
 
     kept: tuple[int, ...]
     owner_K: np.ndarray
@@ -45,8 +45,8 @@ def plan_merging(delta_NxK: np.ndarray, weight_K: np.ndarray, threshold: float) 
 def merge_weights(log_weights: np.ndarray, merging: Merging) -> np.ndarray:
     """Log weights (..., K) to those of the kept heads: each has the sum of its group's weights."""
     groups = [
-        np.logaddexp.reduce(log_weights[..., merging.owner_K == place], axis=-1)
-        for place in range(len(merging.kept))
+        np.logaddexp.reduce(log_weights[..., merging.owner_K == index], axis=-1)
+        for index in range(len(merging.kept))
     ]
     return np.stack(groups, axis=-1)
 

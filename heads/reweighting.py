@@ -94,22 +94,22 @@ def choose_rows(
 ) -> Array:
     """Which rows of a pool to label, 1.0 for those chosen: (n,).
 
-    ``drawn`` takes the first ``count`` places; the others ask greedily for one row after another
+    ``drawn`` takes the first ``count`` slots; the others ask greedily for one row after another
     and update the weights after each label. Rows with mask 0.0 are never chosen.
     """
-    places = delta_nxK.shape[0]
-    if query == "drawn" or count >= places:
-        return mask_n * (jnp.arange(places) < count)
+    slots = delta_nxK.shape[0]
+    if query == "drawn" or count >= slots:
+        return mask_n * (jnp.arange(slots) < count)
 
     def ask(chosen_n: Array, _: None) -> tuple[Array, None]:
         log_weights_K = log_posterior(delta_nxK, chosen_n, log_prior_K, loss, temperature)
         left_n = mask_n * (1.0 - chosen_n)
         score_n = jnp.where(left_n > 0, acquisition(query, delta_nxK, log_weights_K), -jnp.inf)
-        place = jnp.argmax(score_n)
-        # Where nothing is left, any place may win: it must not become a labelled row.
-        return chosen_n.at[place].max(left_n[place]), None
+        slot = jnp.argmax(score_n)
+        # Where nothing is left, any slot may win: it must not become a labelled row.
+        return chosen_n.at[slot].max(left_n[slot]), None
 
-    return jax.lax.scan(ask, jnp.zeros(places), None, length=count)[0]
+    return jax.lax.scan(ask, jnp.zeros(slots), None, length=count)[0]
 
 
 @partial(jax.jit, static_argnames=("count", "query", "loss"))
@@ -122,7 +122,7 @@ def group_log_posteriors(
     loss: Loss = "nll_sum",
     temperature: float | Array = 1.0,
 ) -> Array:
-    """Log weights of every draw and group from ``count`` of its n labelled places: (S, G, K)."""
+    """Log weights of every draw and group from ``count`` of its n labelled slots: (S, G, K)."""
 
     def one(delta_nxK: Array, mask_n: Array) -> Array:
         chosen_n = choose_rows(delta_nxK, mask_n, log_prior_K, count, query, loss, temperature)

@@ -23,8 +23,8 @@ from .partition import Partition, partition
 from .ratings import rated_responses
 
 LACKS: dict[Need, str] = {
-    "contexts": "no pair has both a label to adapt to and a context, so there is no wish to learn "
-    "from; give data.contexts or a context column",
+    "contexts": "no pair has both a label to adapt to and a context, so nothing teaches the "
+    "router; give data.contexts or a context column",
     "groups": "no pair to draw labelled rows from names an attribute (or user, under "
     "adapt.group=user), so there is nobody to adapt to; give such a column",
     "users": "no pair names a user; give a user column, or set baselines.maxmin.unit",
@@ -206,7 +206,7 @@ class RunData:
         assert self.draws is not None
         rows_SxB = self.draws.rows_SxB
         real_SxB = rows_SxB != NO_ROW
-        # A place that a group cannot fill repeats some labelled row and counts nothing.
+        # A slot that a group cannot fill repeats some labelled row and counts nothing.
         filling = rows_SxB[real_SxB][0] if real_SxB.any() else 0
         flat_N = np.where(real_SxB, rows_SxB, filling).reshape(-1)
         views = self.config.views
@@ -252,5 +252,5 @@ def _numbers(label_N: np.ndarray, rows_N: np.ndarray) -> np.ndarray:
 
 
 def _places(label_N: np.ndarray, groups: tuple[str, ...]) -> np.ndarray:
-    place_of = {name: place for place, name in enumerate(groups)}
-    return np.array([place_of.get(name, NO_LABEL) for name in label_N.tolist()], np.int64)
+    index_of = {name: index for index, name in enumerate(groups)}
+    return np.array([index_of.get(name, NO_LABEL) for name in label_N.tolist()], np.int64)

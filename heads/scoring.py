@@ -65,7 +65,9 @@ class Scorer:
         """How many heads every method has that has some."""
         kernels = {name: trained.params.get("heads") for name, trained in self.models.items()}
         return {
-            name: found["kernel"].shape[-1] for name, found in kernels.items() if found is not None
+            name: outputs["kernel"].shape[-1]
+            for name, outputs in kernels.items()
+            if outputs is not None
         }
 
     def groups(self, name: str) -> list[str]:
@@ -85,11 +87,11 @@ class Scorer:
         method of one reward has K = 1. Raises ``ScoringError`` for a method that gives no reward of
         a single response, for shapes that do not fit, and for a group it does not know.
         """
-        found = self._predict(name, response_NxD, np.zeros_like(response_NxD), prompt_NxD, groups)
-        if found.heads is None:
-            reward_Nx1 = found.statistic_SxN.mean(axis=0)[:, None]
+        outputs = self._predict(name, response_NxD, np.zeros_like(response_NxD), prompt_NxD, groups)
+        if outputs.heads is None:
+            reward_Nx1 = outputs.statistic_SxN.mean(axis=0)[:, None]
             return HeadScores(reward_Nx1, np.ones_like(reward_Nx1))
-        delta_NxK, log_weights_SxNxK = (np.asarray(part, np.float64) for part in found.heads)
+        delta_NxK, log_weights_SxNxK = (np.asarray(part, np.float64) for part in outputs.heads)
         return HeadScores(delta_NxK, np.exp(log_weights_SxNxK).mean(axis=0))
 
     def probability(
@@ -104,8 +106,8 @@ class Scorer:
 
         The mean over draws. Raises ``ScoringError`` as ``score`` does.
         """
-        found = self._predict(name, chosen_NxD, rejected_NxD, prompt_NxD, groups)
-        return np.exp(found.log_prob_SxN).mean(axis=0)
+        outputs = self._predict(name, chosen_NxD, rejected_NxD, prompt_NxD, groups)
+        return np.exp(outputs.log_prob_SxN).mean(axis=0)
 
     def _gives_rewards(self, name: str) -> bool:
         if "heads" in self.models[name].params:
@@ -144,9 +146,9 @@ class Scorer:
         return load_method(name).predict(self.models[name], examples)
 
     def _numbers(self, name: str, groups: Sequence[str] | None, size: int) -> np.ndarray:
-        if groups is None or load_method(name).told != "group":
+        if groups is None or load_method(name).given != "group":
             return np.full(size, NO_LABEL)
-        known = {group: place for place, group in enumerate(self.groups(name))}
+        known = {group: index for index, group in enumerate(self.groups(name))}
         unknown = sorted(set(groups) - known.keys())
         if unknown:
             raise ScoringError(

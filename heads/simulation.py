@@ -7,12 +7,12 @@ coordinate's standard deviation:
 * a prompt is ``u ~ N(0, I)``, and its first K coordinates decide who judges: group k with
   probability ``softmax(sharpness * u[:K])_k``, which is 1/K on average over prompts;
 * an answer is ``N(0, I/2)``, so differences are ``N(0, I)`` and margins ``N(0, margin_scale^2)``;
-* a wish has a code per group, as long as a typical prompt (``sqrt(D)``) and without part in the
+* a context has a code per group, as long as a typical prompt (``sqrt(D)``) and without part in the
   first K coordinates. Codes are orthogonal, a wording lies at ``wording_spread`` code lengths from
   its own. The ctx view adds the wording to prompt and answers, where it cancels in differences.
 
 Every kind of draw has its own random stream per split. More rows keep the first ones; the knobs of
-groups, labels and wishes change no prompt and no answer, those of labels and wishes no group.
+groups, labels and contexts change no prompt and no answer, those of labels and contexts no group.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..configs.simulator import SimulatorConfig
 
 BOTH, TRAIN, TEST = 0, 1, 2
 DIRECTIONS, CODES, WORDINGS, WORDING_OF, PROMPTS, ANSWERS, GROUPS, LABELS, FLIPS = range(9)
-NO_CODE = 0  # the code of vectors without a wish, all zeros
+NO_CODE = 0  # the code of vectors without a context, all zeros
 
 
 class SimulatedStore:
@@ -135,8 +135,8 @@ def simulate(config: SimulatorConfig, name: str) -> Simulation:
     wording_N = (_uniform(config, WORDING_OF) * choices_N).astype(np.int64)
     wording_N += config.train_wordings * is_test_N
     code_N = (NO_CODE + 1 + wording_N * groups + group_N) * config.contexts
-    places = {"prompt": prompt_N, "chosen": first_N + ~wins_N, "rejected": first_N + wins_N}
-    store, rows = _layout(base_VxD, _codes(config), places, code_N)
+    role_rows = {"prompt": prompt_N, "chosen": first_N + ~wins_N, "rejected": first_N + wins_N}
+    store, rows = _layout(base_VxD, _codes(config), role_rows, code_N)
     table = PairTable(
         name=name,
         request=hashlib.sha256(repr(config).encode()).hexdigest()[:32],
@@ -222,21 +222,26 @@ def _bases(config: SimulatorConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _layout(
-    base_VxD: np.ndarray, code_WxD: np.ndarray, places: dict[str, np.ndarray], code_N: np.ndarray
+    base_VxD: np.ndarray,
+    code_WxD: np.ndarray,
+    role_rows: dict[str, np.ndarray],
+    code_N: np.ndarray,
 ) -> tuple[SimulatedStore, dict[str, np.ndarray]]:
     """The store and the table's rows in it: bases alone, three roles of the ctx view, codes alone.
 
-    As in a real store, a row without a wish reads its plain prompt in the context view.
+    As in a real store, a row without a context reads its plain prompt in the context view.
     """
     bases, codes, count = len(base_VxD), len(code_WxD), code_N.size
-    rows = {f"plain/{role}": place for role, place in places.items()}
-    for number, role in enumerate(places):
+    rows = {f"plain/{role}": rows_N for role, rows_N in role_rows.items()}
+    for number, role in enumerate(role_rows):
         rows[f"ctx/{role}"] = bases + number * count + np.arange(count)
     rows["context/prompt"] = np.where(
-        code_N == NO_CODE, places["prompt"], bases + len(places) * count + code_N
+        code_N == NO_CODE, role_rows["prompt"], bases + len(role_rows) * count + code_N
     )
-    base_of = np.concatenate([np.arange(bases), *places.values(), np.zeros(codes, np.int64)])
-    code_of = np.concatenate([np.full(bases, NO_CODE), *[code_N] * len(places), np.arange(codes)])
+    base_of = np.concatenate([np.arange(bases), *role_rows.values(), np.zeros(codes, np.int64)])
+    code_of = np.concatenate(
+        [np.full(bases, NO_CODE), *[code_N] * len(role_rows), np.arange(codes)]
+    )
     return SimulatedStore(base_VxD, code_WxD, base_of, code_of), rows
 
 
@@ -249,7 +254,7 @@ def _text(
     prompt_N = number_N // config.pairs_per_prompt
     pair = [f"{part}-{number}" for part, number in zip(split, number_N, strict=True)]
     asked = [f"{part} prompt {number}" for part, number in zip(split, prompt_N, strict=True)]
-    wish = [f"wish {k}.{w}" for k, w in zip(group_N, wording_N, strict=True)]
+    context = [f"wish {k}.{w}" for k, w in zip(group_N, wording_N, strict=True)]
     sides = [
         (f"first answer of {name}", f"second answer of {name}")[:: 1 if wins else -1]
         for name, wins in zip(pair, wins_N, strict=True)
@@ -261,7 +266,7 @@ def _text(
             hashlib.sha256(f"{config.seed} {words}".encode()).hexdigest()[:32] for words in asked
         ],
         "attribute": [f"group-{group}" for group in group_N],
-        "context": wish if config.contexts else blank,
+        "context": context if config.contexts else blank,
         "split": split,
         "prompt": [json.dumps([["user", words]]) for words in asked],
         "chosen": [chosen for chosen, _ in sides],
@@ -281,7 +286,7 @@ def _directions(config: SimulatorConfig) -> np.ndarray:
 
 
 def _codes(config: SimulatorConfig) -> np.ndarray:
-    """(W, D) wordings of all wishes: nothing, then those of training, then those of test.
+    """(W, D) wordings of all contexts: nothing, then those of training, then those of test.
 
     Within a split group by group for every wording. The K coordinates that decide the group of a
     prompt are free of them.

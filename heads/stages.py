@@ -127,7 +127,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     report = build_report(config.data.name, test, scored, config.evaluate, config.run.seed)
     for name, entry in report["methods"].items():
         # A best single head is chosen by the attribute of each row.
-        entry["told"] = methods[name].told if name in methods else "attribute"
+        entry["given"] = methods[name].given if name in methods else "attribute"
         entry["summary"] = methods[name].summary if name in methods else best_head_summary(name)
     report["confidence"] = config.evaluate.confidence
     report["budget"] = _budget(run_data)
@@ -157,7 +157,7 @@ def evaluate(config: Config) -> dict[str, Any]:
 
 def _with_groups(name: str, trained: Trained, run_data: RunData) -> Trained:
     """A model with the names of the groups that its weights are numbered by, if they are."""
-    if load_method(name).told != "group":
+    if load_method(name).given != "group":
         return trained
     return replace(trained, settings={**trained.settings, "groups": list(run_data.groups)})
 

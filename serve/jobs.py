@@ -31,7 +31,7 @@ class ScoringModel(Protocol):
     def methods(self) -> list[str]: ...
     @property
     def head_names(self) -> list[str]: ...
-    def default_method(self, *, wish: bool) -> str: ...
+    def default_method(self, *, has_context: bool) -> str: ...
     def score(
         self,
         prompts: Sequence[Any],
@@ -49,7 +49,7 @@ class Job(NamedTuple):
     Attributes:
         prompts: N texts or message lists.
         responses: N texts.
-        contexts: N stated wishes, None where there is none.
+        contexts: Context of each of N prompts, None where there is none.
         method: Name of the method.
         group: Attribute or user for methods that were adapted to groups.
         wants_vector: Also return the router's input for the first response.

@@ -89,7 +89,7 @@ class Model:
         Args:
             prompts: N texts, or N lists of messages with ``role`` and ``content``.
             responses: N texts.
-            contexts: N stated wishes, None or empty where there is none.
+            contexts: Context of each of N prompts, None or empty where there is none.
             method: Name of the method; by default ``micro`` for responses with a context and
                 ``micro_stage1`` for those without, as far as the run has them.
             groups: N attributes or users, for methods that were adapted to groups.
@@ -161,13 +161,13 @@ class Model:
     ) -> dict[str, list[int]]:
         by_method: dict[str, list[int]] = {}
         for index, pair in enumerate(pairs):
-            name = method or self.default_method(wish=bool(pair.context))
+            name = method or self.default_method(has_context=bool(pair.context))
             by_method.setdefault(name, []).append(index)
         return by_method
 
-    def default_method(self, *, wish: bool) -> str:
+    def default_method(self, *, has_context: bool) -> str:
         """Name of the method that scores by default, with or without a context."""
-        for name in default_methods("context" if wish else "prompt"):
+        for name in default_methods("context" if has_context else "prompt"):
             if name in self.methods:
                 return name
         raise StoreError(
@@ -193,13 +193,13 @@ class Model:
         return vectors[: len(pairs)], vectors[len(pairs) :]
 
 
-def load(run: str | Path, *, device: str = "auto", room: int = 10_000) -> Model:
+def load(run: str | Path, *, device: str = "auto", cached_texts: int = 10_000) -> Model:
     """Load a trained run with its backbone.
 
     Args:
         run: Run directory.
         device: Device of the backbone, ``auto``, ``cpu`` or ``cuda``.
-        room: Number of text vectors in the cache.
+        cached_texts: Number of text vectors that are remembered.
 
     Raises ``StoreError`` if the run is not trained, its record is damaged, or the backbone differs
     from the one it was trained with; ``ConfigError`` if the backbone is not available.
@@ -216,7 +216,7 @@ def load(run: str | Path, *, device: str = "auto", room: int = 10_000) -> Model:
     return Model(
         run,
         Scorer.load(run),
-        TextEncoder(encoder, room),
+        TextEncoder(encoder, cached_texts),
         ViewsConfig(**config["views"]),
         truncate=backbone.overlong == "truncate_prompt",
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ..run_dir.report_json import read_report_json
 
 
 def read_report(run: Path) -> dict[str, Any]:
     """Load ``report.json`` of a run; empty if it is missing or unreadable."""
     try:
-        report = json.loads((run / "report.json").read_text("utf-8"))
+        report = read_report_json(run)
     except (OSError, ValueError):
         return {}
     return report if isinstance(report, dict) else {}

@@ -89,7 +89,7 @@ def make_service(model: Model, config: ServeConfig) -> Service:
     """
     if not config.online.enabled:
         return Service(model, config)
-    method = config.online.method or model.default_method(wish=True)
+    method = config.online.method or model.default_method(has_context=True)
     require(
         method in model.methods,
         "serve.online.method",
@@ -138,7 +138,7 @@ def warm_up(model: Model, config: ServeConfig) -> None:
     """Score a batch of every padded size, so that no request waits for a compilation."""
     largest = padded_size(max(config.batch_texts, config.responses))
     sizes = [2**power for power in range(largest.bit_length())]
-    for method in {model.default_method(wish=wish) for wish in (False, True)}:
+    for method in {model.default_method(has_context=flag) for flag in (False, True)}:
         for size in sizes:
             score_jobs(model, [Job(["Hello"] * size, ["Hi"] * size, [None] * size, method)])
 

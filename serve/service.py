@@ -232,7 +232,7 @@ class Service:
         """Resolve the method of a request and check that it can be used for ``user``."""
         if method is not None and method not in self.model.methods:
             raise Refused(422, f"method: expected one of {', '.join(self.model.methods)}")
-        name = method or self.model.default_method(wish=bool(context))
+        name = method or self.model.default_method(has_context=bool(context))
         if user is not None:
             self.people  # noqa: B018  (raises if feedback is disabled)
             if name not in self.online_methods:

@@ -209,7 +209,7 @@ def _warnings(summary: dict[str, Any]) -> list[str]:
     if summary["self_contradictions"]:
         warnings.append(
             f"{summary['self_contradictions']} pairs are judged the other way as well with the "
-            "same attribute, wish and user: some of these labels are wrong; all are kept"
+            "same attribute, context and user: some of these labels are wrong; all are kept"
         )
     for name, counts in summary["attributes"].items():
         if not counts["test"]:

@@ -37,16 +37,16 @@ def _blind_routing(report: Mapping[str, Any]) -> dict[str, str]:
     difference = _difference(report, ROUTED_BY_PROMPT, "single_bt")
     if difference is None:
         return _not_measured(question, f"{ROUTED_BY_PROMPT} and single_bt")
-    return _comparison(report, question, difference, "a router that reads no wish", "one reward")
+    return _comparison(report, question, difference, "a router that reads no context", "one reward")
 
 
 def _routing(report: Mapping[str, Any]) -> dict[str, str]:
     """Compare methods that read the context with one that does not, if possible the mixture."""
-    question = "Does routing by the stated wish help?"
+    question = "Does routing by the context help?"
     accuracy = _accuracies(report)
-    names = [name for name, entry in report["methods"].items() if entry["told"] == "wish"]
+    names = [name for name, entry in report["methods"].items() if entry["given"] == "context"]
     if not names:
-        return _not_measured(question, "micro, which needs pairs with a stated wish")
+        return _not_measured(question, "micro, which needs pairs with a context")
     best = max(names, key=lambda name: accuracy[name])
     # From the most to the least direct comparison; the first that was measured is reported.
     pairs = [("micro", "static_mixture"), (best, "static_mixture"), (best, "single_bt")]
@@ -55,17 +55,17 @@ def _routing(report: Mapping[str, Any]) -> dict[str, str]:
     if difference is None:
         return _not_measured(question, "a method to compare with (single_bt or static_mixture)")
     base = {"static_mixture": "one fixed set of weights", "single_bt": "one reward"}
-    what = "heads weighted by the wish"
+    what = "heads weighted by the context"
     answer = _comparison(report, question, difference, what, base[difference["against"]])
     span = report["methods"][difference["method"]]["wordings"]
     if span:
         answer["detail"] += (
-            f" With other wordings of the wishes {span['low']:.3f} to {span['high']:.3f}."
+            f" With other wordings of the contexts {span['low']:.3f} to {span['high']:.3f}."
         )
         if answer["standing"] == "better" and span["low"] <= accuracy[difference["against"]]:
             answer["answer"] += ", in these words; in others perhaps not"
     if best != difference["method"]:
-        answer["detail"] += f" {best} reads the wish too and has {accuracy[best]:.3f}."
+        answer["detail"] += f" {best} reads the context too and has {accuracy[best]:.3f}."
     return answer
 
 
@@ -87,7 +87,7 @@ def _headroom(report: Mapping[str, Any]) -> dict[str, str]:
         "detail": (
             f"The best head for every attribute, chosen on the test rows themselves, reaches "
             f"{accuracy[oracle]:.3f}: a bound, not a result. The best method, {best}, is told the "
-            f"{report['methods'][best]['told']} and reaches {accuracy[best]:.3f}."
+            f"{report['methods'][best]['given']} and reaches {accuracy[best]:.3f}."
         ),
     }
 

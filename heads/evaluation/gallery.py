@@ -34,7 +34,7 @@ def gallery(
         preferred: Methods whose heads are shown rather than those of others, the first one first.
 
     Returns:
-        ``{"method", "heads": [{"wishes", "pairs"}], "routes"}``: for every head of the shown
+        ``{"method", "heads": [{"contexts", "pairs"}], "routes"}``: for every head of the shown
         method the contexts that it serves and its characteristic pairs, and the router weights of
         one typical row per attribute. None if no method has several heads.
     """
@@ -51,7 +51,7 @@ def gallery(
         pairs = [_pair(text, test, row, float(leads_NxK[row, k])) for row in rows]
         entries.append(
             {
-                "wishes": served_contexts(text["context"].tolist(), weights_NxK[:, k]),
+                "contexts": served_contexts(text["context"].tolist(), weights_NxK[:, k]),
                 "pairs": [pair for pair in pairs if pair["preferred"]["text"]],
             }
         )
@@ -141,7 +141,7 @@ def _routes(
         routes.append(
             {
                 "attribute": test.attributes[attribute],
-                "wish": excerpt(text["context"][row]),
+                "context": excerpt(text["context"][row]),
                 "prompt": excerpt(prompt_text(text["prompt"][row])),
                 "weights": weights_NxK[row].tolist(),
             }
@@ -155,7 +155,7 @@ def _pair(text: Mapping[str, np.ndarray], test: TestSet, row: int, lead: float) 
     sides = ("chosen", "rejected") if agrees else ("rejected", "chosen")
     return {
         "attribute": test.attributes[int(test.attribute_N[row])],
-        "wish": excerpt(text["context"][row]),
+        "context": excerpt(text["context"][row]),
         "prompt": excerpt(prompt_text(text["prompt"][row])),
         "preferred": excerpt(text[sides[0]][row]),
         "other": excerpt(text[sides[1]][row]),

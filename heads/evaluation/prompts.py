@@ -1,8 +1,8 @@
 """Router weights of the reader's own prompts, without and with a context (pure).
 
 ``report["prompts"]`` is None or ``{"asked", "rows"}``: a fingerprint of the prompts and, in their
-order, ``{"prompt", "wish", "weights"}``; ``wish`` is the context. The weights of a method are
-``{"without", "with"}``, K numbers each; ``with`` is None for a prompt without context.
+order, ``{"prompt", "context", "weights"}``. The weights of a method are ``{"without", "with"}``, K
+numbers each; ``with`` is None for a prompt without context, whose ``context`` is empty.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def route_prompts(
     rows = [
         {
             "prompt": excerpt(prompt.prompt),
-            "wish": excerpt(prompt.context or ""),
+            "context": excerpt(prompt.context or ""),
             "weights": weights,
         }
         for prompt, weights in zip(prompts, route(prompts), strict=True)

@@ -34,7 +34,7 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
     by_reference: dict[str, dict[str, list[str]]] = {}
     for item in report["comparisons"]:
         name, base = item["method"], item["against"]
-        blind = methods[name]["told"] == "prompt" and base != first
+        blind = methods[name]["given"] == "prompt" and base != first
         if not blind and not name.endswith((ORACLE, VALIDATED)):
             outcomes = by_reference.setdefault(base, {"better": [], "noise": [], "worse": []})
             outcomes[standing(item)].append(f"{name} {accuracy[name]:.3f}")
@@ -53,7 +53,7 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
 
 def _wordings(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The interval over wordings of every method that reads the context."""
-    spans = {name: item["wordings"] for name, item in methods.items() if item["told"] == "wish"}
+    spans = {name: item["wordings"] for name, item in methods.items() if item["given"] == "context"}
     shown = [f"{n} {span['low']:.3f}-{span['high']:.3f}" for n, span in spans.items() if span]
     if not shown:
         return []

@@ -1,6 +1,6 @@
 """Registered methods: exact name -> where it is defined. A new one is one file and one line here.
 
-The registry holds places, not objects, so that a name can be checked without loading JAX.
+The registry holds import paths, not objects, so that a name can be checked without loading JAX.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def principal_components(moment_DxD: np.ndarray, count: int) -> np.ndarray:
 
 
 def score_deviation(score_xnxK: np.ndarray, mask_xn: np.ndarray) -> np.ndarray:
-    """(..., K) standard deviation (n - 1) of the scores in real places; 1 where they do not vary.
+    """(..., K) standard deviation (n - 1) of the scores in real slots; 1 where they do not vary.
 
     >>> scores = np.array([[1.0], [2.0], [4.0], [0.0], [99.0]])
     >>> round(float(score_deviation(scores, np.array([1.0, 1, 1, 1, 0]))[0]), 7)
@@ -82,14 +82,14 @@ def adapt_groups(
 ) -> Adapted:
     """Weights (S, G + 1, 2K) and deviations (S, G + 1, K) of every draw and group.
 
-    The last place pools the pairs of all groups of the draw, as if they were one group's: the
+    The last slot pools the pairs of all groups of the draw, as if they were one group's: the
     answer for rows of no group, and for groups without a labelled row.
     """
     draws, components = budget.draws, component_DxK.shape[1]
-    places = draws, groups, budget.mask_SxB.shape[1] // max(groups, 1)
+    shape = draws, groups, budget.mask_SxB.shape[1] // max(groups, 1)
 
     def used(values_SxBx: np.ndarray, *width: int) -> np.ndarray:
-        return values_SxBx.reshape(*places, *width)[:, :, : config.rows]
+        return values_SxBx.reshape(*shape, *width)[:, :, : config.rows]
 
     def weigh(*shape: int) -> Adapted:
         first, second = (side.reshape(draws, *shape, components) for side in (chosen, rejected))
@@ -137,7 +137,7 @@ def _predict(trained: Trained, examples: Examples) -> Prediction:
     plus_SxGxK, minus_SxGxK = np.split(weight_SxGx2K, 2, axis=-1)
     direction_SxGxK = (plus_SxGxK - minus_SxGxK) / trained.params["deviation"]
     delta_NxK = np.asarray(examples.rows.delta_NxD) @ np.asarray(trained.params["component"])
-    # NO_LABEL is -1 and so picks the last place, which belongs to no group.
+    # NO_LABEL is -1 and so picks the last slot, which belongs to no group.
     return predict_reward(
         np.stack([np.sum(draw[examples.group_N] * delta_NxK, axis=-1) for draw in direction_SxGxK])
     )
@@ -151,5 +151,5 @@ DRM = Method(
     predict=_predict,
     rule="R2",
     needs=("groups",),
-    told="group",
+    given="group",
 )

@@ -26,11 +26,11 @@ def _reweighted(source: str) -> Fit:
         assert budget is not None  # the stage leaves the method out without one
         heads = {"kernel": np.asarray(done[source].params["heads"]["kernel"])}
         num_heads = heads["kernel"].shape[1]
-        # A budget of no places has no group numbers, but the groups are there.
+        # A budget of no slots has no group numbers, but the groups are there.
         groups = len(problem.groups)
-        places = budget.mask_SxB.shape[1] // groups
-        count = places if config.rows is None else min(config.rows, places)
-        shape = (budget.draws, groups, places)
+        slots = budget.mask_SxB.shape[1] // groups
+        count = slots if config.rows is None else min(config.rows, slots)
+        shape = (budget.draws, groups, slots)
         prior_K = uniform_log_weights(num_heads)
         log_weights_SxGxK = group_log_posteriors(
             jnp.reshape(margins(heads, budget.rows.delta_NxD), (*shape, num_heads)),
@@ -76,7 +76,7 @@ def _method(name: str, source: str, summary: str, rank: int | None = None) -> Me
         rule="R2",
         after=(source,),
         needs=("groups",),
-        told="group",
+        given="group",
         rank=rank,
     )
 

@@ -26,9 +26,9 @@ from ..rows import Rows
 NO_LABEL = -1
 Rule = Literal["R1", "R2"]
 Need = Literal["contexts", "groups", "users", "ratings", "native_head"]
-# What a method is told about a test row, beside its texts: nothing, the wish, or whose it is.
-Told = Literal["prompt", "wish", "group"]
-# What a response is scored with: a context (a stated wish) beside its prompt, or the prompt alone.
+# What a method is given at test time beside the texts of a row: nothing, its context, or its group.
+Given = Literal["prompt", "context", "group"]
+# What a response is scored with: a context beside its prompt, or the prompt alone.
 Request = Literal["context", "prompt"]
 
 
@@ -46,7 +46,7 @@ class Examples:
     ``attribute_N`` and ``user_N`` number the labels of the data set, ``NO_LABEL`` where a row has
     none. ``group_N`` numbers the attribute or user that labelled rows are drawn by, ``NO_LABEL``
     where none are drawn for it. ``longer_N`` counts the tokens by which chosen is longer.
-    ``data`` are the rows, or the place that they are read from when a method wants them.
+    ``data`` are the rows, or the source that they are read from when a method wants them.
     ``load_sides`` reads both responses on demand: most methods need their difference only.
     """
 
@@ -74,10 +74,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class Budget:
-    """S draws of labelled rows: G groups with n places each, B = G n places in group order.
+    """S draws of labelled rows: G groups with n slots each, B = G n slots in group order.
 
-    Arrays of ``rows`` and ``load_sides`` are (S, B, ...). ``mask_SxB`` is 0.0 in places that a
-    group could not fill. Rows with the same ``wording_SxB`` number state the same wish.
+    Arrays of ``rows`` and ``load_sides`` are (S, B, ...). ``mask_SxB`` is 0.0 in slots that a
+    group could not fill. Rows with the same ``wording_SxB`` number state the same context.
     """
 
     rows: Rows
@@ -92,7 +92,7 @@ class Budget:
         return self.mask_SxB.shape[0]
 
     def by_group(self, values_SxBx: Any) -> Any:
-        """The same array as (S, G, n, ...); there are places to share out."""
+        """The same array as (S, G, n, ...); there are slots to share out."""
         groups = int(self.group_B.max()) + 1
         return values_SxBx.reshape(self.draws, groups, -1, *values_SxBx.shape[2:])
 
@@ -163,7 +163,7 @@ class Trained:
 
 Fit = Callable[[Problem, Mapping[str, Trained]], Trained]
 # (problems with equal ``program``, what was fitted before for each, heads to pad all of them to);
-# an error takes the place of the model of its problem.
+# an error stands for the model of its problem.
 FitMany = Callable[
     [Sequence[Problem], Sequence[Mapping[str, Trained]], int], list[Trained | UserError]
 ]
@@ -187,7 +187,7 @@ class Method:
         rule: How it decides: R1 by mixture probability, R2 by weighted reward.
         after: Methods that are fitted before it.
         needs: What the data must have.
-        told: What it knows of a test row beside its texts.
+        given: What it is given at test time beside the texts of a row.
         own_heads: It has trained several heads that no other method has.
         routes: Its weights are those of a router that reads the row.
         fit_many: Fits several members of a sweep in one program, each as ``fit`` would alone.
@@ -210,7 +210,7 @@ class Method:
     rule: Rule = "R1"
     after: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
-    told: Told = "prompt"
+    given: Given = "prompt"
     own_heads: bool = False
     routes: bool = False
     fit_many: FitMany | None = None

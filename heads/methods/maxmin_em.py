@@ -288,6 +288,6 @@ MAXMIN_EM = Method(
     stage="train",
     fit=_maxmin_em,
     predict=_predict,
-    told="group",
+    given="group",
     own_heads=True,
 )

@@ -109,13 +109,13 @@ def _pools(budget: Budget, targets: str) -> np.ndarray:
 
 MICRO = Method(
     "micro",
-    "MiCRo: stage-1 heads under a router taught by Hedge from a few pairs with stated wishes.",
+    "MiCRo: stage-1 heads under a router taught by Hedge from a few pairs with contexts.",
     stage="adapt",
     fit=_micro,
     predict=predict_routed,
     after=("micro_stage1",),
     needs=("groups", "contexts"),
-    told="wish",
+    given="context",
     routes=True,
     streams=True,
     default_for=("context",),

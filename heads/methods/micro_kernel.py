@@ -2,8 +2,8 @@
 
 Three things differ from ``micro``. Losses are pooled over the rows of a group before they become
 weights, which is what Hedge is about, where the paper takes one row at a time. The router is a
-kernel ridge regression from wish to losses instead of a network trained in steps. And the heads are
-scaled to margins of unit size, so that a loud head does not win by being loud.
+kernel ridge regression from contexts to losses instead of a network trained in steps. And the
+heads are scaled to margins of unit size, so that large margins alone do not win.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def _fit_draw(
 ) -> KernelRouter:
     real_B = budget.mask_SxB[draw] > 0
     margin_nxK = np.asarray(budget.rows.delta_NxD[draw], np.float64)[real_B] @ kernel_DxK
-    wish_nxD = scaler.raw_router_input(np.asarray(budget.rows.router_input_NxD[draw])[real_B])
+    context_nxD = scaler.raw_router_input(np.asarray(budget.rows.router_input_NxD[draw])[real_B])
     pool_B = budget.group_B if targets == "group" else budget.wording_SxB[draw]
     losses_nxK = pooled_mean(np.logaddexp(0.0, -margin_nxK), pool_B[real_B])
-    return fit_kernel_router(wish_nxD, losses_nxK, projection_DxR, ridge)
+    return fit_kernel_router(context_nxD, losses_nxK, projection_DxR, ridge)
 
 
 def pooled_mean(values_nxK: np.ndarray, pool_n: np.ndarray) -> np.ndarray:
@@ -84,13 +84,13 @@ def _response_directions(problem: Problem, scaler: Scaler) -> np.ndarray:
 
 def _predict(trained: Trained, examples: Examples) -> Prediction:
     router = trained.params["router"]
-    wish_NxD = np.asarray(examples.rows.router_input_NxD, np.float64)
-    wish_NxD = wish_NxD * router["input_scale"] + router["input_mean"]
+    context_NxD = np.asarray(examples.rows.router_input_NxD, np.float64)
+    context_NxD = context_NxD * router["input_scale"] + router["input_mean"]
     log_weights_SxNxK = np.stack(
         [
             kernel_log_weights(
                 KernelRouter(centre_D, router["projection"], kernel_PxK),
-                wish_NxD,
+                context_NxD,
                 trained.settings["tau"],
             )
             for centre_D, kernel_PxK in zip(router["centre"], router["kernel"], strict=True)
@@ -103,13 +103,13 @@ def _predict(trained: Trained, examples: Examples) -> Prediction:
 MICRO_KERNEL = Method(
     "micro_kernel",
     "Beyond the paper: stage-1 heads under kernel Hedge, which predicts the heads' pooled losses "
-    "from the wish in closed form.",
+    "from the context in closed form.",
     stage="adapt",
     fit=_micro_kernel,
     predict=_predict,
     after=("micro_stage1",),
     needs=("groups", "contexts"),
-    told="wish",
+    given="context",
     routes=True,
     default_for=("context",),
     rank=1,

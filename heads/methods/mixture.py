@@ -122,7 +122,7 @@ def _unpad(
 
 
 def _only(results: list[Trained | UserError]) -> Trained:
-    """The one model; raises the error that is in its place."""
+    """The one model; raises the error that stands for it."""
     (result,) = results
     if isinstance(result, UserError):
         raise result

@@ -15,7 +15,8 @@ fitted to the labelled rows of every draw. Choices of our own:
   every input to length ``sqrt(D)``, so no scale of it matters.
 
 B reads the prompt in the router view. If that differs between training and adapting, its frozen
-prototypes meet inputs they have not seen; if it states the wish, B is told it. A reads no prompt.
+prototypes meet inputs they have not seen; a view with the context gives B the context. A reads no
+prompt.
 """
 
 from __future__ import annotations
@@ -269,5 +270,5 @@ PAL = Method(
     fit=_fit,
     predict=_predict,
     needs=("groups",),
-    told="group",
+    given="group",
 )

@@ -75,7 +75,7 @@ def init_model(width: int, options: VplConfig, key: Array) -> dict[str, Any]:
 
 
 def encode(params: Any, sides: Sides, mask_MxC: Array) -> Posterior:
-    """The posterior after M sets of C pairs, whose sides are (M, C, D); masked places do not count.
+    """The posterior after M sets of C pairs, whose sides are (M, C, D); masked slots do not count.
 
     A set without any pair gets the prior, mean 0 and log variance 0.
     """
@@ -118,7 +118,7 @@ def margin(params: Any, sides: Sides, latent_NxL: Array) -> Array:
 
 
 class Deck(NamedTuple):
-    """Training rows in group order, shuffled within groups 0..G-1, and the place of each."""
+    """Training rows in group order, shuffled within groups 0..G-1, and the index of each."""
 
     rows_N: Array
     place_N: Array
@@ -132,7 +132,7 @@ class Deck(NamedTuple):
         return cls(rows_N, rank_N - (jnp.cumsum(size_G) - size_G)[group_N], size_G)
 
     def after(self, group_M: Array, place_M: Array, count: int) -> tuple[Array, Array]:
-        """The ``count`` rows after a place of a group, around its end: (M, C), 1.0 where real."""
+        """The ``count`` rows after an index of a group, around its end: (M, C), 1.0 where real."""
         start_M, size_M = (jnp.cumsum(self.size_G) - self.size_G)[group_M], self.size_G[group_M]
         offset_1xC = jnp.arange(1, count + 1)[None]
         place_MxC = (place_M[:, None] + offset_1xC) % size_M[:, None]
@@ -278,5 +278,5 @@ VPL = Method(
     fit=_fit,
     predict=_predict,
     needs=("groups",),
-    told="group",
+    given="group",
 )

@@ -28,9 +28,9 @@ Results = dict[str, Numbers] | UserError
 
 def free_memory() -> float:
     """Half of the free bytes: of the first device if it tells, else of the machine."""
-    told = jax.local_devices()[0].memory_stats()
-    if told and "bytes_limit" in told:
-        return (told["bytes_limit"] - told["bytes_in_use"]) / 2
+    memory = jax.local_devices()[0].memory_stats()
+    if memory and "bytes_limit" in memory:
+        return (memory["bytes_limit"] - memory["bytes_in_use"]) / 2
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
 
 
@@ -45,7 +45,7 @@ def run_members(
     """Fit and score members group by group; yields each group with its members' numbers.
 
     Numbers are by method: accuracies, losses, and the same on validation rows where there are any.
-    A member that cannot be fitted (training diverged) has the error in their place. All are
+    A member that cannot be fitted (training diverged) has the error instead. All are
     padded to ``capacity`` heads, by default the largest number of them.
     """
     chosen = choose_methods(methods)
@@ -97,7 +97,7 @@ def _fit(
     done: Sequence[Mapping[str, Trained]],
     capacity: int,
 ) -> list[Trained | UserError]:
-    """Model of every member; an error in the place of one whose data or training has failed."""
+    """Model of every member; an error instead of one whose data or training has failed."""
     results: list[Any] = [
         _attempt(lambda data=data: data.problem(adapt=method.stage == "adapt"))
         for data in members_data
@@ -132,10 +132,10 @@ def _score(run_data: RunData, models: dict[str, Trained] | UserError, test: Test
 
 def _scores(run_data: RunData, models: dict[str, Trained], test: TestSet) -> dict[str, Numbers]:
     scored = score_models(run_data, models, test)
-    found = {name: _numbers(result, test) for name, result in scored.items()}
+    numbers = {name: _numbers(result, test) for name, result in scored.items()}
     for name, trained in models.items():
-        found[name] |= _validate(run_data, load_method(name), trained)
-    return found
+        numbers[name] |= _validate(run_data, load_method(name), trained)
+    return numbers
 
 
 def _numbers(scored: ScoredMethod, test: TestSet) -> Numbers:

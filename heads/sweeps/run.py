@@ -59,10 +59,10 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
     # Members that share their stage 1 stay in one process.
     shares = by_key([member.stage1 for member in members])
     todo = [
-        members[place]
-        for number, places in enumerate(shares)
-        for place in places
-        if number % parts == part and members[place].label not in known.labels
+        members[index]
+        for number, indices in enumerate(shares)
+        for index in indices
+        if number % parts == part and members[index].label not in known.labels
     ]
     mine.rows.extend(known.rows)
     done = failed = 0
@@ -74,9 +74,9 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
             run_data, todo, config.sweep.methods, test, limit, largest_heads(members)
         )
         for group, results in fitting:
-            for member, found in zip(group, results, strict=True):
-                mine.rows.extend(rows_of(member, found))
-                failed += not isinstance(found, dict)
+            for member, result in zip(group, results, strict=True):
+                mine.rows.extend(rows_of(member, result))
+                failed += not isinstance(result, dict)
             done += len(group)
             write_part(run, f"{part}-of-{parts}", mine, numbers)
             tell(done, len(todo), failed)

@@ -62,11 +62,11 @@ def summarise(sweep: Sweep, confidence: float) -> dict[str, Any]:
 
 def _by_setting(rows: Sequence[Row], keys: Sequence[str]) -> dict[Setting, list[Row]]:
     """Rows of each setting, one per seed."""
-    found: dict[Setting, list[Row]] = {}
+    grouped: dict[Setting, list[Row]] = {}
     for row in rows:
         setting = tuple((key, _hashable(row[key])) for key in keys)
-        found.setdefault(setting, []).append(row)
-    return found
+        grouped.setdefault(setting, []).append(row)
+    return grouped
 
 
 def _hashable(value: Any) -> Any:
@@ -129,14 +129,14 @@ def _curve(
         best = chosen.get(value)
         if best is None or (loss is not None and loss < (_validation(deciding[best]) or np.inf)):
             chosen[value] = setting
-    found: dict[str, dict[float, dict[str, list[float]]]] = {ACCURACY: {}, NLL: {}}
+    by_metric: dict[str, dict[float, dict[str, list[float]]]] = {ACCURACY: {}, NLL: {}}
     for value in sorted(chosen):
         for method, by_setting in settings.items():
             rows = by_setting.get(chosen[value], [])
             if rows:
-                _add(found[ACCURACY], value, _series(method), [row["accuracy"] for row in rows])
+                _add(by_metric[ACCURACY], value, _series(method), [row["accuracy"] for row in rows])
                 if not method.endswith((ORACLE, VALIDATED)):
-                    _add(found[NLL], value, method, [row["nll"] for row in rows])
+                    _add(by_metric[NLL], value, method, [row["nll"] for row in rows])
     values = sorted(chosen)
     label = TITLES.get(key, key)
     return {
@@ -147,7 +147,7 @@ def _curve(
             "log": values[0] > 0 and values[-1] / values[0] > LOG_SPAN,
         },
         "seeds": max(len(rows) for rows in deciding.values()),
-        "metrics": {metric: curves(rows, confidence) for metric, rows in found.items()},
+        "metrics": {metric: curves(rows, confidence) for metric, rows in by_metric.items()},
         "reading": _reading(key, keys, chosen, deciding, followed),
     }
 

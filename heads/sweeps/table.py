@@ -58,12 +58,12 @@ def rows_of(member: Member, results: Mapping[str, Mapping[str, Any]] | UserError
     about: Row = {"member": member.number, "label": member.label, **member.settings}
     if isinstance(results, UserError):
         return [about | {"error": str(results)}]
-    found = []
+    rows = []
     for method, numbers in results.items():
         attributes = {ATTRIBUTE + name: value for name, value in numbers["attributes"].items()}
         known = {name: numbers.get(name) for name in NUMBERS}  # validation may be impossible
-        found.append(about | {"method": method} | known | attributes)
-    return found
+        rows.append(about | {"method": method} | known | attributes)
+    return rows
 
 
 def write_part(run: Path, part: str, sweep: Sweep, numbers: Mapping[str, int]) -> None:
@@ -88,7 +88,7 @@ def locked(run: Path) -> Iterator[None]:
 
 def read_parts(run: Path, like: Sweep, numbers: Mapping[str, int]) -> Sweep:
     """Rows of the wanted members in all parts with the inputs of ``like``, in order of members."""
-    found: dict[str, list[Row]] = {}
+    by_part: dict[str, list[Row]] = {}
     for path in sorted((run / PARTS).glob("*.parquet")):
         part = _read(path)
         if part.inputs == like.inputs and set(part.keys) == set(like.keys):
@@ -97,8 +97,8 @@ def read_parts(run: Path, like: Sweep, numbers: Mapping[str, int]) -> Sweep:
                 if row["label"] in numbers:
                     row["member"] = numbers[row["label"]]
                     by_label.setdefault(row["label"], []).append(row)
-            found |= by_label
-    rows = sorted((row for rows in found.values() for row in rows), key=lambda row: row["member"])
+            by_part |= by_label
+    rows = sorted((row for rows in by_part.values() for row in rows), key=lambda row: row["member"])
     return Sweep(like.inputs, like.keys, like.attributes, rows)
 
 

@@ -57,7 +57,7 @@ def render_card(model: Model, facts: Mapping[str, Any], report: Mapping[str, Any
         identity=backbone.identity,
         hub=_on_hub(model),
         unknown=UNKNOWN,
-        wish=redact_all(facts["text"])["wish"],
+        context_form=redact_all(facts["text"])["context_form"],
     )
 
 

@@ -74,7 +74,7 @@ def choose_method(model: Model, config: ExportConfig) -> str:
             f"export.group: expected one that a method was adapted to "
             f"({', '.join(known) or 'none in this run; train micro_hyre'}), found {config.group!r}"
         )
-    return model.default_method(wish=bool(config.context) or config.tier != "collapsed")
+    return model.default_method(has_context=bool(config.context) or config.tier != "collapsed")
 
 
 def choose_persona(model: Model, method: str, config: ExportConfig) -> Persona:
@@ -96,7 +96,7 @@ def choose_persona(model: Model, method: str, config: ExportConfig) -> Persona:
         return _group_persona(model, method, config.group)
     if heads == 1:
         return Persona(np.ones(1), "the only head")
-    if load_method(method).told == "group":
+    if load_method(method).given == "group":
         raise ExportError(
             f"export.group: {method} weighs its heads for one of "
             f"{', '.join(model.scorer.groups(method))}; name one, or give export.weights"
@@ -111,16 +111,16 @@ def _routed_persona(model: Model, method: str, config: ExportConfig) -> Persona:
     """Mean of the router's weights over prompts, under the context if there is one."""
     if not config.context and not config.prompts:
         raise ExportError(
-            f"export.context: the weights of {method} depend on the wish or the prompt; give "
+            f"export.context: the weights of {method} depend on the context or the prompt; give "
             "export.context, export.prompts, export.group or export.weights"
         )
     prompts = config.prompts or list(PROMPTS)
     weights_NxK = _router_weights(model, method, prompts, config.context)
     mean_K = weights_NxK.mean(axis=0)
     spread = float(0.5 * np.abs(weights_NxK - mean_K).sum(axis=1).max())
-    whose = "prompts without a wish" if not config.context else "prompts with the wish"
+    whose = "prompts without a context" if not config.context else "prompts with the context"
     if config.context and model.views.adapt_router == "context":
-        return Persona(weights_NxK[0], "the router's for the wish, which is all that it reads")
+        return Persona(weights_NxK[0], "the router's for the context, which is all that it reads")
     what = f"{len(prompts)} {'given' if config.prompts else 'neutral'} {whose}"
     return Persona(mean_K, f"the router's, averaged over {what}", spread)
 
@@ -128,7 +128,7 @@ def _routed_persona(model: Model, method: str, config: ExportConfig) -> Persona:
 def _group_persona(model: Model, method: str, group: str) -> Persona:
     """Weights that a method learnt for one attribute or user."""
     known = model.scorer.groups(method)
-    if load_method(method).told != "group" or group not in known:
+    if load_method(method).given != "group" or group not in known:
         raise ExportError(
             f"export.group: {method} was adapted to {', '.join(known) or 'no group'}, found "
             f"{group!r}; name a method that was, or give export.context"

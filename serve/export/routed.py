@@ -104,7 +104,7 @@ def text_settings(model: Model) -> dict[str, Any]:
         "pooling": encoder.backbone.pooling,
         "max_length": config.max_length,
         "dtype": config.dtype,
-        "wish": FORMS[views.form],
+        "context_form": FORMS[views.form],
         "head_view": views.adapt_head,
         "router_view": views.adapt_router,
     }

@@ -51,7 +51,7 @@ def _margin(row: Row) -> float | None:
 
 SOURCE = Published(
     name="preference_700k",
-    summary="plain comparisons of eight sets, without attribute or wish",
+    summary="plain comparisons of eight sets, without attribute or context",
     upstream=Upstream(
         repo="hendrydong/preference_700K",
         revision="008cf51c01c025a303b6f27a005c2b7e31e28615",

@@ -79,7 +79,7 @@ class RoutedReward:
             turns = [{"role": "user", "content": context}]
         elif view == "ctx" and context:
             first = next(index for index, turn in enumerate(turns) if turn["role"] == "user")
-            content = self.text["wish"].format(context, turns[first]["content"])
+            content = self.text["context_form"].format(context, turns[first]["content"])
             turns = [*turns[:first], {"role": "user", "content": content}, *turns[first + 1 :]]
         # A prompt alone may end with the header of the answer, depending on its read-out.
         asks = response is None and self.text["prompt_readout"] == "generation_prompt"

@@ -1,0 +1,55 @@
+"""``report.json``: the numbers of a run, read under today's names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+NAME = "report.json"
+
+# Until 2026-11 a report called what a method is given at test time "told", and a context a "wish".
+_GIVEN = {"wish": "context"}
+_RENAMED = {"wish": "context", "wishes": "contexts"}
+
+
+def read_report_json(run: Path) -> Any:
+    """Content of a run's ``report.json``.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not JSON.
+    """
+    return with_current_names(json.loads((run / NAME).read_text("utf-8")))
+
+
+def with_current_names(report: Any) -> Any:
+    """A report whose keys are today's; one written today is returned unchanged.
+
+    >>> with_current_names({"methods": {"micro": {"told": "wish"}}})
+    {'methods': {'micro': {'given': 'context'}}}
+    """
+    if not isinstance(report, dict):
+        return report
+    methods = {
+        name: _given(entry) if isinstance(entry, dict) and "told" in entry else entry
+        for name, entry in report.get("methods", {}).items()
+    }
+    texts = {key: _renamed(report[key]) for key in ("gallery", "prompts") if key in report}
+    return report | ({"methods": methods} if "methods" in report else {}) | texts
+
+
+def _given(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a method with ``given`` where ``told`` was."""
+    return {
+        "given" if key == "told" else key: _GIVEN.get(value, value) if key == "told" else value
+        for key, value in entry.items()
+    }
+
+
+def _renamed(content: Any) -> Any:
+    if isinstance(content, list):
+        return [_renamed(item) for item in content]
+    if isinstance(content, dict):
+        return {_RENAMED.get(key, key): _renamed(value) for key, value in content.items()}
+    return content
