@@ -12,19 +12,19 @@ import argparse
 import json
 from dataclasses import replace
 
-from micro_rm.serve.online.simulation import Population, simulate_population
+from micro_rm.serve.online.simulation import SimulatedPeople, simulate_population
 from micro_rm.serve.online.weights import HedgeRule
 
 POOL = 200
 CROWDS = {
-    "one head, 4 logits": Population(),
-    "one head, 2 logits": Population(scale=2.0),
-    "one head, 1 logit": Population(scale=1.0),
-    "one head, the router leans to it": Population(router=2.0, router_noise=1.0),
-    "one head, the router errs": Population(router_noise=2.0),
-    "Dirichlet(0.1)": Population(concentration=0.1),
-    "Dirichlet(0.3)": Population(concentration=0.3),
-    "Dirichlet(1)": Population(concentration=1.0),
+    "one head, 4 logits": SimulatedPeople(),
+    "one head, 2 logits": SimulatedPeople(scale=2.0),
+    "one head, 1 logit": SimulatedPeople(scale=1.0),
+    "one head, the router leans to it": SimulatedPeople(router=2.0, router_noise=1.0),
+    "one head, the router errs": SimulatedPeople(router_noise=2.0),
+    "Dirichlet(0.1)": SimulatedPeople(concentration=0.1),
+    "Dirichlet(0.3)": SimulatedPeople(concentration=0.3),
+    "Dirichlet(1)": SimulatedPeople(concentration=1.0),
 }
 RULES = {"heads_only": HedgeRule(single=1.0), "online": HedgeRule(), "half": HedgeRule(single=0.5)}
 

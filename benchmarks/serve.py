@@ -115,7 +115,11 @@ async def measure(
     server = subprocess.Popen(
         [
             *(sys.executable, "-c", command, "serve", f"--run.dir={asked.run}"),
-            *(f"--serve.port={asked.port}", "--serve.cached_texts=1000", "--serve.online.enabled=false"),
+            *(
+                f"--serve.port={asked.port}",
+                "--serve.cached_texts=1000",
+                "--serve.online.enabled=false",
+            ),
         ],
         stdout=subprocess.DEVNULL,
     )

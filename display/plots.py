@@ -26,15 +26,15 @@ TWO_COLUMN_CHARACTERS = 24  # longest label of a legend in two columns
 MAX_LABEL_CHARACTERS = 80  # longer labels would push the panels out of the figure
 
 
-Curves = Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]
+CurvesOfMethods = Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]
 
 
-def training_curves(curves: Curves) -> list[str]:
+def training_curves(curves: CurvesOfMethods) -> list[str]:
     """``training_figures`` as SVG text."""
     return [svg(figure, kind) for kind, figure in training_figures(curves).items()]
 
 
-def training_figures(curves: Curves) -> dict[str, Figure]:
+def training_figures(curves: CurvesOfMethods) -> dict[str, Figure]:
     """A figure per kind of curve (objective, validation NLL, cross-entropy), a line per method.
 
     Kinds without a finite value have none.
@@ -45,7 +45,7 @@ def training_figures(curves: Curves) -> dict[str, Figure]:
     return {kind: _training_figure(kind, curves) for kind in kinds}
 
 
-def _training_figure(kind: str, curves: Curves) -> Figure:
+def _training_figure(kind: str, curves: CurvesOfMethods) -> Figure:
     with panel() as (figure, axis):
         for (colour, line), (method, group) in zip(styles(), curves.items(), strict=False):
             if kind in group:

@@ -24,16 +24,16 @@ LOGISTIC_SLOPE = math.sqrt(2 * math.pi)
 SMALLEST_VARIANCE = 1e-12
 
 
-class Moments(NamedTuple):
+class RewardMoments(NamedTuple):
     """Mean and variance of every response's reward: two (N,) arrays."""
 
     mean_N: Array
     variance_N: Array
 
 
-def normal_moments(raw_Nx2: Array) -> Moments:
+def normal_moments(raw_Nx2: Array) -> RewardMoments:
     """Moments of a normal reward from its mean and raw deviation, ``sd = softplus(raw)``."""
-    return Moments(raw_Nx2[..., 0], jax.nn.softplus(raw_Nx2[..., 1]) ** 2)
+    return RewardMoments(raw_Nx2[..., 0], jax.nn.softplus(raw_Nx2[..., 1]) ** 2)
 
 
 def level_values(atoms: int) -> Array:
@@ -41,22 +41,22 @@ def level_values(atoms: int) -> Array:
     return jnp.linspace(0.0, 1.0, atoms)
 
 
-def categorical_moments(logits_NxA: Array) -> Moments:
+def categorical_moments(logits_NxA: Array) -> RewardMoments:
     """Moments of a reward over A levels."""
     probability_NxA = jax.nn.softmax(logits_NxA, axis=-1)
     levels_A = level_values(logits_NxA.shape[-1])
     mean_N = probability_NxA @ levels_A
     distance_NxA = jnp.expand_dims(levels_A, range(mean_N.ndim)) - mean_N[..., None]
-    return Moments(mean_N, jnp.sum(probability_NxA * distance_NxA**2, axis=-1))
+    return RewardMoments(mean_N, jnp.sum(probability_NxA * distance_NxA**2, axis=-1))
 
 
-def comparison_z(chosen: Moments, rejected: Moments) -> Array:
+def comparison_z(chosen: RewardMoments, rejected: RewardMoments) -> Array:
     """Mean of the difference of two independent rewards over its standard deviation: (N,)."""
     variance_N = chosen.variance_N + rejected.variance_N
     return (chosen.mean_N - rejected.mean_N) / jnp.sqrt(variance_N + SMALLEST_VARIANCE)
 
 
-def normal_log_prob(chosen: Moments, rejected: Moments, link: Link) -> Array:
+def normal_log_prob(chosen: RewardMoments, rejected: RewardMoments, link: Link) -> Array:
     """``log P(chosen wins)`` of two normal rewards: (N,), in nats.
 
     ``normal`` is exact, ``logistic`` the official code's ``sigmoid(sqrt(2 pi) z)``.
@@ -88,7 +88,7 @@ def categorical_log_prob(chosen_NxA: Array, rejected_NxA: Array) -> Array:
     return jax.nn.logsumexp(joint_NxAxA, axis=(-2, -1), b=share_AxA)
 
 
-def variance_penalty(chosen: Moments, rejected: Moments, mask_N: Array) -> Array:
+def variance_penalty(chosen: RewardMoments, rejected: RewardMoments, mask_N: Array) -> Array:
     """Mean over real rows of the summed variances of both sides, a scalar."""
     return jnp.sum((chosen.variance_N + rejected.variance_N) * mask_N) / jnp.sum(mask_N)
 
@@ -104,7 +104,7 @@ def batch_negative_entropy(chosen_NxA: Array, rejected_NxA: Array, mask_N: Array
     return negative_entropy(jax.nn.logsumexp(log_prob_2NxA, axis=0, b=share_2NxA))
 
 
-def explained_share(moments: Moments) -> Array:
+def explained_share(moments: RewardMoments) -> Array:
     """``r^2 = Var(mean) / (Var(mean) + mean variance)`` over responses, a scalar in [0, 1].
 
     Low where labels follow a context that the responses do not tell, near 1 where the responses

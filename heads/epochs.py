@@ -26,7 +26,7 @@ NOT_RUN = -math.inf
 
 # (parameters, what is fixed for the epoch, one batch) -> loss of the batch, and further scalars by
 # name whose mean over the epoch becomes a curve (usually none).
-Loss = Callable[[Any, Any, Any], tuple[Array, dict[str, Array]]]
+StepLoss = Callable[[Any, Any, Any], tuple[Array, dict[str, Array]]]
 # (parameters, epoch) -> what is fixed for the epoch, and its batches: leaves with a leading axis T.
 PlanEpoch = Callable[[Any, Array], tuple[Any, Any]]
 StepCarry = tuple[Any, Any]  # parameters and optimiser state
@@ -129,7 +129,11 @@ def begin(
 
 
 def take_step(
-    optimiser: optax.GradientTransformation, loss: Loss, fixed: Any, carry: StepCarry, batch: Any
+    optimiser: optax.GradientTransformation,
+    loss: StepLoss,
+    fixed: Any,
+    carry: StepCarry,
+    batch: Any,
 ) -> tuple[StepCarry, tuple[Array, dict[str, Array]]]:
     """One optimiser step: new parameters and state; the loss and the metrics of the batch."""
     params, state = carry
@@ -178,7 +182,7 @@ def run_epochs(
     stopping: Stopping,
     params: Any,
     optimiser: optax.GradientTransformation,
-    loss: Loss,
+    loss: StepLoss,
     plan_epoch: PlanEpoch,
     validate: Callable[[Any], Array] | None = None,
     metrics: tuple[str, ...] = (),

@@ -20,7 +20,7 @@ from ..configs.schema import Config
 from .files import RECORD as FILE
 from .files import file_problem, file_stats, update_entries, with_checksum
 
-Guard = Callable[[], AbstractContextManager[Any]]
+EnterLock = Callable[[], AbstractContextManager[Any]]
 PACKAGES = ("micro-rm", "jax", "flax", "optax", "numpy", "h5py", "torch", "transformers")
 
 
@@ -63,7 +63,9 @@ class RunRecord:
             self.content["stages"].pop(stage, None)
 
     @contextmanager
-    def stage(self, name: str, inputs: str, guard: Guard = nullcontext) -> Iterator[dict[str, Any]]:
+    def stage(
+        self, name: str, inputs: str, guard: EnterLock = nullcontext
+    ) -> Iterator[dict[str, Any]]:
         """Run a stage in the body, time it, and record it as done if the body does not raise.
 
         Args:
@@ -100,7 +102,7 @@ class RunRecord:
 
 
 @contextmanager
-def recording_files(run: Path, guard: Guard = nullcontext) -> Iterator[None]:
+def recording_files(run: Path, guard: EnterLock = nullcontext) -> Iterator[None]:
     """Add to the record the files that the body writes into a run directory outside of a stage.
 
     ``guard`` is as for ``RunRecord.stage``. Does nothing if there is no record.

@@ -34,7 +34,7 @@ STATUSES = {
     504: "No answer in time.",
     507: "No more people may be kept.",
 }
-ERROR_BODY = {"model": m.Refusal}
+ERROR_BODY = {"model": m.ErrorBody}
 
 
 def make_app(service: Service, key: str | None = None) -> FastAPI:

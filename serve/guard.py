@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+AsgiMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiMessage]]
+Send = Callable[[AsgiMessage], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 KEYLESS_PATHS = ("/healthz",)
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -69,7 +69,7 @@ class Guard:
             return
         status, start = 0, time.monotonic()
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_note(message: AsgiMessage) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -153,7 +153,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     """A ``receive`` that delivers the body that was already read."""
     sent = False
 
-    async def replay() -> Message:
+    async def replay() -> AsgiMessage:
         nonlocal sent
         if sent:
             return await receive()

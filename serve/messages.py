@@ -185,7 +185,7 @@ class Health(BaseModel):
     waiting: int
 
 
-class Refusal(BaseModel):
+class ErrorBody(BaseModel):
     """Why a request was refused, in one sentence."""
 
     error: str

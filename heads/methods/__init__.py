@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ...common.errors import ConfigError
 
 if TYPE_CHECKING:
-    from .interface import Method, Request
+    from .interface import Method, ScoreInput
 
 METHODS = {
     "native_head": ("native_head", "NATIVE_HEAD"),
@@ -114,7 +114,7 @@ def ranked_methods() -> list[Method]:
     return [method for _, method in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def default_methods(request: Request) -> list[str]:
+def default_methods(request: ScoreInput) -> list[str]:
     """Names of the methods that score a request if none is named, in order of preference."""
     return [method.name for method in ranked_methods() if request in method.default_for]
 

@@ -24,7 +24,7 @@ from jax import Array
 from ...configs.baselines import DplConfig
 from ...configs.train import TrainConfig
 from ..distributional import (
-    Moments,
+    RewardMoments,
     batch_negative_entropy,
     categorical_log_prob,
     categorical_moments,
@@ -57,7 +57,7 @@ def apply_outputs(params: Any, sides: Sides) -> tuple[Array, Array]:
     return chosen_NxO, rejected_NxO
 
 
-def moments(form: Form, outputs_NxO: Array) -> Moments:
+def moments(form: Form, outputs_NxO: Array) -> RewardMoments:
     """Mean and variance of every response's reward."""
     return (normal_moments if form == "mean_variance" else categorical_moments)(outputs_NxO)
 

@@ -29,7 +29,7 @@ Need = Literal["contexts", "groups", "users", "ratings", "native_head"]
 # What a method is given at test time beside the texts of a row: nothing, its context, or its group.
 Given = Literal["prompt", "context", "group"]
 # What a response is scored with: a context beside its prompt, or the prompt alone.
-Request = Literal["context", "prompt"]
+ScoreInput = Literal["context", "prompt"]
 
 
 class Sides(NamedTuple):
@@ -217,7 +217,7 @@ class Method:
     program: Program | None = None
     streams: bool = False
     linear: bool = False
-    default_for: tuple[Request, ...] = ()
+    default_for: tuple[ScoreInput, ...] = ()
     rank: int | None = None
     source: str = ""
 

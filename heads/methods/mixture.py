@@ -26,7 +26,8 @@ from .interface import Examples, FitMany, Method, Prediction, Problem, Trained, 
 PARAMS_STREAM, SHUFFLE_STREAM = 0, 2
 HEADS_MULTIPLE = 16
 REMEDY = "lower train.learning_rate or set train.features=standardized"
-Model = Callable[[Problem], tuple[int, RouterKind]]
+# Number of heads and kind of router of the mixture that a problem asks for.
+MixtureShape = Callable[[Problem], tuple[int, RouterKind]]
 
 
 def fit_mixture(problem: Problem, num_heads: int, router: RouterKind) -> Trained:
@@ -35,16 +36,16 @@ def fit_mixture(problem: Problem, num_heads: int, router: RouterKind) -> Trained
 
 
 def mixture_program(
-    model: Model, problem: Problem, _done: Mapping[str, Trained]
+    shape: MixtureShape, problem: Problem, _done: Mapping[str, Trained]
 ) -> tuple[Hashable, ...]:
     """What members of one program have in common: rows, router, settings. The seed may differ."""
-    _, router = model(problem)
+    _, router = shape(problem)
     rows = id(problem.train), id(problem.validation)
     return *rows, router, shared_settings(problem.train_config)
 
 
 def fit_mixtures(
-    model: Model,
+    shape: MixtureShape,
     problems: Sequence[Problem],
     _done: Sequence[Mapping[str, Trained]],
     capacity: int,
@@ -53,8 +54,8 @@ def fit_mixtures(
 
     All are padded to the largest number of heads, and to ``capacity`` of them at least.
     """
-    config, heads = problems[0].train_config, [model(problem)[0] for problem in problems]
-    _, router = model(problems[0])
+    config, heads = problems[0].train_config, [shape(problem)[0] for problem in problems]
+    _, router = shape(problems[0])
     spec = ModelSpec(
         problems[0].width, max(*heads, capacity, 1), router, config.router_units, config.precision
     )
@@ -157,13 +158,13 @@ def _outputs(
 def _method(
     name: str,
     summary: str,
-    model: Model,
+    shape: MixtureShape,
     *,
     rank: int,
     own_heads: bool = False,
     routes: bool = False,
 ) -> Method:
-    many: FitMany = partial(fit_mixtures, model)
+    many: FitMany = partial(fit_mixtures, shape)
     return Method(
         name,
         summary,
@@ -171,7 +172,7 @@ def _method(
         fit=lambda problem, _done: _only(many([problem], [{}], 0)),
         predict=predict_routed,
         fit_many=many,
-        program=partial(mixture_program, model),
+        program=partial(mixture_program, shape),
         own_heads=own_heads,
         routes=routes,
         streams=True,

@@ -15,7 +15,7 @@ from ..studies.measure import StudyError
 from .engine import run_members
 from .plan import describe, largest_heads, make_members
 from .processes import Share
-from .table import Sweep, clear_parts, locked, read_parts, rows_of, write_part
+from .table import SweepTable, clear_parts, locked, read_parts, rows_of, write_part
 
 Tell = Callable[[int, int, int], None]
 
@@ -50,7 +50,7 @@ def run_sweep(config: Config, request: str | None, share: Share, tell: Tell) -> 
     code = [code_fingerprint("heads"), *outside_sources(config.sweep.methods)]
     inputs = fingerprint(request, code, config.data.name, describe(config))
     keys = tuple(dict.fromkeys(key for member in members for key in member.settings))
-    mine = Sweep(inputs, keys, test.attributes, [])
+    mine = SweepTable(inputs, keys, test.attributes, [])
     numbers = {member.label: member.number for member in members}
     with locked(run):
         replaced = clear_parts(run, inputs, keys)

@@ -15,7 +15,7 @@ import numpy as np
 from ...configs.sweep import SEED
 from ..evaluation.rows import ORACLE, VALIDATED
 from ..studies.points import curves, point
-from .table import Row, Sweep
+from .table import Row, SweepTable
 
 ACCURACY, NLL = "macro accuracy", "NLL in nats"
 TITLES = {
@@ -28,7 +28,7 @@ LOG_SPAN = 50
 Setting = tuple[tuple[str, Any], ...]
 
 
-def summarise(sweep: Sweep, confidence: float) -> dict[str, Any]:
+def summarise(sweep: SweepTable, confidence: float) -> dict[str, Any]:
     """Curves by key, the settings in order of their validation loss, and who failed."""
     fitted = [row for row in sweep.rows if row["error"] is None]
     methods = list(dict.fromkeys(row["method"] for row in fitted))

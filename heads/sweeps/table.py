@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepTable:
     """A finished or unfinished sweep: rows, swept keys, attributes, and what it depends on."""
 
     inputs: str
@@ -66,7 +66,7 @@ def rows_of(member: Member, results: Mapping[str, Mapping[str, Any]] | UserError
     return rows
 
 
-def write_part(run: Path, part: str, sweep: Sweep, numbers: Mapping[str, int]) -> None:
+def write_part(run: Path, part: str, sweep: SweepTable, numbers: Mapping[str, int]) -> None:
     """Write one process's rows and join all parts of the same inputs into ``sweep.parquet``.
 
     ``numbers`` are those of the wanted members by label.
@@ -86,7 +86,7 @@ def locked(run: Path) -> Iterator[None]:
         yield
 
 
-def read_parts(run: Path, like: Sweep, numbers: Mapping[str, int]) -> Sweep:
+def read_parts(run: Path, like: SweepTable, numbers: Mapping[str, int]) -> SweepTable:
     """Rows of the wanted members in all parts with the inputs of ``like``, in order of members."""
     by_part: dict[str, list[Row]] = {}
     for path in sorted((run / PARTS).glob("*.parquet")):
@@ -99,7 +99,7 @@ def read_parts(run: Path, like: Sweep, numbers: Mapping[str, int]) -> Sweep:
                     by_label.setdefault(row["label"], []).append(row)
             by_part |= by_label
     rows = sorted((row for rows in by_part.values() for row in rows), key=lambda row: row["member"])
-    return Sweep(like.inputs, like.keys, like.attributes, rows)
+    return SweepTable(like.inputs, like.keys, like.attributes, rows)
 
 
 def clear_parts(run: Path, inputs: str, keys: Iterable[str]) -> int:
@@ -113,13 +113,13 @@ def clear_parts(run: Path, inputs: str, keys: Iterable[str]) -> int:
     return members
 
 
-def read_sweep(run: Path) -> Sweep | None:
+def read_sweep(run: Path) -> SweepTable | None:
     """The sweep of a run directory, None if there is none. ``StoreError`` if it is damaged."""
     path = run / FILE
     return _read(path) if path.is_file() else None
 
 
-def _write(path: Path, sweep: Sweep) -> None:
+def _write(path: Path, sweep: SweepTable) -> None:
     columns = ["member", "label", *sweep.keys, "method", *NUMBERS]
     columns += [ATTRIBUTE + name for name in sweep.attributes] + ["error"]
     # Types of the swept settings are those of their values.
@@ -134,7 +134,7 @@ def _write(path: Path, sweep: Sweep) -> None:
     commit_file(temporary, path)
 
 
-def _type_of(name: str, sweep: Sweep) -> pa.DataType | None:
+def _type_of(name: str, sweep: SweepTable) -> pa.DataType | None:
     if name in sweep.keys:
         return None
     if name.startswith(ATTRIBUTE):
@@ -142,11 +142,11 @@ def _type_of(name: str, sweep: Sweep) -> pa.DataType | None:
     return {"member": pa.int64(), **NUMBERS}.get(name, pa.string())
 
 
-def _read(path: Path) -> Sweep:
+def _read(path: Path) -> SweepTable:
     try:
         table = parquet.read_table(path)
         meta = json.loads((table.schema.metadata or {})[META])
         rows = table.to_pylist()
-        return Sweep(meta["inputs"], tuple(meta["keys"]), tuple(meta["attributes"]), rows)
+        return SweepTable(meta["inputs"], tuple(meta["keys"]), tuple(meta["attributes"]), rows)
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise StoreError(f"{path}: damaged ({error}); delete it and run micro-rm sweep") from error

@@ -24,7 +24,7 @@ Gradient = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Population:
+class SimulatedPeople:
     """A population of people and what each of them is asked.
 
     Attributes:
@@ -78,7 +78,7 @@ class SimulationResult(NamedTuple):
         return self.hindsight - self.online
 
 
-def simulate_population(population: Population, rule: HedgeRule) -> SimulationResult:
+def simulate_population(population: SimulatedPeople, rule: HedgeRule) -> SimulationResult:
     """Let every person answer their comparisons, then evaluate on their test pairs."""
     rows = [
         _simulate_person(population, rule, np.random.default_rng((population.seed, index)))
@@ -109,7 +109,7 @@ def accuracy(statistic_N: np.ndarray) -> float:
 
 
 def _simulate_person(
-    population: Population, rule: HedgeRule, rng: np.random.Generator
+    population: SimulatedPeople, rule: HedgeRule, rng: np.random.Generator
 ) -> tuple[float, ...]:
     (taste_K,) = _tastes(population, 1, rng)
     margin_NxK = _margins(population, rng)
@@ -141,12 +141,12 @@ def _simulate_person(
     )
 
 
-def _candidates(population: Population) -> int:
+def _candidates(population: SimulatedPeople) -> int:
     """Number of pairs from which comparisons are taken; the test pairs come after them."""
     return max(population.pool, population.comparisons)
 
 
-def _tastes(population: Population, count: int, rng: np.random.Generator) -> np.ndarray:
+def _tastes(population: SimulatedPeople, count: int, rng: np.random.Generator) -> np.ndarray:
     """(count, K) tastes drawn from the population."""
     if population.concentration:
         return rng.dirichlet(np.full(population.heads, population.concentration), count)
@@ -154,7 +154,7 @@ def _tastes(population: Population, count: int, rng: np.random.Generator) -> np.
 
 
 def _informed(
-    population: Population, margin_NxK: np.ndarray, rng: np.random.Generator
+    population: SimulatedPeople, margin_NxK: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """(K,) posterior mean taste under the population prior, from the answers alone."""
     tastes_CxK = _tastes(population, TASTE_SAMPLES, rng)
@@ -167,7 +167,7 @@ def _informed(
     return np.exp(losses_C.min() - losses_C) @ tastes_CxK
 
 
-def _margins(population: Population, rng: np.random.Generator) -> np.ndarray:
+def _margins(population: SimulatedPeople, rng: np.random.Generator) -> np.ndarray:
     """(N, K) equicorrelated normal margins: the candidate pairs, then the test pairs."""
     size = (_candidates(population) + population.test, population.heads)
     shared_Nx1 = rng.standard_normal((size[0], 1))
@@ -177,7 +177,7 @@ def _margins(population: Population, rng: np.random.Generator) -> np.ndarray:
 
 
 def _log_router(
-    population: Population, taste_K: np.ndarray, rows: int, rng: np.random.Generator
+    population: SimulatedPeople, taste_K: np.ndarray, rows: int, rng: np.random.Generator
 ) -> np.ndarray:
     """(rows, K) log weights of a router whose logits are the scaled taste plus noise."""
     noise_NxK = population.router_noise * rng.standard_normal((rows, population.heads))

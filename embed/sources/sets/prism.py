@@ -31,7 +31,7 @@ CONTEXT_COLUMNS = {"stated": "system_string", "profile": "self_description"}
 EMPTY = "EMPTY STRING"  # what upstream writes where there was no text
 
 
-class Answer(NamedTuple):
+class RatedAnswer(NamedTuple):
     """An answer of a model, and the score that the person gave it."""
 
     text: str
@@ -42,8 +42,8 @@ class Turn(NamedTuple):
     """A user message, the answer that the person continued with, and the other answers."""
 
     message: str
-    chosen: Answer
-    others: list[Answer]
+    chosen: RatedAnswer
+    others: list[RatedAnswer]
 
 
 def convert(files: Files, config: DataConfig, account: Account) -> Iterator[PreferencePair]:
@@ -108,7 +108,7 @@ def _turns(history: list[dict[str, Any]]) -> list[Turn]:
             raise RowError(field, f"expected one user message, found {len(users)}")
         models = [item for item in items if item["role"] == "model"]
         answers = [
-            Answer(clean_text(item["content"], field), finite_number(item["score"], field))
+            RatedAnswer(clean_text(item["content"], field), finite_number(item["score"], field))
             for item in models
         ]
         # Upstream marks by text: the marked answers must be one text, of which the first is taken.
