@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,20 +27,24 @@ from micro_rm.embed.attention import (
     varlen_index,
 )
 from micro_rm.embed.trees import Layout, lay_out, pad_layout
+from micro_rm.tests.embed.token_sequences import Ids, arrays, drawn
 
 CPU = torch.device("cpu")
 HEADS, SIZE = 4, 8
-OPTIONS = [
-    AttentionOptions(scale, window, softcap)
-    for scale, window, softcap in product((None, 0.7), (None, 1, 6, 100), (None, 1.5))
+PLAIN = AttentionOptions(None, None, None)
+SLIDING = AttentionOptions(None, 6, None)
+CAPPED = AttentionOptions(None, None, 1.5)
+# Windows of the query alone, shorter than a branch, longer than all; heads of keys and values.
+WITHOUT_CAP = [
+    (PLAIN, 4),
+    (AttentionOptions(0.7, None, None), 2),
+    (AttentionOptions(None, 1, None), 1),
+    (AttentionOptions(0.7, 6, None), 2),
+    (AttentionOptions(0.7, 100, None), 4),
 ]
-WITHOUT_CAP = [options for options in OPTIONS if options.softcap is None]
-SEQUENCES = st.lists(
-    st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple),
-    min_size=1,
-    max_size=12,
-    unique=True,
-)
+CASES = [*WITHOUT_CAP, (CAPPED, 1), (AttentionOptions(0.7, 6, 1.5), 2)]
+SEQUENCES = drawn([0, 1, 2], longest=7, most=12)
+Kernel = Callable[..., Tensor]
 
 
 def a_layout() -> Layout:
@@ -93,40 +97,33 @@ def assert_equal(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(("options", "groups"), CASES)
 def test_one_call_per_run_equals_a_dense_mask(options: AttentionOptions, groups: int) -> None:
+    """For all tokens, and for the read-outs alone."""
     layout = a_layout()
-    tensors = a_bin(layout, groups)
-    assert_equal(
-        by_run(*tensors, layout.runs, options, MaskCache()), dense(*tensors, layout, options)
-    )
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_the_read_outs_alone_see_the_same_keys(options: AttentionOptions) -> None:
-    layout = a_layout()
-    query, key, value = a_bin(layout)
-    actual = by_run(query[:, :, layout.readouts], key, value, layout.branches, options, MaskCache())
-    assert_equal(actual, dense(query, key, value, layout, options)[:, layout.readouts])
+    query, key, value = a_bin(layout, groups)
+    expected = dense(query, key, value, layout, options)
+    assert_equal(by_run(query, key, value, layout.runs, options, MaskCache()), expected)
+    read = layout.readouts
+    actual = by_run(query[:, :, read], key, value, layout.branches, options, MaskCache())
+    assert_equal(actual, expected[:, read])
 
 
 @settings(max_examples=60, deadline=None)
-@given(SEQUENCES, st.sampled_from(OPTIONS), st.integers(0, 40))
+@given(SEQUENCES, st.sampled_from(CASES), st.integers(0, 40))
 def test_any_tree_filled_or_not_equals_a_dense_mask(
-    sequences: list[tuple[int, ...]], options: AttentionOptions, size: int
+    sequences: list[Ids], case: tuple[AttentionOptions, int], size: int
 ) -> None:
-    layout = lay_out([np.array(ids, np.int32) for ids in sequences])
+    options, groups = case
+    layout = lay_out(arrays(sequences))
     used = len(layout.token_ids)
     layout = pad_layout(layout, size)
-    tensors = a_bin(layout)
+    tensors = a_bin(layout, groups)
     actual = by_run(*tensors, layout.runs, options, MaskCache())
-    expected = dense(*tensors, layout, options)
-    assert_equal(actual[:, :used], expected[:, :used])
+    assert_equal(actual[:, :used], dense(*tensors, layout, options)[:, :used])
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("groups", [2, 4])
+@pytest.mark.parametrize(("options", "groups"), CASES)
 def test_flex_attention_equals_a_dense_mask(
     options: AttentionOptions, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,18 +136,17 @@ def test_flex_attention_equals_a_dense_mask(
     assert_equal(by_flex(*tensors, blocks, options), dense(*tensors, layout, options))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(SEQUENCES)
-def test_gathered_rows_are_the_keys_of_each_run(sequences: list[tuple[int, ...]]) -> None:
-    layout = lay_out([np.array(ids, np.int32) for ids in sequences])
+def test_gathered_rows_are_the_keys_of_each_run(sequences: list[Ids]) -> None:
+    layout = lay_out(arrays(sequences))
     for runs in (layout.runs, layout.branches):
         index = varlen_index(runs, CPU)
         keys, queries = index.key_offsets.tolist(), index.query_offsets.tolist()
-        assert len(keys) == len(queries) == len(runs) + 1
-        for position, run in enumerate(runs):
-            rows = index.key_rows[keys[position] : keys[position + 1]].tolist()
+        assert list(pairwise(queries)) == [(run.start, run.stop) for run in runs]
+        for run, (first, last) in zip(runs, pairwise(keys), strict=True):
+            rows = index.key_rows[first:last].tolist()
             assert rows == [row for start, stop in run.key_ranges for row in range(start, stop)]
-            assert (queries[position], queries[position + 1]) == (run.start, run.stop)
         assert index.max_keys == max(run.keys for run in runs)
         assert index.max_queries == max(run.queries for run in runs)
         assert index.key_offsets.dtype == index.query_offsets.dtype == torch.int32
@@ -193,44 +189,21 @@ def varlen_reference(
     return out
 
 
-def older_varlen_reference(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_seq_q: Tensor,
-    cu_seq_k: Tensor,
-    max_q: int,
-    max_k: int,
-    is_causal: bool = False,
-    *,
-    scale: float | None = None,
-) -> Tensor:
+def older_varlen(*tensors: Any, is_causal: bool = False, scale: float | None = None) -> Tensor:
     """Without windows and grouped heads, as before."""
-    window = (-1, 0) if is_causal else (-1, -1)
-    return varlen_reference(
-        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window
-    )
+    return varlen_reference(*tensors, scale=scale, window_size=(-1, 0 if is_causal else -1))
 
 
-def ancient_varlen_reference(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_seq_q: Tensor,
-    cu_seq_k: Tensor,
-    max_q: int,
-    max_k: int,
-    is_causal: bool = False,
-) -> Tensor:
+def ancient_varlen(*tensors: Any, is_causal: bool = False) -> Tensor:
     """Without a scale."""
     raise AssertionError("not to be called")
 
 
 @pytest.fixture
-def use_varlen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], None]]:
+def use_varlen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Kernel], None]]:
     """``use_varlen(function)``: that function in place of torch's variable-length attention."""
 
-    def use(function: Any) -> None:
+    def use(function: Kernel) -> None:
         monkeypatch.setattr(varlen, "varlen_attn", function)
         attention._varlen_parameters.cache_clear()
 
@@ -238,12 +211,22 @@ def use_varlen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], None
     attention._varlen_parameters.cache_clear()
 
 
-@pytest.mark.parametrize("options", WITHOUT_CAP, ids=str)
-@pytest.mark.parametrize("groups", [2, 4])
+@pytest.mark.parametrize(
+    ("kernel", "options", "groups"),
+    [
+        *((varlen_reference, *case) for case in WITHOUT_CAP),
+        # Gets repeated heads and a causal flag.
+        (older_varlen, PLAIN, 4),
+        (older_varlen, AttentionOptions(0.7, None, None), 2),
+    ],
+)
 def test_one_call_for_all_runs_equals_a_dense_mask(
-    options: AttentionOptions, groups: int, use_varlen: Callable[[Any], None]
+    kernel: Kernel,
+    options: AttentionOptions,
+    groups: int,
+    use_varlen: Callable[[Kernel], None],
 ) -> None:
-    use_varlen(varlen_reference)
+    use_varlen(kernel)
     layout = a_layout()
     query, key, value = a_bin(layout, groups)
     expected = dense(query, key, value, layout, options)
@@ -251,23 +234,6 @@ def test_one_call_for_all_runs_equals_a_dense_mask(
     read = layout.readouts
     index = varlen_index(layout.branches, CPU)
     assert_equal(by_varlen(query[:, :, read], key, value, index, options), expected[:, read])
-
-
-@pytest.mark.parametrize("scale", [None, 0.7])
-@pytest.mark.parametrize("groups", [2, 4])
-def test_an_older_kernel_gets_repeated_heads_and_a_causal_flag(
-    scale: float | None, groups: int, use_varlen: Callable[[Any], None]
-) -> None:
-    use_varlen(older_varlen_reference)
-    layout, options = a_layout(), AttentionOptions(scale, None, None)
-    tensors = a_bin(layout, groups)
-    actual = by_varlen(*tensors, varlen_index(layout.runs, CPU), options)
-    assert_equal(actual, dense(*tensors, layout, options))
-
-
-PLAIN = AttentionOptions(None, None, None)
-SLIDING = AttentionOptions(None, 5, None)
-CAPPED = AttentionOptions(None, None, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -278,18 +244,18 @@ CAPPED = AttentionOptions(None, None, 2.0)
         ("cuda", torch.float32, PLAIN, varlen_reference, False),
         ("cpu", torch.bfloat16, PLAIN, varlen_reference, False),
         ("cuda", torch.bfloat16, CAPPED, varlen_reference, False),
-        ("cuda", torch.bfloat16, PLAIN, older_varlen_reference, True),
-        ("cuda", torch.bfloat16, SLIDING, older_varlen_reference, False),
-        ("cuda", torch.bfloat16, PLAIN, ancient_varlen_reference, False),
+        ("cuda", torch.bfloat16, PLAIN, older_varlen, True),
+        ("cuda", torch.bfloat16, SLIDING, older_varlen, False),
+        ("cuda", torch.bfloat16, PLAIN, ancient_varlen, False),
     ],
 )
 def test_the_kernel_is_used_for_what_it_can_compute(
     device: str,
     dtype: torch.dtype,
     options: AttentionOptions,
-    kernel: Any,
+    kernel: Kernel,
     serves: bool,
-    use_varlen: Callable[[Any], None],
+    use_varlen: Callable[[Kernel], None],
 ) -> None:
     use_varlen(kernel)
     assert attention.varlen_supports(torch.device(device), dtype, options) is serves
@@ -301,11 +267,9 @@ def test_the_kernel_of_the_installed_torch_is_known() -> None:
     assert attention.varlen_supports(torch.device("cuda"), torch.bfloat16, PLAIN)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(SEQUENCES, st.integers(0, 40))
-def test_visible_keys_are_those_of_the_dense_mask(
-    sequences: list[tuple[int, ...]], size: int
-) -> None:
-    layout = pad_layout(lay_out([np.array(ids, np.int32) for ids in sequences]), size)
+def test_visible_keys_are_those_of_the_dense_mask(sequences: list[Ids], size: int) -> None:
+    layout = pad_layout(lay_out(arrays(sequences)), size)
     row, column = np.indices((len(layout.ends), len(layout.ends)))
     assert count_visible_pairs(layout) == int(((column <= row) & (row < layout.ends[column])).sum())
