@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from micro_rm.configs.schema import BackboneConfig, Config, DataConfig, EmbedConfig, StoreConfig
 from micro_rm.embed.backbone import TorchBackbone
+from micro_rm.embed.chat import Renderer
 from micro_rm.embed.encoder import Encoder, load_encoder
 from micro_rm.embed.plan import Plan
 from micro_rm.embed.planner import make_plan
@@ -233,6 +234,17 @@ def decoder() -> Callable[..., Any]:
 def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
     """``make_tokenizer(family, template=None)``: a fresh tokenizer, its template by name."""
     return _make_tokenizer
+
+
+@pytest.fixture(scope="session")
+def renderer() -> Callable[..., Renderer]:
+    """``renderer(name, **settings)`` for a template's name or gpt2, bert."""
+
+    def make(name: str, **changes: Any) -> Renderer:
+        family = name if name in SPECIAL else "llama"
+        return Renderer(_make_tokenizer(family, name), BackboneConfig(name=name, **changes))
+
+    return make
 
 
 @pytest.fixture(scope="session")
