@@ -238,11 +238,13 @@ def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
 
 @pytest.fixture(scope="session")
 def renderer() -> Callable[..., Renderer]:
-    """``renderer(name, **settings)`` for a template's name or gpt2, bert."""
+    """``renderer(name, chat_template=None, **settings)`` for a template's name or gpt2, bert."""
 
-    def make(name: str, **changes: Any) -> Renderer:
-        family = name if name in SPECIAL else "llama"
-        return Renderer(_make_tokenizer(family, name), BackboneConfig(name=name, **changes))
+    def make(name: str, chat_template: str | None = None, **changes: Any) -> Renderer:
+        tokenizer = _make_tokenizer(name if name in SPECIAL else "llama", name)
+        if chat_template is not None:
+            tokenizer.chat_template = chat_template
+        return Renderer(tokenizer, BackboneConfig(name=name, **{"max_length": 256} | changes))
 
     return make
 

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
 
 from micro_rm.common.errors import ConfigError
-from micro_rm.configs.schema import BackboneConfig
 from micro_rm.embed.chat import Conversation, Renderer, TemplateError, with_context
 from micro_rm.embed.sources.pair import Message
 from micro_rm.tests.embed.token_sequences import talk
@@ -106,8 +104,8 @@ def test_there_are_as_many_bos_as_asked_for_and_nothing_else_changes(
 
 
 def test_a_template_that_doubles_the_bos_still_gives_one(renderer: MakeRenderer) -> None:
-    made = renderer("llama")
-    made.tokenizer.chat_template = "{{ bos_token }}" + made.tokenizer.chat_template
+    template = renderer("llama").tokenizer.chat_template
+    made = renderer("llama", chat_template="{{ bos_token }}" + template)
     assert ids_of(made, talk("a")) == ids_of(renderer("llama"), talk("a"))
 
 
@@ -170,12 +168,10 @@ def test_the_probe_hash_sees_what_no_file_hash_shows(renderer: MakeRenderer) -> 
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('never') }}", "{% if %}"])
 def test_a_template_that_refuses_everything_is_an_error_of_the_backbone(
-    template: str, make_tokenizer: Callable[..., PreTrainedTokenizerFast]
+    template: str, renderer: MakeRenderer
 ) -> None:
-    tokenizer = make_tokenizer("llama")
-    tokenizer.chat_template = template
     with pytest.raises(ConfigError, match=r"backbone\.template: .* refuses even a plain"):
-        Renderer(tokenizer, BackboneConfig(name="tiny")).probe_hash()
+        renderer("llama", chat_template=template).probe_hash()
 
 
 def test_system_turns_are_rendered_where_the_template_knows_them(renderer: MakeRenderer) -> None:

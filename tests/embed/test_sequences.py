@@ -82,32 +82,6 @@ def test_the_pool_takes_its_size_from_every_attribute(pairs: list[PreferencePair
     assert {pair.split for pair in chosen} == {"train"}
 
 
-@pytest.mark.parametrize(("size", "expected"), [(0, 0), (10, 20), (500, 21)])
-def test_the_pool_is_never_larger_than_the_data(
-    size: int, expected: int, pairs: list[PreferencePair]
-) -> None:
-    assert choose_pool(pairs, size, "attribute").sum() == expected
-
-
-def test_rows_without_a_context_come_last_in_the_pool(pairs: list[PreferencePair]) -> None:
-    """They serve methods that need labels only, and only where there are no better ones."""
-    without = [index for index, pair in enumerate(pairs) if pair.prompt[0].content == "wishless"]
-    assert not choose_pool(pairs, 10, "attribute")[without].any()
-    assert choose_pool(pairs, 11, "attribute")[without].all()
-
-
-def test_the_pool_can_be_one_per_user(make_pair: MakePair) -> None:
-    rows = [
-        make_pair(f"prompt {index}", user=user, attribute=None)
-        for user in ("ann", "bob")
-        for index in range(6)
-    ]
-    mask = choose_pool(rows, 2, "user")
-    chosen = [pair.user for pair, use in zip(rows, mask, strict=True) if use]
-    assert chosen == ["ann", "ann", "bob", "bob"]
-    assert not choose_pool(rows, 2, "attribute").any()
-
-
 def test_the_pool_depends_on_content_and_not_on_order(pairs: list[PreferencePair]) -> None:
     shuffled = random.Random(0).sample(pairs, len(pairs))
 
@@ -213,33 +187,22 @@ def test_pool_rows_need_both_stages(pairs: list[PreferencePair]) -> None:
         }
 
 
-@pytest.mark.parametrize(
-    ("view", "role", "expected"),
-    [
-        ("plain", "prompt", Conversation(A)),
-        ("plain", "chosen", Conversation(A, "x")),
-        ("plain", "rejected", Conversation(A, "y")),
-        ("ctx", "prompt", Conversation(A, context="w")),
-        ("ctx", "chosen", Conversation(A, "x", context="w")),
-        ("ctx", "rejected", Conversation(A, "y", context="w")),
-        ("context", "prompt", Conversation((Message("user", "w"),))),
-    ],
-)
-def test_what_the_backbone_reads_for_a_view_and_a_role(
-    view: str, role: str, expected: Conversation, make_pair: MakePair
-) -> None:
-    pair = make_pair("a", "x", "y", context="w")
-    assert conversation_of(pair, view, role, "header", equal_prompts=False) == expected
+def test_what_the_backbone_reads_for_a_view_and_a_role(make_pair: MakePair) -> None:
+    """A pair without a context reads the plain view in place of the others."""
 
+    def read(pair: PreferencePair, view: str) -> list[Conversation]:
+        return [
+            conversation_of(pair, view, role, "header", equal_prompts=False)
+            for role in ("prompt", "chosen", "rejected")
+        ]
 
-@pytest.mark.parametrize("view", ["ctx", "context"])
-@pytest.mark.parametrize("role", ["prompt", "chosen", "rejected"])
-def test_a_pair_without_context_reads_the_plain_view(
-    view: str, role: str, make_pair: MakePair
-) -> None:
-    pair = make_pair("a", "x", "y")
-    plain = conversation_of(pair, "plain", role, "header", equal_prompts=False)
-    assert conversation_of(pair, view, role, "header", equal_prompts=False) == plain
+    stated, without = make_pair("a", "x", "y", context="w"), make_pair("a", "x", "y")
+    plain = [Conversation(A), Conversation(A, "x"), Conversation(A, "y")]
+    assert read(stated, "plain") == plain
+    assert read(stated, "ctx") == [item._replace(context="w") for item in plain]
+    assert read(stated, "context")[0] == Conversation((Message("user", "w"),))
+    for view in ("plain", "ctx", "context"):
+        assert read(without, view) == plain
 
 
 def test_responses_know_their_rivals_only_where_prompts_are_shortened_alike(
