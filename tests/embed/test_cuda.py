@@ -19,6 +19,7 @@ from micro_rm.embed.attention import AttentionOptions
 from micro_rm.embed.backbone import TorchBackbone
 from micro_rm.embed.nonfinite import FailureGuard
 from micro_rm.embed.shard_loop import BinLimit, embed_bins
+from micro_rm.tests.embed.token_sequences import random_sequences
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
@@ -61,37 +62,25 @@ def pair_of(
 _OWN_HEADS = ("GPTNeoX", "GPT2", "OPT", "Bloom")
 
 
-def sequences(seed: int, number: int = 24) -> list[np.ndarray]:
-    """Distinct sequences; every third one goes on where another one ends."""
-    random = np.random.default_rng(seed)
-    sequences = [
-        random.integers(0, 200, n).astype(np.int32) for n in random.integers(2, 60, number)
-    ]
-    for index in range(2, number, 3):
-        sequences[index] = np.concatenate([sequences[index - 1], sequences[index]])
-    return sequences
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_gpu_gives_the_vectors_of_the_cpu(
     family: str,
-    dtype: str,
     pair_of: Callable[..., tuple[TorchBackbone, TorchBackbone]],
     relative_error: Callable[..., float],
 ) -> None:
-    gpu, cpu = pair_of(family, dtype)
-    ids = sequences(0)
-    expected = np.array([cpu.reference_vector(one) for one in ids])
-    assert gpu.note == cpu.note  # which would say that its layers are not compiled
-    alone = relative_error(np.array([gpu.reference_vector(one) for one in ids]), expected)
-    bins = gpu.pack(ids, BIN)
-    order = [index for packed in bins for index in packed.members]
-    actual = [gpu.vectors([ids[index] for index in packed.members]) for packed in bins]
-    shared = relative_error(np.concatenate(actual), expected[order])
-    print(f"{family} {dtype}: alone {alone:.1e}, shared {shared:.1e}; {gpu.note}")
-    assert alone < TOLERANCE[dtype]
-    assert shared < min(TOLERANCE[dtype], NO_WORSE[dtype] * alone)
+    ids = random_sequences(0, 24)
+    for dtype, tolerance in TOLERANCE.items():
+        gpu, cpu = pair_of(family, dtype)
+        expected = np.array([cpu.reference_vector(one) for one in ids])
+        assert gpu.note == cpu.note  # which would say that its layers are not compiled
+        alone = relative_error(np.array([gpu.reference_vector(one) for one in ids]), expected)
+        bins = gpu.pack(ids, BIN)
+        order = [index for packed in bins for index in packed.members]
+        actual = [gpu.vectors([ids[index] for index in packed.members]) for packed in bins]
+        shared = relative_error(np.concatenate(actual), expected[order])
+        print(f"{family} {dtype}: alone {alone:.1e}, shared {shared:.1e}; {gpu.note}")
+        assert alone < tolerance
+        assert shared < min(tolerance, NO_WORSE[dtype] * alone)
 
 
 def test_sixteen_bits_take_the_variable_length_kernel(
@@ -101,7 +90,7 @@ def test_sixteen_bits_take_the_variable_length_kernel(
     calls: list[int] = []
     honest = attention.by_varlen
     monkeypatch.setattr(attention, "by_varlen", lambda *rest: calls.append(1) or honest(*rest))
-    gpu.vectors(sequences(1))
+    gpu.vectors(random_sequences(1, 24))
     assert attention.varlen_supports(gpu.device, torch.bfloat16, AttentionOptions(None, None, None))
     assert len(calls) == 3  # one per layer: the first run of the last one stops at its keys
 
@@ -112,7 +101,7 @@ def test_memory_that_runs_out_halves_the_bins_and_loses_nothing(
 ) -> None:
     """The device's own error: an allocator that is allowed next to nothing."""
     gpu, _ = pair_of("Llama", "float32")
-    ids = sequences(2, 300)
+    ids = random_sequences(2, 300)
     bins = gpu.pack(ids, 8 * BIN)
     expected = np.concatenate([gpu.vectors([ids[n] for n in made.members]) for made in bins])
     order = [n for made in bins for n in made.members]

@@ -13,26 +13,10 @@ from hypothesis import strategies as st
 
 from micro_rm.embed.packing import Bin, pack_rows, pack_trees
 from micro_rm.embed.trees import common_prefix_length, lay_out
+from micro_rm.tests.embed.token_sequences import Ids, arrays, bushes
 
-Ids = tuple[int, ...]
-TOKENS = st.sampled_from([0, 1, 255, 256, 128_256])
-BUSHES = st.lists(st.lists(TOKENS, min_size=1, max_size=10).map(tuple), min_size=1, max_size=40)
-
-
-@st.composite
-def distinct_sequences(draw: st.DrawFn) -> list[Ids]:
-    """Random sequences, many behind one of two common beginnings, some with their prefixes."""
-    heads = draw(st.lists(st.lists(TOKENS, max_size=12).map(tuple), min_size=1, max_size=2))
-    sequences = [draw(st.sampled_from(heads)) + ids for ids in draw(BUSHES)]
-    for base in draw(st.lists(st.sampled_from(sequences), max_size=3)):
-        sequences += [base[:stop] for stop in range(1, len(base))]
-    sequences = list(dict.fromkeys(sequences))
-    draw(st.randoms(use_true_random=False)).shuffle(sequences)
-    return sequences
-
-
-def arrays(sequences: Sequence[Ids]) -> list[np.ndarray]:
-    return [np.array(ids, np.int32) for ids in sequences]
+SIZES = st.integers(1, 60)
+SHUFFLES = st.randoms(use_true_random=False)
 
 
 def contents(bins: Sequence[Bin], sequences: Sequence[Ids]) -> list[frozenset[Ids]]:
@@ -46,55 +30,31 @@ def common_prefix(sequences: Sequence[np.ndarray]) -> int:
     return len(reduce(common, sequences))
 
 
-@settings(max_examples=80, deadline=None)
-@given(distinct_sequences(), st.integers(1, 60))
-def test_every_sequence_is_in_exactly_one_bin_of_trees(sequences: list[Ids], size: int) -> None:
-    bins = pack_trees(arrays(sequences), size)
-    placed = Counter(index for packed in bins for index in packed.members)
-    assert placed == Counter(range(len(sequences)))
-
-
-@settings(max_examples=80, deadline=None)
-@given(distinct_sequences(), st.integers(1, 60))
-def test_a_bin_of_trees_counts_the_tokens_of_its_layout(sequences: list[Ids], size: int) -> None:
-    ids = arrays(sequences)
-    for packed in pack_trees(ids, size):
-        assert packed.tokens == len(lay_out([ids[index] for index in packed.members]).token_ids)
-
-
 @settings(max_examples=100, deadline=None)
-@given(distinct_sequences(), st.integers(1, 60))
-def test_only_a_long_prefix_or_a_long_sequence_makes_a_bin_larger(
-    sequences: list[Ids], size: int
+@given(bushes(), SIZES, SHUFFLES)
+def test_bins_of_trees_lose_nothing_and_keep_their_size(
+    sequences: list[Ids], size: int, random: Random
 ) -> None:
     """At most ``bin_tokens``, or twice what all members share; longer sequences are alone."""
     ids = arrays(sequences)
-    for packed in pack_trees(ids, size):
-        shared = common_prefix([ids[index] for index in packed.members])
-        assert packed.tokens <= max(size, 2 * shared) or len(packed.members) == 1
-
-
-@settings(max_examples=60, deadline=None)
-@given(distinct_sequences(), st.integers(1, 60))
-def test_bins_of_trees_come_largest_first(sequences: list[Ids], size: int) -> None:
-    tokens = [packed.tokens for packed in pack_trees(arrays(sequences), size)]
+    bins = pack_trees(ids, size)
+    placed = Counter(index for packed in bins for index in packed.members)
+    assert placed == Counter(range(len(sequences)))
+    for packed in bins:
+        members = [ids[index] for index in packed.members]
+        assert packed.tokens == len(lay_out(members).token_ids)
+        assert packed.tokens <= max(size, 2 * common_prefix(members)) or len(members) == 1
+    tokens = [packed.tokens for packed in bins]
     assert tokens == sorted(tokens, reverse=True)
-
-
-@settings(max_examples=60, deadline=None)
-@given(distinct_sequences(), st.integers(1, 60), st.randoms(use_true_random=False))
-def test_bins_of_trees_do_not_depend_on_the_order_of_their_input(
-    sequences: list[Ids], size: int, random: Random
-) -> None:
     shuffled = list(sequences)
     random.shuffle(shuffled)
-    one, other = pack_trees(arrays(sequences), size), pack_trees(arrays(shuffled), size)
-    assert contents(one, sequences) == contents(other, shuffled)
-    assert [packed.tokens for packed in one] == [packed.tokens for packed in other]
+    other = pack_trees(arrays(shuffled), size)
+    assert contents(other, shuffled) == contents(bins, sequences)
+    assert [packed.tokens for packed in other] == tokens
 
 
-@settings(max_examples=100, deadline=None)
-@given(distinct_sequences())
+@settings(max_examples=60, deadline=None)
+@given(bushes())
 def test_what_fits_into_one_bin_stays_in_one(sequences: list[Ids]) -> None:
     ids = arrays(sequences)
     size = len(lay_out(ids).token_ids)
@@ -193,63 +153,34 @@ def maximal(sequences: Sequence[Ids]) -> set[Ids]:
     }
 
 
-@settings(max_examples=80, deadline=None)
-@given(distinct_sequences(), st.integers(1, 60), st.booleans())
-def test_every_sequence_is_in_exactly_one_bin_of_rows(
-    sequences: list[Ids], size: int, causal: bool
+@settings(max_examples=100, deadline=None)
+@given(bushes(), SIZES, st.booleans(), SHUFFLES)
+def test_bins_of_rows_lose_nothing_and_keep_their_size(
+    sequences: list[Ids], size: int, causal: bool, random: Random
 ) -> None:
+    """A causal model reads a prefix from a longer row.
+
+    It comes right behind its row, which is where the backbone looks for it.
+    """
+    with_a_row = maximal(sequences) if causal else set(sequences)
     bins = pack_rows(arrays(sequences), size, causal=causal)
     placed = Counter(index for packed in bins for index in packed.members)
     assert placed == Counter(range(len(sequences)))
-
-
-@settings(max_examples=80, deadline=None)
-@given(distinct_sequences(), st.integers(1, 60), st.booleans())
-def test_rows_times_their_longest_length_keep_the_size_of_a_bin(
-    sequences: list[Ids], size: int, causal: bool
-) -> None:
-    with_a_row = maximal(sequences) if causal else set(sequences)
-    for packed in pack_rows(arrays(sequences), size, causal=causal):
-        rows = [len(sequences[n]) for n in packed.members if sequences[n] in with_a_row]
+    lengths: list[int] = []
+    for packed in bins:
+        members, host = [sequences[index] for index in packed.members], ()
+        for ids in members:
+            host = ids if ids in with_a_row else host
+            assert host[: len(ids)] == ids
+        rows = [len(ids) for ids in members if ids in with_a_row]
         assert packed.tokens == sum(rows)
         assert len(rows) * max(rows) <= size or len(rows) == 1
-
-
-@settings(max_examples=60, deadline=None)
-@given(distinct_sequences(), st.integers(1, 60), st.booleans())
-def test_rows_come_longest_first(sequences: list[Ids], size: int, causal: bool) -> None:
-    with_a_row = maximal(sequences) if causal else set(sequences)
-    lengths = [
-        len(sequences[n])
-        for packed in pack_rows(arrays(sequences), size, causal=causal)
-        for n in packed.members
-        if sequences[n] in with_a_row
-    ]
+        lengths += rows
     assert lengths == sorted(lengths, reverse=True)
-
-
-@settings(max_examples=60, deadline=None)
-@given(distinct_sequences(), st.integers(1, 60))
-def test_a_causal_model_reads_a_prefix_from_a_longer_row(sequences: list[Ids], size: int) -> None:
-    """It comes right behind its row, which is where the backbone looks for it."""
-    rows = maximal(sequences)
-    for packed in pack_rows(arrays(sequences), size, causal=True):
-        host: Ids = ()
-        for ids in (sequences[index] for index in packed.members):
-            host = ids if ids in rows else host
-            assert host[: len(ids)] == ids
-
-
-@settings(max_examples=60, deadline=None)
-@given(distinct_sequences(), st.integers(1, 60), st.booleans(), st.randoms(use_true_random=False))
-def test_bins_of_rows_do_not_depend_on_the_order_of_their_input(
-    sequences: list[Ids], size: int, causal: bool, random: Random
-) -> None:
     shuffled = list(sequences)
     random.shuffle(shuffled)
-    one = pack_rows(arrays(sequences), size, causal=causal)
     other = pack_rows(arrays(shuffled), size, causal=causal)
-    assert contents(one, sequences) == contents(other, shuffled)
+    assert contents(other, shuffled) == contents(bins, sequences)
 
 
 def test_a_bin_of_rows_is_filled_before_the_next_begins() -> None:

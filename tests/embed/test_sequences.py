@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
-from typing import Any
 
 import hypothesis
 import numpy as np
@@ -80,26 +78,6 @@ def test_the_pool_takes_its_size_from_every_attribute(pairs: list[PreferencePair
     chosen = [pair for pair, use in zip(pairs, mask, strict=True) if use]
     assert [pair.attribute for pair in chosen] == ["brief"] * 4 + ["long"] * 4
     assert {pair.split for pair in chosen} == {"train"}
-
-
-def test_the_pool_depends_on_content_and_not_on_order(pairs: list[PreferencePair]) -> None:
-    shuffled = random.Random(0).sample(pairs, len(pairs))
-
-    def ids(rows: list[PreferencePair]) -> set[str]:
-        mask = choose_pool(rows, 4, "attribute")
-        return {pair.pair_id for pair, use in zip(rows, mask, strict=True) if use}
-
-    assert ids(shuffled) == ids(pairs)
-
-
-def test_new_rows_do_not_reshuffle_the_pool(
-    pairs: list[PreferencePair], make_pair: MakePair
-) -> None:
-    before = choose_pool(pairs, 4, "attribute")
-    more = [*pairs, make_pair("one more", attribute="long", context="wish for long")]
-    after = choose_pool(more, 4, "attribute")[: len(pairs)]
-    assert (before & ~after).sum() <= 1
-    assert not (after & ~before).any()
 
 
 @given(
@@ -215,19 +193,6 @@ def test_responses_know_their_rivals_only_where_prompts_are_shortened_alike(
             for role in ("prompt", "chosen", "rejected")
         ]
         assert rivals == ([None, "y", "x"] if equal else [None, None, None])
-
-
-def test_no_prompt_conversation_holds_a_response(pairs: list[PreferencePair]) -> None:
-    views: list[dict[str, Any]] = [
-        {},
-        {"adapt_router": "context"},
-        {"train_head": "ctx", "train_router": "ctx"},
-    ]
-    for changes in views:
-        result = resolved(pairs, choose_pool(pairs, 4, "attribute"), ViewsConfig(**changes))
-        for row in result:
-            for name, conversation in row.items():
-                assert (conversation.response is None) == name.endswith("/prompt")
 
 
 def test_a_prompt_and_its_responses_are_one_group_and_a_context_makes_another() -> None:

@@ -18,26 +18,9 @@ from micro_rm.embed.trees import (
     lexicographic_order,
     pad_layout,
 )
+from micro_rm.tests.embed.token_sequences import TOKENS, Ids, arrays, bushes
 
-Ids = tuple[int, ...]
-# Few distinct ids make prefixes frequent; large ones span several bytes.
-TOKENS = st.sampled_from([0, 1, 255, 256, 128_256])
-BUSHES = st.lists(st.lists(TOKENS, min_size=1, max_size=8).map(tuple), min_size=1, max_size=30)
-
-
-@st.composite
-def distinct_sequences(draw: st.DrawFn) -> list[Ids]:
-    """Random sequences, some with their own prefixes, prefix chains and single tokens."""
-    sequences = draw(BUSHES)
-    for base in draw(st.lists(st.sampled_from(sequences), max_size=3)):
-        sequences += [base[:stop] for stop in range(1, len(base))]
-    sequences = list(dict.fromkeys(sequences))
-    draw(st.randoms(use_true_random=False)).shuffle(sequences)
-    return sequences
-
-
-def arrays(sequences: list[Ids]) -> list[np.ndarray]:
-    return [np.array(ids, np.int32) for ids in sequences]
+FORESTS = bushes(longest=8, most=30)
 
 
 def spread(pieces: tuple[tuple[int, int], ...]) -> list[int]:
@@ -48,87 +31,54 @@ def visible(layout: Layout, token: int) -> list[int]:
     return np.flatnonzero((np.arange(len(layout.ends)) <= token) & (token < layout.ends)).tolist()
 
 
-@settings(max_examples=80, deadline=None)
-@given(distinct_sequences())
-def test_a_layout_has_one_token_per_distinct_prefix(sequences: list[Ids]) -> None:
+@settings(max_examples=100, deadline=None)
+@given(FORESTS)
+def test_every_sequence_is_read_back_along_its_branch(sequences: list[Ids]) -> None:
+    """One token per distinct prefix, which sees its ancestors and itself by its ``ends``."""
     layout = lay_out(arrays(sequences))
     prefixes = {ids[:stop] for ids in sequences for stop in range(1, len(ids) + 1)}
     assert len(layout.token_ids) == len(layout.positions) == len(layout.ends) == len(prefixes)
-
-
-@settings(max_examples=80, deadline=None)
-@given(distinct_sequences())
-def test_every_sequence_is_read_back_along_its_branch(sequences: list[Ids]) -> None:
-    layout = lay_out(arrays(sequences))
-    assert len(layout.branches) == len(sequences)
+    seen = set()
     for index, (ids, branch) in enumerate(zip(sequences, layout.branches, strict=True)):
         walked = spread(branch.key_ranges)
         assert (branch.start, branch.stop, branch.keys) == (index, index + 1, len(ids))
         assert tuple(layout.token_ids[walked].tolist()) == ids
         assert layout.positions[walked].tolist() == list(range(len(ids)))
-
-
-@settings(max_examples=80, deadline=None)
-@given(distinct_sequences())
-def test_a_token_sees_its_ancestors_and_itself_by_its_ends(sequences: list[Ids]) -> None:
-    layout = lay_out(arrays(sequences))
-    seen = set()
-    for branch in layout.branches:
-        walked = spread(branch.key_ranges)
+        assert layout.readouts[index] == walked[-1]
         for size, token in enumerate(walked, start=1):
             assert visible(layout, token) == walked[:size]
         seen.update(walked)
     assert seen == set(range(len(layout.token_ids)))
 
 
-@settings(max_examples=80, deadline=None)
-@given(distinct_sequences())
-def test_runs_cover_all_tokens_once_and_in_order(sequences: list[Ids]) -> None:
+@settings(max_examples=100, deadline=None)
+@given(FORESTS)
+def test_runs_cover_all_tokens_once_and_their_keys_end_with_their_queries(
+    sequences: list[Ids],
+) -> None:
+    """Pieces are apart, so that a branch has as few as possible."""
     layout = lay_out(arrays(sequences))
     bounds = [0, *(run.stop for run in layout.runs)]
     assert [(run.start, run.stop) for run in layout.runs] == list(pairwise(bounds))
     assert bounds[-1] == len(layout.token_ids)
-    assert all(run.queries > 0 for run in layout.runs)
-
-
-@settings(max_examples=80, deadline=None)
-@given(distinct_sequences())
-def test_the_keys_of_a_run_end_with_its_queries(sequences: list[Ids]) -> None:
-    layout = lay_out(arrays(sequences))
     for run in layout.runs:
         keys = spread(run.key_ranges)
+        assert run.queries > 0 and len(keys) == run.keys
         assert keys[-run.queries :] == list(range(run.start, run.stop))
-        assert len(keys) == run.keys
         for query in range(run.queries):
             hidden = run.queries - 1 - query
             assert visible(layout, run.start + query) == keys[: len(keys) - hidden]
-
-
-@settings(max_examples=100, deadline=None)
-@given(distinct_sequences())
-def test_pieces_are_apart_so_that_a_branch_has_as_few_as_possible(sequences: list[Ids]) -> None:
-    layout = lay_out(arrays(sequences))
     for run in (*layout.runs, *layout.branches):
         assert all(start < stop for start, stop in run.key_ranges)
         assert all(one[1] < other[0] for one, other in pairwise(run.key_ranges))
 
 
-@settings(max_examples=80, deadline=None)
-@given(distinct_sequences())
-def test_read_outs_are_the_last_tokens_of_the_sequences(sequences: list[Ids]) -> None:
-    layout = lay_out(arrays(sequences))
-    assert layout.token_ids[layout.readouts].tolist() == [ids[-1] for ids in sequences]
-    assert layout.positions[layout.readouts].tolist() == [len(ids) - 1 for ids in sequences]
-    assert layout.readouts.tolist() == [branch.key_ranges[-1][1] - 1 for branch in layout.branches]
-
-
 @settings(max_examples=60, deadline=None)
-@given(distinct_sequences(), st.randoms(use_true_random=False))
+@given(FORESTS, st.randoms(use_true_random=False))
 def test_a_layout_does_not_depend_on_the_order_of_its_input(
     sequences: list[Ids], random: Random
 ) -> None:
-    order = list(range(len(sequences)))
-    random.shuffle(order)
+    order = random.sample(range(len(sequences)), len(sequences))
     one, other = lay_out(arrays(sequences)), lay_out(arrays([sequences[n] for n in order]))
     for name in ("token_ids", "positions", "ends"):
         assert np.array_equal(getattr(one, name), getattr(other, name))
@@ -138,7 +88,7 @@ def test_a_layout_does_not_depend_on_the_order_of_its_input(
 
 
 @settings(max_examples=60, deadline=None)
-@given(distinct_sequences(), st.integers(0, 3 * PAD_BRANCH_TOKENS))
+@given(FORESTS, st.integers(0, 3 * PAD_BRANCH_TOKENS))
 def test_filling_adds_short_branches_that_nobody_reads(sequences: list[Ids], size: int) -> None:
     layout = lay_out(arrays(sequences))
     used = len(layout.token_ids)
@@ -191,7 +141,7 @@ def test_a_chain_of_prefixes_is_one_run() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(distinct_sequences())
+@given(FORESTS)
 def test_the_order_is_that_of_the_token_ids(sequences: list[Ids]) -> None:
     order = lexicographic_order(arrays(sequences))
     assert [sequences[index] for index in order] == sorted(sequences)
