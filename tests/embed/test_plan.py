@@ -102,9 +102,9 @@ def test_the_shards_of_a_job_are_counted_from_its_first_one(tmp_path: Path) -> N
     assert [plan.is_sealed(tmp_path, shard) for shard in (0, 1)] == [False, True]
 
 
-@pytest.mark.parametrize(("bins", "fill"), [(3, 7 / 12), (0, 1.0)])
-def test_fill_is_the_share_of_the_bins_room(bins: int, fill: float) -> None:
-    assert replace(FACTS, bins=bins).fill == pytest.approx(fill)
+def test_a_plan_without_bins_is_full() -> None:
+    assert FACTS.fill == pytest.approx(7 / 12)
+    assert replace(FACTS, bins=0).fill == 1.0
 
 
 def test_an_empty_token_file_is_no_tokens(tmp_path: Path) -> None:
@@ -114,20 +114,20 @@ def test_an_empty_token_file_is_no_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
-    ["missing", "not JSON", "another format", "a field too many", "a field too few", "no object"],
+    "content", [None, "{", "[1]", {"format": 99}, {"colour": "red"}, {"width": None}]
 )
-def test_a_damaged_plan_is_an_error_that_names_its_directory(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_plan_is_an_error_that_names_its_directory(
+    content: str | dict[str, Any] | None, tmp_path: Path
+) -> None:
+    """No file, no JSON, no object, another format, a field too many or one too few."""
     path = made_in(tmp_path / "plan") / "plan.json"
     raw = json.loads(path.read_text())
-    if damage == "another format":
-        raw["format"] = 99
-    elif damage == "a field too many":
-        raw["colour"] = "red"
-    elif damage == "a field too few":
-        del raw["width"]
-    path.write_text({"not JSON": "{", "no object": "[1]"}.get(damage, json.dumps(raw)))
-    if damage == "missing":
+    if isinstance(content, dict):
+        raw |= content
+        raw = {name: value for name, value in raw.items() if value is not None}
+        content = json.dumps(raw)
+    path.write_text(content or "")
+    if content is None:
         path.unlink()
     with pytest.raises(StoreError) as caught:
         Plan(tmp_path / "plan")
@@ -141,10 +141,9 @@ def test_a_damaged_array_is_an_error_that_names_file_and_directory(
     damage: str, tmp_path: Path
 ) -> None:
     path = made_in(tmp_path / "plan") / "keys.npy"
-    content = path.read_bytes()
-    path.unlink()
-    if damage == "truncated":
-        path.write_bytes(content[:40])
+    path.write_bytes(path.read_bytes()[:40])
+    if damage == "missing":
+        path.unlink()
     with pytest.raises(StoreError) as caught:
         _ = Plan(tmp_path / "plan").keys
     assert str(caught.value).startswith(f"{path}: unreadable")

@@ -27,11 +27,35 @@ from micro_rm.embed.sequences import choose_pool, conversation_of
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import DataError
 
-MakePlan = Callable[..., tuple[Config, Plan]]
-Embed = Callable[..., Any]
+PlanRows = Callable[..., tuple[Config, Plan]]
+EmbedRows = Callable[..., Any]
 LoadEncoder = Callable[..., Encoder]
 Rows = Callable[[int], list[dict[str, Any]]]
-WriteRows = Callable[..., str]
+
+
+@pytest.fixture
+def plan_rows(plan: Callable[..., Any], write_rows: Callable[..., str], tmp_path: Path) -> PlanRows:
+    """``plan_rows(rows, family="llama", store="store", **settings)``: configuration and plan."""
+
+    def make(
+        rows: list[dict[str, Any]], family: str = "llama", store: str = "store", **changes: Any
+    ) -> tuple[Config, Plan]:
+        file = write_rows(tmp_path / "rows.jsonl", rows)
+        return plan(family, file, tmp_path / store, **changes)
+
+    return make
+
+
+@pytest.fixture
+def embed_rows(
+    embed: Callable[..., Any], write_rows: Callable[..., str], tmp_path: Path
+) -> EmbedRows:
+    """``embed_rows(rows, store="store")``: runs the job."""
+
+    def make(rows: list[dict[str, Any]], store: str = "store") -> Any:
+        return embed("llama", write_rows(tmp_path / "embedded.jsonl", rows), tmp_path / store)
+
+    return make
 
 
 def planned(plan: Plan) -> list[int]:
@@ -50,31 +74,36 @@ def spelled(plan: Plan) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
-def test_every_distinct_sequence_is_in_exactly_one_bin(
-    family: str, plan: MakePlan, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
+def test_every_distinct_sequence_is_in_exactly_one_bin_and_counted(
+    family: str, plan_rows: PlanRows, preference_rows: Rows
 ) -> None:
-    file = write_rows(tmp_path / "rows.jsonl", preference_rows(40))
-    _, made = plan(family, file, tmp_path / "store")
-    assert sorted(planned(made)) == list(range(made.facts.sequences))
-    assert len(set(spelled(made))) == made.facts.sequences
-    for number in planned(made):
-        key = np.array(sequence_key(made.sequence(number)), KEY_DTYPE)
-        assert made.keys[number] == key
-        assert made.lengths[number] == len(made.sequence(number))
+    _, made = plan_rows(preference_rows(40), family)
+    facts, numbers = made.facts, planned(made)
+    assert sorted(numbers) == list(range(facts.sequences))
+    assert len(set(spelled(made))) == facts.sequences
+    for number in numbers:
+        ids = made.sequence(number)
+        assert made.keys[number] == np.array(sequence_key(ids), KEY_DTYPE)
+        assert made.lengths[number] == len(ids)
+    bins = [item for shard in range(facts.shards) for item in made.bins(shard)]
+    assert (facts.job, facts.name, facts.pairs, facts.stored) == ("job", "rows", 40, 0)
+    assert (facts.first_shard, facts.shortened, facts.width) == (0, 0, 32)
+    assert (facts.bin_tokens, facts.sharing) == (256, family == "llama")
+    assert facts.bins == len(bins)
+    assert facts.tokens == sum(tokens for tokens, _ in bins)
+    assert facts.tokens == sum(made.shard_tokens(shard) for shard in range(facts.shards))
+    assert facts.separate_tokens == made.lengths.sum() >= facts.tokens
+    assert (facts.tokens == facts.separate_tokens) == (family == "bert")  # which shares nothing
+    assert facts.fill == facts.tokens / (facts.bins * 256) <= 1
 
 
 def test_every_pair_finds_its_conversations_among_the_sequences(
-    plan: MakePlan,
-    encoder: LoadEncoder,
-    write_rows: WriteRows,
-    preference_rows: Rows,
-    tmp_path: Path,
+    plan_rows: PlanRows, encoder: LoadEncoder, preference_rows: Rows
 ) -> None:
-    """The tokens behind a column are those of the pair's own text."""
-    file = write_rows(tmp_path / "rows.jsonl", preference_rows(24))
-    config, made = plan("llama", file, tmp_path / "store")
-    checked = 0
-    for index, pair in enumerate(open_pairs(config.data)):
+    """The tokens behind a column are those of the pair's own text; the pool is that of the data."""
+    config, made = plan_rows(preference_rows(40))
+    pairs, checked = list(open_pairs(config.data)), 0
+    for index, pair in enumerate(pairs):
         for name, column in made.columns.items():
             if column[index] == NO_ROW:
                 continue
@@ -84,83 +113,60 @@ def test_every_pair_finds_its_conversations_among_the_sequences(
             actual = made.sequence(made.sequence_of[column[index]])
             assert actual.tolist() == expected.tolist()
             checked += 1
-    assert checked > 24 * 3
+    assert checked > 40 * 3
+    assert np.array_equal(made.pool, choose_pool(pairs, config.adapt.pool, "attribute"))
+    assert 0 < made.pool.sum() < len(pairs)
 
 
 @pytest.mark.long
 def test_the_order_of_the_data_changes_no_byte_of_a_shard(
-    embed: Embed, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
+    embed_rows: EmbedRows, preference_rows: Rows, tmp_path: Path
 ) -> None:
     """The bins depend on the set of sequences only."""
     rows = preference_rows(40)
     shuffled = random.Random(1).sample(rows, len(rows))
     contents = []
     for name, content in (("a", rows), ("b", shuffled), ("c", [*rows, *shuffled])):
-        file = write_rows(tmp_path / f"{name}.jsonl", content)
-        embed("llama", file, tmp_path / name)
+        embed_rows(content, name)
         paths = sorted((tmp_path / name / "shards").iterdir())
         contents.append([(path.name, path.read_bytes()) for path in paths])
     assert len(contents[0]) > 3
     assert contents[0] == contents[1] == contents[2]
 
 
-def test_the_pool_of_a_plan_is_the_one_of_its_data(
-    plan: MakePlan, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
-) -> None:
-    config, made = plan(
-        "llama", write_rows(tmp_path / "rows.jsonl", preference_rows(40)), tmp_path / "store"
-    )
-    pairs = list(open_pairs(config.data))
-    assert np.array_equal(made.pool, choose_pool(pairs, config.adapt.pool, "attribute"))
-    assert 0 < made.pool.sum() < len(pairs)
-
-
 def test_only_what_the_store_lacks_is_planned(
-    plan: MakePlan, embed: Embed, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
+    plan_rows: PlanRows, embed_rows: EmbedRows, preference_rows: Rows, tmp_path: Path
 ) -> None:
-    store = tmp_path / "store"
-    embed("llama", write_rows(tmp_path / "a.jsonl", preference_rows(16)), store)
-    more = write_rows(tmp_path / "b.jsonl", preference_rows(24))
-    _, made = plan("llama", more, store)
-    _, alone = plan("llama", more, tmp_path / "nowhere")
-    stored = set(FeatureStore(store).keys().tolist())
+    embed_rows(preference_rows(16))
+    store = FeatureStore(tmp_path / "store")
+    stored, shards = set(store.keys().tolist()), len(store.manifest.shards)
+    _, made = plan_rows(preference_rows(24))
+    _, alone = plan_rows(preference_rows(24), store="nowhere")
+    assert not (tmp_path / "nowhere").exists()
     assert 0 < made.facts.stored == len(stored & set(alone.keys.tolist()))
     assert {made.keys[n] for n in planned(made)} == set(alone.keys.tolist()) - stored
     assert made.facts.sequences == alone.facts.sequences == made.facts.stored + len(planned(made))
-    assert made.facts.first_shard == len(FeatureStore(store).manifest.shards)
+    assert made.facts.first_shard == shards
 
 
 def test_a_finished_job_has_nothing_left_to_do(
-    plan: MakePlan, embed: Embed, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
+    plan_rows: PlanRows, embed_rows: EmbedRows, preference_rows: Rows, tmp_path: Path
 ) -> None:
-    file = write_rows(tmp_path / "rows.jsonl", preference_rows(16))
-    embed("llama", file, tmp_path / "store")
-    _, made = plan("llama", file, tmp_path / "store")
+    embed_rows(preference_rows(16))
+    _, made = plan_rows(preference_rows(16))
     facts = made.facts
     assert (facts.bins, facts.shards, facts.tokens, facts.separate_tokens) == (0, 0, 0, 0)
     assert facts.stored == facts.sequences > 0
     assert made.pending(tmp_path / "store") == []
 
 
-def test_planning_writes_nothing_into_a_store(
-    plan: MakePlan, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
-) -> None:
-    plan("llama", write_rows(tmp_path / "rows.jsonl", preference_rows(8)), tmp_path / "store")
-    assert not (tmp_path / "store").exists()
-
-
 def test_a_pair_with_one_refused_sequence_is_left_out_and_so_is_what_only_it_needs(
-    plan: MakePlan,
-    encoder: LoadEncoder,
-    write_rows: WriteRows,
-    preference_rows: Rows,
-    tmp_path: Path,
+    plan_rows: PlanRows, encoder: LoadEncoder, preference_rows: Rows
 ) -> None:
     """One long response takes its pair along, not its neighbours."""
     rows = preference_rows(16)
     rows[5]["rejected"] = "word " * 100
-    file = write_rows(tmp_path / "rows.jsonl", rows)
-    config, made = plan("llama", file, tmp_path / "store", max_length=90)
+    config, made = plan_rows(rows, max_length=90)
     assert made.keep.tolist() == [index != 5 for index in range(16)]
     assert made.facts.pairs == 15
     assert all("max_length is 90" in reason for reason in made.refusals.values())
@@ -179,41 +185,27 @@ def test_a_pair_with_one_refused_sequence_is_left_out_and_so_is_what_only_it_nee
     assert (made.sequence_of[column[made.keep & (column != NO_ROW)]] != NO_ROW).all()
 
 
-def test_no_pair_left_is_an_error_with_a_remedy(
-    plan: MakePlan, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
-) -> None:
-    file = write_rows(tmp_path / "rows.jsonl", preference_rows(8))
+def test_no_pair_left_is_an_error_with_a_remedy(plan_rows: PlanRows, preference_rows: Rows) -> None:
     message = r"no pair is left .*sequence 0: overlong.*raise backbone\.max_length"
     with pytest.raises(DataError, match=message):
-        plan("llama", file, tmp_path / "store", max_length=8)
+        plan_rows(preference_rows(8), max_length=8)
 
 
 def test_data_of_one_split_are_refused_before_anything_is_tokenised(
-    plan: MakePlan,
-    write_rows: WriteRows,
-    preference_rows: Rows,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    plan_rows: PlanRows, preference_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planner, "TokenFile", None)
-    rows = [row | {"split": "train"} for row in preference_rows(8)]
     with pytest.raises(DataError, match="no test rows for attribute"):
-        plan("llama", write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "store")
+        plan_rows([row | {"split": "train"} for row in preference_rows(8)])
 
 
-@pytest.mark.parametrize("window", [1, 150, 700])
+@pytest.mark.parametrize("window", [1, 700])
 def test_windows_lose_nothing(
-    window: int,
-    plan: MakePlan,
-    write_rows: WriteRows,
-    preference_rows: Rows,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    window: int, plan_rows: PlanRows, preference_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write_rows(tmp_path / "rows.jsonl", preference_rows(40))
-    _, whole = plan("llama", file, tmp_path / "store")
+    _, whole = plan_rows(preference_rows(40))
     monkeypatch.setattr(planner, "WINDOW_TOKENS", window)
-    _, made = plan("llama", file, tmp_path / "store")
+    _, made = plan_rows(preference_rows(40))
     assert sorted(planned(made)) == list(range(made.facts.sequences))
     assert sorted(spelled(made)) == sorted(spelled(whole))
     assert made.facts.separate_tokens == whole.facts.separate_tokens
@@ -221,58 +213,24 @@ def test_windows_lose_nothing(
 
 
 def test_a_window_holds_a_prompt_with_its_responses(
-    plan: MakePlan,
-    write_rows: WriteRows,
-    preference_rows: Rows,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    plan_rows: PlanRows, preference_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sorted by prompt, not by hash alone: else small windows would share next to nothing."""
     rows = preference_rows(40)
     for row in rows:
         row["prompt"] += " Tell me all of it." * 5
-    file = write_rows(tmp_path / "rows.jsonl", rows)
     monkeypatch.setattr(planner, "WINDOW_TOKENS", 1000)
-    _, made = plan("llama", file, tmp_path / "store")
+    _, made = plan_rows(rows)
     assert made.facts.tokens < 0.7 * made.facts.separate_tokens
 
 
-def test_the_facts_count_what_the_arrays_hold(
-    plan: MakePlan, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
-) -> None:
-    file = write_rows(tmp_path / "rows.jsonl", preference_rows(40))
-    _, made = plan("llama", file, tmp_path / "store")
-    facts = made.facts
-    bins = [item for shard in range(facts.shards) for item in made.bins(shard)]
-    assert (facts.job, facts.name, facts.pairs, facts.stored) == ("job", "rows", 40, 0)
-    assert (facts.first_shard, facts.shortened, facts.width) == (0, 0, 32)
-    assert (facts.bin_tokens, facts.sharing) == (256, True)
-    assert facts.bins == len(bins)
-    assert facts.tokens == sum(tokens for tokens, _ in bins)
-    assert facts.tokens == sum(made.shard_tokens(shard) for shard in range(facts.shards))
-    assert facts.separate_tokens == made.lengths.sum() > facts.tokens
-    assert facts.fill == facts.tokens / (facts.bins * 256) <= 1
-
-
-def test_shortened_sequences_are_counted(
-    plan: MakePlan, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
-) -> None:
+def test_shortened_sequences_are_counted(plan_rows: PlanRows, preference_rows: Rows) -> None:
     rows = preference_rows(16)
     rows[7]["prompt"] += " word" * 100
-    file = write_rows(tmp_path / "rows.jsonl", rows)
-    _, made = plan("llama", file, tmp_path / "store", max_length=90, overlong="truncate_prompt")
+    _, made = plan_rows(rows, max_length=90, overlong="truncate_prompt")
     assert 3 <= made.facts.shortened <= 6  # prompt and responses, in one view or in two
     assert made.facts.pairs == 16
     assert made.lengths.max() <= 90
-
-
-def test_a_backbone_that_does_not_share_computes_every_token(
-    plan: MakePlan, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
-) -> None:
-    file = write_rows(tmp_path / "rows.jsonl", preference_rows(16))
-    _, made = plan("bert", file, tmp_path / "store")
-    assert not made.facts.sharing
-    assert made.facts.tokens == made.facts.separate_tokens
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 120))
@@ -290,7 +248,7 @@ def test_a_shard_ends_with_the_bin_that_fills_it(sizes: list[int], shard_tokens:
 def test_no_text_and_no_token_stays_in_memory(
     encoder: LoadEncoder,
     configure: Callable[..., Config],
-    write_rows: WriteRows,
+    write_rows: Callable[..., str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
