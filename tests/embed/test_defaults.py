@@ -126,7 +126,7 @@ def test_another_model_is_named_before_its_settings_are(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+@pytest.mark.parametrize("family", ["llama", "bert"])
 @pytest.mark.usefixtures("rows")
 def test_a_whole_run_needs_a_file_and_a_backbone(
     family: str, backbone_path: Callable[[str], Path]

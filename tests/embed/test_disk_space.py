@@ -17,6 +17,7 @@ from micro_rm.cache.pairs import pairs_path
 from micro_rm.cache.schema import StoreError
 from micro_rm.cache.verify import verify_store
 from micro_rm.configs.schema import Config, EmbedConfig
+from micro_rm.display.embedding import preview_lines
 from micro_rm.embed import disk_space as space
 from micro_rm.embed import shard_loop as extract
 from micro_rm.embed.disk_space import (
@@ -92,11 +93,8 @@ def test_a_job_that_does_not_fit_is_refused_before_its_first_pass(
 def test_a_dry_run_says_what_does_not_fit(
     configure: Callable[..., Config], file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from micro_rm.display.embedding import preview_lines
-
     config = configure("llama", file, tmp_path / "store")
-    preview, _, encoder = preview_job(config, open_pairs(config.data))
-    assert preview.shortage == ""
+    assert preview_job(config, open_pairs(config.data))[0].shortage == ""
     monkeypatch.setattr(space, "free_bytes", lambda _store: 1000)
     preview, _, encoder = preview_job(config, open_pairs(config.data))
     assert "1,000 are free" in preview.shortage
@@ -154,10 +152,7 @@ def test_numpy_says_no_number_but_is_understood(tmp_path: Path) -> None:
 
 
 def test_another_error_of_the_disk_stays_what_it_is(tmp_path: Path) -> None:
-    with (
-        pytest.raises(PermissionError),
-        explain_full_disk(tmp_path, lambda: RequiredSpace(4, 3)),
-    ):
+    with pytest.raises(PermissionError), explain_full_disk(tmp_path, lambda: RequiredSpace(4, 3)):
         raise PermissionError(errno.EACCES, "no")
 
 

@@ -28,14 +28,6 @@ from micro_rm.embed.stage import JobPreview, JobResult
 from micro_rm.embed.throughput import Throughput, Work
 
 
-def shown(*parts: object, terminal: bool = False) -> str:
-    stream = io.StringIO()
-    console = Console(file=stream, width=200, markup=False, highlight=False)
-    for part in parts:
-        console.print(part)
-    return stream.getvalue()
-
-
 def test_every_count_warning_and_refusal_is_shown(
     make_pair: Callable[..., PreferencePair],
 ) -> None:
@@ -48,7 +40,10 @@ def test_every_count_warning_and_refusal_is_shown(
         account.refusals.append(Refusal(7, "chosen", "expected text, found [int]", "rows.jsonl"))
         yield from pairs
 
-    text = shown(*summary_tables("my [data]", summarise(PairSource(DataConfig(), read))))
+    stream = io.StringIO()
+    console = Console(file=stream, width=200, markup=False, highlight=False)
+    for table in summary_tables("my [data]", summarise(PairSource(DataConfig(), read))):
+        console.print(table)
     for words in (
         "my [data]",
         "rows read",
@@ -58,15 +53,12 @@ def test_every_count_warning_and_refusal_is_shown(
         "refused  rows.jsonl row 7: chosen: expected text, found [int]",
         "warning  attribute [bold]brief has only 1 test rows",
     ):
-        assert words in text
+        assert words in stream.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.2, "0 s"), (99, "99 s"), (100, "2 min"), (5999, "100 min"), (7200, "2.0 h")],
-)
-def test_durations_are_said_as_people_do(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+def test_durations_are_said_as_people_do() -> None:
+    said = [duration(seconds) for seconds in (0.2, 99, 100, 5999, 7200)]
+    assert said == ["0 s", "99 s", "2 min", "100 min", "2.0 h"]
 
 
 def test_progress_is_a_line_every_ten_seconds_where_there_is_no_terminal() -> None:
@@ -112,62 +104,49 @@ OUTCOME = JobResult(
 )
 
 
+@pytest.mark.parametrize(
+    ("family", "saving"),
+    [("llama", " (2.40 times fewer)"), ("bert", "")],  # which shares nothing
+)
 def test_a_preview_tells_what_sharing_saves_and_how_full_the_passes_are(
-    encoder: Callable[..., Encoder],
+    family: str, saving: str, encoder: Callable[..., Encoder]
 ) -> None:
-    made = encoder("llama")
-    first, second, third = preview_lines(PREVIEW, made)
-    assert first == ("embed    1,200 pairs, 5,000 distinct sequences, 1,000 of them stored")
-    assert second == (
-        "embed    2,400,000 tokens one by one, 1,000,000 to compute (2.40 times fewer); "
-        "prefixes are shared"
-    )
-    assert third == "embed    245 forward passes of up to 256 tokens, 99.7% full, in 2 shards"
-
-
-def test_a_preview_promises_nothing_where_nothing_is_shared(
-    encoder: Callable[..., Encoder],
-) -> None:
-    _, line, _ = preview_lines(PREVIEW, encoder("bert"))
-    assert line == (
-        "embed    2,400,000 tokens one by one, 1,000,000 to compute; prefixes are shared"
-    )
-
-
-def test_a_preview_of_nothing_to_do_is_one_line(encoder: Callable[..., Encoder]) -> None:
+    made = encoder(family)
+    assert preview_lines(PREVIEW, made) == [
+        "embed    1,200 pairs, 5,000 distinct sequences, 1,000 of them stored",
+        f"embed    2,400,000 tokens one by one, 1,000,000 to compute{saving}; prefixes are shared",
+        "embed    245 forward passes of up to 256 tokens, 99.7% full, in 2 shards",
+    ]
     nothing = replace(PREVIEW, separate_tokens=0, tokens=0, bins=0, shards=0)
-    assert len(preview_lines(nothing, encoder("llama"))) == 1
+    assert len(preview_lines(nothing, made)) == 1
 
 
-def test_an_outcome_tells_speed_and_share_of_the_peak() -> None:
+def test_an_outcome_tells_speed_share_of_the_peak_and_what_is_left() -> None:
     first, second = outcome_lines(OUTCOME)
     assert first == "embed    1,000,000 tokens in 8 min, 2,000 tokens/s"
     assert second.startswith("embed    3 TFLOP/s useful, 50% of ")
     assert " 6 " in second
-
-
-def test_an_outcome_without_known_operations_tells_no_share() -> None:
-    unknown = replace(OUTCOME, throughput=replace(THROUGHPUT, flops_per_second=None))
-    (line,) = outcome_lines(unknown)
-    assert "TFLOP" not in line
-    assert outcome_facts(unknown)["share_of_peak"] is None
-
-
-def test_an_outcome_of_a_part_tells_what_is_left() -> None:
     *_, line = outcome_lines(replace(OUTCOME, account=None, pending_shards=12))
     assert line == (
         "embed    12 shards are left to other processes; the last of them writes the pair table"
     )
-
-
-def test_nothing_was_done_and_nothing_is_left_to_say() -> None:
+    unknown = replace(OUTCOME, throughput=replace(THROUGHPUT, flops_per_second=None))
+    assert outcome_lines(unknown) == [first]
+    assert outcome_facts(unknown)["share_of_peak"] is None
     assert outcome_lines(replace(OUTCOME, work=Work())) == []
 
 
 def test_the_facts_of_an_outcome_are_json_with_every_number() -> None:
     facts = json.loads(json.dumps(outcome_facts(OUTCOME)))
-    assert (facts["pairs"], facts["new_sequences"], facts["fill"]) == (1200, 4000, 0.9965)
-    assert (facts["computed_tokens"], facts["pending_shards"]) == (1_000_000, 0)
-    assert (facts["seconds"], facts["account"]) == (500.0, OUTCOME.account)
-    assert facts["tokens_per_second"] == 2000.0
-    assert facts["share_of_peak"] == 0.5
+    expected = {
+        "pairs": 1200,
+        "new_sequences": 4000,
+        "fill": 0.9965,
+        "computed_tokens": 1_000_000,
+        "pending_shards": 0,
+        "seconds": 500.0,
+        "account": OUTCOME.account,
+        "tokens_per_second": 2000.0,
+        "share_of_peak": 0.5,
+    }
+    assert facts | expected == facts

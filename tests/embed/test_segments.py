@@ -37,7 +37,7 @@ def metaspace(scheme: str) -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", list(MARKS))
+@pytest.mark.parametrize("family", MARKS)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_cut_texts_have_the_ids_of_whole_texts(
