@@ -221,10 +221,7 @@ def use_varlen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Kernel], N
     ],
 )
 def test_one_call_for_all_runs_equals_a_dense_mask(
-    kernel: Kernel,
-    options: AttentionOptions,
-    groups: int,
-    use_varlen: Callable[[Kernel], None],
+    kernel: Kernel, options: AttentionOptions, groups: int, use_varlen: Callable[[Kernel], None]
 ) -> None:
     use_varlen(kernel)
     layout = a_layout()

@@ -19,12 +19,19 @@ from micro_rm.configs.schema import BackboneConfig
 from micro_rm.embed.backbone import TorchBackbone, to_numpy
 from micro_rm.embed.packing import pack_rows, pack_trees
 from micro_rm.embed.throughput import Work
-from micro_rm.tests.embed.token_sequences import Ids, arrays, drawn, own_states, random_sequences
+from micro_rm.tests.embed.tiny_models import decoder
+from micro_rm.tests.embed.token_sequences import (
+    Ids,
+    arrays,
+    drawn,
+    own_states,
+    random_sequences,
+    relative_error,
+)
 
 FAMILIES = ("llama", "qwen2", "gpt2", "bert")
 TOLERANCE = 1e-5
 LoadBackbone = Callable[..., TorchBackbone]
-RelativeError = Callable[[np.ndarray, np.ndarray], float]
 POOLED = {
     "last": lambda states: states[-1],
     "mean": lambda states: states.mean(axis=0),
@@ -57,7 +64,6 @@ def test_a_vector_is_read_from_the_models_own_states_alone_and_among_any_neighbo
     pooling: str,
     backbone: LoadBackbone,
     backbone_path: Callable[[str], Path],
-    relative_error: RelativeError,
 ) -> None:
     model = backbone(family, side, share, pooling=pooling)
     causal = family != "bert"
@@ -96,13 +102,7 @@ def test_a_vector_is_read_from_the_models_own_states_alone_and_among_any_neighbo
 # Id 0 included: padding repeats it, so a real one must not be taken for padding.
 @given(sequences=drawn([0, 1, 200], longest=40, most=12), size=st.integers(1, 300))
 def test_a_vector_is_the_same_in_every_packing(
-    family: str,
-    side: str,
-    share: bool,
-    backbone: LoadBackbone,
-    relative_error: RelativeError,
-    sequences: list[Ids],
-    size: int,
+    family: str, side: str, share: bool, backbone: LoadBackbone, sequences: list[Ids], size: int
 ) -> None:
     """For random sequences, bin compositions and sizes."""
     model, ids = backbone(family, side, share), arrays(sequences)
@@ -115,9 +115,7 @@ def test_a_vector_is_the_same_in_every_packing(
         assert relative_error(actual[index], model.reference_vector(one)) < TOLERANCE
 
 
-def test_a_vector_alone_does_not_take_the_shared_pass(
-    backbone: LoadBackbone,
-) -> None:
+def test_a_vector_alone_does_not_take_the_shared_pass(backbone: LoadBackbone) -> None:
     """It is the check on that pass, so it must not depend on it; afterwards sharing goes on."""
     model, sequences = backbone("llama"), random_sequences(8, 3)
     before = model.vectors(sequences)
@@ -213,9 +211,7 @@ def test_the_state_of_padding_is_never_read(
     assert np.array_equal(model.vectors(sequences), before)
 
 
-def test_vectors_come_in_the_type_and_width_of_the_backbone(
-    backbone: LoadBackbone, relative_error: RelativeError
-) -> None:
+def test_vectors_come_in_the_type_and_width_of_the_backbone(backbone: LoadBackbone) -> None:
     items = arrays([(5, 6, 7), (5, 6)])
     full, half = backbone("llama"), backbone("llama", dtype="bfloat16")
     assert full.sharing and half.sharing
@@ -232,9 +228,7 @@ def test_bfloat16_reaches_numpy_bit_by_bit() -> None:
     assert np.array_equal(actual.view(np.int16), np.arange(-(2**15), 2**15, dtype=np.int16))
 
 
-def test_soft_capped_scores_are_capped_whatever_attention_is_the_default(
-    decoder: Callable[..., Any], relative_error: RelativeError, tmp_path: Path
-) -> None:
+def test_soft_capped_scores_are_capped_whatever_attention_is_the_default(tmp_path: Path) -> None:
     """SDPA knows no capping, and transformers 5.17 takes it for Gemma 2 without a word."""
     decoder("Gemma2").save_pretrained(tmp_path)
     config = BackboneConfig(name="x", dtype="float32", max_length=256)

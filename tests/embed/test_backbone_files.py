@@ -17,11 +17,16 @@ from transformers import AutoModel, BertConfig, BertModel, RobertaConfig, Robert
 from micro_rm.common.errors import ConfigError
 from micro_rm.configs.schema import BackboneConfig
 from micro_rm.embed.backbone import TorchBackbone, pick_device, stable_rope_length
-from micro_rm.tests.embed.token_sequences import arrays, own_states, random_sequences
+from micro_rm.tests.embed.tiny_models import decoder
+from micro_rm.tests.embed.token_sequences import (
+    arrays,
+    own_states,
+    random_sequences,
+    relative_error,
+)
 
 TOLERANCE = 1e-5
 LoadBackbone = Callable[..., TorchBackbone]
-RelativeError = Callable[[np.ndarray, np.ndarray], float]
 SMALL = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -70,10 +75,7 @@ def test_a_missing_cuda_device_is_named() -> None:
     ],
 )
 def test_weights_that_do_not_fit_are_refused_and_not_made_up(
-    damage: dict[str, Any] | str,
-    words: str,
-    tmp_path: Path,
-    save_backbone: Callable[..., Path],
+    damage: dict[str, Any] | str, words: str, tmp_path: Path, save_backbone: Callable[..., Path]
 ) -> None:
     """Random weights in place of missing ones would give vectors that no other run gives."""
     weights = save_backbone(tmp_path, "llama") / "model.safetensors"
@@ -128,7 +130,7 @@ ELASTIC = {
 
 @pytest.mark.parametrize(("kind", "reach"), [("dynamic", 256), ("longrope", 64)])
 def test_positions_that_stretch_with_the_pass_are_refused_beyond_their_reach(
-    kind: str, reach: int, decoder: Callable[..., Any], tmp_path: Path
+    kind: str, reach: int, tmp_path: Path
 ) -> None:
     """A short sequence beside a long one would get another vector than beside a short one."""
     decoder("Llama", rope_parameters=ELASTIC[kind]).save_pretrained(tmp_path)
@@ -153,7 +155,7 @@ def test_the_stable_rope_length_covers_every_kind_of_layer() -> None:
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_positions_that_start_behind_the_padding_id_are_right_on_either_side(
-    side: str, tmp_path: Path, relative_error: RelativeError
+    side: str, tmp_path: Path
 ) -> None:
     """As those of RoBERTa do."""
     torch.manual_seed(3)

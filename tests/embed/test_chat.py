@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,12 @@ from tokenizers.processors import TemplateProcessing
 from micro_rm.common.errors import ConfigError
 from micro_rm.embed.chat import Conversation, Renderer, TemplateError, with_context
 from micro_rm.embed.sources.pair import Message
+from micro_rm.tests.embed.tiny_models import renderer
 from micro_rm.tests.embed.token_sequences import talk
 
 TEMPLATED = ("llama", "date_string", "no_system", "qwen2")
 CONTEXT = "be brief"
 SYSTEM = Message("system", "Be kind.")
-MakeRenderer = Callable[..., Renderer]
 
 
 def ids_of(
@@ -35,9 +35,7 @@ def words(renderer: Renderer, ids: Sequence[int]) -> list[str]:
     ("name", "turns", "system"),
     [("llama", "a", 0), ("no_system", "abcde", 0), ("date_string", "abc", 1)],
 )
-def test_a_prompt_ends_with_the_end_of_its_last_turn(
-    name: str, turns: str, system: int, renderer: MakeRenderer
-) -> None:
+def test_a_prompt_ends_with_the_end_of_its_last_turn(name: str, turns: str, system: int) -> None:
     made = renderer(name)
     prompt = words(made, ids_of(made, talk(*turns)))
     assert prompt[-1] == "<|eot_id|>"
@@ -55,7 +53,7 @@ def test_a_prompt_ends_with_the_end_of_its_last_turn(
 )
 @pytest.mark.parametrize("turns", [("a",), ("a", "b", "c")])
 def test_both_read_outs_of_a_prompt_are_prefixes_of_the_conversation(
-    name: str, opening: str, closing: str, turns: tuple[str, ...], renderer: MakeRenderer
+    name: str, opening: str, closing: str, turns: tuple[str, ...]
 ) -> None:
     """The read-out of a response does not depend on that of the prompt."""
     at_turn_end, asking = renderer(name), renderer(name, prompt_readout="generation_prompt")
@@ -68,7 +66,7 @@ def test_both_read_outs_of_a_prompt_are_prefixes_of_the_conversation(
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_conversations_do_not_depend_on_each_other(name: str, renderer: MakeRenderer) -> None:
+def test_conversations_do_not_depend_on_each_other(name: str) -> None:
     made = renderer(name)
     responses = (None, "x", "y")
     together = made.token_ids([Conversation(talk("a"), response) for response in responses])
@@ -91,7 +89,7 @@ def test_conversations_do_not_depend_on_each_other(name: str, renderer: MakeRend
     ],
 )
 def test_there_are_as_many_bos_as_asked_for_and_nothing_else_changes(
-    name: str, template: str, bos: str, count: int, renderer: MakeRenderer
+    name: str, template: str, bos: str, count: int
 ) -> None:
     made = renderer(name, template=template, bos=bos)
     begin = made.tokenizer.bos_token or "none"
@@ -103,13 +101,13 @@ def test_there_are_as_many_bos_as_asked_for_and_nothing_else_changes(
         assert made.tokenizer.decode(ids[count:]) == text
 
 
-def test_a_template_that_doubles_the_bos_still_gives_one(renderer: MakeRenderer) -> None:
+def test_a_template_that_doubles_the_bos_still_gives_one() -> None:
     template = renderer("llama").tokenizer.chat_template
     made = renderer("llama", chat_template="{{ bos_token }}" + template)
     assert ids_of(made, talk("a")) == ids_of(renderer("llama"), talk("a"))
 
 
-def test_under_a_template_the_tokenizer_adds_no_special_tokens(renderer: MakeRenderer) -> None:
+def test_under_a_template_the_tokenizer_adds_no_special_tokens() -> None:
     """A closing token of its own would move the read-out behind the template's end."""
     made = renderer("llama")
     pieces = [made.tokenizer.bos_token, made.tokenizer.eos_token]
@@ -130,7 +128,7 @@ def test_under_a_template_the_tokenizer_adds_no_special_tokens(renderer: MakeRen
     ],
 )
 def test_what_the_tokenizer_does_not_have_is_refused(
-    name: str, settings: dict[str, Any], message: str, renderer: MakeRenderer
+    name: str, settings: dict[str, Any], message: str
 ) -> None:
     assert renderer("llama", **settings).templated
     with pytest.raises(ConfigError, match=message):
@@ -138,7 +136,7 @@ def test_what_the_tokenizer_does_not_have_is_refused(
 
 
 @pytest.mark.parametrize("name", ["date_string", "strftime_now"])
-def test_the_date_is_pinned(name: str, renderer: MakeRenderer) -> None:
+def test_the_date_is_pinned(name: str) -> None:
     text = renderer(name).text(Conversation(talk("a")))
     assert "Today Date: 26 Jul 2024<|eot_id|>" in text
     assert time.strftime("%d %b %Y") not in text
@@ -147,14 +145,14 @@ def test_the_date_is_pinned(name: str, renderer: MakeRenderer) -> None:
     assert other.probe_hash() != renderer(name).probe_hash()
 
 
-def test_the_template_hash_tells_templates_apart(renderer: MakeRenderer) -> None:
+def test_the_template_hash_tells_templates_apart() -> None:
     """Another template is another identity."""
     assert len({renderer(name).template_hash() for name in TEMPLATED}) == len(TEMPLATED)
     assert renderer("gpt2").template_hash() == renderer("bert").template_hash() == "plain"
     assert renderer("llama", template="plain").template_hash() == "plain"
 
 
-def test_the_probe_hash_sees_what_no_file_hash_shows(renderer: MakeRenderer) -> None:
+def test_the_probe_hash_sees_what_no_file_hash_shows() -> None:
     changes: list[dict[str, Any]] = [
         {},
         {"bos": "none"},
@@ -167,14 +165,12 @@ def test_the_probe_hash_sees_what_no_file_hash_shows(renderer: MakeRenderer) -> 
 
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('never') }}", "{% if %}"])
-def test_a_template_that_refuses_everything_is_an_error_of_the_backbone(
-    template: str, renderer: MakeRenderer
-) -> None:
+def test_a_template_that_refuses_everything_is_an_error_of_the_backbone(template: str) -> None:
     with pytest.raises(ConfigError, match=r"backbone\.template: .* refuses even a plain"):
         renderer("llama", chat_template=template).probe_hash()
 
 
-def test_system_turns_are_rendered_where_the_template_knows_them(renderer: MakeRenderer) -> None:
+def test_system_turns_are_rendered_where_the_template_knows_them() -> None:
     for name in ("llama", "qwen2"):
         text = renderer(name).text(Conversation((SYSTEM, *talk("a"))))
         assert text.index("system") < text.index("Be kind.") < text.index("user")
@@ -202,13 +198,12 @@ def test_the_plain_layout(
     response: str | None,
     readout: str,
     expected: str,
-    renderer: MakeRenderer,
 ) -> None:
     made = renderer("gpt2", prompt_readout=readout)
     assert made.text(Conversation(prompt, response)) == expected
 
 
-def test_an_encoder_gets_its_own_special_tokens(renderer: MakeRenderer) -> None:
+def test_an_encoder_gets_its_own_special_tokens() -> None:
     made = renderer("bert")
     tokens = words(made, ids_of(made, talk("How far"), "km"))
     assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
@@ -223,9 +218,7 @@ def test_an_encoder_gets_its_own_special_tokens(renderer: MakeRenderer) -> None:
         ("behind", "a be brief"),
     ],
 )
-def test_the_context_stands_in_the_first_user_turn(
-    form: str, expected: str, renderer: MakeRenderer
-) -> None:
+def test_the_context_stands_in_the_first_user_turn(form: str, expected: str) -> None:
     prompt, result = (SYSTEM, *talk(*"abc")), (SYSTEM, *talk(expected, *"bc"))
     assert with_context(prompt, CONTEXT, form) == result
     for name in ("llama", "gpt2"):

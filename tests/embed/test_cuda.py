@@ -19,7 +19,7 @@ from micro_rm.embed.attention import AttentionOptions
 from micro_rm.embed.backbone import TorchBackbone
 from micro_rm.embed.nonfinite import FailureGuard
 from micro_rm.embed.shard_loop import BinLimit, embed_bins
-from micro_rm.tests.embed.token_sequences import random_sequences
+from micro_rm.tests.embed.token_sequences import random_sequences, relative_error
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
@@ -64,9 +64,7 @@ _OWN_HEADS = ("GPTNeoX", "GPT2", "OPT", "Bloom")
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_gpu_gives_the_vectors_of_the_cpu(
-    family: str,
-    pair_of: Callable[..., tuple[TorchBackbone, TorchBackbone]],
-    relative_error: Callable[..., float],
+    family: str, pair_of: Callable[..., tuple[TorchBackbone, TorchBackbone]]
 ) -> None:
     ids = random_sequences(0, 24)
     for dtype, tolerance in TOLERANCE.items():
@@ -97,7 +95,6 @@ def test_sixteen_bits_take_the_variable_length_kernel(
 
 def test_memory_that_runs_out_halves_the_bins_and_loses_nothing(
     pair_of: Callable[..., tuple[TorchBackbone, TorchBackbone]],
-    relative_error: Callable[..., float],
 ) -> None:
     """The device's own error: an allocator that is allowed next to nothing."""
     gpu, _ = pair_of("Llama", "float32")

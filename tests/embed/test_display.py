@@ -28,9 +28,7 @@ from micro_rm.embed.stage import JobPreview, JobResult
 from micro_rm.embed.throughput import Throughput, Work
 
 
-def test_every_count_warning_and_refusal_is_shown(
-    make_pair: Callable[..., PreferencePair],
-) -> None:
+def test_every_count_warning_and_refusal_is_shown(make_pair: Callable[..., PreferencePair]) -> None:
     pairs = [
         make_pair("p", attribute="[bold]brief", context="w"),
         make_pair("q", attribute="[bold]brief", split="test"),
@@ -47,6 +45,8 @@ def test_every_count_warning_and_refusal_is_shown(
     for words in (
         "my [data]",
         "rows read",
+        "\nattribute ",
+        "\nwords ",
         "[bold]brief",
         "prompts in train / test",
         "1 / 1",

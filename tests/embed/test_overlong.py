@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
 from micro_rm.common.errors import ConfigError
 from micro_rm.configs.schema import BackboneConfig
 from micro_rm.embed.chat import Conversation, OverlongError, Renderer
+from micro_rm.tests.embed.tiny_models import renderer
 from micro_rm.tests.embed.token_sequences import talk
 
-MakeRenderer = Callable[..., Renderer]
 LONG = talk(" ".join(f"word{index}" for index in range(60)))
 SHORT = Conversation(talk("a"), "b")
 
@@ -26,16 +24,14 @@ def fitted_text(renderer: Renderer, conversation: Conversation) -> str:
 
 
 @pytest.mark.parametrize("policy", ["drop", "truncate_prompt", "error"])
-def test_what_fits_exactly_is_left_as_it_is(policy: str, renderer: MakeRenderer) -> None:
+def test_what_fits_exactly_is_left_as_it_is(policy: str) -> None:
     ids = renderer("llama").token_ids([SHORT])[0]
     made = renderer("llama", overlong=policy, max_length=len(ids))
     assert made.fit(SHORT, ids) is ids
 
 
 @pytest.mark.parametrize("policy", ["drop", "error"])
-def test_one_token_too_many_is_refused_with_both_lengths(
-    policy: str, renderer: MakeRenderer
-) -> None:
+def test_one_token_too_many_is_refused_with_both_lengths(policy: str) -> None:
     ids = renderer("llama").token_ids([SHORT])[0]
     made = renderer("llama", overlong=policy, max_length=len(ids) - 1)
     with pytest.raises(OverlongError, match=f"{len(ids)} tokens.*max_length is {len(ids) - 1}"):
@@ -54,7 +50,7 @@ def test_one_token_too_many_is_refused_with_both_lengths(
     ],
 )
 def test_truncate_prompt_keeps_response_and_layout_and_cuts_the_prompts_start(
-    name: str, limit: int, opening: str, closing: str, renderer: MakeRenderer
+    name: str, limit: int, opening: str, closing: str
 ) -> None:
     made = renderer(name, overlong="truncate_prompt", max_length=limit)
     result = fitted(made, Conversation(LONG, "the answer is fine."))
@@ -64,7 +60,7 @@ def test_truncate_prompt_keeps_response_and_layout_and_cuts_the_prompts_start(
     assert "word59" in text and "word0 " not in text
 
 
-def test_truncate_prompt_shortens_the_longest_turn(renderer: MakeRenderer) -> None:
+def test_truncate_prompt_shortens_the_longest_turn() -> None:
     made = renderer("llama", overlong="truncate_prompt", max_length=80)
     text = fitted_text(made, Conversation(talk("first", "word " * 80, "end"), "fine."))
     assert "first<|eot_id|>" in text and "end<|eot_id|>" in text and "fine.<|eot_id|>" in text
@@ -73,7 +69,7 @@ def test_truncate_prompt_shortens_the_longest_turn(renderer: MakeRenderer) -> No
 @pytest.mark.parametrize(
     ("name", "form"), [("llama", "header"), ("qwen2", "bare"), ("gpt2", "behind")]
 )
-def test_truncate_prompt_keeps_the_context(name: str, form: str, renderer: MakeRenderer) -> None:
+def test_truncate_prompt_keeps_the_context(name: str, form: str) -> None:
     made = renderer(name, overlong="truncate_prompt", max_length=60)
     text = fitted_text(made, Conversation(LONG, "fine.", "be brief", form))
     assert "be brief" in text and "word59" in text and "word0 " not in text
@@ -81,7 +77,7 @@ def test_truncate_prompt_keeps_the_context(name: str, form: str, renderer: MakeR
 
 @pytest.mark.parametrize(("name", "limit"), [("llama", 45), ("qwen2", 60), ("gpt2", 140)])
 def test_truncate_prompt_gives_both_responses_of_a_pair_the_same_prompt(
-    name: str, limit: int, renderer: MakeRenderer
+    name: str, limit: int
 ) -> None:
     """A difference of two rewards is about the responses only if the prompt is the same."""
     made = renderer(name, overlong="truncate_prompt", max_length=limit)
@@ -95,22 +91,20 @@ def test_truncate_prompt_gives_both_responses_of_a_pair_the_same_prompt(
     assert "word59" in prompts[0] and "word0 " not in prompts[0]
 
 
-def test_a_rival_changes_nothing_where_everything_fits(renderer: MakeRenderer) -> None:
+def test_a_rival_changes_nothing_where_everything_fits() -> None:
     made = renderer("llama", overlong="truncate_prompt", max_length=256)
     ids = made.token_ids([SHORT])[0]
     assert made.fit(SHORT._replace(rival="c" * 50), ids) is ids
 
 
-def test_truncate_prompt_does_not_cut_a_response(renderer: MakeRenderer) -> None:
+def test_truncate_prompt_does_not_cut_a_response() -> None:
     made = renderer("llama", overlong="truncate_prompt", max_length=40)
     with pytest.raises(OverlongError):
         fitted(made, Conversation(talk("a b c"), "word " * 60))
 
 
 @pytest.mark.parametrize(("name", "closing"), [("bert", ["[SEP]"]), ("gpt2", [])])
-def test_truncate_end_keeps_only_a_closing_token(
-    name: str, closing: list[str], renderer: MakeRenderer
-) -> None:
+def test_truncate_end_keeps_only_a_closing_token(name: str, closing: list[str]) -> None:
     made = renderer(name, overlong="truncate_end", max_length=20, pooling="mean")
     conversation = Conversation(LONG, "fine.")
     whole, result = made.token_ids([conversation])[0], fitted(made, conversation)
@@ -124,9 +118,7 @@ def test_truncate_end_is_refused_for_last_token_read_outs() -> None:
         BackboneConfig(overlong="truncate_end", pooling="last")
 
 
-def test_long_texts_are_tokenised_in_full_whatever_the_tokenizer_says(
-    renderer: MakeRenderer,
-) -> None:
+def test_long_texts_are_tokenised_in_full_whatever_the_tokenizer_says() -> None:
     for template in ("auto", "plain"):
         made, honest = (renderer("llama", template=template) for _ in range(2))
         made.tokenizer.model_max_length = 16

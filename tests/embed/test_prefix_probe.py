@@ -15,21 +15,20 @@ from micro_rm.embed.backbone import TorchBackbone
 from micro_rm.embed.prefix_probe import choose_pass, probe_sequences
 from micro_rm.embed.tree_pass import TreePass, decoder_layers
 from micro_rm.embed.trees import common_prefix_length, lay_out
-from micro_rm.tests.embed.token_sequences import a_forest, separately
+from micro_rm.tests.embed.tiny_models import decoder
+from micro_rm.tests.embed.token_sequences import a_forest, relative_error, separately
 
 TOLERANCE = 1e-5
 SHARED = "prefixes are shared"
 UNPRUNED = "prefixes are shared; its last layer is computed at every token"
 ROWS = "prefixes are not shared, every sequence has a row of its own: "
 PRUNED = ("Llama", "Qwen2", "Qwen3", "Mistral", "Mixtral", "Gemma2", "Gemma3Text", "GPTNeoX", "OPT")
-Decoder = Callable[..., Any]
-RelativeError = Callable[[np.ndarray, np.ndarray], float]
 Load = Callable[..., TorchBackbone]
 PROBES = probe_sequences(200, 256)
 
 
 @pytest.fixture
-def load(decoder: Decoder, tmp_path: Path) -> Load:
+def load(tmp_path: Path) -> Load:
     """``load(family, dtype="float32", **settings)``: a backbone from its files."""
 
     def make(family: str, dtype: str = "float32", **changes: Any) -> TorchBackbone:
@@ -41,9 +40,7 @@ def load(decoder: Decoder, tmp_path: Path) -> Load:
 
 
 @pytest.mark.parametrize("family", [*PRUNED, "GPT2"])
-def test_a_family_with_exchangeable_attention_shares_and_is_left_as_it_was(
-    family: str, decoder: Decoder, relative_error: RelativeError
-) -> None:
+def test_a_family_with_exchangeable_attention_shares_and_is_left_as_it_was(family: str) -> None:
     """GPT-2's layers build their output otherwise, so that its last one is not pruned."""
     model, sequences = decoder(family), a_forest()
     implementation, expected = model.config._attn_implementation, separately(model, sequences)
@@ -62,7 +59,7 @@ def test_a_family_with_exchangeable_attention_shares_and_is_left_as_it_was(
 
 @pytest.mark.parametrize("family", ["Bloom", "Falcon", "Mamba", "GPTNeo"])
 def test_a_family_with_attention_of_its_own_goes_on_in_rows_as_it_was(
-    family: str, load: Load, decoder: Decoder, relative_error: RelativeError
+    family: str, load: Load
 ) -> None:
     own = decoder(family)
     implementation, expected = own.config._attn_implementation, separately(own, PROBES)
@@ -76,9 +73,7 @@ def test_a_family_with_attention_of_its_own_goes_on_in_rows_as_it_was(
     assert relative_error(model.reference_vector(PROBES[2]), expected[2]) < TOLERANCE
 
 
-def test_a_mixture_of_experts_counts_as_causal_and_shares(
-    load: Load, decoder: Decoder, relative_error: RelativeError
-) -> None:
+def test_a_mixture_of_experts_counts_as_causal_and_shares(load: Load) -> None:
     model = load("Mixtral")
     assert (model.causal, model.pooling, model.sharing) == (True, "last", True)
     expected = separately(decoder("Mixtral"), PROBES)
@@ -86,18 +81,14 @@ def test_a_mixture_of_experts_counts_as_causal_and_shares(
 
 
 @pytest.mark.parametrize("family", ["Llama", "Gemma2", "GPT2"])
-def test_the_probe_allows_for_the_rounding_of_bfloat16(
-    family: str, load: Load, relative_error: RelativeError
-) -> None:
+def test_the_probe_allows_for_the_rounding_of_bfloat16(family: str, load: Load) -> None:
     model = load(family, dtype="bfloat16", initializer_range=0.05)
     assert model.sharing, model.note
     alone = np.array([model.reference_vector(ids) for ids in PROBES]).astype(np.float32)
     assert relative_error(model.vectors(PROBES).astype(np.float32), alone) < 3e-2
 
 
-def test_wrong_states_are_found_out(
-    load: Load, decoder: Decoder, monkeypatch: pytest.MonkeyPatch, relative_error: RelativeError
-) -> None:
+def test_wrong_states_are_found_out(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a kernel forgot the prefix: every run sees its own tokens only."""
     expected = separately(decoder("Llama"), PROBES)
     right = attention.by_run
@@ -113,9 +104,7 @@ def test_wrong_states_are_found_out(
     assert relative_error(model.vectors(PROBES), expected) < TOLERANCE
 
 
-def test_states_that_are_not_a_number_are_found_out(
-    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_states_that_are_not_a_number_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     right = attention.by_run
     monkeypatch.setattr(attention, "by_run", lambda *rest: right(*rest) * float("nan"))
     choice = choose_pass(decoder("Llama"), 256)
@@ -123,9 +112,7 @@ def test_states_that_are_not_a_number_are_found_out(
     assert "gives other states when it shares (relative error nan" in choice.note
 
 
-def test_a_kernel_that_raises_is_no_stop(
-    load: Load, decoder: Decoder, monkeypatch: pytest.MonkeyPatch, relative_error: RelativeError
-) -> None:
+def test_a_kernel_that_raises_is_no_stop(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = separately(decoder("Llama"), PROBES)
 
     def raising(*_: Any) -> Any:
@@ -138,9 +125,7 @@ def test_a_kernel_that_raises_is_no_stop(
 
 
 @pytest.mark.long
-def test_a_model_that_cannot_be_pruned_is_still_compiled(
-    decoder: Decoder, relative_error: RelativeError
-) -> None:
+def test_a_model_that_cannot_be_pruned_is_still_compiled() -> None:
     expected = separately(decoder("GPT2"), PROBES)
     choice = choose_pass(decoder("GPT2"), 256, fixed_tokens=256, compiler="eager")
     assert choice.note == UNPRUNED
@@ -149,9 +134,7 @@ def test_a_model_that_cannot_be_pruned_is_still_compiled(
     assert relative_error(actual.numpy(), expected) < TOLERANCE
 
 
-def test_a_compiler_that_fails_leaves_the_pruned_pass(
-    decoder: Decoder, relative_error: RelativeError
-) -> None:
+def test_a_compiler_that_fails_leaves_the_pruned_pass() -> None:
     expected = separately(decoder("Llama"), PROBES)
     choice = choose_pass(decoder("Llama"), 256, fixed_tokens=256, compiler="no_such_compiler")
     assert choice.note.startswith(SHARED + "; its layers are not compiled: LlamaModel failed with")
@@ -172,7 +155,7 @@ def hide_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("window", [9, 120])
 def test_a_window_that_is_not_handed_over_is_found_out(
-    window: int, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+    window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even one that is longer than the probe, whose states would be right without it."""
     hide_the_window(monkeypatch)
@@ -194,7 +177,6 @@ def test_a_window_that_no_layer_needs_is_not_missed(
     family: str,
     settings: dict[str, Any],
     max_length: int,
-    decoder: Decoder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hide_the_window(monkeypatch)
@@ -215,8 +197,6 @@ def test_the_probe_has_forks_and_fits_into_the_longest_sequence(max_length: int)
 
 
 @pytest.mark.parametrize("positions", [16, 64])
-def test_the_probe_does_not_go_beyond_a_table_of_positions(
-    positions: int, decoder: Decoder
-) -> None:
+def test_the_probe_does_not_go_beyond_a_table_of_positions(positions: int) -> None:
     model = decoder("GPT2", max_position_embeddings=positions)
     assert choose_pass(model, positions).note == UNPRUNED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from micro_rm.embed.chat import Conversation, Renderer
 from micro_rm.embed.sequences import prompt_group
 from micro_rm.embed.sources.pair import DataError, Message
 from micro_rm.embed.tokenize import TOKEN_DTYPE, TokenFile
+from micro_rm.tests.embed.tiny_models import renderer
 from micro_rm.tests.embed.token_sequences import talk
 
-MakeRenderer = Callable[..., Renderer]
 LONG = Conversation(talk("word " * 60))
 SYSTEM = Conversation((Message("system", "Be kind."), *talk("b")))
 
@@ -58,7 +58,6 @@ def test_tokens_lie_one_behind_the_other_whatever_the_batches(
     batch: int,
     pieces: int,
     monkeypatch: pytest.MonkeyPatch,
-    renderer: MakeRenderer,
     tmp_path: Path,
 ) -> None:
     """With a chat template and without; also where the last batch is full or empty."""
@@ -77,7 +76,7 @@ def test_tokens_lie_one_behind_the_other_whatever_the_batches(
 
 
 def test_texts_wait_for_one_batch_and_not_longer(
-    monkeypatch: pytest.MonkeyPatch, renderer: MakeRenderer, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tokenize, "BATCH", 5)
     tokens = TokenFile(tmp_path / "t", renderer("llama"))
@@ -88,21 +87,21 @@ def test_texts_wait_for_one_batch_and_not_longer(
     assert len(tokens.lengths) == 36
 
 
-def test_nothing_to_tokenise_is_an_empty_file(renderer: MakeRenderer, tmp_path: Path) -> None:
+def test_nothing_to_tokenise_is_an_empty_file(tmp_path: Path) -> None:
     with TokenFile(tmp_path / "t", renderer("llama")) as tokens:
         tokens.close()
     assert (tmp_path / "t").read_bytes() == b""
     assert len(tokens.lengths) == len(tokens.keys) == len(tokens.groups) == 0
 
 
-def test_overlong_error_stops_with_a_remedy(renderer: MakeRenderer, tmp_path: Path) -> None:
+def test_overlong_error_stops_with_a_remedy(tmp_path: Path) -> None:
     made = renderer("llama", max_length=32, overlong="error")
     tokenized(tmp_path / "good", made, plain("a"))
     with pytest.raises(DataError, match=r"too long: .* raise backbone\.max_length"):
         tokenized(tmp_path / "bad", made, [*plain("a"), LONG])
 
 
-def test_shortened_sequences_are_counted(renderer: MakeRenderer, tmp_path: Path) -> None:
+def test_shortened_sequences_are_counted(tmp_path: Path) -> None:
     made = renderer("llama", max_length=32, overlong="truncate_prompt")
     conversations = [item._replace(response="b") for item in (*plain("a"), LONG)]
     tokens, _ = tokenized(tmp_path / "t", made, conversations)
@@ -112,7 +111,7 @@ def test_shortened_sequences_are_counted(renderer: MakeRenderer, tmp_path: Path)
 
 @pytest.mark.parametrize("batch", [1, 3, 2048])
 def test_what_is_too_long_or_refused_by_a_template_does_not_take_its_neighbours_along(
-    batch: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, renderer: MakeRenderer
+    batch: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tokenize, "BATCH", batch)
     made = renderer("no_system", max_length=32)
@@ -146,7 +145,7 @@ def test_what_is_too_long_or_refused_by_a_template_does_not_take_its_neighbours_
     ],
 )
 def test_whatever_a_template_raises_costs_its_rows_only(
-    expression: str, reason: str, tmp_path: Path, renderer: MakeRenderer
+    expression: str, reason: str, tmp_path: Path
 ) -> None:
     template = renderer("llama").tokenizer.chat_template
     bad = "{% if 'bad' in messages[0].content %}{{ " + expression + " }}{% endif %}"
@@ -156,9 +155,7 @@ def test_whatever_a_template_raises_costs_its_rows_only(
     assert [len(ids) > 0 for ids in result] == [True, False, True]
 
 
-def test_a_conversation_that_is_no_tokens_is_refused(
-    tmp_path: Path, renderer: MakeRenderer
-) -> None:
+def test_a_conversation_that_is_no_tokens_is_refused(tmp_path: Path) -> None:
     """There would be no last token to read."""
     template = renderer("qwen2").tokenizer.chat_template
     hiding = "{% if messages[0].content != 'nothing' %}" + template + "{% endif %}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,12 +16,18 @@ from hypothesis import given, settings
 from micro_rm.embed import attention
 from micro_rm.embed.tree_pass import TreePass, decoder_layers
 from micro_rm.embed.trees import QueryRun, lay_out
-from micro_rm.tests.embed.token_sequences import Ids, a_forest, arrays, drawn, separately
+from micro_rm.tests.embed.tiny_models import decoder
+from micro_rm.tests.embed.token_sequences import (
+    Ids,
+    a_forest,
+    arrays,
+    drawn,
+    relative_error,
+    separately,
+)
 
 TOLERANCE = 1e-5
 SHOWS = 1e-3
-Decoder = Callable[..., Any]
-RelativeError = Callable[[np.ndarray, np.ndarray], float]
 
 
 def shared(model: Any, sequences: Sequence[np.ndarray], **options: Any) -> np.ndarray:
@@ -40,9 +46,7 @@ def without_nearest_ancestor(runs: tuple[QueryRun, ...]) -> tuple[QueryRun, ...]
 
 @pytest.mark.parametrize("family", ["Llama", "GPT2"])
 @pytest.mark.parametrize("damage", ["positions", "ancestors"])
-def test_a_wrong_layout_would_show(
-    family: str, damage: str, decoder: Decoder, relative_error: RelativeError
-) -> None:
+def test_a_wrong_layout_would_show(family: str, damage: str) -> None:
     """Otherwise the small errors of other tests would say nothing."""
     model, sequences = decoder(family), a_forest()
     layout = lay_out(sequences)
@@ -59,9 +63,7 @@ def test_a_wrong_layout_would_show(
 
 @settings(max_examples=25, deadline=None)
 @given(sequences=drawn([0, 1, 2], longest=14, most=15))
-def test_any_tree_equals_separate_passes(
-    sequences: list[Ids], decoder: Decoder, relative_error: RelativeError
-) -> None:
+def test_any_tree_equals_separate_passes(sequences: list[Ids]) -> None:
     model, ids = decoder("Llama"), arrays(sequences)
     assert relative_error(shared(model, ids), separately(model, ids)) < TOLERANCE
 
@@ -71,11 +73,10 @@ def test_any_tree_equals_separate_passes(
     [
         ("Gemma2", None),
         pytest.param("Llama", "eager", marks=pytest.mark.long),
-        pytest.param("GPT2", "eager", marks=pytest.mark.long),
     ],
 )
 def test_a_bin_filled_to_a_fixed_size_gives_the_same_states_and_leaves_the_model(
-    family: str, compiler: str | None, decoder: Decoder, relative_error: RelativeError
+    family: str, compiler: str | None
 ) -> None:
     model, sequences = decoder(family), a_forest()
     before = separately(model, sequences)
@@ -85,9 +86,7 @@ def test_a_bin_filled_to_a_fixed_size_gives_the_same_states_and_leaves_the_model
     assert np.array_equal(separately(model, sequences), before)
 
 
-def test_compiled_layers_meet_one_shape_and_compile_once(
-    decoder: Decoder, relative_error: RelativeError
-) -> None:
+def test_compiled_layers_meet_one_shape_and_compile_once() -> None:
     model, sequences = decoder("Llama"), a_forest()
     expected = separately(model, sequences)
     compiled: list[object] = []
@@ -107,7 +106,7 @@ def test_compiled_layers_meet_one_shape_and_compile_once(
     assert 0 < counts[0] == counts[-1]
 
 
-def test_two_models_share_side_by_side(decoder: Decoder, relative_error: RelativeError) -> None:
+def test_two_models_share_side_by_side() -> None:
     """Each has an attention function of its own in the common registry."""
     sequences = a_forest()
     models = [decoder("Llama"), decoder("Qwen2")]
@@ -120,7 +119,7 @@ def test_two_models_share_side_by_side(decoder: Decoder, relative_error: Relativ
         assert relative_error(actual, states) < TOLERANCE
 
 
-def test_a_model_that_nobody_needs_is_freed(decoder: Decoder) -> None:
+def test_a_model_that_nobody_needs_is_freed() -> None:
     """The registry of attention functions lives on: it must not hold the model's memory."""
     model = decoder("Llama")
     shared(model, a_forest())
@@ -130,7 +129,7 @@ def test_a_model_that_nobody_needs_is_freed(decoder: Decoder) -> None:
     assert last() is None
 
 
-def test_the_pruned_layer_computes_its_mlp_at_the_read_outs_only(decoder: Decoder) -> None:
+def test_the_pruned_layer_computes_its_mlp_at_the_read_outs_only() -> None:
     model, sequences = decoder("Llama"), a_forest()
     rows: list[int] = []
     for layer in model.layers:
@@ -140,7 +139,7 @@ def test_the_pruned_layer_computes_its_mlp_at_the_read_outs_only(decoder: Decode
     assert rows == [tokens, tokens, len(sequences)]
 
 
-def test_no_list_or_a_second_list_of_as_many_layers_is_refused(decoder: Decoder) -> None:
+def test_no_list_or_a_second_list_of_as_many_layers_is_refused() -> None:
     model = decoder("Llama")
     model.adapters = torch.nn.ModuleList(torch.nn.Identity() for _ in range(3))
     with pytest.raises(ValueError, match="found 2 lists of 3 layers"):
@@ -150,7 +149,7 @@ def test_no_list_or_a_second_list_of_as_many_layers_is_refused(decoder: Decoder)
         TreePass(model, prunes=True).activate()
 
 
-def test_the_state_of_a_failed_pass_is_forgotten(decoder: Decoder) -> None:
+def test_the_state_of_a_failed_pass_is_forgotten() -> None:
     tree_pass = TreePass(decoder("Llama"), prunes=True)
     tree_pass.activate()
     good, bad = lay_out(a_forest()), lay_out(arrays([(5, 10**6)]))
@@ -161,9 +160,7 @@ def test_the_state_of_a_failed_pass_is_forgotten(decoder: Decoder) -> None:
     assert np.array_equal(tree_pass.states(good).numpy(), before)
 
 
-def test_all_layers_of_a_bin_share_one_varlen_index(
-    decoder: Decoder, monkeypatch: pytest.MonkeyPatch, relative_error: RelativeError
-) -> None:
+def test_all_layers_of_a_bin_share_one_varlen_index(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sequences = decoder("Llama"), a_forest()
     layout, expected = lay_out(sequences), separately(model, sequences)
     asked: list[str] = []

@@ -78,6 +78,13 @@ def separately(model: Any, sequences: Sequence[np.ndarray]) -> np.ndarray:
     return np.array([own_states(model, ids)[-1] for ids in sequences])
 
 
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Largest relative L2 error between the rows of two arrays."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    gap = np.linalg.norm(actual - expected, axis=-1)
+    return float(np.max(gap / np.linalg.norm(expected, axis=-1)))
+
+
 def talk(*turns: str) -> tuple[Message, ...]:
     """Turns of user and assistant in alternation."""
     return tuple(Message(("user", "assistant")[n % 2], turn) for n, turn in enumerate(turns))
