@@ -45,9 +45,9 @@ def test_every_count_warning_and_refusal_is_shown(make_pair: Callable[..., Prefe
     for words in (
         "my [data]",
         "rows read",
-        "\nattribute ",
-        "\nwords ",
-        "[bold]brief",
+        "\nattribute    train  test  ties\n[bold]brief      1     1     0\n",
+        "\nwords     p0  p5  p25  p50  p75  p95  p100\n",
+        "\nprompt     1   1    1    1    1    1     1\n",
         "prompts in train / test",
         "1 / 1",
         "refused  rows.jsonl row 7: chosen: expected text, found [int]",
