@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from micro_rm.cache.draw import BAR, bar, draw_store, format_bytes, padded
 from micro_rm.cache.inspect import describe_store
-from micro_rm.cache.pairs import PairTable, write_pairs
+from micro_rm.cache.pairs import write_pairs
+from micro_rm.tests.cache.stores import make_store, make_table
 
 
 @pytest.fixture
-def store(
-    tmp_path: Path,
-    make_store: Callable[..., tuple[list[bytes], np.ndarray]],
-    make_table: Callable[..., PairTable],
-) -> Path:
+def store(tmp_path: Path) -> Path:
     make_store(tmp_path, (5, 3))
     table = make_table([0, 1, 2, 2])
     table.text["split"][3] = "test"
@@ -54,20 +49,9 @@ def test_what_is_unfinished_lost_or_more_than_is_shown_is_said(store: Path) -> N
     assert "none yet; micro-rm embed writes one" in "\n".join(draw_store(description))
 
 
-@pytest.mark.parametrize(
-    ("value", "largest", "drawn"),
-    [(0, 4, ""), (4, 4, "████"), (2, 4, "██"), (1, 1000, "▏"), (9, 4, "████"), (1, 0, "▏")],
-)
-def test_a_bar_is_as_long_as_its_share(value: float, largest: float, drawn: str) -> None:
-    assert bar(value, largest, width=4) == drawn
-
-
-def test_names_and_sizes() -> None:
+def test_bars_names_and_sizes() -> None:
+    shares = [(0, 4), (2, 4), (1, 1000), (9, 4), (1, 0)]
+    assert [bar(value, most, width=4) for value, most in shares] == ["", "██", "▏", "████", "▏"]
     assert padded("abc", 5) == "abc  " and padded("abcdef", 5) == "abcd…"
-    assert [format_bytes(n) for n in (0, 1023, 1024, 3 << 20, 5 << 50)] == [
-        "0 bytes",
-        "1023 bytes",
-        "1.0 KiB",
-        "3.0 MiB",
-        "5120.0 TiB",
-    ]
+    sizes = ["0 bytes", "1023 bytes", "1.0 KiB", "3.0 MiB", "5120.0 TiB"]
+    assert [format_bytes(n) for n in (0, 1023, 1024, 3 << 20, 5 << 50)] == sizes

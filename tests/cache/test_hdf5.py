@@ -13,10 +13,6 @@ from micro_rm.cache.hdf5 import dataset, open_hdf5
 from micro_rm.cache.schema import StoreError
 
 
-def external_link(file: h5py.File, other: Path) -> None:
-    file["x"] = h5py.ExternalLink(str(other), "x")
-
-
 def soft_link(file: h5py.File, _other: Path) -> None:
     file["y"] = np.ones(3)
     file["x"] = h5py.SoftLink("/y")
@@ -46,7 +42,6 @@ def hollow(file: h5py.File, _other: Path) -> None:
 
 
 ATTACKS: dict[Callable[[h5py.File, Path], None], str] = {
-    external_link: "is a ExternalLink to elsewhere",
     soft_link: "is a SoftLink to elsewhere",
     external_group: "is a ExternalLink to elsewhere",
     external_storage: "lies in another file",
@@ -80,14 +75,14 @@ def test_a_data_set_of_the_file_itself_is_read(tmp_path: Path) -> None:
     with open_hdf5(tmp_path / "honest.h5") as file:
         assert dataset(file, "group/x")[:].tolist() == [0, 1, 2]
         assert dataset(file, "text").shape == (0,)
-        with pytest.raises(StoreError, match="no data set 'group', a group"):
-            dataset(file, "group")
+        for name, words in (("group", "'group', a group"), ("nowhere", "'nowhere'")):
+            with pytest.raises(StoreError, match=rf"honest\.h5: no data set {words}"):
+                dataset(file, name)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(100)])
-def test_what_is_no_hdf5_is_an_error_with_a_remedy(content: bytes, tmp_path: Path) -> None:
+def test_what_is_no_hdf5_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
-    path.write_bytes(content)
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     words = r"x\.h5: not readable .*; run micro-rm verify"
     with pytest.raises(StoreError, match=words), open_hdf5(path):
         pass

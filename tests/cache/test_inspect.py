@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 from micro_rm.cache.inspect import describe_store
-from micro_rm.cache.pairs import NO_ROW, PairTable, write_pairs
-from micro_rm.cache.schema import Identity, StoreError, plan_path
+from micro_rm.cache.pairs import NO_ROW, write_pairs
+from micro_rm.cache.schema import plan_path
+from micro_rm.tests.cache.stores import make_identity, make_store, make_table
 
 
-def test_a_description_counts_vectors_shards_bytes_and_pairs(
-    tmp_path: Path,
-    make_store: Callable[..., tuple[list[bytes], np.ndarray]],
-    make_table: Callable[..., PairTable],
-    make_identity: Callable[..., Identity],
-) -> None:
+def test_a_description_counts_vectors_shards_bytes_and_pairs(tmp_path: Path) -> None:
     make_store(tmp_path, (5, 3))
     table = make_table([0, 1, NO_ROW, 2])
     table.text["split"][3] = "test"
@@ -42,17 +34,10 @@ def test_a_description_counts_vectors_shards_bytes_and_pairs(
     }
 
 
-def test_an_unfinished_job_is_reported(
-    tmp_path: Path, make_store: Callable[..., tuple[list[bytes], np.ndarray]]
-) -> None:
+def test_an_unfinished_job_is_reported(tmp_path: Path) -> None:
     make_store(tmp_path, (5, 3))
     plan_path(tmp_path).mkdir()
     (tmp_path / "shards" / "000002.h5").touch()
     description = describe_store(tmp_path)
     assert description["unfinished_job"]
     assert (description["shards"], description["shards_of_unfinished_job"]) == (2, 1)
-
-
-def test_nothing_to_describe_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no store here"):
-        describe_store(tmp_path)

@@ -53,8 +53,16 @@ def test_the_file_is_what_hdf5_writes_itself(
         assert file.attrs["job"] == "a job"
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
-@pytest.mark.parametrize("capacity", [0, 1, 5000, 33000, 40000])
+@pytest.mark.parametrize(
+    ("number", "capacity"),
+    [
+        (errno.ENOSPC, 0),
+        (errno.EDQUOT, 1),
+        (errno.EFBIG, 5000),
+        (errno.EIO, 33000),
+        (errno.ENOSPC, 40000),
+    ],
+)
 def test_a_write_that_fails_is_raised_once_with_its_number_and_file(
     number: int, capacity: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

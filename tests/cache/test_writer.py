@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,40 +15,26 @@ import pytest
 
 from micro_rm.cache.manifest import read_manifest, write_manifest
 from micro_rm.cache.reader import FeatureStore, KeyIndex
-from micro_rm.cache.schema import KEY_DTYPE, Identity, Manifest, StoreError, file_checksum
+from micro_rm.cache.schema import StoreError, file_checksum
 from micro_rm.cache.verify import verify_store
-from micro_rm.cache.writer import (
-    adopt_shards,
-    next_shard_number,
-    recover_store,
-    shard_path,
-    write_shard,
+from micro_rm.cache.writer import adopt_shards, next_shard_number, recover_store
+from micro_rm.tests.cache.stores import (
+    add_shard,
+    make_identity,
+    make_keys,
+    make_store,
+    make_vectors,
+    open_store,
+    seal_shard,
 )
-
-AddShard = Callable[..., Manifest]
-OpenStore = Callable[..., Manifest]
-SealShard = Callable[..., Path]
-MakeStore = Callable[..., tuple[list[bytes], np.ndarray]]
-MakeKeys = Callable[..., list[bytes]]
-MakeVectors = Callable[..., np.ndarray]
-MakeIdentity = Callable[..., Identity]
 
 
 def shards(path: Path) -> list[Path]:
     return sorted((path / "shards").iterdir())
 
 
-def unlist_last_shard(path: Path) -> None:
-    """The state after a death between the rename of a shard and the new manifest."""
-    manifest = read_manifest(path)
-    write_manifest(path, replace(manifest, shards=manifest.shards[:-1], next_shard=0))
-
-
-# Content
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_vectors_come_back_bit_by_bit(dtype: str, tmp_path: Path, make_store: MakeStore) -> None:
+def test_vectors_come_back_bit_by_bit(dtype: str, tmp_path: Path) -> None:
     keys, vectors = make_store(tmp_path, (5, 1, 7), dtype)
     store = FeatureStore(tmp_path)
     result = store.vectors(KeyIndex(store.keys()).rows(keys))
@@ -59,15 +44,14 @@ def test_vectors_come_back_bit_by_bit(dtype: str, tmp_path: Path, make_store: Ma
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_shard_is_laid_out_for_memory_maps(
-    dtype: str, tmp_path: Path, make_store: MakeStore
-) -> None:
+def test_a_shard_is_laid_out_for_memory_maps(dtype: str, tmp_path: Path) -> None:
     """Contiguous, unfiltered, 4 KiB aligned, in the 16-bit type the backbone computed."""
     make_store(tmp_path, (5, 300), dtype)
     for path in shards(tmp_path):
         with h5py.File(path, "r") as file:
+            for name in ("vectors", "keys"):  # a time would make equal shards different files
+                assert h5py.h5g.get_objinfo(file[name].id).mtime == 0
             vectors = file["vectors"]
-            assert isinstance(vectors, h5py.Dataset)
             assert vectors.chunks is None
             assert vectors.compression is None and not vectors.shuffle and not vectors.fletcher32
             assert vectors.id.get_create_plist().get_nfilters() == 0
@@ -76,89 +60,30 @@ def test_a_shard_is_laid_out_for_memory_maps(
             assert file.attrs["logical_dtype"] == dtype
 
 
-def test_the_manifest_lists_rows_bytes_checksum_and_job(
-    tmp_path: Path, make_store: MakeStore
-) -> None:
-    make_store(tmp_path, (5, 3))
-    listed = read_manifest(tmp_path).shards
+def test_equal_content_makes_equal_files_which_the_manifest_lists(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_store(tmp_path / name)
+    listed = read_manifest(tmp_path / "a").shards
     assert [(shard.name, shard.rows, shard.job) for shard in listed] == [
         ("000000.h5", 5, "job"),
         ("000001.h5", 3, "job"),
     ]
-    for shard, path in zip(listed, shards(tmp_path), strict=True):
-        assert shard.bytes == path.stat().st_size
-        assert shard.checksum == file_checksum(path)
-
-
-def test_equal_content_makes_equal_files(tmp_path: Path, make_store: MakeStore) -> None:
-    for name in ("a", "b"):
-        make_store(tmp_path / name)
-    assert [path.read_bytes() for path in shards(tmp_path / "a")] == [
-        path.read_bytes() for path in shards(tmp_path / "b")
-    ]
+    for shard, path in zip(listed, shards(tmp_path / "a"), strict=True):
+        assert (shard.bytes, shard.checksum) == (path.stat().st_size, file_checksum(path))
+        assert path.read_bytes() == (tmp_path / "b" / "shards" / path.name).read_bytes()
     manifests = [(tmp_path / name / "manifest.json").read_bytes() for name in ("a", "b")]
     assert manifests[0] == manifests[1]
 
 
-def test_a_shard_holds_no_time(tmp_path: Path, make_store: MakeStore) -> None:
-    """By default HDF5 stores the time of creation, and equal shards would be different files."""
-    make_store(tmp_path, (5,))
-    with h5py.File(shards(tmp_path)[0], "r") as file:
-        for name in ("vectors", "keys"):
-            assert h5py.h5g.get_objinfo(file[name].id).mtime == 0
-
-
-# Sealing and listing
-
-
-def test_a_new_store_is_empty(tmp_path: Path, open_store: OpenStore) -> None:
-    open_store(tmp_path)
-    assert len(FeatureStore(tmp_path)) == 0
-    assert shards(tmp_path) == []
-
-
-def test_opening_again_gives_the_same_manifest(
-    tmp_path: Path, make_store: MakeStore, open_store: OpenStore
-) -> None:
+def test_opening_again_gives_the_same_manifest(tmp_path: Path) -> None:
     make_store(tmp_path)
     before = (tmp_path / "manifest.json").read_bytes()
     assert open_store(tmp_path) == read_manifest(tmp_path)
     assert (tmp_path / "manifest.json").read_bytes() == before
 
 
-def test_the_manifest_lists_a_shard_only_once_it_exists(
-    tmp_path: Path,
-    add_shard: AddShard,
-    make_keys: MakeKeys,
-    make_vectors: MakeVectors,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """So whenever a process dies, every shard that the manifest lists exists."""
-    honest = os.replace
-    seen: list[str] = []
-
-    def replace(source: Any, target: Any) -> None:
-        target = Path(target)
-        if target.name == "manifest.json":
-            for shard in json.loads(Path(source).read_text())["shards"]:
-                path = target.parent / "shards" / shard["name"]
-                assert file_checksum(path) == shard["checksum"]
-        seen.append(target.name)
-        honest(source, target)
-
-    monkeypatch.setattr(os, "replace", replace)
-    for start in (0, 2):
-        add_shard(tmp_path, make_keys(2, start), make_vectors(2))
-    assert seen == ["manifest.json", "000000.h5", "manifest.json", "000001.h5", "manifest.json"]
-
-
 def test_a_file_is_synced_before_it_gets_its_name_and_its_directory_after(
-    tmp_path: Path,
-    open_store: OpenStore,
-    seal_shard: SealShard,
-    make_keys: MakeKeys,
-    make_vectors: MakeVectors,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
     sync, replace = os.fsync, os.replace
@@ -187,48 +112,20 @@ def test_a_file_is_synced_before_it_gets_its_name_and_its_directory_after(
     ]
 
 
-def test_a_shard_sealed_twice_is_the_same_file(
-    tmp_path: Path, make_identity: MakeIdentity, make_keys: MakeKeys, make_vectors: MakeVectors
-) -> None:
+def test_a_shard_sealed_twice_is_the_same_file(tmp_path: Path) -> None:
     """Two processes may write the same shard if a file system loses a lock."""
-    keys = np.array(make_keys(3), KEY_DTYPE)
-    path = shard_path(tmp_path, 4)
-    contents = []
-    for _ in range(2):
-        write_shard(path, make_identity(), "job", keys, make_vectors(3))
-        contents.append(path.read_bytes())
-    assert contents[0] == contents[1]
-    assert shards(tmp_path) == [path]
+    first, second = (
+        seal_shard(tmp_path, make_keys(3), make_vectors(3), number=4).read_bytes() for _ in "ab"
+    )
+    assert first == second and [path.name for path in shards(tmp_path)] == ["000004.h5"]
 
 
-def test_shards_are_listed_by_number_whoever_finished_first(
-    tmp_path: Path,
-    open_store: OpenStore,
-    make_identity: MakeIdentity,
-    make_keys: MakeKeys,
-    make_vectors: MakeVectors,
-) -> None:
-    manifest = open_store(tmp_path)
-    for number in (2, 0, 1):
-        keys = np.array(make_keys(2, 10 * number), KEY_DTYPE)
-        write_shard(shard_path(tmp_path, number), make_identity(), "job", keys, make_vectors(2))
-    listed = adopt_shards(tmp_path, manifest).shards
-    assert [shard.name for shard in listed] == ["000000.h5", "000001.h5", "000002.h5"]
-
-
-def test_a_shard_that_is_listed_late_moves_no_row(
-    tmp_path: Path,
-    open_store: OpenStore,
-    make_identity: MakeIdentity,
-    make_keys: MakeKeys,
-    make_vectors: MakeVectors,
-) -> None:
+def test_shards_are_listed_by_number_but_one_that_comes_late_moves_no_row(tmp_path: Path) -> None:
     """Pair tables hold row indices, so the shards that are listed keep their order."""
     manifest = open_store(tmp_path)
-    for numbers in ((0, 2), (1,)):
+    for numbers in ((2, 0), (1,)):
         for number in numbers:
-            keys = np.array(make_keys(2, 10 * number), KEY_DTYPE)
-            write_shard(shard_path(tmp_path, number), make_identity(), "job", keys, make_vectors(2))
+            seal_shard(tmp_path, make_keys(2, 10 * number), make_vectors(2), number=number)
         manifest = adopt_shards(tmp_path, manifest)
     assert [shard.name for shard in manifest.shards] == ["000000.h5", "000002.h5", "000001.h5"]
     expected = [*make_keys(2), *make_keys(2, 20), *make_keys(2, 10)]
@@ -236,13 +133,15 @@ def test_a_shard_that_is_listed_late_moves_no_row(
     assert verify_store(tmp_path).problems == []
 
 
-def test_new_shards_never_take_an_old_name(
-    tmp_path: Path,
-    make_store: MakeStore,
-    add_shard: AddShard,
-    make_keys: MakeKeys,
-    make_vectors: MakeVectors,
-) -> None:
+def test_the_next_shard_number_is_above_that_of_any_sealed_shard(tmp_path: Path) -> None:
+    assert next_shard_number(tmp_path) == 0
+    (tmp_path / "shards").mkdir()
+    for name in ("000003.h5", "000012.h5", "000015.h5.7.tmp", "notes.h5"):
+        (tmp_path / "shards" / name).touch()
+    assert next_shard_number(tmp_path) == 13
+
+
+def test_new_shards_never_take_an_old_name(tmp_path: Path) -> None:
     make_store(tmp_path, (2, 2, 2))
     contents = {path.name: path.read_bytes() for path in shards(tmp_path)}
     add_shard(tmp_path, make_keys(2, 50), make_vectors(2), job="another")
@@ -252,29 +151,8 @@ def test_new_shards_never_take_an_old_name(
     assert [shard.job for shard in read_manifest(tmp_path).shards] == ["job"] * 3 + ["another"]
 
 
-def test_the_next_shard_number_is_above_the_last_one_even_over_a_gap(
-    tmp_path: Path, make_store: MakeStore
-) -> None:
-    assert next_shard_number(tmp_path / "nowhere") == 0
-    make_store(tmp_path, (2, 2, 2))
-    shard_path(tmp_path, 1).unlink()
-    assert next_shard_number(tmp_path) == 3
-
-
-# Refusals
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_vector_that_is_not_finite_is_refused(
-    value: float,
-    dtype: str,
-    tmp_path: Path,
-    seal_shard: SealShard,
-    make_identity: MakeIdentity,
-    make_keys: MakeKeys,
-    make_vectors: MakeVectors,
-) -> None:
+@pytest.mark.parametrize(("dtype", "value"), [("float32", np.nan), ("bfloat16", -np.inf)])
+def test_a_vector_that_is_not_finite_is_refused(dtype: str, value: float, tmp_path: Path) -> None:
     """And no file of it is left."""
     vectors = make_vectors(3, dtype)
     vectors[2, 4] = value
@@ -285,57 +163,26 @@ def test_a_vector_that_is_not_finite_is_refused(
 
 
 @pytest.mark.parametrize(
-    "vectors",
-    [
-        np.zeros((2, 6), np.float32),
-        np.zeros((4, 6), np.float32),
-        np.zeros((3, 6), np.float64),
-        np.zeros((3, 6), np.float16),
-        np.zeros((3, 6), np.uint16),
-        np.zeros(18, np.float32),
-    ],
+    "vectors", [np.zeros((2, 6), np.float32), np.zeros((3, 6), np.uint16), np.zeros(18, np.float32)]
 )
-def test_vectors_of_another_number_or_type_are_refused(
-    vectors: np.ndarray, tmp_path: Path, seal_shard: SealShard, make_keys: MakeKeys
-) -> None:
+def test_vectors_of_another_number_or_type_are_refused(vectors: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"expected 3 vectors of float32, found \("):
         seal_shard(tmp_path, make_keys(3), vectors)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"weights": "other"}, "weights: the store has 'w+', this run has 'other'"),
-        ({"max_length": 8}, "max_length: the store has 4096, this run has 8"),
-        ({"template": "x", "bos": "one"}, r"template: .*; bos: "),
-    ],
-)
-def test_a_store_of_another_identity_is_refused_naming_the_field(
-    changes: dict[str, Any],
-    words: str,
-    tmp_path: Path,
-    make_store: MakeStore,
-    open_store: OpenStore,
-    make_identity: MakeIdentity,
-) -> None:
+def test_a_store_of_another_identity_or_width_is_refused_naming_the_fields(tmp_path: Path) -> None:
     make_store(tmp_path)
     before = (tmp_path / "manifest.json").read_bytes()
-    with pytest.raises(StoreError, match=rf"another identity \({words}.*choose another store\.dir"):
-        open_store(tmp_path, make_identity(**changes))
+    words = r"weights: the store has 'w+', this run has 'x'; max_length: the store has 4096, this "
+    message = rf"another identity \({words}.*choose another store\.dir"
+    with pytest.raises(StoreError, match=message):
+        open_store(tmp_path, make_identity(max_length=8, weights="x"))
+    with pytest.raises(StoreError, match="vectors have width 6, the backbone gives 7"):
+        open_store(tmp_path, width=7)
     assert (tmp_path / "manifest.json").read_bytes() == before
 
 
-def test_a_store_of_another_width_is_refused(
-    tmp_path: Path, make_store: MakeStore, open_store: OpenStore
-) -> None:
-    make_store(tmp_path)
-    with pytest.raises(StoreError, match="vectors have width 6, the backbone gives 7"):
-        open_store(tmp_path, width=7)
-
-
-def test_a_damaged_manifest_is_refused_and_not_replaced(
-    tmp_path: Path, make_store: MakeStore, open_store: OpenStore
-) -> None:
+def test_a_damaged_manifest_is_refused_and_not_replaced(tmp_path: Path) -> None:
     make_store(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
     for attempt in (lambda: open_store(tmp_path), lambda: recover_store(tmp_path)):
@@ -344,16 +191,12 @@ def test_a_damaged_manifest_is_refused_and_not_replaced(
     assert (tmp_path / "manifest.json").read_text() == "{"
 
 
-# Recovery
-
-
-def test_a_finished_shard_that_is_not_listed_is_adopted(
-    tmp_path: Path, make_store: MakeStore
-) -> None:
+def test_a_finished_shard_that_is_not_listed_is_adopted(tmp_path: Path) -> None:
     keys, vectors = make_store(tmp_path, (5, 3, 2))
     before = read_manifest(tmp_path)
     contents = [path.read_bytes() for path in shards(tmp_path)]
-    unlist_last_shard(tmp_path)
+    # The state after a death between the rename of a shard and the new manifest.
+    write_manifest(tmp_path, replace(before, shards=before.shards[:-1], next_shard=0))
     assert len(FeatureStore(tmp_path)) == 8
     recover_store(tmp_path)
     assert read_manifest(tmp_path) == before
@@ -363,7 +206,7 @@ def test_a_finished_shard_that_is_not_listed_is_adopted(
     assert result.tobytes() == vectors.tobytes()
 
 
-def test_unfinished_files_are_removed(tmp_path: Path, make_store: MakeStore) -> None:
+def test_unfinished_files_are_removed(tmp_path: Path) -> None:
     make_store(tmp_path)
     unfinished = [
         tmp_path / "manifest.json.tmp",
@@ -385,46 +228,34 @@ def test_recovering_where_no_store_is_does_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stray_shard_of_another_store_is_refused_and_left_alone(
-    tmp_path: Path, make_store: MakeStore
-) -> None:
-    make_store(tmp_path / "a", (5,))
-    make_store(tmp_path / "b", (5,), "bfloat16")
-    stray = tmp_path / "a" / "shards" / "000007.h5"
-    stray.write_bytes(shards(tmp_path / "b")[0].read_bytes())
-    with pytest.raises(StoreError, match=r"000007\.h5: written under another identity"):
-        recover_store(tmp_path / "a")
-    with h5py.File(stray, "w") as file:
-        file.create_dataset("vectors", data=np.zeros((2, 9), np.float32))
-        file.create_dataset("keys", data=np.zeros((2, 16), np.uint8))
-    with pytest.raises(StoreError, match=r"000007\.h5: not a shard of this store"):
-        recover_store(tmp_path / "a")
-    with h5py.File(stray, "w") as file:
-        file.create_dataset(
-            "vectors", data=np.zeros((2, read_manifest(tmp_path / "a").width), np.float32)
-        )
-        file.create_dataset("keys", data=np.zeros((2, 16), np.uint8))
-    with pytest.raises(StoreError, match=r"000007\.h5: not a shard \("):
-        recover_store(tmp_path / "a")
+def test_a_stray_shard_of_another_store_is_refused_and_left_alone(tmp_path: Path) -> None:
+    make_store(tmp_path, (5,))
+    stray = seal_shard(
+        tmp_path, make_keys(5), make_vectors(5, "bfloat16"), make_identity("bfloat16"), number=7
+    )
+
+    def require_refused(words: str) -> None:
+        with pytest.raises(StoreError, match=rf"000007\.h5: {words}"):
+            recover_store(tmp_path)
+
+    require_refused("written under another identity")
+    for width, words in ((9, "not a shard of this store"), (6, r"not a shard \(")):
+        with h5py.File(stray, "w") as file:
+            file["vectors"] = np.zeros((2, width), np.float32)
+            file["keys"] = np.zeros((2, 16), np.uint8)
+        require_refused(words)
     stray.write_bytes(b"no HDF5")
-    with pytest.raises(StoreError, match=r"000007\.h5: not readable"):
-        recover_store(tmp_path / "a")
-    assert stray.exists()
-    assert read_manifest(tmp_path / "a").rows == 5
+    require_refused("not readable")
+    assert stray.exists() and read_manifest(tmp_path).rows == 5
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "no space left"), KeyboardInterrupt()])
-@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize(
+    ("done", "error"),
+    [(False, OSError(errno.ENOSPC, "no space left")), (True, KeyboardInterrupt())],
+)
 @pytest.mark.parametrize("call", range(1, 7))
 def test_a_failure_at_any_step_loses_nothing_that_was_sealed(
-    call: int,
-    done: bool,
-    error: BaseException,
-    tmp_path: Path,
-    add_shard: AddShard,
-    make_keys: MakeKeys,
-    make_vectors: MakeVectors,
-    monkeypatch: pytest.MonkeyPatch,
+    call: int, done: bool, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shard and manifest each take two syncs and a rename: before or after any of the six."""
     keys, vectors = make_keys(8), make_vectors(8)
@@ -456,11 +287,3 @@ def test_a_failure_at_any_step_loses_nothing_that_was_sealed(
     assert len(store) == present.sum() in (4, 8)
     assert store.vectors(kept[present]).tobytes() == vectors[present].tobytes()
     assert verify_store(tmp_path).problems == []
-
-
-def test_the_next_shard_number_is_above_that_of_any_sealed_shard(tmp_path: Path) -> None:
-    assert next_shard_number(tmp_path) == 0
-    (tmp_path / "shards").mkdir()
-    for name in ("000003.h5", "000012.h5", "000015.h5.7.tmp", "notes.h5"):
-        (tmp_path / "shards" / name).touch()
-    assert next_shard_number(tmp_path) == 13

@@ -166,11 +166,7 @@ def test_help_shows_those_lines(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(
     "argv",
-    [
-        ["embed", "--shards", "2/3"],
-        ["embed", "--shards=2/3"],
-        ["embed", "--embed.shards", "2/3"],
-    ],
+    [["embed", "--shards", "2/3"], ["embed", "--shards=2/3"], ["embed", "--embed.shards", "2/3"]],
 )
 def test_shards_have_a_short_flag_for_job_scripts(argv: list[str]) -> None:
     _, config = parse(argv)
