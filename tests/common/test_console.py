@@ -14,8 +14,6 @@ from micro_rm.common.redact import MARK, escape_controls
 
 ATTACKS = {
     "title": "\x1b]0;owned\x07",
-    "clipboard": "\x1b]52;c;Y3VybCBldmls\x07",
-    "link": "\x1b]8;;https://evil.example\x1b\\click\x1b]8;;\x1b\\",
     "clear": "\x9b2J\x1b[H",
     "order": "\u202egnp.exe",
     "return": "all well\rerror",

@@ -50,17 +50,12 @@ def test_nothing_is_open_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "key"),
-    [
-        ("backbone", "dtype"),
-        ("backbone", "pooling"),
-        ("backbone", "max_length"),
-        ("backbone", "overlong"),
-        ("views", "adapt_head"),
-        ("views", "adapt_router"),
-    ],
+    "open_key",
+    ["backbone.dtype", "backbone.pooling", "backbone.max_length", "backbone.overlong"]
+    + ["views.adapt_head", "views.adapt_router"],
 )
-def test_every_open_setting_counts(section: str, key: str) -> None:
+def test_every_open_setting_counts(open_key: str) -> None:
+    section, key = open_key.split(".")
     settled = resolve(Config(), ENCODER)
     part = replace(getattr(settled, section), **{key: "auto"})
     assert has_auto(replace(settled, **{section: part}))

@@ -58,7 +58,6 @@ def test_points_alone_are_members_and_nothing_to_vary_is_one_member() -> None:
         ({"points": [{"store.dir": "x"}]}, r"run\.seed; .*found 'store\.dir'"),
         ({"grid": {"run.dir": ["x"]}}, r"found 'run\.dir'"),
         ({"grid": {"trains.epochs": [1]}}, r"found 'trains\.epochs'"),
-        ({"grid": {"run.seeds": [1]}}, r"found 'run\.seeds'"),
     ],
 )
 def test_an_impossible_sweep_is_refused(fields: dict[str, Any], message: str) -> None:
@@ -66,10 +65,16 @@ def test_an_impossible_sweep_is_refused(fields: dict[str, Any], message: str) ->
         SweepConfig(**fields)
 
 
-def test_equal_points_are_refused_whatever_the_order_of_their_keys() -> None:
-    same = [{"train.epochs": 1, "train.clip": 2.0}, {"train.clip": 2.0, "train.epochs": 1}]
-    with pytest.raises(ConfigError, match=r"sweep\.points: expected no two equal"):
-        SweepConfig(points=same).members()
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"points": [{"train.epochs": 1, "train.clip": 2}, {"train.clip": 2, "train.epochs": 1}]},
+        {"grid": {"train.clip": [1, 1.0]}},
+    ],
+)
+def test_equal_members_are_refused_however_they_are_written(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\..*: expected .*no two equal"):
+        SweepConfig(**fields).members()
 
 
 # --- settings -------------------------------------------------------------------------------------
@@ -83,22 +88,10 @@ def test_settings_are_set_at_any_depth_and_nothing_else_changes() -> None:
     assert with_settings(changed, back) == base == Config()
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("train.learning_rate", 1),
-        ("train.weight_decay", 0),
-        ("adapt.kernel.ridge", 2),
-        ("train.memory_gib", 3),
-    ],
-)
-def test_a_whole_number_is_a_float_where_one_is_expected(key: str, value: int) -> None:
-    *path, name = key.split(".")
-    section: Any = with_settings(Config(), {key: value})
-    for part in path:
-        section = getattr(section, part)
-    found = getattr(section, name)
-    assert found == value and type(found) is float
+def test_a_whole_number_is_a_float_where_one_is_expected() -> None:
+    config = with_settings(Config(), {"train.memory_gib": 3, "adapt.kernel.ridge": 2})
+    for found, value in ((config.train.memory_gib, 3), (config.adapt.kernel.ridge, 2)):
+        assert found == value and type(found) is float
 
 
 @pytest.mark.parametrize("key", ["train.patience", "train.memory_gib"])
@@ -113,24 +106,19 @@ def test_an_optional_setting_can_be_none(key: str) -> None:
     [
         ("train.num_heads", 2.0, r"sweep train\.num_heads: expected int, found 2\.0"),
         ("train.num_heads", True, "expected int, found True"),
-        ("train.num_heads", "2", "expected int, found '2'"),
-        ("train.num_heads", None, "expected int, found None"),
         ("train.learning_rate", True, "expected float, found True"),
-        ("train.learning_rate", "1e-3", "expected float, found '1e-3'"),
         ("train.patience", 1.5, "expected int or NoneType, found 1.5"),
         ("train.router", "rnn", "expected 'mlp' or 'linear', found 'rnn'"),
-        ("train.router", 3, "expected 'mlp' or 'linear', found 3"),
         ("train.router", ["mlp"], r"found \['mlp'\]"),
-        ("views.adapt_router", "contexts", "expected 'auto' or 'plain' or 'ctx' or 'context'"),
         ("train", {"epochs": 2}, "sweep train: expected TrainConfig"),
         ("train.epoch", 2, r"unknown key 'train\.epoch'; train has num_heads, .*epochs"),
         ("adapt.kernel.taus", 2, r"adapt\.kernel has targets, tau, ridge"),
         ("train.epochs.more", 2, r"train\.epochs has no keys"),
-        ("train.", 2, "unknown key 'train.'; train has num_heads"),
         ("train.epochs", 0, r"train\.epochs: expected 1 or more, found 0"),
-        ("train.learning_rate", -1, r"train\.learning_rate: expected above 0, found -1\.0"),
         ("train.learning_rate", float("nan"), r"learning_rate: expected"),
-        ("adapt.kernel.tau", 0, r"adapt\.kernel\.tau: expected above 0"),
+        ("train.learning_rate", float("inf"), "learning_rate"),
+        ("adapt.tau", float("inf"), "tau"),
+        ("train.entropy_weight", float("inf"), "entropy_weight"),
         ("run.seed", -1, r"run\.seed: expected 0 or more"),
     ],
 )
@@ -141,23 +129,12 @@ def test_a_value_that_does_not_fit_is_refused_with_what_would(
         with_settings(Config(), {key: value})
 
 
-@pytest.mark.parametrize("key", ["train.learning_rate", "adapt.tau", "train.entropy_weight"])
-def test_infinity_is_no_setting(key: str) -> None:
-    with pytest.raises(ConfigError):
-        with_settings(Config(), {key: float("inf")})
-
-
 def test_the_order_of_the_keys_of_a_point_does_not_matter() -> None:
     """A budget above the default pool, with a pool that has room for it."""
     settings = {"adapt.pool": 400, "adapt.budget": 300}
     adapt = with_settings(Config(), settings).adapt
     assert (adapt.pool, adapt.budget) == (400, 300)
     assert with_settings(Config(), dict(reversed(settings.items()))).adapt == adapt
-
-
-def test_one_and_one_point_zero_are_the_same_value() -> None:
-    with pytest.raises(ConfigError, match="no two equal"):
-        SweepConfig(grid={"train.clip": [1, 1.0]}).members()
 
 
 # --- YAML and flags -------------------------------------------------------------------------------
@@ -175,6 +152,9 @@ def test_a_grid_on_the_command_line() -> None:
         "run.seed": [0],
     }
     assert len(config.sweep.members()) == 6
+    assert parse(["sweep", f"--sweep.grid={json.dumps(config.sweep.grid)}"])[1] == config
+    with pytest.raises(ConfigError, match="sweep"):
+        parse(["sweep", "--sweep.grid={run.seed: 3}"])
     rates = {with_settings(config, m).train.learning_rate for m in config.sweep.members()}
     assert rates == {0.001, 0.002, 3.0}
 
@@ -197,14 +177,3 @@ def test_a_grid_and_points_in_a_file(tmp_path: Path) -> None:
     assert (first.train.clip, first.train.select, first.train.epochs) == (10.0, "last", 2)
     _, flagged = parse(["sweep", "--config", str(path), "--sweep.points=[]"])
     assert flagged.sweep.points == [] and flagged.sweep.grid == sweep.grid
-
-
-def test_a_grid_that_is_json() -> None:
-    grid = {"train.learning_rate": [1e-3, 5e-4], "views.adapt_head": ["plain"]}
-    assert parse(["sweep", f"--sweep.grid={json.dumps(grid)}"])[1].sweep.grid == grid
-
-
-@pytest.mark.parametrize("flag", ["--sweep.grid={store.dir: [x]}", "--sweep.grid={run.seed: 3}"])
-def test_a_grid_that_cannot_be_is_an_error_of_the_command_line(flag: str) -> None:
-    with pytest.raises(ConfigError, match="sweep"):
-        parse(["sweep", flag])

@@ -27,9 +27,7 @@ def refused(path: Path, text: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "tag", ["object/apply:os.system", "object/new:os.system", "name:os.system", "module:planted"]
-)
+@pytest.mark.parametrize("tag", ["object/apply:os.system", "module:planted"])
 def test_python_tags_are_refused_and_not_run(
     tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,14 +42,10 @@ def test_python_tags_are_refused_and_not_run(
 @pytest.mark.parametrize(
     "text",
     [
-        "data: {}",
         "backbone: {}",
-        "methods: {}",
         "methods: [{}]",
         "train: {{optimizer: {}}}",
-        "data: {{parts: [{}]}}",
         "sweep: {{grid: {{train.num_heads: [{}]}}}}",
-        "sweep: {{points: [{{train.num_heads: {}}}]}}",
     ],
 )
 def test_no_class_of_the_file_s_choice_is_imported_or_made(
@@ -79,7 +73,6 @@ def test_no_class_of_the_file_s_choice_is_imported_or_made(
         ("# " + "x" * MAX_CHARACTERS, "is it another file?"),
         ("train: [[[", "parsing"),
         ("- a\n- b\n", "config"),
-        ("methods: !!binary aGVsbG8=\n", "methods"),
         ("methods: \0\n", "config"),
     ],
 )

@@ -35,17 +35,6 @@ def test_every_kind_is_a_figure_and_every_method_a_line_in_its_legend() -> None:
     assert texts.count("epoch") == 3
 
 
-def test_the_same_curves_give_the_same_bytes() -> None:
-    """A report can be compared with an earlier one."""
-    curves = {"micro": {"cross_entropy": [1.0, 0.5]}}
-    assert training_curves(curves) == training_curves(curves)
-
-
-def test_more_methods_than_colours_are_all_drawn() -> None:
-    (svg,) = training_curves({f"method {n}": {"objective": [1.0, n]} for n in range(9)})
-    assert all(f">method {n}</text>" in svg for n in range(9))
-
-
 def test_colours_are_the_pages_own_and_labels_are_left_alone() -> None:
     """A reader on dark paper needs other shades; a method may be called like a colour."""
     (svg,) = training_curves({COLOURS[0]: {"objective": [1.0, 0.5]}})
@@ -56,11 +45,18 @@ def test_colours_are_the_pages_own_and_labels_are_left_alone() -> None:
     assert not any(f": {INK}" in style for style in styles)
 
 
-def test_figures_of_a_page_share_no_names() -> None:
+def test_the_same_curves_give_the_same_bytes_and_share_no_names_between_figures() -> None:
     """A marker that is defined in a folded part of the page would not be drawn elsewhere."""
     curves = {"micro": {"objective": [1.0, 0.5], "cross_entropy": [1.0, 0.5]}}
-    names = [re.findall(r' id="([^"]+)"', figure) for figure in training_curves(curves)]
+    figures = training_curves(curves)
+    assert figures == training_curves(curves)
+    names = [re.findall(r' id="([^"]+)"', figure) for figure in figures]
     assert all(names) and not set(names[0]) & set(names[1])
+
+
+def test_more_methods_than_colours_are_all_drawn() -> None:
+    (svg,) = training_curves({f"method {n}": {"objective": [1.0, n]} for n in range(9)})
+    assert all(f">method {n}</text>" in svg for n in range(9))
 
 
 def banded(mean: float, half: float | None) -> dict[str, Any]:
