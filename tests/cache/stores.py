@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from micro_rm.cache.manifest import checksum_of
-from micro_rm.cache.pairs import TEXT_COLUMNS, PairTable
+from micro_rm.cache.manifest import checksum_of, read_manifest
+from micro_rm.cache.pairs import NO_ROW, TEXT_COLUMNS, PairTable, read_pairs
+from micro_rm.cache.reader import FeatureStore
 from micro_rm.cache.schema import KEY_DTYPE, LOGICAL, Identity, Manifest
 from micro_rm.cache.writer import (
     adopt_shards,
@@ -137,3 +138,22 @@ def make_table(indices: Sequence[int] = (0, 1, 2), name: str = "rows", **fields:
         "account": {"rows": number, "ties": {"brief": 2}},
     }
     return PairTable(name=name, **(defaults | fields))
+
+
+def silent(_: object) -> None:
+    """Discard the output."""
+
+
+def layout(path: Path) -> str:
+    return read_manifest(path).layout()
+
+
+def vectors_by_pair(store: Path, name: str) -> dict[tuple[str, str], bytes]:
+    """The bytes of every vector that a table's pairs use, by pair and role."""
+    table, reader = read_pairs(store, name), FeatureStore(store)
+    return {
+        (pair, key): reader.vectors([row])[0].tobytes()
+        for key, rows in table.rows.items()
+        for pair, row in zip(table.text["pair_id"], rows.tolist(), strict=True)
+        if row != NO_ROW
+    }

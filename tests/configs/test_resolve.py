@@ -49,11 +49,10 @@ def test_nothing_is_open_twice() -> None:
     assert not has_auto(once) and resolve(once, DECODER) == once
 
 
-@pytest.mark.parametrize(
-    "open_key",
-    ["backbone.dtype", "backbone.pooling", "backbone.max_length", "backbone.overlong"]
-    + ["views.adapt_head", "views.adapt_router"],
-)
+OPEN = ["backbone.dtype", "backbone.pooling", "backbone.max_length", "backbone.overlong"]
+
+
+@pytest.mark.parametrize("open_key", [*OPEN, "views.adapt_head", "views.adapt_router"])
 def test_every_open_setting_counts(open_key: str) -> None:
     section, key = open_key.split(".")
     settled = resolve(Config(), ENCODER)

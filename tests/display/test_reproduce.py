@@ -15,7 +15,7 @@ from micro_rm.display.reproduce import command
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("preset", ["demo", "alpaca_styles", "simulator"])
+@pytest.mark.parametrize("preset", ["alpaca_styles", "simulator"])
 def test_the_command_gives_the_configuration_back(preset: str, tmp_path: Path) -> None:
     data = tmp_path / "my data's.jsonl"
     data.write_text("{}")
