@@ -18,51 +18,39 @@ from micro_rm.heads.methods import (
 from micro_rm.heads.methods.interface import Need, Told
 from micro_rm.heads.run_data import LACKS
 
+ALL = [load_method(name) for name in METHODS]
+
 
 def names(asked: list[str] | str) -> list[str]:
     return [method.name for method in choose_methods(asked)]
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_registered_name_leads_to_the_method_of_that_name(name: str) -> None:
-    method = load_method(name)
-    assert method.name == name
-    assert method.summary.endswith(".")
-    assert method.stage in ("train", "adapt")
-    assert method.rule in ("R1", "R2")
-    assert method.told in get_args(Told)
-    assert set(method.needs) <= set(LACKS) == set(get_args(Need))
-
-
-def test_the_methods_of_the_paper_that_need_nothing_else_are_there() -> None:
+def test_registered_names_lead_to_methods_of_that_name_that_describe_themselves() -> None:
+    assert [method.name for method in ALL] == list(METHODS)
     assert METHODS.keys() >= {"single_bt", "static_mixture", "micro_stage1", "micro"}
+    assert all(method.summary.endswith(".") for method in ALL)
+    assert {method.stage for method in ALL} == {"train", "adapt"}
+    assert {method.rule for method in ALL} == {"R1", "R2"}
+    assert {method.told for method in ALL} <= set(get_args(Told))
+    assert {need for method in ALL for need in method.needs} <= set(LACKS) == set(get_args(Need))
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_what_comes_first_is_registered_earlier_so_that_one_pass_can_fit_all(name: str) -> None:
-    """And in a stage that is over by then: stage 2 takes only what stage 1 has trained."""
-    order, method = list(METHODS), load_method(name)
-    for earlier in method.after:
-        assert order.index(earlier) < order.index(name)
-        assert load_method(earlier).stage == "train"
+def test_one_pass_in_registry_order_fits_what_comes_first_first() -> None:
+    """In a stage that is over by then, and of no more needs than its successor."""
+    pairs = [(load_method(earlier), method) for method in ALL for earlier in method.after]
+    assert pairs
+    for earlier, method in pairs:
+        assert ALL.index(earlier) < ALL.index(method)
+        assert earlier.stage == "train"
+        assert set(earlier.needs) <= set(method.needs)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_what_comes_first_needs_nothing_that_its_successor_can_do_without(name: str) -> None:
-    """Or a method would be fitted without the one that it builds on."""
-    method = load_method(name)
-    for earlier in method.after:
-        assert set(load_method(earlier).needs) <= set(method.needs)
+def test_who_adapts_needs_somebody_to_adapt_to_and_who_reads_a_wish_needs_one() -> None:
+    assert not [m.name for m in ALL if m.stage == "adapt" and "groups" not in m.needs]
+    assert not [m.name for m in ALL if m.told == "wish" and "contexts" not in m.needs]
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_who_adapts_needs_somebody_to_adapt_to(name: str) -> None:
-    method = load_method(name)
-    assert method.stage == "train" or "groups" in method.needs
-    assert method.told != "wish" or "contexts" in method.needs
-
-
-@pytest.mark.parametrize("asked", ["all", ["all"], ["micro", "all"]])
+@pytest.mark.parametrize("asked", ["all", ["micro", "all"]])
 def test_all_names_every_method(asked: list[str] | str) -> None:
     assert names(asked) == check_names(asked) == list(METHODS)
 
@@ -79,12 +67,9 @@ def test_what_comes_before_a_method_is_chosen_with_it() -> None:
     assert names("micro") == ["micro_stage1", "micro"]
 
 
-def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
+def test_no_name_or_an_unknown_one_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"expected all or some of native_head, .*found 'mirco'"):
         check_names(["micro", "mirco"])
-
-
-def test_no_method_at_all_is_an_error() -> None:
     with pytest.raises(ConfigError, match="methods: expected all or some of"):
         check_names([])
 
@@ -96,5 +81,5 @@ def test_methods_say_themselves_what_they_are_chosen_for() -> None:
     assert default_methods("prompt") == plain
     ranks = [method.rank for method in ranked_methods()]
     assert len(set(ranks)) == len(ranks), "an order without ties"
-    streaming = {name for name in METHODS if load_method(name).streams}
+    streaming = {method.name for method in ALL if method.streams}
     assert streaming == {"single_bt", "static_mixture", "micro_stage1", "micro"}
