@@ -28,11 +28,10 @@ def test_ranks_are_those_of_scipy(value_N: np.ndarray) -> None:
     np.testing.assert_array_equal(average_ranks(value_N), stats.rankdata(value_N))
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("digits", [0, 6])
-def test_rho_is_that_of_scipy(seed: int, digits: int) -> None:
+def test_rho_is_that_of_scipy(digits: int) -> None:
     """With ties (no digits) and without."""
-    first_N, second_N = np.round(scores(0.7, seed=seed), digits).T
+    first_N, second_N = np.round(scores(0.7), digits).T
     expected = stats.spearmanr(first_N, second_N).statistic
     assert spearman(first_N, second_N) == pytest.approx(expected, abs=1e-12)
 
@@ -55,18 +54,14 @@ def test_the_penalty_is_the_smallest_of_the_grid_that_suffices() -> None:
         assert spearman(score_N - smaller * verbosity_N, verbosity_N) > LIMIT
 
 
-def test_the_penalty_is_one_where_the_grid_is_not_enough() -> None:
+def test_the_penalty_is_one_where_the_grid_is_not_enough_and_none_where_it_need_not_be() -> None:
     assert verbosity_penalty(*scores(5.0).T, LIMIT) == 1.0
-
-
-def test_a_score_without_length_in_it_keeps_its_own() -> None:
     assert verbosity_penalty(*scores(-0.5).T, LIMIT) == 0.0
 
 
 @settings(max_examples=15, deadline=None)
 @given(shares=st.lists(st.floats(-1, 0.85), min_size=1, max_size=3), seed=st.integers(0, 1000))
 def test_the_transform_removes_the_rank_correlation(shares: list[float], seed: int) -> None:
-    """G-B8."""
     score_NxA = scores(*shares, seed=seed)
     verbosity = len(shares)
     debias = fit_debias(score_NxA, verbosity, LIMIT)

@@ -13,7 +13,7 @@ from micro_rm.heads.methods.interface import Trained
 
 @pytest.mark.parametrize(
     ("losses", "step"),
-    [([1, 2], -1), ([1, np.nan, np.inf], 1), ([np.inf, 1], 0), ([1, 2, -np.inf], 2)],
+    [([1, 2], -1), ([1, np.nan, np.inf], 1), ([-np.inf, 1], 0)],
 )
 def test_the_first_step_that_is_not_finite(losses: list[float], step: int) -> None:
     assert float(first_bad(jnp.array(losses))) == step

@@ -38,7 +38,7 @@ def test_margins_are_not_centred() -> None:
     assert cosine_similarity(one, other)[0, 0] == pytest.approx(30 / 34)
 
 
-@pytest.mark.parametrize("length", [1e-300, 1e-30, 1e30, 1e300])
+@pytest.mark.parametrize("length", [1e-300, 1e300])
 def test_length_does_not_matter(length: float) -> None:
     one = columns(0, 3)
     np.testing.assert_allclose(
@@ -109,11 +109,6 @@ def test_an_opposite_head_has_not_found_the_direction() -> None:
     assert recovery(planted * [1, -1, 1], planted).min() <= 0
 
 
-def test_opposite_directions_are_told_apart() -> None:
-    planted = np.array([[1.0, -1.0], [0.0, 0.0]])
-    np.testing.assert_allclose(recovery(planted[:, ::-1], planted), 1.0)
-
-
 def test_values_are_in_the_order_of_the_directions() -> None:
     planted = np.eye(3)
     blurred = np.array([[0.0, 0.6, 1.0], [0.0, 0.8, 0.0], [1.0, 0.0, 0.0]])
@@ -124,18 +119,6 @@ def test_directions_without_a_head_get_nothing_and_spare_heads_do_not_count() ->
     planted = np.eye(4)[:, :3]
     np.testing.assert_allclose(recovery(planted[:, [2]], planted), [0, 0, 1])
     np.testing.assert_allclose(recovery(np.eye(4)[:, [3, 1, 0, 2]], planted), 1.0)
-
-
-@given(seeds, st.permutations(range(3)), st.permutations(range(3)))
-@settings(deadline=None, max_examples=40)
-def test_agreement_of_the_same_heads_in_other_orders_is_one(
-    seed: int, first: list[int], second: list[int]
-) -> None:
-    one = columns(seed, 3)
-    found = agreement([one, one[:, first], 2 * one[:, second]])
-    assert found.pairs_Mx2.tolist() == [[0, 1], [0, 2], [1, 2]]
-    np.testing.assert_allclose(found.value_MxK, np.ones((3, 3)))
-    assert found.mean == pytest.approx(1.0)
 
 
 @given(seeds, st.permutations(range(3)))
@@ -153,13 +136,13 @@ def test_agreement_by_hand() -> None:
     found = agreement([one, other, -one])
     np.testing.assert_allclose(found.value_MxK, [[0.8, 0.8], [0.0, 0.0], [0.6, -0.6]], atol=1e-12)
     assert found.mean == pytest.approx(1.6 / 6)
+    assert found.pairs_Mx2.tolist() == [[0, 1], [0, 2], [1, 2]]
 
 
 @pytest.mark.parametrize(
     ("heads", "message"),
     [
-        ([], r"expected two or more runs .* found 0 runs"),
-        ([np.ones((3, 2))], r"found 1 runs with shapes \[\(3, 2\)\]"),
+        ([np.ones((3, 2))], r"expected two or more runs .* found 1 runs with shapes \[\(3, 2\)\]"),
         ([np.ones((3, 2)), np.ones((3, 4))], r"shapes \[\(3, 2\), \(3, 4\)\]"),
     ],
 )

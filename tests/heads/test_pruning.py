@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +24,6 @@ def log_weights(count: int, seed: int) -> np.ndarray:
 
 @given(st.integers(0, 10**6))
 def test_identical_heads_merge_and_leave_every_probability(seed: int) -> None:
-    """G-B13."""
     delta_NxK = margins(3, seed)[:, [0, 1, 0, 2, 1]]
     weights = log_weights(5, seed)
     merging = plan_merging(delta_NxK, np.exp(weights).mean(axis=(0, 1)), 0.95)
@@ -37,7 +35,6 @@ def test_identical_heads_merge_and_leave_every_probability(seed: int) -> None:
 
 
 def test_opposite_heads_are_two_tastes_and_stay() -> None:
-    """G-B13."""
     delta_NxK = margins(1, 0) * [[1.0, -1.0]]
     assert plan_merging(delta_NxK, np.array([0.5, 0.5]), 0.9).kept == (0, 1)
 
@@ -51,7 +48,6 @@ def test_the_statistic_is_not_centred() -> None:
 
 
 def test_a_threshold_above_one_keeps_all() -> None:
-    """G-B13."""
     delta_NxK = margins(2, 1)[:, [0, 0, 1]]
     merging = plan_merging(delta_NxK, np.ones(3) / 3, 1.01)
     assert merging.kept == (0, 1, 2)
@@ -60,7 +56,7 @@ def test_a_threshold_above_one_keeps_all() -> None:
 
 @given(st.integers(0, 10**6), st.permutations(range(5)))
 def test_the_order_of_heads_does_not_matter(seed: int, order: list[int]) -> None:
-    """G-B13: the same heads survive, up to the renumbering."""
+    """The same heads survive, up to the renumbering."""
     base = margins(3, seed)
     delta_NxK = np.column_stack([base, base[:, 0] + 0.1 * base[:, 1], base[:, 2]])
     weight_K = np.random.default_rng(seed).dirichlet(np.ones(5))
@@ -77,8 +73,8 @@ def test_the_heavier_of_two_alike_stays_and_takes_the_weight() -> None:
     np.testing.assert_allclose(np.exp(weights), [0.7, 0.3])
 
 
-@pytest.mark.parametrize("threshold", [0.5, 0.95])
-def test_weights_still_sum_to_one(threshold: float) -> None:
+def test_weights_still_sum_to_one() -> None:
     weights = log_weights(6, 3)
-    merging = plan_merging(margins(6, 3), np.exp(weights).mean(axis=(0, 1)), threshold)
+    merging = plan_merging(margins(6, 3), np.exp(weights).mean(axis=(0, 1)), 0.1)
+    assert len(merging.kept) < 6
     np.testing.assert_allclose(np.exp(merge_weights(weights, merging)).sum(axis=-1), 1)

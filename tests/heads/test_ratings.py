@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,8 +75,3 @@ def test_whatever_the_pairs_every_response_keeps_its_own_ratings(
     )
     assert places_M.tolist() == sorted(set(chosen) | set(rejected))
     np.testing.assert_array_equal(rating_MxA, truth_MxA[places_M])
-
-
-def test_an_unknown_view_is_an_error() -> None:
-    with pytest.raises(KeyError, match="ctx/chosen"):
-        rated_responses(table([1], [2]), np.arange(1), np.array([]), "ctx")

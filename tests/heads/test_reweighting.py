@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ from micro_rm.heads.reweighting import Loss, Query, uniform_log_weights
 
 N, K = 6, 3
 ROWS = jnp.array([[1.0, -1.0, 0.5], [2.0, 0.0, -0.5], [0.5, -2.0, 1.0]])
-LOSSES: tuple[Loss, ...] = ("nll_sum", "nll_mean", "errors")
 ACTIVE: tuple[Query, ...] = ("entropy", "bald", "variance")
 
 # Compiled as a whole: op by op, these tests would spend their time in the compiler.
@@ -53,54 +52,38 @@ def entropy(p: Any) -> Any:
     ],
 )
 def test_worked_example(loss: Loss, expected_K: list[float]) -> None:
-    """G-B1."""
     np.testing.assert_allclose(weights(ROWS, loss=loss), expected_K, atol=2e-7)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", ["nll_sum", "nll_mean"])
 def test_no_rows_and_masked_rows_give_the_prior(loss: Loss) -> None:
-    """G-B2, first part."""
-    prior_K = jnp.log(jnp.array([0.5, 0.3, 0.2]))
+    prior_K = np.array([0.5, 0.3, 0.2])
     for rows, mask in ((ROWS[:0], []), (ROWS, [0, 0, 0]), (ROWS * jnp.inf, [0, 0, 0])):
-        np.testing.assert_allclose(weights(rows, mask, loss=loss), 1 / K, atol=1e-6)
-        found_K = weights(rows, mask, loss=loss, log_prior_K=prior_K)
-        np.testing.assert_allclose(found_K, [0.5, 0.3, 0.2], atol=1e-6)
+        found_K = weights(rows, mask, loss=loss, log_prior_K=jnp.log(prior_K))
+        np.testing.assert_allclose(found_K, prior_K, atol=1e-6)
 
 
 def test_rows_told_twice_count_as_half_the_temperature() -> None:
-    """G-B2, second part; a mean does not notice."""
+    """A mean does not notice."""
     twice = jnp.concatenate([ROWS, ROWS])
     np.testing.assert_allclose(weights(twice), weights(ROWS, temperature=0.5), atol=1e-6)
     mean_K = weights(ROWS, loss="nll_mean")
     np.testing.assert_allclose(weights(twice, loss="nll_mean"), mean_K, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_identical_heads_share_equally(loss: Loss) -> None:
-    """G-B2, third part."""
-    np.testing.assert_allclose(weights(jnp.tile(ROWS[:, :1], (1, K)), loss=loss), 1 / K, atol=1e-6)
-
-
 @settings(max_examples=30, deadline=None)
 @given(arrays(N, K))
 def test_one_row_at_a_time_equals_all_at_once_for_sums(delta_NxK: np.ndarray) -> None:
-    """G-B3."""
     log_weights_K = uniform_log_weights(K)
     for row in delta_NxK:
         log_weights_K = log_posterior(jnp.asarray(row[None]), jnp.ones(1), log_weights_K)
     np.testing.assert_allclose(np.exp(log_weights_K), weights(delta_NxK), atol=2e-5)
 
 
-def test_one_row_at_a_time_does_not_equal_a_mean() -> None:
-    """G-B3."""
-    log_weights_K = uniform_log_weights(K)
-    for row in ROWS:
-        log_weights_K = log_posterior(row[None], jnp.ones(1), log_weights_K, loss="nll_mean")
-    assert np.abs(np.exp(log_weights_K) - weights(ROWS, loss="nll_mean")).max() > 0.1
-
-
 @settings(max_examples=30, deadline=None)
-@given(arrays(N, K), hnp.arrays(bool, N), st.permutations(range(K)), st.sampled_from(LOSSES))
+@given(
+    arrays(N, K), hnp.arrays(bool, N), st.permutations(range(K)), st.sampled_from(get_args(Loss))
+)
 def test_weights_are_on_the_simplex_and_follow_their_heads(
     delta_NxK: np.ndarray, mask_N: np.ndarray, order: list[int], loss: Loss
 ) -> None:
@@ -150,12 +133,6 @@ def test_scores_are_bounded_and_do_not_know_the_label(
     np.testing.assert_allclose(score_N, mirrored_N, atol=2e-6)
 
 
-@pytest.mark.parametrize("query", ["bald", "variance"])
-def test_heads_that_agree_leave_nothing_to_ask(query: Query) -> None:
-    alike = jnp.tile(ROWS[:, :1], (1, K))
-    np.testing.assert_allclose(acquisition(query, alike, uniform_log_weights(K)), 0, atol=1e-6)
-
-
 def test_drawn_rows_are_the_first_real_places() -> None:
     mask_n = jnp.array([1.0, 0.0, 1.0])
     choose = partial(choose_rows, ROWS, mask_n, uniform_log_weights(K))
@@ -165,8 +142,9 @@ def test_drawn_rows_are_the_first_real_places() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("query", ACTIVE)
+@pytest.mark.parametrize(
+    ("query", "loss"), [("entropy", "nll_sum"), ("bald", "nll_mean"), ("variance", "errors")]
+)
 def test_rows_are_asked_for_greedily_under_updated_weights(query: Query, loss: Loss) -> None:
     """The same choice as a loop that labels one row, updates and scores the rest anew."""
     places, count = 40, 5
@@ -190,25 +168,23 @@ def test_rows_are_asked_for_greedily_under_updated_weights(query: Query, loss: L
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("query", ACTIVE)
-def test_asking_for_more_than_there_is_takes_all_real_rows(query: Query) -> None:
+def test_asking_for_more_than_there_is_takes_all_real_rows() -> None:
     delta_NxK = jnp.asarray(np.random.default_rng(0).normal(size=(N, K)), jnp.float32)
     # The first place is the one that wins where no score is left.
     mask_N = jnp.array([0.0, 1, 1, 0, 0, 0])
     for count in (0, 1, 2, 4, N, N + 3):
-        chosen_N = np.asarray(choose_rows(delta_NxK, mask_N, uniform_log_weights(K), count, query))
+        chosen_N = np.asarray(choose_rows(delta_NxK, mask_N, uniform_log_weights(K), count, "bald"))
         assert chosen_N.sum() == min(count, 2)
         assert not chosen_N[np.asarray(mask_N) == 0].any()
 
 
-@pytest.mark.parametrize("query", ["drawn", "bald"])
-def test_draws_and_groups_are_answered_each_for_itself(query: Query) -> None:
+def test_draws_and_groups_are_answered_each_for_itself() -> None:
     delta = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, N, K)), jnp.float32)
     mask = jnp.ones((2, 3, N)).at[1, 2, 4:].set(0)
     prior_K = uniform_log_weights(K)
-    found = posterior.group_log_posteriors(delta, mask, prior_K, 3, query, "nll_sum", 0.7)
+    found = posterior.group_log_posteriors(delta, mask, prior_K, 3, "bald", "nll_sum", 0.7)
     assert found.shape == (2, 3, K)
     for s, g in np.ndindex(2, 3):
-        chosen_n = choose_rows(delta[s, g], mask[s, g], prior_K, 3, query, "nll_sum", 0.7)
+        chosen_n = choose_rows(delta[s, g], mask[s, g], prior_K, 3, "bald", "nll_sum", 0.7)
         expected_K = weights(delta[s, g], chosen_n, temperature=0.7)
         np.testing.assert_allclose(np.exp(found[s, g]), expected_K, atol=1e-5)
