@@ -21,7 +21,6 @@ from micro_rm.cache.schema import StoreError
 from micro_rm.heads.checkpoint import ARRAYS, FORMAT_VERSION, INDEX, load_models, save_models
 from micro_rm.heads.features import Scaler
 from micro_rm.heads.methods.interface import Trained
-from micro_rm.heads.methods.mixture import predict_routed
 from micro_rm.heads.model import ModelSpec, RouterKind, init
 
 D, K = 4, 3
@@ -88,16 +87,6 @@ def test_models_come_back_to_the_last_bit(
         np.testing.assert_array_equal(getattr(loaded_scaler, field), getattr(scaler, field))
 
 
-def test_a_loaded_model_predicts_what_the_saved_one_did(
-    models: dict[str, Trained], run: Path, make_examples: Any
-) -> None:
-    loaded, _ = load_models(run)
-    examples = make_examples(*np.random.default_rng(1).normal(size=(2, 5, D)))
-    found, expected = (predict_routed(of["micro"], examples) for of in (loaded, models))
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert found.heads is not None and found.heads.log_weights_SxNxK.shape == (2, 5, K)
-
-
 NAMES = st.text("abcXYZ_0.- é", min_size=1, max_size=5)
 ARRAY = hnp.arrays(
     st.sampled_from([np.float32, np.float64]),
@@ -152,23 +141,14 @@ def test_any_nested_arrays_settings_and_curves_come_back(models: dict[str, Train
                 assert one.tobytes() == other.tobytes()
 
 
-def test_a_single_number_is_an_array_too(scaler: Scaler, tmp_path: Path) -> None:
-    save_models(tmp_path, {"x": Trained({"scale": np.array(2.5, np.float32)})}, scaler)
-    found = load_models(tmp_path)[0]["x"].params["scale"]
-    assert found.shape == ()
-    assert found == 2.5
-
-
-def test_arrays_that_are_not_contiguous_are_saved_as_they_look(
+def test_single_numbers_and_arrays_that_are_not_contiguous_come_back_as_they_look(
     scaler: Scaler, tmp_path: Path
 ) -> None:
-    array = np.arange(6.0).reshape(2, 3).T
-    save_models(tmp_path, {"x": Trained({"a": array})}, scaler)
-    np.testing.assert_array_equal(load_models(tmp_path)[0]["x"].params["a"], array)
-
-
-def test_there_is_no_pickle_and_nothing_unfinished_in_the_directory(run: Path) -> None:
-    assert sorted(path.name for path in run.iterdir()) == [INDEX, ARRAYS]
+    saved = {"number": np.array(2.5, np.float32), "turned": np.arange(6.0).reshape(2, 3).T}
+    save_models(tmp_path, {"x": Trained(saved)}, scaler)
+    found = load_models(tmp_path)[0]["x"].params
+    assert found["number"].shape == ()
+    jax.tree.map(np.testing.assert_array_equal, found, saved)
 
 
 def test_saving_again_replaces_what_was_there(
@@ -178,21 +158,16 @@ def test_saving_again_replaces_what_was_there(
     assert list(load_models(run)[0]) == ["micro"]
 
 
-def test_a_missing_index_is_named_with_the_remedy(run: Path) -> None:
-    (run / INDEX).unlink()
+@pytest.mark.parametrize("name", [INDEX, ARRAYS])
+def test_a_missing_file_is_no_model_with_the_remedy(run: Path, name: str) -> None:
+    (run / name).unlink()
     with pytest.raises(StoreError, match=f"{run}: no trained model here; run micro-rm train"):
-        load_models(run)
-
-
-def test_missing_arrays_are_an_error_with_the_remedy(run: Path) -> None:
-    (run / ARRAYS).unlink()
-    with pytest.raises(StoreError, match="no trained model here; run micro-rm train"):
         load_models(run)
 
 
 @pytest.mark.parametrize(
     "leaf",
-    ["micro/params/heads/kernel", "micro_stage1/params/router/hidden/bias", "scaler/delta_scale_D"],
+    ["micro_stage1/params/router/hidden/bias", "scaler/delta_scale_D"],
 )
 def test_a_missing_array_is_named_with_its_file_and_the_remedy(run: Path, leaf: str) -> None:
     edit_arrays(run, lambda arrays: arrays.pop(leaf))
@@ -201,41 +176,29 @@ def test_a_missing_array_is_named_with_its_file_and_the_remedy(run: Path, leaf: 
 
 
 @pytest.mark.parametrize(
-    ("leaf", "shape"),
+    ("array", "message"),
     [
-        ("micro/params/heads/kernel", (D, K + 1)),
-        ("micro/params/router/output/bias", (3, K)),  # 3 draws where the index says 2
-        ("micro_stage1/params/router/hidden/kernel", (1, D + 1, 5)),
+        (np.zeros((4, 4)), r"micro/params/heads/kernel is \(4, 4\), expected \(4, 3\)"),
+        (np.zeros((4, 3), np.float16), "was changed after it was written, run micro-rm train"),
     ],
+    ids=["shape", "type"],
 )
-def test_a_misshapen_array_is_named_with_both_shapes(
-    run: Path, leaf: str, shape: tuple[int, ...]
+def test_an_array_of_another_shape_or_type_is_refused(
+    run: Path, array: np.ndarray, message: str
 ) -> None:
-    edit_arrays(run, lambda arrays: arrays.update({leaf: np.zeros(shape, np.float32)}))
-    with pytest.raises(StoreError) as caught:
-        load_models(run)
-    message = str(caught.value)
-    assert str(run / ARRAYS) in message
-    assert f"{leaf} is {shape}, expected " in message
-
-
-def test_arrays_that_are_no_safetensors_are_an_error_with_a_remedy(run: Path) -> None:
-    (run / ARRAYS).write_bytes((run / ARRAYS).read_bytes()[:100])
-    with pytest.raises(StoreError, match=rf"{ARRAYS}: damaged model .*run micro-rm train"):
+    edit_arrays(run, lambda arrays: arrays.update({"micro/params/heads/kernel": array}))
+    with pytest.raises(StoreError, match=rf"{run / ARRAYS}: .*{message}"):
         load_models(run)
 
 
-@pytest.mark.parametrize("text", ['{"format": 3, "meth', '{"format": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    ['{"format": 3, "meth', '{"format": 3}', '{"format": 3, "methods": []}', "[" * 100_000],
+    ids=["cut short", "without methods", "methods of another type", "endless"],
+)
 def test_an_index_that_cannot_be_read_is_an_error_with_a_remedy(run: Path, text: str) -> None:
     (run / INDEX).write_text(text, "utf-8")
     with pytest.raises(StoreError, match=r"damaged model .*run micro-rm train again"):
-        load_models(run)
-
-
-@pytest.mark.parametrize("key", ["settings", "params", "curves"])
-def test_an_entry_that_lacks_a_part_is_an_error_with_a_remedy(run: Path, key: str) -> None:
-    edit_index(run, lambda index: index["methods"]["micro"].pop(key))
-    with pytest.raises(StoreError, match=rf"damaged model .*{key}.*run micro-rm train again"):
         load_models(run)
 
 
@@ -279,46 +242,19 @@ def test_no_changed_byte_is_taken_for_a_model(name: str, run: Path) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [
-        b"",
-        b"\xff" * 8 + b"{}",  # a header of 2**64 - 1 bytes
-        (200_000_000).to_bytes(8, "little") + b"{}",
-        (2).to_bytes(8, "little") + b"{]",
-        (100_000).to_bytes(8, "little") + b"[" * 100_000,
-    ],
+    [b"", b"\xff" * 8 + b"{}", (100_000).to_bytes(8, "little") + b"[" * 100_000],
+    ids=["empty", "a header of 2**64 - 1 bytes", "endless"],
 )
-def test_a_header_that_lies_about_its_size_is_refused(data: bytes, run: Path) -> None:
+def test_arrays_that_are_no_safetensors_are_refused(data: bytes, run: Path) -> None:
     (run / ARRAYS).write_bytes(data)
     with pytest.raises(StoreError, match=rf"{ARRAYS}: damaged model .*run micro-rm train"):
         load_models(run)
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"a":' * 100_000, "\ud800".encode("utf-8", "surrogatepass")]
-)
-def test_an_index_that_is_a_trap_is_refused(text: str | bytes, run: Path) -> None:
-    (run / INDEX).write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(StoreError, match="run micro-rm train again"):
-        load_models(run)
-
-
-@pytest.mark.parametrize("path", ["../../evil", "/etc/passwd", "a/../../b", "__class__/x"])
-def test_names_are_never_paths(path: str, scaler: Scaler, tmp_path: Path) -> None:
+def test_names_are_never_paths(scaler: Scaler, tmp_path: Path) -> None:
     """Whatever an array is called, two files are written and two are read."""
-    leaf = np.ones(2, np.float32)
-    inner: Any = leaf
-    for part in reversed(path.split("/")):
-        inner = {part: inner}
-    save_models(tmp_path, {path: Trained(inner)}, scaler)
-    found = load_models(tmp_path)[0][path].params
+    inner = {"..": {"..": {"evil": np.ones(2, np.float32)}}}
+    save_models(tmp_path, {"../../evil": Trained(inner), "/etc/passwd": Trained(inner)}, scaler)
+    found = load_models(tmp_path)[0]["../../evil"].params
     jax.tree.map(np.testing.assert_array_equal, found, inner)
     assert sorted(file.name for file in tmp_path.iterdir()) == [INDEX, ARRAYS]
-
-
-def test_an_array_of_another_type_is_refused(run: Path) -> None:
-    def halve(arrays: dict[str, np.ndarray]) -> None:
-        arrays["micro/params/heads/kernel"] = arrays["micro/params/heads/kernel"].astype("float16")
-
-    edit_arrays(run, halve)
-    with pytest.raises(StoreError, match="was changed after it was written, run micro-rm train"):
-        load_models(run)

@@ -1,0 +1,51 @@
+"""Runs over the tiny store: their configuration, another table of pairs, and what they predict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pyarrow import parquet
+
+from micro_rm.cache.pairs import PairTable, write_pairs
+from micro_rm.configs.adapt import AdaptConfig
+from micro_rm.configs.schema import Config, DataConfig, EvaluateConfig, RunConfig, StoreConfig
+from micro_rm.configs.train import TrainConfig
+
+VALIDATED, ORACLE = "micro_stage1_best_head_validated", "micro_stage1_best_head_oracle"
+
+
+def run_config(tiny: Any, run: Path) -> Config:
+    """Both stages on the tiny store, in a run directory."""
+    return Config(
+        methods="single_bt,micro",
+        data=DataConfig(name="tiny"),
+        store=StoreConfig(str(tiny.store)),
+        train=TrainConfig(
+            num_heads=4,
+            learning_rate=0.02,
+            batch_size=16,
+            epochs=4,
+            validation_fraction=0.2,
+            router_units=16,
+        ),
+        adapt=AdaptConfig(budget=16, pool=32, draws=2, epochs=40, batch_size=8, learning_rate=0.02),
+        evaluate=EvaluateConfig(bootstrap=100),
+        run=RunConfig(str(run), seed=5),
+    )
+
+
+def store_beside(tiny: Any, directory: Path, **changes: Any) -> StoreConfig:
+    """The vectors of the tiny store under a pair table that differs in some fields."""
+    table: PairTable = replace(tiny.table, **changes)
+    (directory / "pairs").mkdir(parents=True)
+    (directory / "manifest.json").write_bytes((tiny.store / "manifest.json").read_bytes())
+    (directory / "shards").symlink_to(tiny.store / "shards")
+    write_pairs(directory, table)
+    return StoreConfig(str(directory))
+
+
+def predictions(run: Path, method: str) -> list[dict[str, Any]]:
+    table = parquet.read_table(run / "predictions.parquet", filters=[("method", "=", method)])
+    return table.to_pylist()
