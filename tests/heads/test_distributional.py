@@ -33,7 +33,6 @@ def moments(mean: float, raw: float) -> Moments:
 
 @pytest.mark.parametrize(("link", "expected"), [("logistic", 0.9280497), ("normal", 0.8461688)])
 def test_two_normal_rewards_compare_as_worked_out(link: str, expected: float) -> None:
-    """G-B10."""
     one, zero = moments(1.0, 0.0), moments(0.0, 0.0)
     assert float(jnp.sqrt(one.variance_N[0])) == pytest.approx(0.6931472, abs=1e-6)
     assert float(comparison_z(one, zero)[0]) == pytest.approx(1.0201394, abs=1e-6)
@@ -41,7 +40,6 @@ def test_two_normal_rewards_compare_as_worked_out(link: str, expected: float) ->
 
 
 def test_equal_deviations_are_bradley_terry_at_a_fixed_scale() -> None:
-    """G-B10."""
     means = np.linspace(-2, 2, 7)
     rejected = Moments(jnp.zeros(7), jnp.full(7, 0.25))
     log_prob = normal_log_prob(
@@ -52,7 +50,6 @@ def test_equal_deviations_are_bradley_terry_at_a_fixed_scale() -> None:
 
 
 def test_categorical_rewards_compare_as_worked_out() -> None:
-    """G-B10."""
     wins = jnp.exp(categorical_log_prob(jnp.array([[0.0, 1, 2]]), jnp.array([[1.0, 0, 0]])))
     assert float(wins[0]) == pytest.approx(0.7876052, abs=1e-6)
 
@@ -63,7 +60,7 @@ def test_categorical_rewards_compare_as_worked_out() -> None:
 def test_categorical_probabilities_of_both_outcomes_sum_to_one(
     one: np.ndarray, two: np.ndarray
 ) -> None:
-    """G-B10: the complement, and one half against itself."""
+    """The complement, and one half against itself."""
     wins = np.exp(categorical_log_prob(one, two)) + np.exp(categorical_log_prob(two, one))
     np.testing.assert_allclose(wins, 1.0, atol=1e-5)
     np.testing.assert_allclose(np.exp(categorical_log_prob(one, one)), 0.5, atol=1e-5)

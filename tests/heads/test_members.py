@@ -27,7 +27,6 @@ from micro_rm.heads.methods.mixture import (
     mixture_program,
 )
 from micro_rm.heads.model import ModelSpec, RouterKind, log_weights, margins
-from micro_rm.heads.rows import Rows
 from micro_rm.heads.training import Hyperparams, TrainSpec, fit_members, mean_nll
 
 D, N, HELD_OUT = 6, 60, 20
@@ -140,12 +139,11 @@ def test_what_members_do_not_share_is_a_program_of_its_own(
         agree(found[place], fit_mixture(problems[place], 3, "linear"))
 
 
-@pytest.mark.parametrize("kind", [pytest.param("linear", marks=pytest.mark.long), "static"])
-def test_room_for_more_heads_changes_rounding_at_most(problem: Problem, kind: RouterKind) -> None:
+@pytest.mark.long
+def test_room_for_more_heads_changes_rounding_at_most(problem: Problem) -> None:
     """Sums are cut into vectors of another length, so that last bits may differ."""
-    (padded,) = together([problem], kind, room=10)
-    alone = fit_mixture(problem, 3, kind)
-    agree(padded, alone, rtol=1e-6, atol=2e-7)
+    (padded,) = together([problem], "linear", room=10)
+    agree(padded, fit_mixture(problem, 3, "linear"), rtol=1e-6, atol=2e-7)
 
 
 @pytest.mark.long
@@ -171,10 +169,9 @@ def test_a_member_that_diverges_has_an_error_in_its_place(problem: Problem) -> N
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("precision", ["bfloat16"])
-def test_16_bits_train_about_the_same_model(problem: Problem, precision: Any) -> None:
+def test_16_bits_train_about_the_same_model(problem: Problem) -> None:
     exact = fit_mixture(problem, 3, "linear")
-    narrow = fit_mixture(member(problem, precision=precision), 3, "linear")
+    narrow = fit_mixture(member(problem, precision="bfloat16"), 3, "linear")
     assert narrow.spec == exact.spec, "models are used in 32 bits"
     gap = np.abs(narrow.params["heads"]["kernel"] - exact.params["heads"]["kernel"]).max()
     assert 0 < gap < 0.02
@@ -372,10 +369,3 @@ def test_room_for_more_heads_hides_them_from_stage_2(adapting: Problem) -> None:
     )
     assert weights.shape == (N, 3)
     assert margins(roomy.params["heads"], adapting.train.rows.delta_NxD).shape == (N, 3)
-
-
-def test_rows_keep_their_order_when_some_are_taken() -> None:
-    rows = Rows(jnp.arange(8.0).reshape(4, 2), -jnp.arange(8.0).reshape(4, 2))
-    taken = rows.take(jnp.array([3, 0, 3]))
-    np.testing.assert_array_equal(taken.delta_NxD, [[6, 7], [0, 1], [6, 7]])
-    np.testing.assert_array_equal(taken.router_input_NxD, -np.asarray(taken.delta_NxD))

@@ -16,7 +16,6 @@ def rows(count: int, width: int, seed: int = 0) -> np.ndarray:
 @settings(max_examples=40, deadline=None)
 @given(count=st.integers(1, 60), width=st.integers(1, 6), block=st.integers(1, 70))
 def test_streamed_moments_are_those_of_the_whole_array(count: int, width: int, block: int) -> None:
-    """G-B7."""
     rows_NxD = rows(count, width)
     moments = accumulate(row_blocks(rows_NxD, block), width)
     exact_NxD = rows_NxD.astype(np.float64)

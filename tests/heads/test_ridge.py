@@ -29,7 +29,7 @@ def normal_equations(features_MxD: np.ndarray, label_M: np.ndarray, penalty: flo
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), power=st.floats(-4, 4), rows=st.integers(1, 40))
 def test_every_penalty_matches_the_normal_equations(seed: int, power: float, rows: int) -> None:
-    """G-B8. Also with fewer rows than dimensions."""
+    """Also with fewer rows than dimensions."""
     features_MxD, label_MxA = problem(seed, rows=rows)
     penalties = np.array([10.0**power, 3.0])
     heads_PxDxA = solve_ridge(features_MxD, label_MxA, penalties)
@@ -39,7 +39,6 @@ def test_every_penalty_matches_the_normal_equations(seed: int, power: float, row
 
 
 def test_an_infinite_penalty_gives_zero_weights() -> None:
-    """G-B8."""
     small, none = solve_ridge(*problem(), np.array([1e12, np.inf]))
     assert np.abs(small).max() < 1e-8
     np.testing.assert_array_equal(none, np.zeros((D, A)))

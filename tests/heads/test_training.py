@@ -230,7 +230,7 @@ def test_the_seed_decides_a_run_to_the_last_bit(planted: Any) -> None:
 
 
 def test_identical_heads_never_separate_but_random_ones_do(planted: Any) -> None:
-    """G-S12: from identical columns under a uniform router every head gets the same gradient."""
+    """From identical columns under a uniform router every head gets the same gradient."""
     start = planted_start(planted)
     start["heads"]["kernel"] = jnp.repeat(start["heads"]["kernel"][:, :1], 3, axis=1)
     start["router"] = jax.tree.map(jnp.zeros_like, start["router"])
@@ -245,7 +245,7 @@ def test_identical_heads_never_separate_but_random_ones_do(planted: Any) -> None
 
 @pytest.mark.long
 def test_labels_without_meaning_leave_log_2() -> None:
-    """G-S17: with random signs nothing can be learned, and held-out loss does not get below it.
+    """With random signs nothing can be learned, and held-out loss does not get below it.
 
     The noise of the mean over 2,000 rows, for the small margins that training ends with, is well
     below 0.01.
@@ -265,7 +265,7 @@ def test_labels_without_meaning_leave_log_2() -> None:
 
 
 def test_training_leaves_the_features_as_they_are(planted: Any) -> None:
-    """G-S20, on the device: only parameters are donated to the compiled run."""
+    """Only parameters are donated to the compiled run."""
 
     def digest() -> str:
         rows = (*planted.problem.train.rows, *planted.problem.validation.rows)
