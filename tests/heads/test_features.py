@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
+import itertools
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from micro_rm.cache.pairs import read_pairs, write_pairs
+from micro_rm.cache.pairs import read_pairs
 from micro_rm.cache.reader import FeatureStore
-from micro_rm.cache.schema import StoreError, file_checksum
-from micro_rm.configs.resolve import SIMULATOR_FACTS, resolve
-from micro_rm.configs.schema import Config, DataConfig
-from micro_rm.configs.train import TrainConfig
+from micro_rm.cache.schema import StoreError
 from micro_rm.heads.features import Features, Scaler
-from micro_rm.heads.run_data import RunData
 
 
 @pytest.fixture
@@ -40,14 +38,6 @@ def test_arrays_are_chosen_minus_rejected_and_the_prompt_of_the_rows_asked_for(
     np.testing.assert_array_equal(delta_NxD, expected)
     np.testing.assert_array_equal(router_input_NxD, tiny.vectors["context/prompt"][rows])
     assert delta_NxD.dtype == router_input_NxD.dtype == np.float32
-
-
-def test_sides_are_both_responses_of_the_rows_asked_for(tiny: Any, features: Features) -> None:
-    rows = np.array([119, 3, 3, 0])
-    chosen_NxD, rejected_NxD = features.sides(rows, "ctx")
-    np.testing.assert_array_equal(chosen_NxD, tiny.vectors["ctx/chosen"][rows])
-    np.testing.assert_array_equal(rejected_NxD, tiny.vectors["ctx/rejected"][rows])
-    assert chosen_NxD.dtype == rejected_NxD.dtype == np.float32
 
 
 def test_no_rows_asked_for_are_no_rows(features: Features) -> None:
@@ -117,28 +107,35 @@ def test_dimensions_that_carry_rounding_only_are_not_blown_up() -> None:
         np.testing.assert_allclose(found_D, [1, 2, 1, 1, 2e-3], rtol=1e-4)
 
 
-def test_the_identity_changes_no_bit() -> None:
-    values = np.random.default_rng(0).normal(size=(2, 3, 2)).astype(np.float32)
-    rows = Scaler.identity(2).apply(values[0], np.zeros_like(values[0]), values[1])
-    np.testing.assert_array_equal(rows.delta_NxD, values[0])
-    np.testing.assert_array_equal(rows.router_input_NxD, values[1])
+@given(
+    hnp.arrays(np.float32, (11, 3), elements=st.floats(-8, 8, width=32)),
+    st.sets(st.integers(1, 10)),
+    st.floats(-1e4, 1e4, width=32),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_scaler_does_not_depend_on_how_the_rows_are_cut(
+    router_NxD: np.ndarray, cuts: set[int], offset: float
+) -> None:
+    delta_NxD, router_NxD = router_NxD[::-1] * 2, router_NxD + np.float32(offset)
+    whole = Scaler.fit(delta_NxD, router_NxD)
+    edges = [0, *sorted(cuts), 11]
+    cut = Scaler.fit_blocks((delta_NxD[a:b], router_NxD[a:b]) for a, b in itertools.pairwise(edges))
+    for name in ("delta_scale_D", "router_mean_D", "router_scale_D"):
+        np.testing.assert_allclose(
+            getattr(cut, name), getattr(whole, name), rtol=1e-6, err_msg=name
+        )
 
 
-# --- the store ------------------------------------------------------------------------------------
-
-
-def test_reading_features_leaves_the_store_untouched(tiny: Any, tmp_path: Path) -> None:
-    """Many views, many partitions, the same bytes."""
-    store = tmp_path / "store"
-    shutil.copytree(tiny.store, store)
-    write_pairs(store, tiny.table)
-    files = sorted(path for path in store.rglob("*") if path.is_file())
-    before = {path: file_checksum(path) for path in files}
-    features = Features(FeatureStore(store), read_pairs(store, "tiny"))
-    for fraction in (0.0, 0.3):
-        train = TrainConfig(validation_fraction=fraction, features="standardized")
-        config = resolve(Config(data=DataConfig(name="tiny"), train=train), SIMULATOR_FACTS)
-        bench = RunData(config, features)
-        bench.problem(adapt=False).train.load_sides()
-        bench.stage2(bench.parts.test)
-    assert {path: file_checksum(path) for path in files} == before
+def test_one_pass_is_as_accurate_as_two_far_from_zero() -> None:
+    """A standard deviation of 1e-3 around 1e4 would drown in sums of squares."""
+    rng = np.random.default_rng(0)
+    router_NxD = 1e4 + 1e-3 * rng.integers(-4, 5, (400, 4)) * np.array([1, 2, 1, 3])
+    delta_NxD = rng.normal(size=(400, 4))
+    found = Scaler.fit_blocks(
+        (delta_NxD[a : a + 90], router_NxD[a : a + 90]) for a in range(0, 400, 90)
+    )
+    np.testing.assert_allclose(found.router_scale_D, router_NxD.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.router_mean_D, router_NxD.mean(axis=0), rtol=1e-7)
+    np.testing.assert_allclose(
+        found.delta_scale_D, np.sqrt(np.mean(delta_NxD**2, axis=0)), rtol=1e-6
+    )

@@ -18,7 +18,6 @@ TAUS = (1e-4, 1e-3, 1e-2, 0.1, 0.5, 1.0)
 hedge_targets = jax.jit(hedge.hedge_targets)
 head_nll = jax.jit(losses.head_nll)
 mixture_nll = jax.jit(losses.mixture_nll)
-soft_label_cross_entropy = jax.jit(losses.soft_label_cross_entropy)
 
 
 def arrays(low: float, high: float, shape: tuple[int, ...] = (N, K)) -> Any:
@@ -159,22 +158,3 @@ def test_targets_and_gradients_are_finite_for_extreme_margins_and_logits(
     value, gradients = first_targets_and_gradients(logits_NxK, delta_NxK, tau)
     assert np.isfinite(value)
     assert all(np.isfinite(gradient).all() for gradient in gradients)
-
-
-def test_the_gradient_of_the_cross_entropy_is_weights_minus_targets() -> None:
-    """It vanishes exactly where the router equals its targets."""
-    rng = np.random.default_rng(1)
-    logits_NxK = rng.normal(size=(N, K)).astype(np.float32)
-    targets_NxK = np.exp(log_simplex(rng.normal(size=(N, K))))
-
-    @jax.jit
-    @jax.grad
-    def gradient(logits_NxK: jax.Array, targets_NxK: jax.Array) -> jax.Array:
-        return jnp.sum(soft_label_cross_entropy(targets_NxK, jax.nn.log_softmax(logits_NxK)))
-
-    weights_NxK = np.exp(log_simplex(logits_NxK))
-    np.testing.assert_allclose(
-        gradient(logits_NxK, targets_NxK), weights_NxK - targets_NxK, atol=1e-6
-    )
-    at_targets = gradient(logits_NxK, weights_NxK)
-    np.testing.assert_allclose(at_targets, np.zeros((N, K)), atol=1e-6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter
 from dataclasses import replace
@@ -14,9 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from micro_rm.cache.schema import StoreError
 from micro_rm.configs.adapt import AdaptConfig
@@ -28,7 +24,6 @@ from micro_rm.heads.ensemble import draw, stack
 from micro_rm.heads.epochs import NOT_RUN
 from micro_rm.heads.features import BLOCK_BYTES, FeatureMemoryError, Features, RowSource, Scaler
 from micro_rm.heads.methods import load_method
-from micro_rm.heads.methods.mixture import predict_routed
 from micro_rm.heads.model import ModelSpec
 from micro_rm.heads.streaming import fit_streamed
 from micro_rm.heads.training import Hyperparams, TrainSpec, fit_members
@@ -135,43 +130,6 @@ def test_a_missing_view_is_an_error_before_anything_is_read() -> None:
     source = make_source(N, 8)
     with pytest.raises(StoreError, match="no ctx/chosen vectors"):
         replace(source, head="ctx")
-
-
-# --- scaling --------------------------------------------------------------------------------------
-
-
-@given(
-    hnp.arrays(np.float32, (11, 3), elements=st.floats(-8, 8, width=32)),
-    st.sets(st.integers(1, 10)),
-    st.floats(-1e4, 1e4, width=32),
-)
-@settings(deadline=None, max_examples=60)
-def test_a_scaler_does_not_depend_on_how_the_rows_are_cut(
-    router_NxD: np.ndarray, cuts: set[int], offset: float
-) -> None:
-    delta_NxD, router_NxD = router_NxD[::-1] * 2, router_NxD + np.float32(offset)
-    whole = Scaler.fit(delta_NxD, router_NxD)
-    edges = [0, *sorted(cuts), 11]
-    cut = Scaler.fit_blocks((delta_NxD[a:b], router_NxD[a:b]) for a, b in itertools.pairwise(edges))
-    for name in ("delta_scale_D", "router_mean_D", "router_scale_D"):
-        np.testing.assert_allclose(
-            getattr(cut, name), getattr(whole, name), rtol=1e-6, err_msg=name
-        )
-
-
-def test_one_pass_is_as_accurate_as_two_far_from_zero() -> None:
-    """A standard deviation of 1e-3 around 1e4 would drown in sums of squares."""
-    rng = np.random.default_rng(0)
-    router_NxD = 1e4 + 1e-3 * rng.integers(-4, 5, (400, 4)) * np.array([1, 2, 1, 3])
-    delta_NxD = rng.normal(size=(400, 4))
-    found = Scaler.fit_blocks(
-        (delta_NxD[a : a + 90], router_NxD[a : a + 90]) for a in range(0, 400, 90)
-    )
-    np.testing.assert_allclose(found.router_scale_D, router_NxD.std(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(found.router_mean_D, router_NxD.mean(axis=0), rtol=1e-7)
-    np.testing.assert_allclose(
-        found.delta_scale_D, np.sqrt(np.mean(delta_NxD**2, axis=0)), rtol=1e-6
-    )
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -296,19 +254,6 @@ def test_a_method_that_cannot_stream_says_what_to_change(make_bench: Any) -> Non
     rows = len(problem.train.data)
     assert message.startswith(f"{rows} rows of 8 numbers need 0.00 GiB; train.memory_gib = ")
     assert "only single_bt, static_mixture, micro_stage1 and micro can stream them" in message
-
-
-@pytest.mark.long
-def test_predictions_in_blocks_are_those_at_once(make_bench: Any) -> None:
-    whole = make_bench(train=TrainConfig(num_heads=2, epochs=1, router="linear"))
-    trained = load_method("micro_stage1").fit(whole.problem(adapt=False), {})
-    small = make_bench(train=TrainConfig(memory_gib=tiny_memory(7)))
-    assert len(list(small.stage2(small.parts.test).blocks())) == -(-40 // 14)
-    one, other = (
-        predict_routed(trained, bench.stage2(bench.parts.test)) for bench in (whole, small)
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one, other)
-    assert one.heads is not None and one.heads.delta_NxK.shape == (40, 2)
 
 
 @pytest.mark.long

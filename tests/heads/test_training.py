@@ -110,7 +110,6 @@ def test_the_optimiser_is_adamw_behind_a_clip_of_the_global_norm() -> None:
 
 D, K = 4, 2
 SPEC = ModelSpec(D, K, "linear")
-HALVES = (slice(2000), slice(2000, None))
 NO_ROWS = Rows(jnp.zeros((0, D)), jnp.zeros((0, D)))
 
 
@@ -210,23 +209,16 @@ def test_without_validation_rows_best_means_last() -> None:
     assert float(jnp.mean(reached)) < float(curves.objective[1]) < float(curves.objective[0])
 
 
-def planted_fit(planted: Any, params: Any, seed: int) -> tuple[Any, Any]:
+def planted_fit(planted: Any, params: Any) -> tuple[Any, Any]:
     """The run of the planted problem from given parameters."""
     problem = planted.problem
     spec = ModelSpec(problem.width, 3, "linear", problem.train_config.router_units)
     train, validation = problem.train.rows, problem.validation.rows
-    return fit(spec, params, train, validation, problem.train_config, jax.random.key(seed))
+    return fit(spec, params, train, validation, problem.train_config, jax.random.key(0))
 
 
 def planted_start(planted: Any) -> Any:
     return init(ModelSpec(planted.problem.width, 3, "linear"), jax.random.key(0))
-
-
-@pytest.mark.long
-def test_the_seed_decides_a_run_to_the_last_bit(planted: Any) -> None:
-    one, same, other = (planted_fit(planted, planted_start(planted), seed) for seed in (0, 0, 1))
-    jax.tree.map(np.testing.assert_array_equal, one, same)
-    assert (np.asarray(one[0]["heads"]["kernel"]) != np.asarray(other[0]["heads"]["kernel"])).any()
 
 
 def test_identical_heads_never_separate_but_random_ones_do(planted: Any) -> None:
@@ -234,34 +226,13 @@ def test_identical_heads_never_separate_but_random_ones_do(planted: Any) -> None
     start = planted_start(planted)
     start["heads"]["kernel"] = jnp.repeat(start["heads"]["kernel"][:, :1], 3, axis=1)
     start["router"] = jax.tree.map(jnp.zeros_like, start["router"])
-    params, _ = planted_fit(planted, start, 0)
+    params, _ = planted_fit(planted, start)
     kernel_DxK = np.asarray(params["heads"]["kernel"])
     assert np.abs(kernel_DxK).max() > 0.1
     np.testing.assert_allclose(kernel_DxK, np.repeat(kernel_DxK[:, :1], 3, axis=1), atol=1e-5)
-    separated, _ = planted_fit(planted, planted_start(planted), 0)
+    separated, _ = planted_fit(planted, planted_start(planted))
     cosine_KxK = np.corrcoef(np.asarray(separated["heads"]["kernel"]).T)
     assert np.abs(cosine_KxK - np.eye(3)).max() < 0.3
-
-
-@pytest.mark.long
-def test_labels_without_meaning_leave_log_2() -> None:
-    """With random signs nothing can be learned, and held-out loss does not get below it.
-
-    The noise of the mean over 2,000 rows, for the small margins that training ends with, is well
-    below 0.01.
-    """
-    spec = ModelSpec(D, 3, "linear")
-    rows = random_rows(4000, 6)
-    train, held_out = (jax.tree.map(lambda leaf, part=part: leaf[part], rows) for part in HALVES)
-    config = TrainConfig(
-        num_heads=3, entropy_weight=0.0, learning_rate=1e-2, epochs=10, router="linear"
-    )
-    start = init(spec, jax.random.key(0))
-    tiny = jax.tree.map(lambda leaf: 1e-6 * leaf, start)
-    assert float(mean_nll(spec, tiny, held_out)) == pytest.approx(0.693147, abs=1e-6)
-    _, curves = fit(spec, start, train, held_out, config, jax.random.key(0))
-    assert float(curves.validation_nll[-1]) == pytest.approx(np.log(2), abs=0.01)
-    assert float(curves.validation_nll.min()) > np.log(2) - 0.005
 
 
 def test_training_leaves_the_features_as_they_are(planted: Any) -> None:
@@ -272,5 +243,5 @@ def test_training_leaves_the_features_as_they_are(planted: Any) -> None:
         return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in rows)).hexdigest()
 
     before = digest()
-    planted_fit(planted, planted_start(planted), 0)
+    planted_fit(planted, planted_start(planted))
     assert digest() == before
