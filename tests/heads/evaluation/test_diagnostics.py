@@ -23,6 +23,11 @@ def log_weights(weights: Any) -> np.ndarray:
         return np.log(np.asarray(weights, float))
 
 
+MORE = "an earlier one (correlation 0.99 or more)."
+NOTHING = "next to no weight on any test row."
+DEAF = "the router ignores its input; every test row gets nearly the same weights (0.0012 nats of"
+
+
 def correlation(delta_NxK: np.ndarray) -> np.ndarray:
     uniform = np.full((1, *delta_NxK.shape), -np.log(delta_NxK.shape[1]))
     return np.array(diagnose(HeadOutputs(delta_NxK, uniform))["correlation"])
@@ -74,11 +79,7 @@ def test_equal_weights_for_every_row_tell_nothing_and_one_head_per_row_everythin
     assert routing_information(log_weights(sharp)) == pytest.approx(np.log(3))
     collapsed = np.eye(3)[np.zeros(6, int)][None]  # sharp, but always the same head
     assert routing_information(log_weights(collapsed)) == pytest.approx(0, abs=1e-12)
-
-
-def test_information_is_of_each_draw_alone() -> None:
-    """Two deaf draws that differ from each other are deaf all the same."""
-    draws = np.stack([np.tile([0.9, 0.1], (5, 1)), np.tile([0.1, 0.9], (5, 1))])
+    draws = np.tile([[[0.9, 0.1]], [[0.1, 0.9]]], (1, 5, 1))  # deaf, each for itself
     assert routing_information(log_weights(draws)) == pytest.approx(0, abs=1e-12)
 
 
@@ -107,65 +108,37 @@ def alike(*pairs: tuple[int, int], value: float = 1.0) -> np.ndarray:
     return correlation
 
 
-def test_a_healthy_mixture_has_no_flag() -> None:
-    assert flagged(entry()) == []
+@pytest.mark.parametrize(
+    ("item", "sentence"),
+    [
+        (entry(alike((2, 0))), f"1 of 3 heads collapsed: head 2 repeats {MORE}"),
+        (entry(alike((1, 0), (2, 1))), f"2 of 3 heads collapsed: heads 1, 2 repeat {MORE}"),
+        (entry(np.diag([1.0, 0, 1])), "head 1 has no opinion on any test row."),
+        (entry(np.diag([0.0, 1, 0])), "heads 0, 2 have no opinion on any test row."),
+        (entry(usage=(0.66, 0.01, 0.33)), f"head 1 has {NOTHING}"),
+        (entry(usage=(1.0, 0.0, 0.0)), f"heads 1, 2 have {NOTHING}"),
+        (entry(routing_nats=0.0012), f"{DEAF} 1.10)."),
+        (entry(alike((1, 0), value=0.99)), f"1 of 3 heads collapsed: head 1 repeats {MORE}"),
+        (entry(usage=(0.6, 0.0333, 0.3667)), f"head 1 has {NOTHING}"),
+    ],
+)
+def test_each_defect_has_its_sentence(item: dict[str, Any], sentence: str) -> None:
+    assert flagged(item) == [f"m: {sentence}"]
 
 
 @pytest.mark.parametrize(
-    ("item", "sentences"),
+    "item",
     [
-        (
-            entry(alike((2, 0))),
-            [
-                "m: 1 of 3 heads collapsed: head 2 repeats an earlier one (correlation 0.99 or "
-                "more)."
-            ],
-        ),
-        (
-            entry(alike((1, 0), (2, 0), (2, 1))),
-            [
-                "m: 2 of 3 heads collapsed: heads 1, 2 repeat an earlier one (correlation 0.99 or "
-                "more)."
-            ],
-        ),
-        (entry(np.diag([1.0, 0, 1])), ["m: head 1 has no opinion on any test row."]),
-        (entry(np.diag([0.0, 1, 0])), ["m: heads 0, 2 have no opinion on any test row."]),
-        (
-            entry(usage=(0.66, 0.01, 0.33)),
-            ["m: head 1 has next to no weight on any test row."],
-        ),
-        (
-            entry(usage=(1.0, 0.0, 0.0)),
-            ["m: heads 1, 2 have next to no weight on any test row."],
-        ),
-        (
-            entry(routing_nats=0.0012),
-            [
-                "m: the router ignores its input; every test row gets nearly the same weights "
-                "(0.0012 nats of 1.10)."
-            ],
-        ),
+        entry(),
+        entry(alike((1, 0), value=0.989)),
+        entry(alike((1, 0), value=-1.0)),  # opposite tastes are no copies
+        entry(usage=(0.6, 0.0334, 0.3666)),
+        entry(routing_nats=0.01),
+        entry(usage=(1.0,), routing_nats=0.0),  # one head can neither collapse nor be routed
     ],
 )
-def test_each_defect_has_its_sentence(item: dict[str, Any], sentences: list[str]) -> None:
-    assert flagged(item) == sentences
-
-
-@pytest.mark.parametrize(
-    ("below", "above"),
-    [
-        (entry(alike((1, 0), value=0.99)), entry(alike((1, 0), value=0.989))),
-        (entry(usage=(0.6, 0.0333, 0.3667)), entry(usage=(0.6, 0.0334, 0.3666))),
-        (entry(routing_nats=0.0099), entry(routing_nats=0.01)),
-    ],
-)
-def test_a_flag_is_raised_at_its_threshold(below: dict[str, Any], above: dict[str, Any]) -> None:
-    assert len(flagged(below)) == 1
-    assert flagged(above) == []
-
-
-def test_opposite_tastes_are_no_copies() -> None:
-    assert flagged(entry(alike((1, 0), value=-1.0))) == []
+def test_what_stays_within_the_thresholds_has_no_flag(item: dict[str, Any]) -> None:
+    assert flagged(item) == []
 
 
 def test_heads_are_flagged_at_their_owner_and_weights_at_their_router() -> None:
@@ -177,10 +150,6 @@ def test_heads_are_flagged_at_their_owner_and_weights_at_their_router() -> None:
     assert len(weights) == 2
     assert flagged(sick) == heads + weights
     assert flagged(sick, owner=False, router=False) == []
-
-
-def test_one_head_can_neither_collapse_nor_be_routed() -> None:
-    assert flagged(entry(usage=(1.0,), routing_nats=0.0)) == []
 
 
 def test_the_numbers_of_real_heads_raise_the_flags_that_they_should() -> None:

@@ -89,19 +89,14 @@ def test_without_several_heads_or_texts_there_is_nothing_to_show(
 
 
 def test_heads_under_a_wish_are_preferred(make_scored: Any) -> None:
-    two = make_scored(np.ones((3, 2)))
+    two, one = make_scored(np.ones((3, 2))), make_scored(np.ones((3, 1)))
     scored = {"static_mixture": two, "micro": two}
     preferred = [method.name for method in ranked_methods()]
-    assert preferred[:5] == [
-        "micro",
-        "micro_kernel",
-        "micro_hyre",
-        "micro_stage1",
-        "static_mixture",
-    ]
+    first = ["micro", "micro_kernel", "micro_hyre", "micro_stage1", "static_mixture"]
+    assert preferred[:5] == first
     assert shown_method(scored, preferred) == "micro"
     assert shown_method(scored) == "static_mixture"
-    assert shown_method({"other": two, "single_bt": make_scored(np.ones((3, 1)))}) == "other"
+    assert shown_method({"other": two, "single_bt": one}) == "other"
 
 
 def test_long_texts_are_cut_and_conversations_keep_their_roles() -> None:

@@ -38,12 +38,9 @@ def test_what_a_report_has_is_not_routed_again_and_stays_if_nothing_is_asked() -
     assert route_prompts(None, [], not_again) is None
     kept = route_prompts(None, [EGG], numbered)
     assert route_prompts(kept, [EGG], not_again) == kept == route_prompts(kept, [], not_again)
-
-
-@pytest.mark.parametrize("other", [ExamplePrompt(EGG.prompt), ExamplePrompt(EGG.prompt, "Sing.")])
-def test_another_wish_is_another_question(other: ExamplePrompt) -> None:
-    kept = route_prompts(route_prompts(None, [EGG], numbered), [other], numbered)
-    assert kept is not None and kept["rows"][0]["wish"]["text"] == (other.context or "")
+    for wish in (None, "Sing."):  # another wish is another question
+        other = route_prompts(kept, [ExamplePrompt(EGG.prompt, wish)], numbered)
+        assert other is not None and other["rows"][0]["wish"]["text"] == (wish or "")
 
 
 def test_long_prompts_that_begin_alike_are_told_apart_though_they_are_cut() -> None:
@@ -79,21 +76,15 @@ def test_heads_that_are_strong_in_either_case_are_named_and_the_rest_is_a_sum() 
 
 
 def test_without_a_wish_nothing_moves_and_a_sum_of_one_head_is_never_shown() -> None:
-    weights = {"micro": {"without": [0.2] * 5, "with": None}}
-    (panel,) = panels(weights, profiles(5))
+    def without(heads: int) -> dict[str, Any]:
+        return {"micro": {"without": [1 / heads] * heads, "with": None}}
+
+    (panel,) = panels(without(5), profiles(5))
     assert panel["moved"] is None and len(panel["bars"]) == 5
     assert {bar["with"] for bar in panel["bars"]} == {None}
-
-
-def test_two_heads_beyond_those_shown_are_a_sum() -> None:
-    weights = {"micro": {"without": [1 / 6] * 6, "with": None}}
-    (panel,) = panels(weights, profiles(6))
+    (panel,) = panels(without(6), profiles(6))
     assert len(panel["bars"]) == 4 and panel["others"]["count"] == 2
-
-
-def test_a_method_whose_heads_have_no_names_is_left_out() -> None:
-    weights = {"micro": {"without": [0.5, 0.5], "with": None}}
-    assert panels(weights, {}) == panels(weights, profiles(3)) == []
+    assert panels(without(2), {}) == panels(without(2), profiles(3)) == [], "heads without names"
 
 
 def section(page: str) -> str:
@@ -103,12 +94,15 @@ def section(page: str) -> str:
 
 def test_the_page_sets_the_weights_without_and_with_the_wish_side_by_side(make_report: Any) -> None:
     report = make_report()
+
+    def page(prompt: ExamplePrompt, weights: dict[str, Any]) -> str:
+        report["prompts"] = route_prompts(None, [prompt], lambda _: [weights])
+        return render_page(report, {})
+
     assert 'id="prompts"' not in render_page(report, {})
-    both = {"without": [0.25, 0.75], "with": [0.83, 0.17]}
-    report["prompts"] = route_prompts(None, [EGG], lambda _: [{"micro": both}])
-    page = render_page(report, {})
-    assert 'href="#prompts"' in page
-    shown = section(page)
+    both = page(EGG, {"micro": {"without": [0.25, 0.75], "with": [0.83, 0.17]}})
+    assert 'href="#prompts"' in both
+    shown = section(both)
     assert "the wish moves 58 % of the weight" in shown and "without the wish" in shown
     bars = re.findall(r'bar (\w+)"><i style="width: ([\d.]+)%"></i><b>([\d.]+)<', shown)
     assert bars == [
@@ -118,18 +112,7 @@ def test_the_page_sets_the_weights_without_and_with_the_wish_side_by_side(make_r
         ("after", "17.0", "0.17"),
     ]
     assert ">0 brief" in shown and ">1 polite" in shown
-
-
-def test_the_page_has_one_bar_per_head_where_there_is_no_wish(make_report: Any) -> None:
-    report = make_report()
-    both = {"without": [0.25, 0.75], "with": None}
-    report["prompts"] = route_prompts(None, [CAT], lambda _: [{"micro": both}])
-    shown = section(render_page(report, {}))
-    assert re.findall(r'bar (\w+)"', shown) == ["after", "after"]
-    assert "without the wish" not in shown and "moves" not in shown
-
-
-def test_the_page_says_where_no_method_has_a_router(make_report: Any) -> None:
-    report = make_report()
-    report["prompts"] = route_prompts(None, [EGG], lambda _: [{}])
-    assert "No method of this run has a router" in section(render_page(report, {}))
+    plain = section(page(CAT, {"micro": {"without": [0.25, 0.75], "with": None}}))
+    assert re.findall(r'bar (\w+)"', plain) == ["after", "after"]
+    assert "without the wish" not in plain and "moves" not in plain
+    assert "No method of this run has a router" in section(page(EGG, {}))

@@ -33,6 +33,12 @@ def scored(correct_SxN: Any) -> ScoredMethod:
     )
 
 
+def benchmark_of(test: protocol.TestSet, rows_N: np.ndarray, result: ScoredMethod) -> Any:
+    report = benchmark(test, rows_N, {"m": result}, CONFIG, 0)
+    assert report is not None
+    return report
+
+
 def whole_benchmark() -> tuple[protocol.TestSet, np.ndarray]:
     """All 2,985 rows, their subsets in order."""
     sizes = [rows for section in SECTIONS.values() for rows in section.values()]
@@ -59,22 +65,16 @@ def test_pooled_sections_reproduce_the_papers_row() -> None:
     for right, section in zip((347, 316, 676, 1315), SECTIONS.values(), strict=True):
         correct_N[start : start + right] = 1
         start += sum(section.values())
-    report = benchmark(test, rows_N, {"m": scored(correct_N)}, CONFIG, 0)
-    assert report is not None
+    report = benchmark_of(test, rows_N, scored(correct_N))
     cells = report["methods"]["m"]["attributes"]
-    assert [round(cell["accuracy"], 4) for cell in cells.values()] == [
-        0.9693,
-        0.6930,
-        0.9135,
-        0.9189,
-    ]
+    accuracies = [round(cell["accuracy"], 4) for cell in cells.values()]
+    assert accuracies == [0.9693, 0.6930, 0.9135, 0.9189]
     assert [cell["n"] for cell in cells.values()] == [358, 456, 740, 1431]
     assert report["methods"]["m"]["macro"]["accuracy"] == pytest.approx(0.8737, abs=5e-5)
 
 
 def test_the_official_score_counts_math_twice_and_a_bit() -> None:
-    accuracy = dict.fromkeys(SUBSETS, 1.0) | {"math-prm": 0.0}
-    scores = official_scores(accuracy)
+    scores = official_scores(dict.fromkeys(SUBSETS, 1.0) | {"math-prm": 0.0})
     assert scores["Reasoning"] == pytest.approx(984 / 1968)
     assert scores["total"] == pytest.approx((3 + 0.5) / 4)
 
@@ -83,8 +83,7 @@ def test_a_tie_is_one_half_pooled_and_nothing_officially() -> None:
     test, rows_N = whole_benchmark()
     correct_N = np.ones(rows_N.size)
     correct_N[:100] = 0.5  # alpacaeval-easy
-    report = benchmark(test, rows_N, {"m": scored(correct_N)}, CONFIG, 0)
-    assert report is not None
+    report = benchmark_of(test, rows_N, scored(correct_N))
     pooled, official = report["methods"]["m"]["attributes"]["Chat"], report["official"]["m"]
     assert pooled["accuracy"] == pytest.approx(308 / 358)
     assert official["Chat"] == pytest.approx(258 / 358)
@@ -96,8 +95,7 @@ def test_official_scores_average_the_draws_that_score_a_row() -> None:
     result = scored(correct_SxN)
     result.counts_SxN[0, :100] = False  # alpacaeval-easy was adapted to by the draw that errs
     result.counts_SxN[:, 100:110] = False  # some of alpacaeval-length by both
-    report = benchmark(test, rows_N, {"m": result}, CONFIG, 0)
-    assert report is not None
+    report = benchmark_of(test, rows_N, result)
     assert report["official"]["m"]["Chat"] == pytest.approx((100 + 258 / 2) / 358)
     assert report["official"]["m"]["Safety"] == 0.5
 
@@ -129,8 +127,8 @@ def test_the_second_benchmark_scores_rows_and_not_pairs() -> None:
     test = protocol.TestSet(np.arange(36), attribute_N, source_row_N, SUBSETS_V2, 12)
     correct_N = np.ones(36)
     correct_N[0] = 0  # one pair of row 0, Factuality
-    report = benchmark(test, source_row_N, {"m": scored(correct_N)}, CONFIG, 0)
-    assert report is not None and report["name"] == "RewardBench 2"
+    report = benchmark_of(test, source_row_N, scored(correct_N))
+    assert report["name"] == "RewardBench 2"
     cells = report["methods"]["m"]["attributes"]
     assert cells["Factuality"]["accuracy"] == 0.5 and cells["Factuality"]["n"] == 2
     assert cells["Math"]["accuracy"] == 1.0
@@ -143,17 +141,13 @@ def test_rows_of_one_prompt_are_resampled_together() -> None:
     right_N = source_row_N < 4
     prompt_N = np.where(right_N, 0, 1)
     test = protocol.TestSet(np.arange(36), source_row_N % 6, prompt_N, SUBSETS_V2, 2)
-    report = benchmark(test, source_row_N, {"m": scored(right_N)}, CONFIG, 0)
-    assert report is not None
-    macro = report["methods"]["m"]["macro"]
+    macro = benchmark_of(test, source_row_N, scored(right_N))["methods"]["m"]["macro"]
     assert (macro["low"], macro["high"]) == (0.0, 1.0)
 
 
 def test_a_part_of_the_benchmark_has_no_sections_and_says_what_is_missing() -> None:
-    assert (
-        missing_subset_warnings(SUBSETS) == [] == missing_subset_warnings(["verbosity", "Safety"])
-    )
-    (sentence,) = missing_subset_warnings(
-        [name for name in SUBSETS if name not in ("hep-go", "math-prm")]
-    )
+    assert missing_subset_warnings(SUBSETS) == []
+    assert missing_subset_warnings(["verbosity", "Safety"]) == []
+    part = [name for name in SUBSETS if name not in ("hep-go", "math-prm")]
+    (sentence,) = missing_subset_warnings(part)
     assert sentence == "RewardBench has no sections: math-prm, hep-go have no test rows."
