@@ -73,11 +73,6 @@ def test_lengths_that_say_nothing_give_a_slope_of_zero(x_N: np.ndarray) -> None:
     assert fit_slope(x_N) == pytest.approx(0, abs=1e-12)
 
 
-def test_rows_of_equal_length_pull_in_no_direction() -> None:
-    x_N = np.array([2.0, 1.0, -1.0])
-    assert fit_slope(np.concatenate([x_N, np.zeros(50)])) == pytest.approx(fit_slope(x_N), abs=1e-9)
-
-
 def test_the_method_scores_pairs_by_their_length_and_nothing_else(
     make_examples: Any, make_problem: Any
 ) -> None:

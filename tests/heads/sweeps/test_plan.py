@@ -115,9 +115,7 @@ def test_members_of_one_stage_1_stand_side_by_side() -> None:
     [
         ({"adapt.tau": 0.1}, True),
         ({"adapt.budget": 7}, True),
-        ({"adapt.draws": 7}, True),
         ({"views.adapt_head": "plain"}, True),
-        ({"views.adapt_router": "context"}, True),
         ({"views.train_head": "ctx"}, False),
         ({"views.train_router": "ctx"}, False),
         ({"run.seed": 3}, False),

@@ -70,7 +70,7 @@ def test_a_bound_that_is_too_high_is_counted(monkeypatch: pytest.MonkeyPatch) ->
 # --- the population -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("groups", [2, 3, 5])
+@pytest.mark.parametrize("groups", [2, 5])
 def test_the_population_has_the_stated_spread_and_clarity(groups: int) -> None:
     population = make_population(groups, 2.5, 0.7)
     np.testing.assert_allclose(np.linalg.norm(population.taste_DxK, axis=0), 2.5)
