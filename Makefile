@@ -29,7 +29,7 @@ types: $(VENV)/types/micro_rm
 
 # Known vulnerabilities of the pinned versions; a version that nobody could be asked about is named.
 audit: $(VENV)/.dev
-	$(VENV)/bin/python tests/audit.py
+	$(VENV)/bin/python tools/audit.py
 
 # Most of the time is compilation, which a process does on one core.
 unit: $(VENV)/.dev
@@ -47,9 +47,9 @@ docs: $(VENV)/.dev
 # Kills, failing disks, company and damaged files, at full length; STRESS='--scale 0.1' is shorter.
 # Then the service: kills under feedback, and requests made from its own description.
 stress: $(VENV)/.dev
-	$(VENV)/bin/python -m micro_rm.tests.stress $(STRESS)
-	$(VENV)/bin/python -m micro_rm.tests.serve.kills --kills 50
-	$(VENV)/bin/python -m micro_rm.tests.serve.schema_check --examples 60
+	$(VENV)/bin/python -m micro_rm.tools.stress $(STRESS)
+	$(VENV)/bin/python -m micro_rm.tools.serve.kills --kills 50
+	$(VENV)/bin/python -m micro_rm.tools.serve.schema_check --examples 60
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from micro_rm.tools import audit, licences
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def script(name: str) -> ModuleType:
-    """A script of this folder as a module."""
-    spec = importlib.util.spec_from_file_location(f"_{name}", ROOT / "tests" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
-
-
-audit, licences = script("audit"), script("licences")
 PINS = audit.read_pins(audit.PINS.read_text("utf-8"))
 
 

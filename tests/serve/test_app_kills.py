@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from micro_rm.tests.serve.kills import attack
+from micro_rm.tools.serve.kills import attack
 
 
 @pytest.mark.long

@@ -17,8 +17,7 @@ from micro_rm.embed.sources.check import summarise
 from micro_rm.embed.sources.conversation import TEXT_LIMIT
 from micro_rm.embed.sources.files import read_rows
 from micro_rm.embed.sources.pair import DataError, Refusal
-
-from ...stress.malformed import Line, check_file, check_rated_file, files, rated_files
+from micro_rm.tools.stress.malformed import Line, check_file, check_rated_file, files, rated_files
 
 GOOD: dict[str, Any] = {"prompt": "a", "chosen": "x", "rejected": "y"}
 FEW = settings(

@@ -2,9 +2,9 @@
 
 Run the file in an environment of that tool; micro_rm need not be installed:
 
-    python tests/serve/replay.py openrlhf exports/brief
-    python tests/serve/replay.py vllm exports/brief
-    python tests/serve/replay.py client 'http://127.0.0.1:8000/get_reward?context=be%20brief'
+    python tools/serve/replay.py openrlhf exports/brief
+    python tools/serve/replay.py vllm exports/brief
+    python tools/serve/replay.py client 'http://127.0.0.1:8000/get_reward?context=be%20brief'
 
 The first two compare with ``golden.json`` in float32 on the CPU and exit with status 1 on a
 difference. The third lets OpenRLHF's rollout code query a running service and prints the rewards
@@ -63,7 +63,8 @@ def openrlhf(directory: Path, golden: list[dict[str, Any]]) -> dict[str, list[fl
     """Rewards of the model of ``openrlhf.cli.serve_rm``, which pads on the left."""
     print("replaced by empty modules:", ", ".join(replace_missing()) or "nothing")
     torch = import_module("torch")
-    import_module("openrlhf.utils.utils").convert_to_torch_dtype = lambda _name: torch.float32
+    helpers: Any = import_module("openrlhf.utils.utils")
+    helpers.convert_to_torch_dtype = lambda _name: torch.float32
     settings = SimpleNamespace(
         reward=SimpleNamespace(model_name_or_path=str(directory), normalize_enable=False),
         ds=SimpleNamespace(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from micro_rm.tests.stress.__main__ import ROUNDS, WITH_RUN
+from micro_rm.tools.stress.__main__ import ROUNDS, WITH_RUN
 
 # What needs a run costs compilation, and the others of these have tests of their own elsewhere.
 LONG = (*WITH_RUN, "upkeep", "sizes", "writers", "yaml", "headers")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def tallies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What every attack did, by its name."""
-    command = [sys.executable, "-m", "micro_rm.tests.stress", "--json"]
+    command = [sys.executable, "-m", "micro_rm.tools.stress", "--json"]
     command += [f"--scale={SCALE}", f"--only={','.join(SHORT)}"]
     place = tmp_path_factory.mktemp("stress")
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=place)

@@ -1,4 +1,4 @@
-"""``python -m micro_rm.tests.serve.kills --kills 50``: SIGKILL a server under a load of feedback.
+"""``python -m micro_rm.tools.serve.kills --kills 50``: SIGKILL a server under a load of feedback.
 
 Clients send comparisons with unique ids and resend whatever was not acknowledged before a kill.
 After every kill the journal must hold every acknowledged comparison exactly once and nothing that

@@ -199,6 +199,6 @@ def _run(trial: Callable[[Any], None], strategy: Any, rounds: int, seed: int) ->
         database=None,
         deadline=None,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck),  # type: ignore[arg-type]
     )
     hypothesis_seed(seed)(fixed(given(strategy)(trial)))()

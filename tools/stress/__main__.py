@@ -1,6 +1,6 @@
 """``make stress``: every attack at full length, and a table of what happened.
 
-``python -m micro_rm.tests.stress [--scale 0.1] [--only kills,faults] [--seed 0] [--json]``. Exits
+``python -m micro_rm.tools.stress [--scale 0.1] [--only kills,faults] [--seed 0] [--json]``. Exits
 with 1 if anything was lost, went undetected or ended without a message.
 """
 

@@ -117,7 +117,9 @@ def limited(action: Callable[[], int], size: int) -> Callable[[], int]:
         try:
             return bare()
         finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+            resource.setrlimit(
+                resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            )
 
     return explained(run)
 

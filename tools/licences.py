@@ -1,4 +1,4 @@
-"""The licence of every dependency, direct or not: ``python tests/licences.py --write``.
+"""The licence of every dependency, direct or not: ``python tools/licences.py --write``.
 
 Read from the metadata of what is installed, so run it in the environment that ``make test`` makes.
 """
@@ -50,7 +50,7 @@ HEAD = """# Licences
 
 micro-rm is under Apache-2.0 (`LICENSE`). It ships none of the packages below: pip installs them
 from where their authors publish them. The table says what their metadata states, for the versions
-in `constraints.txt`; `python tests/licences.py --write` writes it anew, and a test fails where a
+in `constraints.txt`; `python tools/licences.py --write` writes it anew, and a test fails where a
 direct dependency is missing or a licence is neither permissive nor explained here.
 
 What it does not cover: libraries that are compiled into a package's wheels have licences of their

@@ -1,4 +1,4 @@
-"""``python -m micro_rm.tests.serve.schema_check --examples 100``: fuzz the OpenAPI schema.
+"""``python -m micro_rm.tools.serve.schema_check --examples 100``: fuzz the OpenAPI schema.
 
 schemathesis sends generated valid and invalid requests to every operation, in process and through
 the whole application. Responses must conform to the schema and never be a server error.
@@ -42,7 +42,7 @@ def check(directory: Path, examples: int) -> dict[str, int]:
     schema = openapi.from_asgi("/openapi.json", app, headers={"host": "localhost"})
     counts: dict[str, int] = {}
     for result in schema.get_all_operations():
-        operation = result.ok()
+        operation = result.ok()  # type: ignore[attr-defined]
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             key = f"{operation.label} ({mode.value})"
             try:
@@ -62,7 +62,7 @@ def _send(strategy: Any, examples: int) -> int:
         deadline=None,
         derandomize=True,
         database=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck),  # type: ignore[arg-type]
     )
     @given(case=strategy)
     def send(case: Any) -> None:

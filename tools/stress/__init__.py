@@ -1,0 +1,1 @@
+"""Attacks on the store, the run and their files: see ``__main__``."""
