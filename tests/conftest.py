@@ -44,7 +44,9 @@ os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FAST_FLAGS
 # Few tests, much time: a core that starts with these does not end with one of them alone. xdist
 # would give files with many tests first (--no-loadscope-reorder keeps it from that).
 LONG_FILES = (
-    "test_pipeline.py",
+    "pipeline/test_running_again.py",
+    "pipeline/test_results.py",
+    "pipeline/test_mistakes.py",
     "heads/test_members.py",
     "heads/test_stages.py",
     "embed/test_paper_presets.py",

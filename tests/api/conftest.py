@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import micro_rm as mrm
-from micro_rm.tests.test_pipeline import CONTEXTS, backbone_dir, rows, write_jsonl
+from micro_rm.tests.pipeline.conftest import CONTEXTS, backbone_dir, rows, write_jsonl
 
 __all__ = ["backbone_dir"]
 
