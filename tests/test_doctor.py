@@ -63,12 +63,9 @@ def test_a_gpu_wants_builds_that_use_it() -> None:
     assert levels(check_cuda([], "", {})) == {"devices": OK}
 
 
-@pytest.mark.parametrize(
-    "installed",
-    [{"nvidia-cudnn-cu12", "nvidia-cudnn-cu13"}, {"jax-cuda12-plugin", "jax-cuda13-plugin"}],
-)
-def test_two_cuda_versions_at_once_are_a_warning(installed: set[str]) -> None:
-    found = check_cuda([], None, dict.fromkeys(installed, "1"))
+@pytest.mark.parametrize("name", ["nvidia-cudnn-cu1{}", "jax-cuda1{}-plugin"])
+def test_two_cuda_versions_at_once_are_a_warning(name: str) -> None:
+    found = check_cuda([], None, {name.format(2): "1", name.format(3): "1"})
     assert levels(found)["CUDA libraries"] == WARN
 
 
@@ -80,9 +77,9 @@ def test_settings_that_change_products_are_found() -> None:
     }
 
 
-@pytest.mark.parametrize(("free", "level"), [(6 * GIB, OK), (2 * GIB, WARN), (1000, FAIL)])
-def test_space(free: int, level: str) -> None:
-    assert check_space("store", Path("/x"), free).level == level
+def test_space() -> None:
+    found = [check_space("store", Path("/x"), free).level for free in (6 * GIB, 2 * GIB, 1000)]
+    assert found == [OK, WARN, FAIL]
 
 
 def test_file_systems() -> None:

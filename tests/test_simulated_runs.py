@@ -31,21 +31,6 @@ SMALL = [
 ]
 
 
-@pytest.mark.long  # tests/heads/test_stages.py counts the same rows
-def test_labelled_rows_from_the_test_set_are_never_scored(tmp_path: Path) -> None:
-    """G-B4: the test count drops by exactly the rows of each draw."""
-    from pyarrow import parquet
-
-    flags = [*SMALL, "--methods=single_bt,micro_hyre", "--adapt.source=test"]
-    assert main(["run", *flags, f"--run.dir={tmp_path}"]) == 0
-    rows = parquet.read_table(tmp_path / "predictions.parquet").to_pylist()
-    for draw in range(2):
-        scored = [r["scored"] for r in rows if r["method"] == "micro_hyre" and r["draw"] == draw]
-        assert len(scored) == 300 and sum(scored) == 300 - 3 * 10
-    page = (tmp_path / "report.html").read_text("utf-8")
-    assert "never scored in that draw" in page
-
-
 def test_prompts_are_refused_before_anything_is_simulated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

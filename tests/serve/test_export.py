@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 import micro_rm
-from micro_rm.common.errors import ConfigError
+from micro_rm.common.errors import ConfigError, UserError
 from micro_rm.configs.export import ExportConfig
 from micro_rm.heads.features import Scaler
 from micro_rm.heads.methods.interface import Trained
@@ -38,6 +37,7 @@ WISH = "use many words"
 PROMPTS = [f"Question {index}: how far is the moon?" for index in range(6)]
 RESPONSES = [f"About {index} km." + " It is far." * index for index in range(6)]
 TOLERANCE = 1e-4
+Exported = Callable[..., tuple[Path, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,7 @@ def model(tiny_run: Path) -> Model:
 
 
 @pytest.fixture(scope="module")
-def exported(
-    tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., tuple[Path, dict[str, Any]]]:
+def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """``exported(**settings)``: directory and facts of an export, cached per settings."""
     made: dict[str, tuple[Path, dict[str, Any]]] = {}
 
@@ -63,7 +61,7 @@ def exported(
     return make
 
 
-def logits(directory: Path, side: str, context: str | None, batch: int = 6) -> np.ndarray:
+def logits(directory: Path, side: str, context: str | None) -> np.ndarray:
     """(N, L) outputs of an exported classifier through its own template and tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(directory, padding_side=side)
     classifier = AutoModelForSequenceClassification.from_pretrained(directory).eval()
@@ -74,26 +72,23 @@ def logits(directory: Path, side: str, context: str | None, batch: int = 6) -> n
         ]
         for p, response in zip(PROMPTS, RESPONSES, strict=True)
     ]
-    found = []
-    for start in range(0, len(turns), batch):
-        inputs = tokenizer.apply_chat_template(
-            turns[start : start + batch], return_tensors="pt", return_dict=True, padding=True
-        )
-        with torch.inference_mode():
-            found.append(classifier(**inputs).logits)
-    return torch.cat(found).numpy()
+    inputs = tokenizer.apply_chat_template(
+        turns, return_tensors="pt", return_dict=True, padding=True
+    )
+    with torch.inference_mode():
+        return classifier(**inputs).logits.numpy()
 
 
 def scored(model: Model, method: str, context: str | None, **settings: Any) -> list[Score]:
     return model.score(PROMPTS, RESPONSES, [context] * 6, method=method, **settings)
 
 
-@pytest.mark.parametrize(("side", "batch"), [("right", 6), ("left", 6), ("right", 1)])
+@pytest.mark.parametrize("side", ["right", "left"])
 def test_a_collapsed_export_gives_the_runs_scores(
-    exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model, side: str, batch: int
+    exported: Exported, model: Model, side: str
 ) -> None:
     directory, facts = exported(context=WISH)
-    found = logits(directory, side, WISH, batch)
+    found = logits(directory, side, WISH)
     weights = facts["persona"]["weights"]
     expected = [
         np.dot(score.head_rewards, weights) for score in scored(model, facts["method"], WISH)
@@ -103,9 +98,7 @@ def test_a_collapsed_export_gives_the_runs_scores(
     assert np.ptp(expected) > 100 * TOLERANCE
 
 
-def test_weights_of_one_prompt_are_the_routers_own(
-    exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model
-) -> None:
+def test_weights_of_one_prompt_are_the_routers_own(exported: Exported, model: Model) -> None:
     """A persona averaged over one prompt reproduces the run's score of that prompt."""
     directory, facts = exported(context=WISH, prompts=PROMPTS[:1], method="micro_kernel")
     expected = scored(model, "micro_kernel", WISH)[0]
@@ -114,9 +107,7 @@ def test_weights_of_one_prompt_are_the_routers_own(
     assert abs(logits(directory, "right", WISH)[0, 0] - expected.reward) < TOLERANCE
 
 
-def test_a_group_gets_the_weights_that_it_was_adapted_to(
-    exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model
-) -> None:
+def test_a_group_gets_the_weights_that_it_was_adapted_to(exported: Exported, model: Model) -> None:
     directory, facts = exported(group="long")
     expected = scored(model, "micro_hyre", None, groups=["long"] * 6)
     assert facts["method"] == "micro_hyre"
@@ -126,9 +117,7 @@ def test_a_group_gets_the_weights_that_it_was_adapted_to(
     assert np.abs(found - [score.reward for score in others]).max() > 10 * TOLERANCE
 
 
-def test_a_multihead_export_has_one_named_output_per_head(
-    exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model
-) -> None:
+def test_a_multihead_export_has_one_named_output_per_head(exported: Exported, model: Model) -> None:
     directory, facts = exported(tier="multihead")
     found = logits(directory, "left", WISH)
     expected = np.array([score.head_rewards for score in scored(model, "micro", WISH)])
@@ -139,7 +128,7 @@ def test_a_multihead_export_has_one_named_output_per_head(
 
 
 def test_base_model_and_head_give_the_same_when_loaded_separately(
-    exported: Callable[..., tuple[Path, dict[str, Any]]], model: Model
+    exported: Exported, model: Model
 ) -> None:
     """As OpenRLHF does: padding on the left, explicit positions, pooling by the mask."""
     directory, facts = exported(context=WISH)
@@ -176,7 +165,7 @@ def test_an_export_with_other_scores_leaves_nothing_behind(
 
 
 def test_verification_detects_wrong_padding_templates_and_nan(
-    exported: Callable[..., tuple[Path, dict[str, Any]]], tmp_path: Path
+    exported: Exported, tmp_path: Path
 ) -> None:
     directory, facts = exported(context=WISH)
     golden = json.loads((directory / "golden.json").read_text("utf-8"))
@@ -211,50 +200,36 @@ def test_a_persona_states_its_origin_and_spread(
     assert "all that it reads" in alone.origin and alone.spread == 0
 
 
-@contextmanager
-def refused(message: str) -> Iterator[None]:
-    with pytest.raises(micro_rm.common.errors.UserError, match=message):
-        yield
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"to": None}, "export.to: expected a directory to make"),
+    ({"to": "run/export"}, "outside of the run"),
+    ({"to": "full", "weights": [1.0]}, "does not exist or is empty"),
+    ({"to": "pointer", "weights": [1.0]}, "does not exist or is empty"),
+    ({"method": "dpl", "context": WISH}, "export.method: expected one of"),
+    ({"method": "micro"}, "give export.context"),
+    ({"method": "micro_hyre"}, "name one, or give export.weights"),
+    ({"group": "nobody"}, "expected one that a method was adapted to"),
+    ({"method": "micro", "group": "long"}, "was adapted to no group"),
+    ({"weights": [0.5, 0.5]}, "has 3 heads, found 2 weights"),
+    ({"context": "as hf_abcdefghijklmnopqrstuvwx says"}, "token or a password"),
+    ({"tier": "routed", "method": "micro_hyre"}, "needs a method with a router"),
+]
 
 
-def test_invalid_exports_are_refused_with_a_remedy(
-    tiny_run: Path, tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+def test_invalid_exports_are_refused_with_a_remedy_and_leave_nothing_behind(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "load", lambda *_args, **_settings: model)
-
-    def attempt(**settings: Any) -> None:
-        config = ExportConfig(**({"to": str(tmp_path / "out")} | settings))
-        export_run(tiny_run, config, say=lambda _: None)
-
-    with refused("export.to: expected a directory to make"):
-        attempt(to=None)
-    with refused("outside of the run"):
-        attempt(to=str(tiny_run / "export"))
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "file").write_text("mine")
-    with refused("does not exist or is empty"):
-        attempt(to=str(tmp_path / "full"), weights=[1.0])
-    (tmp_path / "pointer").symlink_to(tmp_path / "nowhere")
-    with refused("does not exist or is empty"):
-        attempt(to=str(tmp_path / "pointer"), weights=[1.0])
-    (tmp_path / "pointer").unlink()
-    with refused("export.method: expected one of"):
-        attempt(method="dpl", context=WISH)
-    with refused("give export.context"):
-        attempt(method="micro")
-    with refused("name one, or give export.weights"):
-        attempt(method="micro_hyre")
-    with refused("expected one that a method was adapted to"):
-        attempt(group="nobody")
-    with refused("was adapted to no group"):
-        attempt(method="micro", group="long")
-    with refused("has 3 heads, found 2 weights"):
-        attempt(weights=[0.5, 0.5])
-    with refused("token or a password"):
-        attempt(context="as hf_abcdefghijklmnopqrstuvwx says")
-    with refused("needs a method with a router"):
-        attempt(tier="routed", method="micro_hyre")
-    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+    monkeypatch.chdir(tmp_path)
+    Path("full").mkdir()
+    Path("full", "file").write_text("mine")
+    Path("pointer").symlink_to("nowhere")
+    Path("run").symlink_to(model.run)
+    before = sorted(tmp_path.iterdir())
+    for settings, message in REFUSED:
+        with pytest.raises(UserError, match=message):
+            export_run(Path("run"), ExportConfig(**({"to": "out"} | settings)), say=lambda _: None)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_an_encoder_is_refused_as_a_classifier() -> None:

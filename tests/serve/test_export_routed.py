@@ -55,7 +55,7 @@ def exported(
     return make
 
 
-@pytest.mark.parametrize("method", ["micro", "micro_kernel", "static_mixture"])
+@pytest.mark.parametrize("method", ["micro_kernel", "static_mixture"])
 def test_a_routed_export_gives_the_runs_scores(
     exported: Callable[[str], tuple[Path, Any]], model: Model, method: str
 ) -> None:

@@ -56,7 +56,7 @@ def texts(table: PairTable, pairs: list[str]) -> dict[str, list[Any]]:
     return columns | {"prompt": prompts}
 
 
-@pytest.mark.parametrize("method", ["micro", "micro_stage1", "single_bt"])
+@pytest.mark.parametrize("method", ["micro", "single_bt"])
 def test_probabilities_of_raw_text_are_those_of_the_evaluation(
     method: str, model: Model, table: PairTable, tiny_run: Path
 ) -> None:
