@@ -16,15 +16,7 @@ from micro_rm.heads.methods import METHODS
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground up: a part imports those before it. embed and heads do not know each other.
 PARTS = (
-    "common",
-    "configs",
-    "cache",
-    "embed",
-    "heads",
-    "run_dir",
-    "display",
-    "serve",
-    "api",
+    *("common", "configs", "cache", "embed", "heads", "run_dir", "display", "serve", "api"),
     "commands",
 )
 STRANGERS = {"embed": {"heads"}, "heads": {"embed"}, "cache": {"configs"}}
@@ -33,19 +25,20 @@ MAY_IMPORT = {
 }
 # mrm.embed(...) calls the package: its face reaches up to the function of that name.
 FACE = ("embed/__init__.py", "micro_rm.api.embedding.embed")
+TORCH, JAX = {"torch", "transformers", "datasets"}, {"jax", "flax", "optax"}
 NEVER = {
-    "api": {"torch", "jax", "flax", "optax", "transformers", "datasets", "h5py"},
-    "cache": {"torch", "jax", "flax", "optax", "transformers", "datasets"},
-    "commands": {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py"},
-    "common": {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py"},
-    "configs": {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py"},
-    "display": {"torch", "transformers", "datasets", "h5py"},
-    "embed": {"jax", "flax", "optax", "rich", "matplotlib"},
-    "heads": {"torch", "transformers", "datasets", "h5py", "rich", "jinja2", "matplotlib"},
-    "run_dir": {"torch", "jax", "flax", "optax", "transformers", "datasets", "h5py"},
+    "api": TORCH | JAX | {"h5py"},
+    "cache": TORCH | JAX,
+    "commands": TORCH | JAX | {"numpy", "h5py"},
+    "common": TORCH | JAX | {"numpy", "h5py"},
+    "configs": TORCH | JAX | {"numpy", "h5py"},
+    "display": TORCH | {"h5py"},
+    "embed": JAX | {"rich", "matplotlib"},
+    "heads": TORCH | {"h5py", "rich", "jinja2", "matplotlib"},
+    "run_dir": TORCH | JAX | {"h5py"},
     "serve": {"flax", "optax", "datasets", "h5py"},
 }
-HEAVY = {"torch", "jax", "flax", "optax", "transformers", "datasets", "numpy", "h5py", "rich"}
+HEAVY = TORCH | JAX | {"numpy", "h5py", "rich"}
 
 
 def source_files(part: str) -> list[Path]:
@@ -145,7 +138,7 @@ def test_help_loads_none_of_the_heavy_libraries() -> None:
             "from micro_rm.pipeline import main\n"
             f"try:\n    main({command})\nexcept SystemExit as done:\n    assert done.code == 0"
         )
-        assert not loaded_modules(code) & {"torch", "jax", "transformers", "datasets", "numpy"}
+        assert not loaded_modules(code) & (TORCH | {"jax", "numpy"})
 
 
 @pytest.mark.long
@@ -157,7 +150,7 @@ def test_training_loads_no_torch_and_embedding_no_jax() -> None:
 def test_reading_data_needs_no_model() -> None:
     """micro-rm check takes seconds otherwise."""
     code = "import micro_rm.display.embedding, micro_rm.embed.sources.check"
-    assert not loaded_modules(code) & {"torch", "transformers", "datasets", "jax"}
+    assert not loaded_modules(code) & (TORCH | {"jax"})
 
 
 def test_importing_the_package_loads_only_itself() -> None:

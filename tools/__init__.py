@@ -10,5 +10,5 @@
   (``make stress``).
 - ``serve.replay``: an export inside OpenRLHF or vLLM, to be run in their environments.
 
-Tests call these in miniature.
+Tests call these in miniature, all but ``serve.replay``.
 """

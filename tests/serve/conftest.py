@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import micro_rm
 from micro_rm.pipeline import main
+from micro_rm.serve.model import Model
 from micro_rm.tests.embed.conftest import _make_model, _make_tokenizer
 
 METHODS = "single_bt,static_mixture,micro_stage1,micro,micro_kernel,micro_hyre"
@@ -36,6 +38,11 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base / "run"
 
 
+@pytest.fixture(scope="module")
+def model(tiny_run: Path) -> Model:
+    return micro_rm.load(tiny_run, device="cpu")
+
+
 def _train(base: Path) -> None:
     tokenizer = _make_tokenizer("llama")
     tokenizer.save_pretrained(base / "backbone")
@@ -52,24 +59,18 @@ def _train(base: Path) -> None:
         for index in range(48)
     ]
     (base / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    code = main(
-        [
-            "run",
-            f"--data.train={base / 'rows.jsonl'}",
-            "--data.name=rows",
-            f"--backbone.name={base / 'backbone'}",
-            "--backbone.dtype=float32",
-            "--backbone.max_length=256",
-            f"--store.dir={base / 'store'}",
-            f"--run.dir={base / 'run'}",
-            "--embed.device=cpu",
-            f"--methods={METHODS}",
-            "--train.num_heads=3",
-            "--train.epochs=2",
-            "--adapt.budget=4",
-            "--adapt.draws=2",
-            "--adapt.epochs=3",
-            "--json",
-        ]
-    )
-    assert code == 0
+    assert main(["run", *flags(base, base), "--json"]) == 0
+
+
+def flags(base: Path, copy: Path) -> list[str]:
+    """Settings of the tiny run made in ``base``, for its copy of store and run elsewhere."""
+    return [
+        f"--data.train={base / 'rows.jsonl'}",
+        "--data.name=rows",
+        f"--backbone.name={base / 'backbone'}",
+        *("--backbone.dtype=float32", "--backbone.max_length=256", "--embed.device=cpu"),
+        *(f"--{name}.dir={copy / name}" for name in ("store", "run")),
+        f"--methods={METHODS}",
+        *("--train.num_heads=3", "--train.epochs=2"),
+        *("--adapt.budget=4", "--adapt.draws=2", "--adapt.epochs=3"),
+    ]

@@ -41,11 +41,6 @@ Exported = Callable[..., tuple[Path, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def model(tiny_run: Path) -> Model:
-    return micro_rm.load(tiny_run, device="cpu")
-
-
-@pytest.fixture(scope="module")
 def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """``exported(**settings)``: directory and facts of an export, cached per settings."""
     made: dict[str, tuple[Path, dict[str, Any]]] = {}

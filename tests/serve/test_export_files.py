@@ -101,15 +101,10 @@ def test_what_openrlhf_wrote_about_another_head_is_dropped() -> None:
 
 
 def test_padding_never_ends_a_text() -> None:
-    vocabulary = {"<eos>": 0, "<pad>": 1, "<|reserved_special_token_0|>": 2}
-    assert choose_padding("<pad>", {"<eos>"}, vocabulary) == ("<pad>", False)
-    assert choose_padding(
-        "<eos>", {"<eos>"}, {"<eos>": 0, **dict(list(vocabulary.items())[2:])}
-    ) == (
-        "<|reserved_special_token_0|>",
-        False,
-    )
-    assert choose_padding(None, {"<eos>"}, {"<eos>": 0}) == ("[PAD]", True)
+    reserved, eos = "<|reserved_special_token_0|>", {"<eos>": 0}
+    assert choose_padding("<pad>", {"<eos>"}, eos | {"<pad>": 1, reserved: 2}) == ("<pad>", False)
+    assert choose_padding("<eos>", {"<eos>"}, eos | {reserved: 2}) == (reserved, False)
+    assert choose_padding(None, {"<eos>"}, eos) == ("[PAD]", True)
 
 
 def test_the_end_of_sequence_is_never_padding_even_if_templates_end_otherwise() -> None:
@@ -126,17 +121,13 @@ def test_the_end_of_sequence_is_never_padding_even_if_templates_end_otherwise() 
 
 
 def test_a_tokenizer_of_version_5_is_written_for_version_4() -> None:
-    found = padding_tokenizer_config(
-        {
-            "tokenizer_class": "TokenizersBackend",
-            "extra_special_tokens": ["<a>"],
-            "backend": "tokenizers",
-            "added_tokens_decoder": {"0": {"content": "<a>"}},
-        },
-        "[PAD]",
-        1,
-        new=True,
-    )
+    written = {
+        "tokenizer_class": "TokenizersBackend",
+        "extra_special_tokens": ["<a>"],
+        "backend": "tokenizers",
+        "added_tokens_decoder": {"0": {"content": "<a>"}},
+    }
+    found = padding_tokenizer_config(written, "[PAD]", 1, new=True)
     assert found["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert found["additional_special_tokens"] == ["<a>"] and "extra_special_tokens" not in found
     assert found["added_tokens_decoder"]["1"]["content"] == found["pad_token"] == "[PAD]"

@@ -15,7 +15,6 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-import micro_rm
 from micro_rm.configs.export import ExportConfig
 from micro_rm.heads.features import Scaler
 from micro_rm.heads.methods.interface import Trained
@@ -29,18 +28,12 @@ from micro_rm.serve.model import Model
 
 PROMPTS = [f"Question {index // 2}: how far is the moon?" for index in range(6)]
 RESPONSES = [f"About {index} km." + " It is far." * index for index in range(6)]
+Exported = Callable[[str], tuple[Path, Any]]
 WISHES = ["be brief", None, "use many words", "", "be brief", "something else"]
 
 
 @pytest.fixture(scope="module")
-def model(tiny_run: Path) -> Model:
-    return micro_rm.load(tiny_run, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def exported(
-    tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], tuple[Path, Any]]:
+def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """``exported(method)``: a routed export and its ``reward_funcs`` module, cached."""
     made: dict[str, tuple[Path, Any]] = {}
 
@@ -57,7 +50,7 @@ def exported(
 
 @pytest.mark.parametrize("method", ["micro_kernel", "static_mixture"])
 def test_a_routed_export_gives_the_runs_scores(
-    exported: Callable[[str], tuple[Path, Any]], model: Model, method: str
+    exported: Exported, model: Model, method: str
 ) -> None:
     directory, code = exported(method)
     found = code.RoutedReward(directory, device="cpu", batch_size=4)(PROMPTS, RESPONSES, WISHES)
@@ -79,19 +72,12 @@ def test_a_routed_export_gives_the_runs_scores(
         assert np.ptp(found.weights.numpy(), axis=0).max() > 1e-2
 
 
-def test_the_reward_function_keeps_to_trls_convention(
-    exported: Callable[[str], tuple[Path, Any]], model: Model
-) -> None:
+def test_the_reward_function_keeps_to_trls_convention(exported: Exported, model: Model) -> None:
     """Texts or messages, columns by name, unknown columns ignored."""
     _, code = exported("micro")
     expected = [score.reward for score in model.score(PROMPTS, RESPONSES, WISHES, method="micro")]
-    plain = code.reward(
-        prompts=PROMPTS,
-        completions=RESPONSES,
-        completion_ids=[[0]] * 6,
-        trainer_state=None,
-        context=WISHES,
-    )
+    extra = {"completion_ids": [[0]] * 6, "trainer_state": None, "context": WISHES}
+    plain = code.reward(prompts=PROMPTS, completions=RESPONSES, **extra)
     chats = code.reward(
         prompts=[[{"role": "user", "content": prompt}] for prompt in PROMPTS],
         completions=[[{"role": "assistant", "content": text}] for text in RESPONSES],
@@ -118,9 +104,7 @@ def test_the_reward_function_keeps_to_trls_convention(
         code.reward(["far " * 300], ["yes"])
 
 
-def test_nothing_else_loads_a_routed_export(
-    exported: Callable[[str], tuple[Path, Any]], tmp_path: Path
-) -> None:
+def test_nothing_else_loads_a_routed_export(exported: Exported, tmp_path: Path) -> None:
     directory, code = exported("micro")
     with pytest.raises(ValueError, match="micro_rm_routed"):
         AutoModelForSequenceClassification.from_pretrained(directory)
@@ -179,7 +163,7 @@ def random_scorer(kind: str) -> Scorer:
 
 @pytest.mark.parametrize("kind", ["static", "linear", "mlp", "kernel"])
 def test_every_kind_of_router_is_computed_from_unscaled_vectors(
-    exported: Callable[[str], tuple[Path, Any]], kind: str
+    exported: Exported, kind: str
 ) -> None:
     _, code = exported("micro")
     scorer = random_scorer(kind)

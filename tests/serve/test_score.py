@@ -27,11 +27,6 @@ from micro_rm.serve.texts import TextEncoder, TextError
 
 
 @pytest.fixture(scope="module")
-def model(tiny_run: Path) -> Model:
-    return micro_rm.load(tiny_run, device="cpu")
-
-
-@pytest.fixture(scope="module")
 def table(tiny_run: Path) -> PairTable:
     return read_pairs(tiny_run.parent / "store", "rows")
 
@@ -56,55 +51,45 @@ def texts(table: PairTable, pairs: list[str]) -> dict[str, list[Any]]:
     return columns | {"prompt": prompts}
 
 
+def scored(model: Model, columns: dict[str, list[Any]], side: str, method: str) -> list[Score]:
+    return model.score(columns["prompt"], columns[side], columns["context"], method=method)
+
+
+def probability(model: Model, columns: dict[str, list[Any]], method: str) -> np.ndarray:
+    sides = (columns[name] for name in ("prompt", "chosen", "rejected", "context"))
+    return model.probability(*sides, method=method)
+
+
 @pytest.mark.parametrize("method", ["micro", "single_bt"])
 def test_probabilities_of_raw_text_are_those_of_the_evaluation(
     method: str, model: Model, table: PairTable, tiny_run: Path
 ) -> None:
     expected = rows_of(tiny_run, method)
-    columns = texts(table, list(expected))
-    found = model.probability(
-        columns["prompt"], columns["chosen"], columns["rejected"], columns["context"], method=method
-    )
+    found = probability(model, texts(table, list(expected)), method)
     np.testing.assert_allclose(found, list(expected.values()), atol=2e-5)
 
 
 def test_rewards_differ_by_the_margin_and_add_up(model: Model, table: PairTable) -> None:
     columns = texts(table, table.text["pair_id"][:6])
-    first = model.score(columns["prompt"], columns["chosen"], columns["context"], method="micro")
-    second = model.score(columns["prompt"], columns["rejected"], columns["context"], method="micro")
-    for one, other in zip(first, second, strict=True):
+    both = [scored(model, columns, side, "micro") for side in ("chosen", "rejected")]
+    for one, other in zip(*both, strict=True):
         assert sum(one.weights) == pytest.approx(1, abs=1e-6)
         assert one.weights == pytest.approx(other.weights)  # the prompt decides, not the response
         assert one.reward == pytest.approx(np.dot(one.weights, one.head_rewards), abs=1e-9)
-    single = [
-        model.score(columns["prompt"], columns[side], columns["context"], method="single_bt")
-        for side in ("chosen", "rejected")
-    ]
-    probability = model.probability(
-        columns["prompt"],
-        columns["chosen"],
-        columns["rejected"],
-        columns["context"],
-        method="single_bt",
-    )
+    single = [scored(model, columns, side, "single_bt") for side in ("chosen", "rejected")]
+    expected = probability(model, columns, "single_bt")
     gap = np.array([a.reward - b.reward for a, b in zip(*single, strict=True)])
-    np.testing.assert_allclose(1 / (1 + np.exp(-gap)), probability, atol=1e-5)
+    np.testing.assert_allclose(1 / (1 + np.exp(-gap)), expected, atol=1e-5)
 
 
 def test_a_score_is_the_same_alone_and_among_others(model: Model, table: PairTable) -> None:
     columns = texts(table, table.text["pair_id"][:8])
     together = model.score(columns["prompt"], columns["chosen"], columns["context"])
-    fresh = Model(
-        model.run,
-        model.scorer,
-        TextEncoder(model.texts.encoder, capacity=1),
-        model.views,
-        truncate=False,
-    )
+    small = TextEncoder(model.texts.encoder, capacity=1)
+    fresh = Model(model.run, model.scorer, small, model.views, truncate=False)
     for index in (0, 5):
-        (alone,) = fresh.score(
-            *([columns[name][index]] for name in ("prompt", "chosen", "context"))
-        )
+        one = ([columns[name][index]] for name in ("prompt", "chosen", "context"))
+        (alone,) = fresh.score(*one)
         assert alone.reward == pytest.approx(together[index].reward, abs=1e-4)
     assert len(fresh.texts._cache) == 1
 
@@ -166,9 +151,6 @@ def test_unequal_numbers_unknown_methods_and_no_run_are_errors(
         model.score(["a"], ["b"], method="length_only")
     with pytest.raises(StoreError, match="name a run directory"):
         micro_rm.load(tmp_path)
-
-
-# --- the command ----------------------------------------------------------------------------------
 
 
 def run_score(run: Path, *words: str) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from micro_rm.cache.pairs import read_pairs
 from micro_rm.pipeline import main
+from micro_rm.tests.serve.conftest import flags
 
 
 @pytest.fixture
@@ -23,27 +24,6 @@ def flip(path: Path, offset: int = -1) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 1
     path.write_bytes(data)
-
-
-def settings(workspace: Path, *words: str) -> list[str]:
-    """Flags that reproduce the run's configuration in the copy, followed by ``words``."""
-    config = json.loads((workspace / "run" / "record.json").read_text())["config"]
-    flags = [
-        f"--{section}.{key}={config[section][key]}"
-        for section, key in (
-            ("backbone", "dtype"),
-            ("backbone", "max_length"),
-            ("train", "num_heads"),
-            ("train", "epochs"),
-            ("adapt", "budget"),
-            ("adapt", "draws"),
-            ("adapt", "epochs"),
-        )
-    ]
-    flags += [f"--methods={config['methods']}", f"--backbone.name={config['backbone']['name']}"]
-    flags += [f"--store.dir={workspace / 'store'}", f"--run.dir={workspace / 'run'}"]
-    data = [f"--data.train={config['data']['train']}", "--data.name=rows"]
-    return [*flags, *data, "--embed.device=cpu", *words]
 
 
 def test_verify_finds_a_changed_byte_of_a_run_and_run_makes_it_anew(
@@ -70,12 +50,12 @@ def test_verify_finds_and_rebuilds_a_store(
 
 
 def test_gc_and_delete_ask_and_delete_leaves_models_outdated(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
+    tiny_run: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = workspace / "store"
+    store, planned = workspace / "store", ["run", *flags(tiny_run.parent, workspace), "--dry_run"]
     pair = read_pairs(store, "rows").text["pair_id"][3]
     before = (store / "manifest.json").read_bytes()
-    assert main(["run", *settings(workspace, "--dry_run")]) == 0
+    assert main(planned) == 0
     assert "embed: done; to do: none" in capsys.readouterr().out
     assert main(["gc", str(store)]) == 0
     assert main(["delete", str(store), "--pair", pair]) == 0
@@ -84,7 +64,7 @@ def test_gc_and_delete_ask_and_delete_leaves_models_outdated(
     assert main(["delete", str(store), "--pair", pair, "--yes"]) == 0
     assert "0 found" in capsys.readouterr().out
     assert len(read_pairs(store, "rows")) == 47
-    assert main(["run", *settings(workspace, "--dry_run")]) == 0
+    assert main(planned) == 0
     out = capsys.readouterr().out
     assert "embed: done" in out and "to do: train, adapt, evaluate" in out
     assert main(["delete", str(store), "--user", "nobody"]) == 2
@@ -100,12 +80,13 @@ def test_copy_needs_a_destination_and_reads_back(
 
 
 def test_extend_adds_to_a_store_that_exists_and_to_no_other(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
+    tiny_run: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [json.loads(line) for line in (workspace / "rows.jsonl").read_text().splitlines()]
     more = [row | {"chosen": row["chosen"] + " Or so."} for row in rows]
     (workspace / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
-    words = settings(workspace, f"--data.train={workspace / 'more.jsonl'}", "--data.name=more")
+    words = flags(tiny_run.parent, workspace)
+    words += [f"--data.train={workspace / 'more.jsonl'}", "--data.name=more"]
     assert main(["extend", str(workspace / "store"), *words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["vectors"] > result["vectors_before"] > 0
