@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from micro_rm.serve.online import people
 from micro_rm.serve.online.journal import JOURNAL, JournalError
 from micro_rm.serve.online.people import Feedback, FeedbackStore, FullError, regret_curves
 from micro_rm.serve.online.simulation import Population, simulate_population
@@ -264,6 +267,27 @@ def test_a_failed_write_is_never_acknowledged(
     assert online.person("ann").count == expected["ann"][0]
     online.close()
     assert reopened(tmp_path) == expected
+
+
+def test_comparisons_that_wait_are_written_in_groups_of_limited_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(people, "MAX_COMMIT", 2)
+    online, sizes, go = make_online(tmp_path), [], threading.Event()
+    append = online.journal.append
+
+    def write(records: list[Any]) -> None:
+        assert go.wait(WAIT)
+        sizes.append(len(records))
+        append(records)
+
+    monkeypatch.setattr(online.journal, "append", write)
+    given = [Feedback("ann", "micro", np.ones(HEADS), UNIFORM) for _ in range(6)]
+    waiting = [online.add(one) for one in given]
+    go.set()
+    assert [one.result(WAIT).repeated for one in waiting] == [False] * 6
+    assert max(sizes) == 2 and sum(sizes) == 6
+    online.close()
 
 
 def test_one_writer_and_one_set_of_heads(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from micro_rm.heads.scoring import ScoringError
 from micro_rm.pipeline import main
 from micro_rm.serve.model import Model, Score
 from micro_rm.serve.names import head_names
-from micro_rm.serve.score import score_question
+from micro_rm.serve.score import SHOWN, ranking_table, score_question
 from micro_rm.serve.texts import TextEncoder, TextError
 
 
@@ -215,3 +215,11 @@ def test_the_highest_reward_is_the_best() -> None:
     result = score_question(SimpleNamespace(score=score), config)
     assert result["best"] == 1
     assert [row["response"] for row in result["ranking"]] == ["because", "see", "so"]
+
+
+def test_the_table_cuts_responses_that_are_longer_than_its_column() -> None:
+    whole = "x" * SHOWN
+    row = {"reward": 1.0, "weights": [1.0], "head_rewards": [1.0]}
+    ranking = [row | {"response": text} for text in (whole, whole + "y")]
+    *_, shown = ranking_table({"ranking": ranking}, ["head"]).columns
+    assert [str(text) for text in shown.cells] == [whole, whole[:-1] + "…"]
