@@ -190,6 +190,23 @@ def test_every_kind_of_router_is_computed_from_unscaled_vectors(
         code.RoutedHeads(settings, {}, {})
 
 
+@pytest.mark.parametrize(
+    ("asks", "one", "several"),
+    [
+        (False, "Hi?", "User: Hi?\n\nAssistant: Yes."),
+        (True, "Hi?\n\n", "User: Hi?\n\nAssistant: Yes.\n\nAssistant:"),
+    ],
+)
+def test_without_a_template_turns_are_joined_by_blank_lines(
+    exported: Exported, asks: bool, one: str, several: str
+) -> None:
+    _, code = exported("micro")
+    turns = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Yes."}]
+    assert code._plain(turns[:1], True, asks) == one
+    assert code._plain(turns, True, False) == "Hi?\n\nYes."
+    assert code._plain(turns, False, asks) == several
+
+
 def test_the_code_of_an_export_needs_torch_and_transformers_only(repository: Path) -> None:
     allowed = {
         "modeling_routed.py": {"torch", "safetensors"},
