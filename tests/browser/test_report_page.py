@@ -53,7 +53,7 @@ def pages(make_report: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     long["warnings"] = [WORD, SENTENCE]
     shown = {"text": f"{WORD} {SENTENCE}", "characters": len(WORD) + len(SENTENCE) + 1}
     weights = {"micro": {"without": [1.0, 0.0], "with": [0.0, 1.0]}}
-    row = {"prompt": shown, "wish": shown, "weights": weights}
+    row = {"prompt": shown, "context": shown, "weights": weights}
     long["prompts"] = {"asked": "", "rows": [row]}
     long["studies"] = {"num_heads": study}
     long["record"] |= {

@@ -46,7 +46,7 @@ def hostile_study(text: str) -> dict[str, Any]:
 def test_a_report_shows_every_text_and_obeys_none(text: str, make_report: Any) -> None:
     account = {"refused": 0, "shortened_sequences": 0, "prompt_overlap": 0}
     report = make_report(text, (text, "polite"), account, say=lambda _: text)
-    report["methods"][text] = report["methods"].pop("micro") | {"summary": text, "told": text}
+    report["methods"][text] = report["methods"].pop("micro") | {"summary": text, "given": text}
     report["heads"][text] = report["heads"].pop("micro")
     report["gallery"]["method"] = text
     for item in report["comparisons"]:
@@ -68,7 +68,7 @@ def test_a_report_shows_every_text_and_obeys_none(text: str, make_report: Any) -
     ]
     shown = {"text": text, "characters": len(text)}
     both = {"without": [0.5, 0.5], "with": [0.1, 0.9]}
-    report["prompts"] = {"asked": text, "rows": [{"prompt": shown, "wish": shown}]}
+    report["prompts"] = {"asked": text, "rows": [{"prompt": shown, "context": shown}]}
     report["prompts"]["rows"][0]["weights"] = {text: both}
     result = require_harmless(render_page(report, {}))
     assert result.words.count(escape_controls(text)) >= 66

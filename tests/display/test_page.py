@@ -76,7 +76,7 @@ def test_the_page_says_what_every_method_is_told_and_learns_from(make_report: An
     page = render_page(report, {})
     table = page[page.index('<h2 id="methods">') : page.index('<h2 id="differences">')]
     cells = dict(re.findall(r'<th scope="row">(\w+)</th><td>(\w+)</td>', table))
-    assert cells == {name: "wish" if name == "micro" else "prompt" for name in report["methods"]}
+    assert cells == {name: "context" if name == "micro" else "prompt" for name in report["methods"]}
     assert "2 draws of 7 labelled rows per attribute" in page
     assert "never scored in that draw" not in page
     report["budget"] |= {"source": "test", "group": "user"}

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 
 from micro_rm.heads.distributional import (
-    Moments,
+    RewardMoments,
     batch_negative_entropy,
     categorical_log_prob,
     categorical_moments,
@@ -27,7 +27,7 @@ LOGITS = arrays(np.float32, (3, 5), elements=st.floats(-30, 30, width=32))
 RAW = arrays(np.float32, (3, 2), elements=st.floats(-10, 10, width=32))
 
 
-def moments(mean: float, raw: float) -> Moments:
+def moments(mean: float, raw: float) -> RewardMoments:
     return normal_moments(jnp.array([[mean, raw]]))
 
 
@@ -41,9 +41,9 @@ def test_two_normal_rewards_compare_as_worked_out(link: str, expected: float) ->
 
 def test_equal_deviations_are_bradley_terry_at_a_fixed_scale() -> None:
     means = np.linspace(-2, 2, 7)
-    rejected = Moments(jnp.zeros(7), jnp.full(7, 0.25))
+    rejected = RewardMoments(jnp.zeros(7), jnp.full(7, 0.25))
     log_prob = normal_log_prob(
-        Moments(jnp.asarray(means), rejected.variance_N), rejected, "logistic"
+        RewardMoments(jnp.asarray(means), rejected.variance_N), rejected, "logistic"
     )
     scale = np.sqrt(2 * np.pi) / np.sqrt(0.5)
     np.testing.assert_allclose(log_prob, -np.logaddexp(0, -scale * means), atol=1e-5)
@@ -77,8 +77,8 @@ def test_normal_probabilities_of_both_outcomes_sum_to_one(one: np.ndarray, two: 
 
 def test_the_exact_link_is_the_normal_distribution_function_in_its_far_tail() -> None:
     certain_loss = normal_log_prob(
-        Moments(jnp.array([-10.0]), jnp.array([0.5])),
-        Moments(jnp.zeros(1), jnp.array([0.5])),
+        RewardMoments(jnp.array([-10.0]), jnp.array([0.5])),
+        RewardMoments(jnp.zeros(1), jnp.array([0.5])),
         "normal",
     )
     assert float(certain_loss[0]) == pytest.approx(norm.logcdf(-10.0), rel=1e-5)
@@ -121,11 +121,13 @@ def test_the_batch_entropy_is_that_of_the_mean_over_real_rows_of_both_sides() ->
 
 
 def test_the_variance_penalty_sums_both_sides_and_skips_filling() -> None:
-    chosen, rejected = (Moments(jnp.zeros(3), jnp.asarray(v)) for v in ([1.0, 2, 50], [3.0, 4, 50]))
+    chosen, rejected = (
+        RewardMoments(jnp.zeros(3), jnp.asarray(v)) for v in ([1.0, 2, 50], [3.0, 4, 50])
+    )
     assert float(variance_penalty(chosen, rejected, jnp.array([1.0, 1, 0]))) == pytest.approx(5.0)
 
 
 def test_the_explained_share_compares_spread_between_with_spread_within() -> None:
-    share = explained_share(Moments(jnp.array([0.0, 2.0]), jnp.array([2.0, 4.0])))
+    share = explained_share(RewardMoments(jnp.array([0.0, 2.0]), jnp.array([2.0, 4.0])))
     assert float(share) == pytest.approx(1 / 4)
-    assert float(explained_share(Moments(jnp.zeros(2), jnp.zeros(2)))) == 0.0
+    assert float(explained_share(RewardMoments(jnp.zeros(2), jnp.zeros(2)))) == 0.0

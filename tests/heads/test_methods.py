@@ -15,7 +15,7 @@ from micro_rm.heads.methods import (
     load_method,
     ranked_methods,
 )
-from micro_rm.heads.methods.interface import Need, Told
+from micro_rm.heads.methods.interface import Need
 from micro_rm.heads.run_data import LACKS
 
 ALL = [load_method(name) for name in METHODS]
@@ -31,7 +31,7 @@ def test_registered_names_lead_to_methods_of_that_name_that_describe_themselves(
     assert all(method.summary.endswith(".") for method in ALL)
     assert {method.stage for method in ALL} == {"train", "adapt"}
     assert {method.rule for method in ALL} == {"R1", "R2"}
-    assert {method.told for method in ALL} <= set(get_args(Told))
+    assert {method.given for method in ALL} <= set(get_args(Given))
     assert {need for method in ALL for need in method.needs} <= set(LACKS) == set(get_args(Need))
 
 
@@ -47,7 +47,7 @@ def test_one_pass_in_registry_order_fits_what_comes_first_first() -> None:
 
 def test_who_adapts_needs_somebody_to_adapt_to_and_who_reads_a_wish_needs_one() -> None:
     assert not [m.name for m in ALL if m.stage == "adapt" and "groups" not in m.needs]
-    assert not [m.name for m in ALL if m.told == "wish" and "contexts" not in m.needs]
+    assert not [m.name for m in ALL if m.given == "wish" and "contexts" not in m.needs]
 
 
 @pytest.mark.parametrize("asked", ["all", ["micro", "all"]])

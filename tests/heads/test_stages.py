@@ -102,10 +102,10 @@ def test_the_report_on_disk_is_the_one_returned_without_nan_and_with_its_record(
 
 def test_every_row_of_the_table_says_what_it_is_and_what_it_is_told(done: Done) -> None:
     methods = done.content["methods"]
-    assert {name: entry["told"] for name, entry in methods.items()} == {
+    assert {name: entry["given"] for name, entry in methods.items()} == {
         "single_bt": "prompt",
         "micro_stage1": "prompt",
-        "micro": "wish",
+        "micro": "context",
         VALIDATED: "attribute",
         ORACLE: "attribute",
     }
@@ -173,7 +173,7 @@ def test_a_budget_of_zero_scores_like_stage_1(done: Done, tmp_path: Path) -> Non
     )
     stages.adapt(config)
     methods = stages.evaluate(config)["methods"]
-    differing = {"told", "summary"}
+    differing = {"given", "summary"}
     for key in methods["micro"].keys() - differing:
         assert methods["micro"][key] == methods["micro_stage1"][key]
 

@@ -42,7 +42,7 @@ class FakeModel:
         self.seconds = seconds
         self.batches: list[int] = []
 
-    def default_method(self, *, wish: bool) -> str:
+    def default_method(self, *, has_context: bool) -> str:
         return "micro" if wish else "micro_stage1"
 
     def score(

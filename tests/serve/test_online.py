@@ -15,7 +15,7 @@ import pytest
 from micro_rm.serve.online import people
 from micro_rm.serve.online.journal import JOURNAL, JournalError
 from micro_rm.serve.online.people import Feedback, FeedbackStore, FullError, regret_curves
-from micro_rm.serve.online.simulation import Population, simulate_population
+from micro_rm.serve.online.simulation import SimulatedPeople, simulate_population
 from micro_rm.serve.online.tastes import tastes
 from micro_rm.serve.online.weights import HedgeRule, Person, bt_losses
 from micro_rm.tests.serve.fake import HEADS, make_online
@@ -131,16 +131,18 @@ def test_regret_stays_below_its_bound_whatever_people_say(heads: int, single: fl
 
 def test_twenty_comparisons_come_close_to_the_best_fixed_weights() -> None:
     """Each person prefers by one of ten heads; the gap over 100 people is 0.005."""
-    result = simulate_population(Population(people=12, test=300, seed=1), HedgeRule())
+    result = simulate_population(SimulatedPeople(people=12, test=300, seed=1), HedgeRule())
     assert result.gap < 0.02
     assert result.online > result.router + 0.15
-    few = simulate_population(Population(people=12, test=300, seed=1, comparisons=2), HedgeRule())
+    few = simulate_population(
+        SimulatedPeople(people=12, test=300, seed=1, comparisons=2), HedgeRule()
+    )
     assert few.gap > 0.02, "two comparisons are not enough: the test can fail"
 
 
 @pytest.mark.long
 def test_mixtures_help_people_with_mixed_tastes_and_active_selection_helps_more() -> None:
-    population = Population(people=10, heads=8, test=300, concentration=0.3)
+    population = SimulatedPeople(people=10, heads=8, test=300, concentration=0.3)
     alone = simulate_population(population, HedgeRule(single=1.0))
     mixed = simulate_population(population, HedgeRule())
     asked = simulate_population(replace(population, pool=50), HedgeRule())

@@ -103,7 +103,7 @@ def make_report(
         }
         report = build_report(dataset, test, scored, EvaluateConfig(bootstrap=200), seed=0)
         for name, entry in report["methods"].items():
-            entry["told"] = "wish" if name == "micro" else "prompt"
+            entry["given"] = "context" if name == "micro" else "prompt"
             entry["summary"] = f"What {name} does."
         report["confidence"] = 0.95
         report["budget"] = {

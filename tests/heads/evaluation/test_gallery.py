@@ -66,7 +66,7 @@ def test_a_pair_says_what_the_head_prefers_whatever_the_label(make_report: Any) 
         assert pair["label_agrees"] == agrees
         assert pair["other"]["text"].startswith("Bad" if agrees else "Good")
         assert pair["prompt"]["text"].startswith("Question")
-    assert {w["text"] for w in result["heads"][0]["wishes"]} == {"Keep it brief."}
+    assert {w["text"] for w in result["heads"][0]["contexts"]} == {"Keep it brief."}
     assert [route["attribute"] for route in result["routes"]] == ["brief", "polite"]
     assert len({route["prompt"]["text"] for route in result["routes"]}) == 2
     json.dumps(result, allow_nan=False)
@@ -85,7 +85,7 @@ def test_without_several_heads_or_texts_there_is_nothing_to_show(
     result = gallery(empty, test, {"static_mixture": make_scored(rng.normal(size=(4, 2)))})
     assert result is not None
     assert result["routes"] == [] and [e["pairs"] for e in result["heads"]] == [[], []]
-    assert [entry["wishes"] for entry in result["heads"]] == [[], []]
+    assert [entry["contexts"] for entry in result["heads"]] == [[], []]
 
 
 def test_heads_under_a_wish_are_preferred(make_scored: Any) -> None:

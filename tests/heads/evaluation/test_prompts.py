@@ -30,7 +30,7 @@ def test_every_prompt_is_kept_with_its_own_weights_in_order() -> None:
     kept = route_prompts(None, [EGG, CAT], numbered)
     assert kept is not None
     assert [row["prompt"]["text"] for row in kept["rows"]] == [EGG.prompt, CAT.prompt]
-    assert [row["wish"]["text"] for row in kept["rows"]] == ["Make me laugh.", ""]
+    assert [row["context"]["text"] for row in kept["rows"]] == ["Make me laugh.", ""]
     assert [row["weights"]["micro"]["without"] for row in kept["rows"]] == [[0.0], [1.0]]
 
 
@@ -40,7 +40,7 @@ def test_what_a_report_has_is_not_routed_again_and_stays_if_nothing_is_asked() -
     assert route_prompts(kept, [EGG], not_again) == kept == route_prompts(kept, [], not_again)
     for wish in (None, "Sing."):  # another wish is another question
         other = route_prompts(kept, [ExamplePrompt(EGG.prompt, wish)], numbered)
-        assert other is not None and other["rows"][0]["wish"]["text"] == (wish or "")
+        assert other is not None and other["rows"][0]["context"]["text"] == (wish or "")
 
 
 def test_long_prompts_that_begin_alike_are_told_apart_though_they_are_cut() -> None:

@@ -20,7 +20,7 @@ def report(*outcomes: tuple[str, str, tuple[float, float, float]], n: int = 50) 
             name: {
                 "macro": {"accuracy": 0.5 if name == "single_bt" else 0.7},
                 "attributes": {"brief": {"n": n}},
-                "told": "prompt" if name in ("single_bt", "dpl") else "group",
+                "given": "prompt" if name in ("single_bt", "dpl") else "group",
                 "wordings": {"count": 8, "low": 0.1, "high": 0.9},
             }
             for name in names or ["single_bt"]
@@ -79,7 +79,7 @@ def test_methods_that_read_the_wish_say_how_far_they_hang_on_its_words() -> None
     content = report(("micro", "single_bt", BETTER), ("micro_kernel", "single_bt", BETTER))
     assert not any("wordings" in sentence for sentence in verdict(content))
     for name in ("micro", "micro_kernel"):
-        content["methods"][name]["told"] = "wish"
+        content["methods"][name]["given"] = "context"
     last = verdict(content)[-1]
     assert last == (
         "With other wordings than the 8 of the test: micro 0.100-0.900, micro_kernel 0.100-0.900."

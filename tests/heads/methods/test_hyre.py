@@ -140,7 +140,7 @@ def test_active_queries_look_beyond_the_first_rows(query: str) -> None:
     ],
 )
 def test_heads_are_those_of_the_source_untouched(method: Any, source: str) -> None:
-    assert (method.after, method.needs, method.told) == ((source,), ("groups",), "group")
+    assert (method.after, method.needs, method.given) == ((source,), ("groups",), "group")
     trained = method.fit(problem(rows=3, query="bald", loss="errors"), {source: HEADS})
     assert set(trained.params) == {"heads", "log_weights"}
     np.testing.assert_array_equal(trained.params["heads"]["kernel"], np.eye(D))

@@ -136,7 +136,7 @@ def test_it_serves_those_who_state_a_wish_after_stage_1(
     stage1: Trained, adapted: Trained, make_examples: Any
 ) -> None:
     method = load_method("micro")
-    assert (method.stage, method.after, method.told) == ("adapt", ("micro_stage1",), "wish")
+    assert (method.stage, method.after, method.given) == ("adapt", ("micro_stage1",), "context")
     assert set(method.needs) == {"groups", "contexts"}
     assert method.routes
     assert not method.own_heads  # they are those of stage 1

@@ -126,5 +126,5 @@ def test_a_method_says_whether_it_has_heads_of_its_own_and_whether_it_routes(
     assert trained.spec.num_heads == heads
     assert (trained.spec.router != "static") == method.routes == routes
     assert method.own_heads == own == (heads > 1)
-    assert (method.stage, method.rule, method.told) == ("train", "R1", "prompt")
+    assert (method.stage, method.rule, method.given) == ("train", "R1", "prompt")
     json.dumps(trained.settings, allow_nan=False)

@@ -30,4 +30,4 @@ def test_the_head_is_kept_as_it_came_and_scores_differences(
 
 def test_it_is_left_out_where_the_backbone_has_none() -> None:
     assert NATIVE_HEAD.needs == ("native_head",)
-    assert (NATIVE_HEAD.stage, NATIVE_HEAD.told, NATIVE_HEAD.after) == ("train", "prompt", ())
+    assert (NATIVE_HEAD.stage, NATIVE_HEAD.given, NATIVE_HEAD.after) == ("train", "prompt", ())

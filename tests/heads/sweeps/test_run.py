@@ -20,7 +20,7 @@ from micro_rm.heads.studies.measure import StudyError
 from micro_rm.heads.sweeps import run as stage
 from micro_rm.heads.sweeps.processes import Share
 from micro_rm.heads.sweeps.run import SweepCounts, run_sweep
-from micro_rm.heads.sweeps.table import FILE, PARTS, Sweep, read_sweep
+from micro_rm.heads.sweeps.table import FILE, PARTS, SweepTable, read_sweep
 from micro_rm.pipeline import main
 
 RATES = [0.1, 0.2, 0.3, 0.4]
@@ -98,7 +98,7 @@ def run(
     return run_sweep(config, request, share, tell)
 
 
-def table(config: Config) -> Sweep:
+def table(config: Config) -> SweepTable:
     found = read_sweep(Path(config.run.dir))
     assert found is not None
     return found

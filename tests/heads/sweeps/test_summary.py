@@ -14,7 +14,7 @@ from micro_rm.display.page import SHOWN_SETTINGS, render_sweep_page
 from micro_rm.display.sweeps import SHOWN_SETTINGS as SHOWN
 from micro_rm.display.sweeps import progress_line, sweep_tables
 from micro_rm.heads.sweeps.summary import ACCURACY, NLL, summarise
-from micro_rm.heads.sweeps.table import NUMBERS, Sweep
+from micro_rm.heads.sweeps.table import NUMBERS
 
 K, TAU, SEED = "train.num_heads", "adapt.tau", "run.seed"
 ATTACK = "<script>alert('x')</script>"
@@ -31,8 +31,8 @@ def failure(settings: dict[str, Any], error: str) -> dict[str, Any]:
     return row(settings, "", error=error) | nothing
 
 
-def sweep(rows: list[dict[str, Any]], *keys: str) -> Sweep:
-    return Sweep("these", keys, ("brief",), rows)
+def sweep(rows: list[dict[str, Any]], *keys: str) -> SweepTable:
+    return SweepTable("these", keys, ("brief",), rows)
 
 
 def grid(losses: dict[tuple[int, float], list[float | None]]) -> list[dict[str, Any]]:

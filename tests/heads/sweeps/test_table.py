@@ -22,7 +22,7 @@ from micro_rm.heads.sweeps.table import (
     FILE,
     META,
     PARTS,
-    Sweep,
+    SweepTable,
     clear_parts,
     read_sweep,
     rows_of,
@@ -48,16 +48,18 @@ VALIDATED = {"validation_nll": 0.7, "validation_accuracy": 0.6, "validation_rows
 WANTED = {member(seed, seed=seed).label: seed for seed in range(10)}
 
 
-def write_part(run: Path, part: str, written: Sweep, wanted: dict[str, int] = WANTED) -> None:
+def write_part(run: Path, part: str, written: SweepTable, wanted: dict[str, int] = WANTED) -> None:
     sweep_table.write_part(run, part, written, wanted)
 
 
-def read_parts(run: Path, like: Sweep, wanted: dict[str, int] = WANTED) -> Sweep:
+def read_parts(run: Path, like: SweepTable, wanted: dict[str, int] = WANTED) -> SweepTable:
     return sweep_table.read_parts(run, like, wanted)
 
 
-def sweep(rows: list[dict[str, Any]], keys: tuple[str, ...] = KEYS, inputs: str = "these") -> Sweep:
-    return Sweep(inputs, keys, ODD, rows)
+def sweep(
+    rows: list[dict[str, Any]], keys: tuple[str, ...] = KEYS, inputs: str = "these"
+) -> SweepTable:
+    return SweepTable(inputs, keys, ODD, rows)
 
 
 def test_a_member_has_a_row_per_method() -> None:
@@ -145,7 +147,7 @@ def rows_for(*seeds: int, accuracy: float = 0.5) -> list[dict[str, Any]]:
     ]
 
 
-def seeds_of(found: Sweep | None) -> list[int]:
+def seeds_of(found: SweepTable | None) -> list[int]:
     assert found is not None
     return [row["run.seed"] for row in found.rows]
 
