@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micro_rm.heads.kernel_router import (
+    context_features,
     fit_kernel_router,
     kernel_log_weights,
     response_directions,
-    wish_features,
 )
 
 D, K = 6, 4
@@ -30,7 +30,7 @@ def covariance(seed: int) -> np.ndarray:
 def test_the_kernel_is_the_mean_of_two_cosines(seed: int) -> None:
     centre_D, covariance_DxD = np.full(D, 0.3), covariance(seed)
     one, other = wishes(2, seed)
-    features = wish_features(
+    features = context_features(
         np.stack([one, other]), centre_D, response_directions(covariance_DxD, D)
     )
 
@@ -48,9 +48,14 @@ def test_leading_directions_alone_give_nearly_the_same_kernel() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(400, 40)) * 0.8 ** np.arange(40)
     covariance_DxD = rows.T @ rows / 400
-    wish_NxD = rng.normal(size=(30, 40))
+    context_NxD = rng.normal(size=(30, 40))
+    centre_D = np.zeros(40)
     gram = [
-        (features := wish_features(wish_NxD, np.zeros(40), response_directions(covariance_DxD, r)))
+        (
+            features := context_features(
+                context_NxD, centre_D, response_directions(covariance_DxD, r)
+            )
+        )
         @ features.T
         for r in (40, 12)
     ]
@@ -62,9 +67,9 @@ def test_leading_directions_alone_give_nearly_the_same_kernel() -> None:
 def test_both_forms_of_the_ridge_regression_agree(seed: int, count: int) -> None:
     """Few rows are solved row by row, many feature by feature: 12 features here."""
     projection = response_directions(covariance(seed), D)
-    wish_nxD, losses_nxK = wishes(count, seed), np.random.default_rng(seed).random((count, K))
-    router = fit_kernel_router(wish_nxD, losses_nxK, projection, ridge=0.1)
-    features = wish_features(wish_nxD, wish_nxD.mean(axis=0), projection)
+    context_nxD, losses_nxK = wishes(count, seed), np.random.default_rng(seed).random((count, K))
+    router = fit_kernel_router(context_nxD, losses_nxK, projection, ridge=0.1)
+    features = context_features(context_nxD, context_nxD.mean(axis=0), projection)
     excess = losses_nxK - losses_nxK.mean(axis=0)
     gram = features @ features.T + 0.1 * count * np.eye(count)
     np.testing.assert_allclose(
@@ -74,10 +79,10 @@ def test_both_forms_of_the_ridge_regression_agree(seed: int, count: int) -> None
 
 def test_rows_that_repeat_a_wish_weigh_like_rows_with_their_own() -> None:
     projection = response_directions(covariance(0), D)
-    wish_nxD, losses_nxK = wishes(5, 0), np.random.default_rng(0).random((5, K))
-    once = fit_kernel_router(wish_nxD, losses_nxK, projection, ridge=0.05)
+    context_nxD, losses_nxK = wishes(5, 0), np.random.default_rng(0).random((5, K))
+    once = fit_kernel_router(context_nxD, losses_nxK, projection, ridge=0.05)
     often = fit_kernel_router(
-        np.repeat(wish_nxD, 7, axis=0), np.repeat(losses_nxK, 7, axis=0), projection, ridge=0.05
+        np.repeat(context_nxD, 7, axis=0), np.repeat(losses_nxK, 7, axis=0), projection, ridge=0.05
     )
     np.testing.assert_allclose(once.kernel_PxK, often.kernel_PxK, atol=1e-10)
 
@@ -85,10 +90,10 @@ def test_rows_that_repeat_a_wish_weigh_like_rows_with_their_own() -> None:
 def test_a_wish_gets_the_head_that_lost_least_for_wishes_like_it() -> None:
     projection = response_directions(np.eye(D), D)
     codes = np.eye(D)[:3] * 5
-    wish_nxD = np.repeat(codes, 4, axis=0) + 0.1 * wishes(12, 3)
+    context_nxD = np.repeat(codes, 4, axis=0) + 0.1 * wishes(12, 3)
     losses_nxK = np.ones((12, 3))
     losses_nxK[np.arange(12), np.repeat(np.arange(3), 4)] = 0.1
-    router = fit_kernel_router(wish_nxD, losses_nxK, projection, ridge=0.03)
+    router = fit_kernel_router(context_nxD, losses_nxK, projection, ridge=0.03)
     unseen = codes + 0.3 * wishes(3, 4)
     weights_NxK = np.exp(kernel_log_weights(router, unseen, tau=0.04))
     np.testing.assert_array_equal(weights_NxK.argmax(axis=1), [0, 1, 2])
@@ -108,7 +113,9 @@ def test_heat_makes_the_weights_equal_and_cold_makes_them_one_hot() -> None:
 def test_without_labelled_rows_or_at_the_mean_wish_all_heads_weigh_alike() -> None:
     nothing = fit_kernel_router(np.empty((0, D)), np.empty((0, K)), np.eye(D), ridge=0.03)
     np.testing.assert_allclose(np.exp(kernel_log_weights(nothing, wishes(3, 0), 0.04)), 1 / K)
-    wish_nxD = wishes(8, 5)
-    router = fit_kernel_router(wish_nxD, np.random.default_rng(5).random((8, K)), np.eye(D), 0.03)
-    centre = wish_nxD.mean(axis=0, keepdims=True)
+    context_nxD = wishes(8, 5)
+    router = fit_kernel_router(
+        context_nxD, np.random.default_rng(5).random((8, K)), np.eye(D), 0.03
+    )
+    centre = context_nxD.mean(axis=0, keepdims=True)
     np.testing.assert_allclose(np.exp(kernel_log_weights(router, centre, 0.04)), 1 / K, atol=1e-6)

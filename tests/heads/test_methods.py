@@ -15,7 +15,7 @@ from micro_rm.heads.methods import (
     load_method,
     ranked_methods,
 )
-from micro_rm.heads.methods.interface import Need
+from micro_rm.heads.methods.interface import Given, Need
 from micro_rm.heads.run_data import LACKS
 
 ALL = [load_method(name) for name in METHODS]

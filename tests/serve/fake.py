@@ -43,7 +43,7 @@ class FakeModel:
         self.batches: list[int] = []
 
     def default_method(self, *, has_context: bool) -> str:
-        return "micro" if wish else "micro_stage1"
+        return "micro" if has_context else "micro_stage1"
 
     def score(
         self,

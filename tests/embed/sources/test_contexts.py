@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,65 +36,44 @@ def write(path: Path, value: Any) -> str:
     return str(path)
 
 
-def test_contexts_are_keyed_by_attribute_and_split(pairs: list[PreferencePair]) -> None:
+def test_wordings_are_keyed_by_attribute_and_split_and_used_about_equally_often(
+    pairs: list[PreferencePair],
+) -> None:
     """A test wording is never given to a training row, nor the other way round."""
     result = [with_context(pair, CONTEXTS) for pair in pairs]
-    seen = {(pair.attribute, pair.split, pair.context) for pair in result}
-    assert seen == {
+    counts = Counter((pair.attribute, pair.split, pair.context) for pair in result)
+    assert counts.keys() == {
         (name, split, text)
         for name, splits in CONTEXTS.items()
         for split, texts in splits.items()
         for text in texts
     }
-
-
-def test_wordings_are_used_about_equally_often(pairs: list[PreferencePair]) -> None:
-    result = [with_context(pair, CONTEXTS) for pair in pairs]
-    counts = Counter(pair.context for pair in result if pair.context in CONTEXTS["brief"]["train"])
     assert min(counts.values()) >= 8
+    assert [replace(pair, context=None) for pair in result] == pairs
 
 
-def test_the_wording_of_a_pair_survives_reordering(pairs: list[PreferencePair]) -> None:
-    shuffled = random.Random(1).sample(pairs, len(pairs))
-    first = {with_context(pair, CONTEXTS).pair_id for pair in pairs}
-    second = {with_context(pair, CONTEXTS).pair_id for pair in shuffled}
-    assert first == second
+def test_the_wording_of_a_pair_does_not_depend_on_other_pairs_or_its_place(
+    pairs: list[PreferencePair],
+) -> None:
+    before = [with_context(pair, CONTEXTS).context for pair in pairs]
+    moved = [with_context(replace(pair, row=9), CONTEXTS).context for pair in reversed(pairs)]
+    assert moved[::-1] == before
 
 
 def test_only_pairs_without_a_context_of_their_own_get_one(make_pair: MakePair) -> None:
-    pairs = [
-        make_pair(attribute="brief", context="mine"),
-        make_pair(attribute="unheard-of"),
-        make_pair(),
-    ]
+    pairs = [make_pair(attribute="brief", context="mine"), make_pair(attribute="x"), make_pair()]
     assert [with_context(pair, CONTEXTS).context for pair in pairs] == ["mine", None, None]
 
 
-def test_nothing_but_the_context_changes(pairs: list[PreferencePair]) -> None:
-    for before in pairs:
-        after = with_context(before, CONTEXTS)
-        assert (before.prompt, before.chosen, before.rejected, before.row) == (
-            after.prompt,
-            after.chosen,
-            after.rejected,
-            after.row,
-        )
-        assert (before.attribute, before.split) == (after.attribute, after.split)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ({"train": ["a"], "test": ["b"]}, {"train": ["a"], "test": ["b"]}),
-        ({"train": "a", "test": "b"}, {"train": ["a"], "test": ["b"]}),
-        (["a", "b"], {"train": ["a", "b"], "test": ["a", "b"]}),
-        ("a", {"train": ["a"], "test": ["a"]}),
-    ],
-)
-def test_a_list_or_a_single_text_serves_both_splits(
-    value: Any, expected: dict[str, list[str]], tmp_path: Path
-) -> None:
-    assert read_contexts(write(tmp_path / "c.json", {"x": value})) == {"x": expected}
+def test_a_list_or_a_single_text_serves_both_splits(tmp_path: Path) -> None:
+    both = {"train": ["a"], "test": ["b"]}
+    value = {"x": both, "y": {"train": "a", "test": "b"}, "z": ["a", "b"], "w": "a"}
+    assert read_contexts(write(tmp_path / "c.json", value)) == {
+        "x": both,
+        "y": both,
+        "z": {"train": ["a", "b"], "test": ["a", "b"]},
+        "w": {"train": ["a"], "test": ["a"]},
+    }
 
 
 @pytest.mark.parametrize(
@@ -104,10 +83,7 @@ def test_a_list_or_a_single_text_serves_both_splits(
         ([1], "expected an object of attributes, found list"),
         ({"x": 3}, r"x: expected a text or a list of texts, found 3"),
         ({"x": []}, r"x: expected a text or a list of texts, found \[\]"),
-        ({"x": [" "]}, "x: expected text, found an empty string"),
         ({"x": ["a", 3]}, "x: expected text, found int"),
-        ({"x": ["a\x00"]}, "x: text contains NUL"),
-        ({"x": ["a\ud800"]}, "x: .*lone surrogate"),
         ({"x": {"train": ["a"]}}, r"x: expected the keys train and test, missing \['test'\]"),
         ({"x": {"train": ["a"], "test": None}}, r"x\.test: expected a text or a list"),
     ],
@@ -118,12 +94,9 @@ def test_a_wrong_file_is_refused_with_its_place(value: Any, message: str, tmp_pa
     assert str(tmp_path / "c.json") in str(caught.value)
 
 
-def test_a_missing_file_is_named_with_a_remedy(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_in_another_encoding_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"c\.json: no such file.*--data\.contexts"):
         read_contexts(str(tmp_path / "c.json"))
-
-
-def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_bytes('{"x": "\u00e9"}'.encode("latin-1"))
     with pytest.raises(DataError, match="not a JSON file"):
         read_contexts(str(tmp_path / "c.json"))

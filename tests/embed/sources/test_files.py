@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from micro_rm.embed.sources.files import read_rows
 from micro_rm.embed.sources.pair import DataError, Refusal
@@ -28,23 +30,30 @@ def test_rows_come_back_numbered_from_one(
     assert list(read_rows(path)) == list(enumerate(ROWS, start=1))
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
-def test_row_numbers_are_line_numbers(suffix: str, tmp_path: Path) -> None:
-    data = b'\n{"a": 1}\r\n   \n{"a": 2}'
-    path = tmp_path / f"rows{suffix}"
-    path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
-    assert list(read_rows(str(path))) == [(2, {"a": 1}), (4, {"a": 2})]
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        (b'\n{"a": 1}\r\n   \n{"a": 2}', [(2, {"a": 1}), (4, {"a": 2})]),
+        (b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n', [(1, {"a": 1}), (2, {"a": 2})]),
+        (b"", []),
+    ],
+)
+def test_row_numbers_are_line_numbers(content: bytes, rows: list[Any], tmp_path: Path) -> None:
+    """Blank lines have a number and no row; a byte order mark is no part of the first row."""
+    plain, packed = tmp_path / "rows.jsonl", tmp_path / "rows.jsonl.gz"
+    plain.write_bytes(content)
+    packed.write_bytes(gzip.compress(content))
+    assert list(read_rows(str(plain))) == list(read_rows(str(packed))) == rows
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"{", "not JSON: "),
         (b"hello", "not JSON: "),
         (b'{"a": 1} {"a": 2}', "not JSON: "),
         (b'{"a": "\xff"}', "not UTF-8 at byte 7"),
+        ('{"a": 1}'.encode("utf-16"), "not UTF-8 at byte 0; it seems to be UTF-16"),
         (b"[1, 2]", "expected a JSON object, found list"),
-        (b'"text"', "expected a JSON object, found str"),
         (b"null", "expected a JSON object, found NoneType"),
         (b"[" * 100_000, "not JSON: "),
         (b'{"a": ' + b"1" * 5000 + b"}", "not JSON: "),
@@ -64,90 +73,58 @@ def test_a_line_that_cannot_be_read_is_refused_between_good_ones(
     assert Path(refusal.file).name == "rows.jsonl"
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
+@pytest.mark.parametrize("name", ["missing.jsonl", "missing.parquet", "folder.jsonl"])
 def test_a_missing_file_is_named_with_a_remedy(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(DataError, match=rf"{name}: no such file; .*--data\.train"):
         list(read_rows(str(tmp_path / name)))
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "rows.json", "rows", "rows.jsonl.zip"])
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl.zip"])
 def test_another_suffix_is_refused_with_the_known_ones(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("{}")
     with pytest.raises(DataError, match=r"expected a file ending in \.jsonl, \.jsonl\.gz"):
         list(read_rows(str(tmp_path / name)))
 
 
-def test_a_directory_is_not_a_file(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").mkdir()
-    with pytest.raises(DataError, match="no such file"):
-        list(read_rows(str(tmp_path / "rows.jsonl")))
-
-
-def test_a_truncated_gzip_file_is_called_damaged(tmp_path: Path) -> None:
-    lines = "".join(json.dumps({"a": number}) + "\n" for number in range(1000))
-    path = tmp_path / "rows.jsonl.gz"
-    path.write_bytes(gzip.compress(lines.encode())[:-20])
-    with pytest.raises(DataError, match="damaged gzip file"):
-        list(read_rows(str(path)))
-
-
-def test_a_gzip_file_that_is_damaged_inside_is_called_damaged(tmp_path: Path) -> None:
+def packed_rows() -> bytearray:
     numbers = random.Random(0)
-    lines = "".join(json.dumps({"a": numbers.random()}) + "\n" for _ in range(2000))
-    content = bytearray(gzip.compress(lines.encode()))
-    content[6000:6400] = bytes(byte ^ 0xFF for byte in content[6000:6400])
+    lines = (json.dumps({"a": numbers.random()}) + "\n" for _ in range(2000))
+    return bytearray(gzip.compress("".join(lines).encode()))
+
+
+def flipped(content: bytearray, start: int, stop: int) -> bytes:
+    content[start:stop] = bytes(byte ^ 0xFF for byte in content[start:stop])
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content", [packed_rows()[:-20], flipped(packed_rows(), 6000, 6400), b'{"a": 1}\n']
+)
+def test_a_gzip_file_that_is_cut_off_or_damaged_or_none_is_called_damaged(
+    content: bytes, tmp_path: Path
+) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="damaged gzip file"):
+    with pytest.raises(DataError, match=r"rows\.jsonl\.gz.*damaged gzip file"):
         list(read_rows(str(path)))
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n')
-    assert list(read_rows(str(path))) == [(1, {"a": 1}), (2, {"a": 2})]
-
-
-def test_a_file_that_is_no_gzip_file_is_called_damaged(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl.gz"
-    path.write_text('{"a": 1}\n')
-    with pytest.raises(DataError, match="damaged gzip file"):
-        list(read_rows(str(path)))
-
-
-def test_a_file_that_is_no_parquet_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "rows.parquet"
-    path.write_text('{"a": 1}\n' * 100)
-    with pytest.raises(DataError, match=r"rows\.parquet: not a Parquet file"):
-        list(read_rows(str(path)))
-
-
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
-def test_an_empty_file_has_no_rows(
-    name: str, tmp_path: Path, write_rows: Callable[..., str]
-) -> None:
-    assert list(read_rows(write_rows(tmp_path / name, []))) == []
 
 
 def test_a_parquet_file_of_several_row_groups_is_numbered_through(tmp_path: Path) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
     table = pyarrow.Table.from_pylist([{"a": number} for number in range(25)])
     parquet.write_table(table, tmp_path / "rows.parquet", row_group_size=4)
     result = list(read_rows(str(tmp_path / "rows.parquet")))
     assert result == [(number + 1, {"a": number}) for number in range(25)]
 
 
-def test_a_parquet_file_that_is_damaged_inside_is_named(tmp_path: Path) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
+def test_a_parquet_file_that_is_none_or_damaged_inside_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
+    path.write_text('{"a": 1}\n' * 100)
+    with pytest.raises(DataError, match=r"rows\.parquet: not a Parquet file"):
+        list(read_rows(str(path)))
     table = pyarrow.Table.from_pylist([{"a": f"text {number} " * 20} for number in range(500)])
     parquet.write_table(table, path, compression="snappy")
     content = bytearray(path.read_bytes())
-    content[20:400] = bytes(380)
-    path.write_bytes(content)
+    path.write_bytes(flipped(content, 20, 400))
     with pytest.raises(DataError, match=r"rows\.parquet: damaged after row 0"):
         list(read_rows(str(path)))

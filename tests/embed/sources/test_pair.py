@@ -21,12 +21,11 @@ MakePair = Callable[..., PreferencePair]
     [
         {"prompt": (Message("user", "other"),)},
         {"prompt": (Message("system", "How far is the moon?"),)},
-        {"chosen": "other"},
-        {"rejected": "other"},
         {"attribute": "brief"},
         {"context": "be brief"},
         {"user": "ann"},
         {"chosen": "Very far.", "rejected": "384,400 km."},
+        {"rejected": "other"},
     ],
 )
 def test_what_a_pair_says_is_its_identity(changes: dict[str, Any], make_pair: MakePair) -> None:
@@ -36,13 +35,10 @@ def test_what_a_pair_says_is_its_identity(changes: dict[str, Any], make_pair: Ma
     assert (other.prompt_id != pair.prompt_id) == ("prompt" in changes)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"row": 7}, {"split": "test"}, {"source": "elsewhere"}, {"margin": 2.0}]
-)
-def test_where_a_pair_stands_is_not_its_identity(
-    changes: dict[str, Any], make_pair: MakePair
-) -> None:
-    assert replace(make_pair(), **changes).pair_id == make_pair().pair_id
+def test_where_a_pair_stands_and_its_grades_are_not_its_identity(make_pair: MakePair) -> None:
+    place = {"row": 7, "split": "test", "source": "elsewhere", "file": "f"}
+    grades = {"margin": 2.0, "ratings": (("help", 4.0, 2.0),)}
+    assert replace(make_pair(), **place, **grades).pair_id == make_pair().pair_id
 
 
 def test_ids_do_not_change_between_versions(make_pair: MakePair) -> None:
@@ -63,8 +59,7 @@ def test_parts_do_not_run_into_each_other() -> None:
 @given(st.text(alphabet=st.characters(exclude_categories=())))
 def test_any_text_has_an_id_of_32_hex_digits(text: str) -> None:
     digest = content_id(text)
-    assert len(digest) == 32
-    assert int(digest, 16) >= 0
+    assert len(digest) == 32 and int(digest, 16) >= 0
 
 
 def test_hash_fractions_are_spread_evenly() -> None:

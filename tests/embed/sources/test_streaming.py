@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from micro_rm.common.errors import ConfigError
 from micro_rm.configs.data import SyntheticConfig
 from micro_rm.configs.schema import DataConfig
-from micro_rm.embed.sources import jsonl, open_pairs
+from micro_rm.embed.sources import PairSource, jsonl, open_pairs
 from micro_rm.embed.sources.account import Account
 from micro_rm.embed.sources.check import summarise
 from micro_rm.embed.sources.pair import DataError
 
-Row = dict[str, Any]
-WriteRows = Callable[..., str]
+from .conftest import Row
+
+OpenRows = Callable[..., PairSource]
 
 
 def explicit(number: int, size: int = 0) -> Row:
@@ -34,33 +34,27 @@ def rated(number: int, size: int = 0) -> Row:
     return texts | {"help": number % 3, "brief": number // 2 % 2}
 
 
-MIXED: list[Row | str] = [
-    rated(0),
-    explicit(1),
-    "{",
-    rated(1),
-    {"prompt": "p", "response": 3, "help": 1},
-    rated(5),
-    explicit(2),
-]
 FILES: dict[str, list[Row | str]] = {
     "explicit": [explicit(0), "{", explicit(1), {"prompt": "a"}],
     "rated": [rated(n) for n in range(9)],
-    "mixed": MIXED,
+    "mixed": [
+        rated(0),
+        explicit(1),
+        "{",
+        rated(1),
+        {"prompt": "p", "response": 3, "help": 1},
+        rated(5),
+        explicit(2),
+    ],
 }
 
 
-# Passes
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
 @pytest.mark.parametrize("pairing", ["adjacent", "all"])
 @pytest.mark.parametrize("content", FILES)
 def test_every_pass_gives_the_same_pairs_and_an_equal_account(
-    content: str, pairing: Any, suffix: str, tmp_path: Path, write_rows: WriteRows
+    content: str, pairing: str, open_rows: OpenRows
 ) -> None:
-    path = write_rows(tmp_path / f"rows{suffix}", FILES[content])
-    source = open_pairs(DataConfig(train=path, pairing=pairing))
+    source = open_rows(FILES[content], pairing=pairing)
     assert source.account == Account()
     first, before = list(source), source.account
     assert list(source) == first
@@ -77,14 +71,15 @@ def test_the_synthetic_source_can_be_read_again() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet"])
-@pytest.mark.parametrize("row", [explicit, rated])
+@pytest.mark.parametrize(
+    ("row", "suffix"), [(explicit, ".jsonl.gz"), (explicit, ".parquet"), (rated, ".jsonl")]
+)
 def test_an_abandoned_pass_does_no_harm(
-    row: Callable[[int], Row], suffix: str, tmp_path: Path, write_rows: WriteRows
+    row: Callable[[int], Row], suffix: str, open_rows: OpenRows
 ) -> None:
     """Neither to the account nor to other passes, and it leaves no file open."""
-    path = write_rows(tmp_path / f"rows{suffix}", [row(n) for n in range(600)])
-    source = open_pairs(DataConfig(train=path, test=path))
+    rows = [row(n) for n in range(600)]
+    source = open_rows(rows, suffix, test=rows)
     pairs, before = list(source), source.account
     abandoned, other = iter(source), iter(source)
     assert [next(abandoned), next(other), next(abandoned)] == [pairs[0], pairs[0], pairs[1]]
@@ -111,24 +106,23 @@ def test_pairs_come_before_the_rest_of_the_file_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet"])
-@pytest.mark.parametrize("row", [explicit, rated])
+@pytest.mark.parametrize(
+    ("row", "suffix"), [(explicit, ".jsonl.gz"), (explicit, ".parquet"), (rated, ".jsonl")]
+)
 def test_a_pass_holds_a_few_rows_only(
-    row: Callable[[int, int], Row], suffix: str, tmp_path: Path, write_rows: WriteRows
+    row: Callable[[int, int], Row], suffix: str, open_rows: OpenRows
 ) -> None:
     """Of a file with 5 MB of text."""
-    path = write_rows(tmp_path / f"rows{suffix}", [row(n, 1000) for n in range(5000)])
-    source = open_pairs(DataConfig(train=path))
+    source = open_rows([row(n, 1000) for n in range(5000)], suffix)
     next(iter(source))  # whatever is imported or compiled on the way
     assert _peak(lambda: sum(1 for _ in source)) < 1e6
     assert source.account.rows == 5000
 
 
 @pytest.mark.long
-def test_a_summary_keeps_no_texts(tmp_path: Path, write_rows: WriteRows) -> None:
+def test_a_summary_keeps_no_texts(open_rows: OpenRows) -> None:
     """Digests and numbers, about 400 bytes a pair, of 6 kB texts."""
-    path = write_rows(tmp_path / "rows.jsonl", [explicit(n, 6000) for n in range(5000)])
-    source = open_pairs(DataConfig(train=path))
+    source = open_rows([explicit(n, 6000) for n in range(5000)])
     assert _peak(lambda: summarise(source)) < 4e6
 
 
@@ -146,48 +140,34 @@ def _peak(run: Callable[[], object]) -> int:
 # Errors: at once where they do not need the data, else at the end of the pass
 
 
-def test_the_simulator_has_no_pairs() -> None:
-    with pytest.raises(ConfigError, match=r"data\.source: the simulator draws vectors"):
-        open_pairs(DataConfig(source="simulator"))
-
-
-def test_a_missing_contexts_file_is_found_before_the_data_are_read(
-    tmp_path: Path, write_rows: WriteRows
-) -> None:
-    path = write_rows(tmp_path / "rows.jsonl", [explicit(0)])
-    with pytest.raises(DataError, match=r"contexts\.json: no such file"):
-        open_pairs(DataConfig(train=path, contexts=str(tmp_path / "contexts.json")))
-
-
-def test_contexts_are_read_once(tmp_path: Path, write_rows: WriteRows) -> None:
+def test_contexts_are_read_once_and_before_the_data(tmp_path: Path, open_rows: OpenRows) -> None:
     contexts = tmp_path / "contexts.json"
+    rows = [explicit(n) for n in range(3)]
+    with pytest.raises(DataError, match=r"contexts\.json: no such file"):
+        open_rows(rows, contexts=str(contexts))
     contexts.write_text(json.dumps({"brief": ["be brief"]}))
-    path = write_rows(tmp_path / "rows.jsonl", [explicit(n) for n in range(3)])
-    source = open_pairs(DataConfig(train=path, contexts=str(contexts)))
+    source = open_rows(rows, contexts=str(contexts))
     contexts.unlink()
     for _ in range(2):
         assert [pair.context for pair in source] == ["be brief"] * 3
 
 
 def test_contexts_for_no_attribute_of_the_data_end_the_pass(
-    tmp_path: Path, write_rows: WriteRows
+    tmp_path: Path, open_rows: OpenRows
 ) -> None:
     contexts = tmp_path / "contexts.json"
     contexts.write_text(json.dumps({"brevity": ["be brief"]}))
-    path = write_rows(tmp_path / "rows.jsonl", [explicit(n) for n in range(3)])
-    stream = iter(open_pairs(DataConfig(train=path, contexts=str(contexts))))
-    assert [next(stream).context for _ in range(3)] == [None] * 3
+    rows = [explicit(0), explicit(1) | {"attribute": "long"}]
+    stream = iter(open_rows(rows, contexts=str(contexts)))
+    assert [next(stream).context for _ in rows] == [None] * 2
     with pytest.raises(
-        DataError, match="contexts for brevity, the data have the attributes brief;"
+        DataError, match="contexts for brevity, the data have the attributes brief, long;"
     ):
         next(stream)
 
 
-def test_a_pass_without_any_pair_fails_with_its_account(
-    tmp_path: Path, write_rows: WriteRows
-) -> None:
-    rows = [rated(0) | {"help": 1}, rated(1) | {"help": 1}, "{"]
-    source = open_pairs(DataConfig(train=write_rows(tmp_path / "rows.jsonl", rows)))
+def test_a_pass_without_any_pair_fails_with_its_account(open_rows: OpenRows) -> None:
+    source = open_rows([rated(0) | {"help": 1}, rated(1) | {"help": 1}, "{"])
     for _ in range(2):
         with pytest.raises(DataError, match=r"no usable pair in 3 rows \(row 3.*2 ratings are tie"):
             list(source)
@@ -197,63 +177,55 @@ def test_a_pass_without_any_pair_fails_with_its_account(
 # Ratings
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet"])
-@pytest.mark.parametrize(("number", "expected"), [(8, {"help", "id"}), (10, {"help"})])
+@pytest.mark.parametrize(
+    ("number", "suffix", "expected"),
+    [(8, ".jsonl", {"help", "id"}), (10, ".jsonl", {"help"}), (10, ".parquet", {"help"})],
+)
 def test_a_column_of_row_numbers_is_recognised_from_the_whole_file(
-    number: int, expected: set[str], suffix: str, tmp_path: Path, write_rows: WriteRows
+    number: int, suffix: str, expected: set[str], open_rows: OpenRows
 ) -> None:
     rows = [
         {"prompt": f"p{n // 2}", "response": f"r{n}", "help": n % 2, "id": 7 * n}
         for n in range(number)
     ]
-    source = open_pairs(DataConfig(train=write_rows(tmp_path / f"rows{suffix}", rows)))
-    assert {pair.attribute for pair in source} == expected
+    assert {pair.attribute for pair in open_rows(rows, suffix)} == expected
 
 
-def test_the_last_row_may_decide_which_columns_are_ratings(
-    tmp_path: Path, write_rows: WriteRows
-) -> None:
+def test_the_last_row_may_decide_which_columns_are_ratings(open_rows: OpenRows) -> None:
     """A repeated number makes a rating of what looked like a row number; a column with as many
     fractions as integers is none."""
     rows = [rated(n) | {"late": n, "share": n % 3 if n < 10 else 0.5} for n in range(19)]
-    last = rated(19) | {"late": 4, "share": 0.5}
-    source = open_pairs(DataConfig(train=write_rows(tmp_path / "rows.jsonl", [*rows, last])))
+    source = open_rows([*rows, rated(19) | {"late": 4, "share": 0.5}])
     assert [name for name, *_ in next(iter(source)).ratings] == ["help", "brief", "late"]
     assert {pair.attribute for pair in source} == {"help", "late"}
 
 
 @pytest.mark.parametrize(
-    ("rows", "settings", "readings"),
-    [
-        ([rated(n) for n in range(4)], {}, 2),
-        ([rated(n) for n in range(4)], {"attributes": ["help"]}, 1),
-        ([explicit(n) for n in range(4)], {}, 1),
-        (MIXED, {}, 2),
-    ],
+    ("content", "settings", "readings"),
+    [("rated", {}, 2), ("rated", {"attributes": ["help"]}, 1), ("explicit", {}, 1)],
 )
 def test_a_file_is_read_twice_only_to_find_its_rating_columns(
-    rows: list[Row | str],
+    content: str,
     settings: dict[str, Any],
     readings: int,
-    tmp_path: Path,
-    write_rows: WriteRows,
+    open_rows: OpenRows,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[str] = []
     original = jsonl.read_rows
     monkeypatch.setattr(jsonl, "read_rows", lambda path: opened.append(path) or original(path))
-    list(open_pairs(DataConfig(train=write_rows(tmp_path / "rows.jsonl", rows), **settings)))
+    rows = [row for row in FILES[content] if not isinstance(row, str)]
+    source = open_rows([row | {"attribute": "help"} for row in rows], **settings)
+    list(source)
     assert len(opened) == readings
 
 
 @pytest.mark.parametrize(("pairing", "places"), [("adjacent", [2, 1, 7]), ("all", [2, 7, 1])])
 def test_shapes_may_be_mixed_in_one_file(
-    pairing: Any, places: list[int], tmp_path: Path, write_rows: WriteRows
+    pairing: str, places: list[int], open_rows: OpenRows
 ) -> None:
     """Pairs come in the order of the file; rated rows find each other across other rows."""
-    source = open_pairs(
-        DataConfig(train=write_rows(tmp_path / "rows.jsonl", MIXED), pairing=pairing)
-    )
+    source = open_rows(FILES["mixed"], pairing=pairing)
     pairs = list(source)
     assert [pair.row for pair in pairs] == places
     compared = pairs[places.index(1)]

@@ -14,7 +14,7 @@ from micro_rm.display.page import SHOWN_SETTINGS, render_sweep_page
 from micro_rm.display.sweeps import SHOWN_SETTINGS as SHOWN
 from micro_rm.display.sweeps import progress_line, sweep_tables
 from micro_rm.heads.sweeps.summary import ACCURACY, NLL, summarise
-from micro_rm.heads.sweeps.table import NUMBERS
+from micro_rm.heads.sweeps.table import NUMBERS, SweepTable
 
 K, TAU, SEED = "train.num_heads", "adapt.tau", "run.seed"
 ATTACK = "<script>alert('x')</script>"
