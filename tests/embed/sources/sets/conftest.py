@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from micro_rm.configs.data import DataConfig
-from micro_rm.embed.sources import PairSource, open_pairs, published
+from micro_rm.embed.sources import open_pairs, published
 from micro_rm.embed.sources.account import Account
-from micro_rm.embed.sources.pair import PreferencePair
-from micro_rm.embed.sources.published import Published
+from micro_rm.embed.sources.sets import PUBLISHED
+
+from ..conftest import Loaded
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A pass over a data set."""
-
-    pairs: list[PreferencePair]
-    account: Account
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why rows were refused."""
-        return [f"{item.row} {item.field}: {item.reason}" for item in self.account.refusals]
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +25,7 @@ def load() -> Callable[..., Loaded]:
 
     def read(name: str, directory: Path | None = None, **settings: Any) -> Loaded:
         config = DataConfig(source=name, dir=str(directory or FIXTURES / name), **settings)
-        source: PairSource = open_pairs(config)
+        source = open_pairs(config)
         return Loaded(list(source), source.account)
 
     return read
@@ -46,14 +33,15 @@ def load() -> Callable[..., Loaded]:
 
 @pytest.fixture
 def read_rows(tmp_path: Path) -> Callable[..., Loaded]:
-    """``read_rows(source, {part: rows}, **settings of data)``: parts without rows are empty."""
+    """``read_rows(name, {part: rows}, **settings of data)``: parts without rows are empty."""
 
-    def read(source: Published, rows: dict[str, list[Any]], **settings: Any) -> Loaded:
+    def read(name: str, rows: dict[str, list[Any]], **settings: Any) -> Loaded:
+        source = PUBLISHED[name]
         for part in source.upstream.parts:
             lines = "".join(json.dumps(row) + "\n" for row in rows.get(part.name, []))
             (tmp_path / f"{part.name}.jsonl").write_text(lines, "utf-8")
         account = Account()
-        config = DataConfig(source=source.name, dir=str(tmp_path), **settings)
+        config = DataConfig(source=name, dir=str(tmp_path), **settings)
         return Loaded(list(published.read(source, config, account)), account)
 
     return read

@@ -1,4 +1,4 @@
-"""What holds for every published data set: its schema, its account, its errors."""
+"""What holds for every published data set: its account, its documentation, its errors."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from micro_rm.common.errors import ConfigError
 from micro_rm.configs.data import DataConfig
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import DataError
-from micro_rm.embed.sources.sets import PUBLISHED
+from micro_rm.embed.sources.sets import PUBLISHED, helpsteer2
+
+from .conftest import FIXTURES
 
 Load = Callable[..., Any]
-FIXTURES = Path(__file__).parent.parent / "fixtures"
-VARIANTS = [(name, variant) for name, source in PUBLISHED.items() for variant in source.variants]
 # Rows, pairs, refusals, ties, left out; counted by hand in the fixtures.
 ACCOUNTS = {
     ("helpsteer2", "by_prompt"): (20, 39, 1, 16, 0),
@@ -50,8 +50,9 @@ ACCOUNTS = {
 
 
 def copy_of(name: str, index: Path) -> Path:
+    """A copy of the fixture that a test may change; returns the file of the last part."""
     shutil.copytree(FIXTURES / name, index, dirs_exist_ok=True)
-    return index
+    return index / f"{next(iter(PUBLISHED[name].variants.values()))[-1]}.jsonl"
 
 
 def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], Any]) -> None:
@@ -60,23 +61,20 @@ def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], Any]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
-def first_part(name: str) -> str:
-    return next(iter(PUBLISHED[name].variants.values()))[-1]
+def test_every_variant_has_an_account() -> None:
+    variants = {(name, item) for name, source in PUBLISHED.items() for item in source.variants}
+    assert ACCOUNTS.keys() == variants
 
 
-@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+@pytest.mark.parametrize(("name", "variant"), ACCOUNTS)
 def test_the_account_of_the_fixture_is_the_one_counted_by_hand(
     name: str, variant: str, load: Load
 ) -> None:
     found = load(name, variant=variant)
-    account = found.account
-    assert (
-        account.rows,
-        len(found.pairs),
-        len(account.refusals),
-        account.ties.total(),
-        account.left_out.total(),
-    ) == ACCOUNTS[name, variant]
+    account, refused = found.account, len(found.account.refusals)
+    ties, left_out = account.ties.total(), account.left_out.total()
+    counts = (account.rows, len(found.pairs), refused, ties, left_out)
+    assert counts == ACCOUNTS[name, variant]
     assert account.pairs == len(found.pairs)
     assert {pair.source for pair in found.pairs} == {name}
     assert all(pair.chosen != pair.rejected for pair in found.pairs)
@@ -84,82 +82,107 @@ def test_the_account_of_the_fixture_is_the_one_counted_by_hand(
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_licence_revision_and_counts_are_stated(name: str) -> None:
-    upstream = PUBLISHED[name].upstream
-    assert upstream.licence and re.fullmatch("[0-9a-f]{40}|main", upstream.revision)
-    read = {part for parts in PUBLISHED[name].variants.values() for part in parts}
-    assert read == {part.name for part in upstream.parts}
-    counts = [part.rows for part in upstream.parts]
-    assert all(counts) or name == "preference_700k"
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_pairs_do_not_depend_on_the_order_of_the_rows(
+def test_neither_the_order_of_the_rows_nor_rows_that_are_none_change_the_pairs(
     name: str, load: Load, tmp_path: Path
 ) -> None:
-    index = copy_of(name, tmp_path)
-    for path in index.iterdir():
+    last = copy_of(name, tmp_path)
+    for path in tmp_path.iterdir():
         rewrite(path, random.Random(3).shuffle)
-    shuffled, plain = load(name, index), load(name)
-    ids = [
-        Counter((pair.pair_id, pair.split) for pair in found.pairs) for found in (shuffled, plain)
-    ]
-    assert ids[0] == ids[1]
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_a_missing_column_is_an_error_that_names_it_and_the_remedy(
-    name: str, load: Load, tmp_path: Path
-) -> None:
-    part = PUBLISHED[name].upstream.part(first_part(name))
-    column = sorted(part.columns or PUBLISHED[name].upstream.columns)[0]
-
-    def rename(rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            row["renamed"] = row.pop(column)
-
-    rewrite(copy_of(name, tmp_path) / f"{part.name}.jsonl", rename)
-    words = rf"{part.name}.*no column {column}.*made for {PUBLISHED[name].upstream.repo}.*data\.dir"
-    with pytest.raises(DataError, match=words):
-        load(name, tmp_path)
-
-
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "prism"])
-def test_an_extra_column_is_an_error_unless_it_is_allowed(
-    name: str, load: Load, tmp_path: Path
-) -> None:
-    part = first_part(name)
-    rewrite(
-        copy_of(name, tmp_path) / f"{part}.jsonl",
-        lambda rows: [row.update(surprise=1) for row in rows],
-    )
-    with pytest.raises(DataError, match=r"unknown column surprise.*--data\.extra_columns ignore"):
-        load(name, tmp_path)
-    allowed = load(name, tmp_path, extra_columns="ignore")
-    assert len(allowed.pairs) == len(load(name).pairs)
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_a_missing_file_is_an_error_before_anything_is_read(name: str, tmp_path: Path) -> None:
-    part = PUBLISHED[name].upstream.part(first_part(name))
-    (copy_of(name, tmp_path) / f"{part.name}.jsonl").unlink()
-    with pytest.raises(DataError, match=f"has no {part.name}.*split {part.split}.*leave data.dir"):
-        open_pairs(DataConfig(source=name, dir=str(tmp_path)))
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_rows_that_are_no_rows_are_refused_and_the_others_kept(
-    name: str, load: Load, tmp_path: Path
-) -> None:
-    part = first_part(name)
-    path = copy_of(name, tmp_path) / f"{part}.jsonl"
-    broken = {key: [1] for key in json.loads(path.read_text("utf-8").splitlines()[0])}
-    lines = ["{", json.dumps(broken), json.dumps({"else": 1})]
-    path.write_text(path.read_text("utf-8") + "\n".join(lines) + "\n", "utf-8")
+    lines = last.read_text("utf-8").splitlines()
+    broken = {key: [1] for key in json.loads(lines[0])}
+    lines += ["{", json.dumps(broken), json.dumps({"else": 1}), ""]
+    last.write_text("\n".join(lines), "utf-8")
     found, plain = load(name, tmp_path), load(name)
+    ids = [Counter((pair.pair_id, pair.split) for pair in one.pairs) for one in (found, plain)]
+    assert ids[0] == ids[1]
     assert found.account.rows == plain.account.rows + 3
-    assert found.account.pairs == plain.account.pairs
     assert len(found.account.refusals) == len(plain.account.refusals) + 3
+
+
+def test_what_is_documented_of_a_set_is_what_the_code_says(repository: Path) -> None:
+    lines = (repository / "docs" / "data.md").read_text("utf-8").splitlines()
+    for name, source in PUBLISHED.items():
+        (line,) = [line for line in lines if line.startswith(f"| `{name}`:")]
+        upstream = source.upstream
+        assert upstream.licence and re.fullmatch("[0-9a-f]{40}|main", upstream.revision)
+        assert {part for parts in source.variants.values() for part in parts} == {
+            part.name for part in upstream.parts
+        }
+        assert source.summary in line and ", ".join(source.variants) in line
+        assert upstream.licence in line and upstream.terms in line
+        assert f"datasets/{upstream.repo}) {upstream.revision[:12]} |" in line
+        for part in upstream.parts:
+            assert bool(part.rows) == (name != "preference_700k")
+            assert (f"{part.name} {part.rows:,}" if part.rows else f"{part.name} not kn") in line
+
+
+def test_the_largest_sets_are_streamed_and_those_with_offensive_text_say_so() -> None:
+    upstream = {name: source.upstream for name, source in PUBLISHED.items()}
+    assert {name for name, up in upstream.items() if up.streaming} == {
+        "preference_700k",
+        "shp",
+        "ultrainteract",
+    }
+    assert "offensive" in upstream["hh_rlhf"].terms
+    for words in ("CC-BY-NC-4.0", "Reddit", "Apache-2.0", "MIT"):
+        assert words in upstream["preference_700k"].terms
+
+
+def test_a_part_is_a_split_of_a_subset_or_folder_of_the_hub() -> None:
+    part = PUBLISHED["hh_rlhf"].upstream.part("helpful-rejection-sampled-test")
+    assert (part.folder, part.split, part.rows) == ("helpful-rejection-sampled", "test", 2_749)
+    assert {part.subset for part in PUBLISHED["pku_saferlhf"].upstream.parts} == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("name", "contexts"),
+    [("helpsteer2", 5), ("helpsteer", 5), ("pku_saferlhf", 2), ("reward_bench", 23)],
+)
+def test_every_attribute_of_these_sets_has_a_context_of_its_own(
+    name: str, contexts: int, load: Load
+) -> None:
+    """The wording asks for more, as the ratings reward more."""
+    found = load(name, variant="both" if name == "pku_saferlhf" else None)
+    texts = {pair.attribute: pair.context for pair in found.pairs}
+    assert len(texts) == contexts == len(set(texts.values())) and all(texts.values())
+    if name == "helpsteer2":
+        assert texts.keys() == set(helpsteer2.ATTRIBUTES)
+        assert "expansive, detailed response" in texts["verbosity"]
+        assert "sophisticated language" in texts["complexity"]
+    assert {pair.context for pair in load(name, contexts="none").pairs} == {None}
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "column"), [("rpr", "test", "category_x"), ("prism", "survey", "user_id")]
+)
+def test_a_missing_column_is_an_error_that_names_it_and_the_remedy(
+    name: str, part: str, column: str, load: Load, tmp_path: Path
+) -> None:
+    copy_of(name, tmp_path)
+    rewrite(
+        tmp_path / f"{part}.jsonl",
+        lambda rows: [row.update(renamed=row.pop(column)) for row in rows],
+    )
+    repo = PUBLISHED[name].upstream.repo
+    with pytest.raises(DataError, match=rf"{part}.*no column {column}.*made for {repo}.*data\.dir"):
+        load(name, tmp_path)
+
+
+def test_an_extra_column_is_an_error_unless_it_is_allowed(load: Load, tmp_path: Path) -> None:
+    rewrite(copy_of("shp", tmp_path), lambda rows: [row.update(surprise=1) for row in rows])
+    with pytest.raises(DataError, match=r"unknown column surprise.*--data\.extra_columns ignore"):
+        load("shp", tmp_path)
+    allowed, plain = load("shp", tmp_path, extra_columns="ignore"), load("shp")
+    assert [pair.pair_id for pair in allowed.pairs] == [pair.pair_id for pair in plain.pairs]
+
+
+def test_a_missing_file_is_an_error_before_anything_is_read(tmp_path: Path) -> None:
+    copy_of("shp", tmp_path).unlink()
+    with pytest.raises(DataError, match=r"has no test.*split test.*leave data.dir"):
+        open_pairs(DataConfig(source="shp", dir=str(tmp_path)))
 
 
 def test_an_unknown_variant_is_refused_with_the_known_ones() -> None:

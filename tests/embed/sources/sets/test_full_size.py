@@ -1,4 +1,4 @@
-"""Counts of the real data sets, where they are (G-D1).
+"""Counts of the real data sets, where they are.
 
 MICRO_RM_HUB_DATA names a directory with ``<source>/<part>.jsonl.gz`` or the like, as ``data.dir``
 takes them. Without it these tests are skipped.
@@ -38,20 +38,23 @@ def counted(pairs: Any, split: str) -> Counter[str]:
     return Counter(pair.attribute for pair in pairs if pair.split == split)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_every_table_has_the_rows_that_are_documented(name: str, real: Load) -> None:
-    for table in real(name).account.upstream:
-        assert table.expected in (None, table.found), table
+def test_every_table_has_the_rows_that_are_documented(load: Load) -> None:
+    base = Path(os.environ.get("MICRO_RM_HUB_DATA", "nowhere"))
+    here = [name for name in PUBLISHED if (base / name).is_dir()]
+    if not here:
+        pytest.skip("no real data set is here: MICRO_RM_HUB_DATA")
+    for name in here:
+        for table in load(name, base / name).account.upstream:
+            assert table.expected in (None, table.found), table
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize(("name", "variant"), [("helpsteer2", "official"), ("rpr", "nine")])
-def test_pairs_per_attribute_are_those_of_table_5(
-    name: str, variant: str, split: str, real: Load
-) -> None:
+def test_pairs_per_attribute_are_those_of_table_5(name: str, variant: str, real: Load) -> None:
     counts = published_tables()["table5"]["counts"][name]
-    found = counted(real(name, variant=variant).pairs, split)
-    assert [found[attribute] for attribute in counts["attributes"]] == counts[split]
+    pairs = real(name, variant=variant).pairs
+    for split in ("train", "test"):
+        found = counted(pairs, split)
+        assert [found[attribute] for attribute in counts["attributes"]] == counts[split]
 
 
 def test_by_prompt_tests_on_the_validation_split_alone(real: Load) -> None:

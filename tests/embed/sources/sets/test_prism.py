@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from micro_rm.configs.data import DataConfig
-from micro_rm.embed.sources import published
-from micro_rm.embed.sources.account import Account
-from micro_rm.embed.sources.pair import PreferencePair
-from micro_rm.embed.sources.sets import prism
+from ..conftest import Loaded
+
+Read = Callable[..., Loaded]
 
 # What a model said, its score, whether the person went on with it.
 Said = tuple[Any, Any, bool]
@@ -31,28 +29,27 @@ def conversation(*turns: tuple[Any, list[Said]], user: str = "ada") -> dict[str,
     return {"user_id": user, "conversation_type": "unguided", "conversation_history": history}
 
 
-def read(
-    index: Path, rows: list[Any], people: list[Any], **settings: Any
-) -> tuple[list[PreferencePair], Account]:
-    for name, lines in (("conversations", rows), ("survey", people)):
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (index / f"{name}.jsonl").write_text(text, "utf-8")
-    account = Account()
-    config = DataConfig(source="prism", dir=str(index), **settings)
-    return list(published.read(prism.SOURCE, config, account)), account
+@pytest.fixture
+def read(read_rows: Callable[..., Loaded]) -> Read:
+    """``read(conversations, people=[PERSON], **settings of data)``."""
+
+    def run(rows: list[Any], people: Sequence[Any] = (PERSON,), **settings: Any) -> Loaded:
+        return read_rows("prism", {"conversations": rows, "survey": list(people)}, **settings)
+
+    return run
 
 
-def test_an_answer_that_upstream_marks_as_empty_is_no_comparison(tmp_path: Path) -> None:
+def test_an_answer_that_upstream_marks_as_empty_is_no_comparison(read: Read) -> None:
     answers = [*GOOD, ("EMPTY STRING", 1, False)]
-    pairs, account = read(tmp_path, [conversation(("Dry?", answers))], [PERSON])
+    pairs, account = read([conversation(("Dry?", answers))])
     assert [pair.rejected for pair in pairs] == ["No."]
     assert account.left_out == {"an answer is empty": 1}
 
 
-def test_two_chosen_answers_that_are_the_same_are_no_comparison_and_go_on(tmp_path: Path) -> None:
+def test_two_chosen_answers_that_are_the_same_are_no_comparison_and_go_on(read: Read) -> None:
     twice: list[Said] = [("Ask.", 60, True), ("Ask.", 50, True), ("Go.", 20, False)]
     row = conversation(("Dry?", twice), ("Sure?", GOOD))
-    pairs, account = read(tmp_path, [row], [PERSON])
+    pairs, account = read([row])
     assert [(pair.chosen, pair.rejected, pair.margin) for pair in pairs] == [
         ("Ask.", "Go.", 40),
         ("Yes.", "No.", 50),
@@ -74,24 +71,24 @@ def test_two_chosen_answers_that_are_the_same_are_no_comparison_and_go_on(tmp_pa
     ],
 )
 def test_a_turn_that_cannot_be_used_refuses_its_whole_conversation(
-    words: Any, answers: list[Said], reason: str, tmp_path: Path
+    words: Any, answers: list[Said], reason: str, read: Read
 ) -> None:
     """The turns before it are not counted as ties or left out either."""
     tied: list[Said] = [("Yes.", 80, True), ("No.", 80, False), ("EMPTY STRING", 1, False)]
     rows = [conversation(("Dry?", tied), (words, answers)), conversation(("Dry?", GOOD))]
-    pairs, account = read(tmp_path, rows, [PERSON])
+    pairs, account = read(rows)
     assert [pair.row for pair in pairs] == [2]
     (refusal,) = account.refusals
     assert refusal.field == "conversation_history, turn 1" and reason in refusal.reason
     assert not account.ties and not account.left_out
 
 
-def test_a_turn_without_the_persons_words_refuses_its_conversation(tmp_path: Path) -> None:
+def test_a_turn_without_the_persons_words_refuses_its_conversation(read: Read) -> None:
     row = conversation(("Dry?", GOOD))
     del row["conversation_history"][0]
     other = conversation(("Dry?", GOOD))
     other["conversation_history"].insert(0, {"turn": 0, "role": "user", "content": "Wet?"})
-    pairs, account = read(tmp_path, [row, other], [PERSON])
+    pairs, account = read([row, other])
     assert not pairs
     assert [item.reason for item in account.refusals] == [
         "expected one user message, found 0",
@@ -99,27 +96,27 @@ def test_a_turn_without_the_persons_words_refuses_its_conversation(tmp_path: Pat
     ]
 
 
-def test_turns_are_taken_by_their_number(tmp_path: Path) -> None:
+def test_turns_are_taken_by_their_number(read: Read) -> None:
     row = conversation(("Dry?", GOOD), ("Sure?", GOOD))
     row["conversation_history"].reverse()
-    pairs, _ = read(tmp_path, [row], [PERSON])
+    pairs, _ = read([row])
     assert [pair.prompt[-1].content for pair in pairs] == ["Dry?", "Sure?"]
 
 
-def test_a_limit_of_conversations_keeps_their_people(tmp_path: Path) -> None:
+def test_a_limit_of_conversations_keeps_their_people(read: Read) -> None:
     people = [PERSON | {"user_id": f"person {number}"} for number in range(20)]
     rows = [conversation(("Dry?", GOOD), user=person["user_id"]) for person in people]
-    pairs, account = read(tmp_path, rows, people, limit=3)
+    pairs, account = read(rows, people, limit=3)
     assert len(pairs) == 3 and not account.refusals
     assert account.left_out == {"beyond data.limit": 17}
 
 
-def test_a_row_of_the_survey_that_is_no_row_is_refused(tmp_path: Path) -> None:
+def test_a_row_of_the_survey_that_is_no_row_is_refused(read: Read) -> None:
     """Somebody who said nothing has no wish, but takes part."""
     silent = PERSON | {"user_id": "bo", "system_string": ""}
     people = [PERSON, {"user_id": "cy"}, PERSON | {"user_id": "di", "system_string": 7}, silent]
     rows = [conversation(("Dry?", GOOD), user=user) for user in ("ada", "bo", "cy", "di")]
-    pairs, account = read(tmp_path, rows, people)
+    pairs, account = read(rows, people)
     assert [(pair.user, pair.context) for pair in pairs] == [("ada", "Be brief."), ("bo", None)]
     assert [(Path(item.file).stem, item.row) for item in account.refusals] == [
         ("survey", 2),
@@ -130,14 +127,19 @@ def test_a_row_of_the_survey_that_is_no_row_is_refused(tmp_path: Path) -> None:
     assert account.refusals[-1].reason == "di is not in the survey"
 
 
-def test_a_tie_is_one_of_its_kind_of_conversation(tmp_path: Path) -> None:
+def test_a_profile_can_be_the_context(read: Read) -> None:
+    pairs, _ = read([conversation(("Dry?", GOOD))], variant="profile")
+    assert [pair.context for pair in pairs] == ["I sail."]
+
+
+def test_a_tie_is_one_of_its_kind_of_conversation(read: Read) -> None:
     row = conversation(("Dry?", [("Yes.", 80, True), ("No.", 80, False)]))
-    pairs, account = read(tmp_path, [row | {"conversation_type": "values guided"}], [PERSON])
+    pairs, account = read([row | {"conversation_type": "values guided"}])
     assert not pairs and account.ties == {"values-guided": 1}
 
 
-def test_a_person_is_held_out_with_all_conversations(tmp_path: Path) -> None:
+def test_a_person_is_held_out_with_all_conversations(read: Read) -> None:
     rows = [conversation(("Dry?", GOOD)), conversation(("Wet?", GOOD))]
     for fraction, split in ((1e-9, "train"), (1 - 1e-9, "test")):
-        pairs, _ = read(tmp_path, rows, [PERSON], test_fraction=fraction)
+        pairs, _ = read(rows, test_fraction=fraction)
         assert [pair.split for pair in pairs] == [split, split]

@@ -170,17 +170,12 @@ def test_a_store_that_was_changed_is_neither_sent_nor_taken(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
+def test_what_is_no_store_on_the_hub_is_an_error(micro_rm: Run) -> None:
+    for flags, words in (
         (["--share.repo", "me/nothing"], "me/nothing: the hub refuses.*HF_TOKEN"),
         (["--share.repo", RPR.repo], "no manifest.json, this is not a store"),
         ([], r"share\.repo: expected a repository such as owner/name"),
-    ],
-)
-def test_what_is_no_store_on_the_hub_is_an_error(
-    flags: list[str], words: str, micro_rm: Run
-) -> None:
-    done = micro_rm("pull", "none", *flags)
-    assert done.returncode == 2
-    assert re.search(words, done.stderr, re.DOTALL), done.stderr
+    ):
+        done = micro_rm("pull", "none", *flags)
+        assert done.returncode == 2
+        assert re.search(words, done.stderr, re.DOTALL), done.stderr
