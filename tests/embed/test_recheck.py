@@ -57,8 +57,9 @@ def own_rewards(directory: Path, sequences: list[np.ndarray], side: str) -> np.n
     return logits[:, 0].numpy()
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("padding", ["right", "left", "none"])
+@pytest.mark.parametrize(
+    ("side", "padding"), [("right", "right"), ("left", "left"), ("right", "none")]
+)
 def test_vector_times_score_head_is_the_backbones_own_reward(
     side: str,
     padding: str,
@@ -88,16 +89,14 @@ def test_vector_times_score_head_is_the_backbones_own_reward(
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "dtype"),
     [
-        pytest.param("llama", marks=pytest.mark.long),
-        pytest.param("qwen2", marks=pytest.mark.long),
-        pytest.param("gpt2", marks=pytest.mark.long),
-        "bert",
-        "llama-reward",
+        pytest.param("llama", "bfloat16", marks=pytest.mark.long),
+        pytest.param("gpt2", "float32", marks=pytest.mark.long),
+        ("bert", "float32"),
+        ("llama-reward", "float32"),
     ],
 )
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_a_correct_store_passes(
     name: str, dtype: str, made: Callable[..., tuple[FeatureStore, PairTable]]
 ) -> None:
@@ -107,20 +106,8 @@ def test_a_correct_store_passes(
     assert result.problems == []
     assert result.sequences == sum((rows != NO_ROW).sum() for rows in table.rows.values())
     assert result.largest_error <= TOLERANCE[dtype]
-
-
-def test_the_reward_heads_error_is_reported_where_there_is_one(
-    made: Callable[..., tuple[FeatureStore, PairTable]],
-) -> None:
-    result = recheck(*made("llama-reward"), size=ALL, seed=0, settings=ON_CPU)
-    assert result.head_error is not None
-    assert result.head_error < 1e-5
-
-
-def test_a_backbone_without_a_reward_head_reports_none(
-    made: Callable[..., tuple[FeatureStore, PairTable]],
-) -> None:
-    assert recheck(*made("llama"), size=4, seed=0, settings=ON_CPU).head_error is None
+    assert (result.head_error is not None) == (name == "llama-reward")
+    assert (result.head_error or 0) < 1e-5
 
 
 def test_vectors_of_another_pooling_miss_the_reward_head(
@@ -155,7 +142,7 @@ def test_a_pad_token_that_equals_the_end_of_turn_does_not_mislead_the_reward_hea
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["plain/prompt", "plain/chosen", "ctx/rejected"])
+@pytest.mark.parametrize("name", ["plain/prompt", "ctx/rejected"])
 def test_a_swapped_row_in_a_pair_table_is_found(
     name: str, made: Callable[..., tuple[FeatureStore, PairTable]]
 ) -> None:
@@ -202,7 +189,7 @@ def test_wrong_vectors_are_found_even_under_the_right_identity(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("seen", "problems"), [(0.0, 1), (0.009, 1), (0.02, 0)])
+@pytest.mark.parametrize(("seen", "problems"), [(0.009, 1), (0.02, 0)])
 def test_what_the_probe_saw_of_a_model_is_no_defect(
     seen: float,
     problems: int,
@@ -258,9 +245,10 @@ def test_shortened_sequences_are_shortened_again(
 def test_a_store_rechecks_with_the_settings_it_was_made_with(
     made: Callable[..., tuple[FeatureStore, PairTable]],
 ) -> None:
-    _, table = made("llama", prompt_readout="generation_prompt", bos="none")
+    store, table = made("llama", prompt_readout="generation_prompt", bos="none")
     config = BackboneConfig(**table.settings["backbone"])
     assert (config.prompt_readout, config.bos) == ("generation_prompt", "none")
+    assert recheck(store, table, size=ALL, seed=0, settings=ON_CPU).problems == []
 
 
 def test_a_store_that_was_made_with_sharing_is_checked_without(

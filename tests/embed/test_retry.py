@@ -140,7 +140,7 @@ def test_two_corrections_of_a_row_must_agree(tmp_path: Path) -> None:
         read_corrections(other)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"row": "x", "raw_id": "", "file": 1}'])
+@pytest.mark.parametrize("text", ["{", '{"row": "x", "raw_id": "", "file": 1}'])
 def test_a_file_that_is_no_quarantine_is_named_with_its_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "fixed.jsonl").write_text("\n" + text)
     with pytest.raises(DataError, match=r"fixed\.jsonl: line 2"):

@@ -32,7 +32,7 @@ RelativeError = Callable[..., float]
 Prepare = Callable[..., tuple[Encoder, Plan]]
 Rows = Callable[[int], list[dict[str, Any]]]
 WriteRows = Callable[..., str]
-FAMILIES = ("llama", "qwen2", "gpt2", "bert")
+FAMILIES = ("llama", "bert")
 SMALL = EmbedConfig(device="cpu", bin_tokens=200, shard_tokens=400)
 
 
@@ -103,19 +103,21 @@ def test_a_store_holds_what_embedding_one_by_one_gives(
         made.backbone.reference_vector(plan.sequence(n)) for n in range(plan.facts.sequences)
     ]
     assert relative_error(actual, np.array(expected)) < 1e-5
+    keys = [plan.keys[plan.members(shard)].tobytes() for shard in range(plan.facts.shards)]
+    assert FeatureStore(tmp_path).keys().tobytes() == b"".join(keys)
     assert verify_store(tmp_path).problems == []
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    "changes",
+    ("family", "changes"),
     [
-        {"bin_tokens": 1},
-        {"bin_tokens": 10_000},
-        {"shard_tokens": 1},
-        {"shard_tokens": 10**6},
-        {"share_prefixes": False},
+        ("llama", {"bin_tokens": 1}),
+        ("llama", {"bin_tokens": 10_000}),
+        ("llama", {"shard_tokens": 1}),
+        ("llama", {"shard_tokens": 10**6}),
+        ("gpt2", {"share_prefixes": False}),
+        ("bert", {"bin_tokens": 1}),
     ],
 )
 def test_how_the_pass_runs_changes_no_vector(
@@ -145,13 +147,6 @@ def test_different_prompts_have_different_vectors(
     prompts = np.unique(plan.sequence_of[column[column >= 0]])
     assert len(prompts) > 5
     assert (actual[prompts].astype(np.float64).std(axis=0) > 1e-3).all()
-
-
-def test_the_rows_of_a_shard_are_in_the_order_of_the_plan(prepare: Prepare, tmp_path: Path) -> None:
-    made, plan = prepare("llama", tmp_path)
-    run(made, plan, tmp_path)
-    keys = [plan.keys[plan.members(shard)].tobytes() for shard in range(plan.facts.shards)]
-    assert FeatureStore(tmp_path).keys().tobytes() == b"".join(keys)
 
 
 def test_every_shard_is_written_once_and_by_its_own_part(
@@ -246,38 +241,19 @@ def test_a_shard_whose_owner_dies_is_taken_over(
     assert np.isfinite(actual).all()
 
 
-def test_progress_counts_tokens_up_to_all_of_them(prepare: Prepare, tmp_path: Path) -> None:
-    made, plan = prepare("llama", tmp_path)
-    seen: list[tuple[int, int]] = []
-    run(made, plan, tmp_path, progress=lambda done, total, _: seen.append((done, total)))
-    assert len(seen) == plan.facts.bins > 1
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
-    assert seen[-1] == (plan.facts.tokens, plan.facts.tokens)
-
-
 def test_progress_of_a_part_counts_what_is_left_of_it(prepare: Prepare, tmp_path: Path) -> None:
     made, plan = prepare("llama", tmp_path)
     run(made, plan, tmp_path, (0, plan.facts.shards))
     seen: list[tuple[int, int]] = []
     run(made, plan, tmp_path, (0, 2), lambda done, total, _: seen.append((done, total)))
     left = sum(plan.shard_tokens(shard) for shard in range(2, plan.facts.shards, 2))
+    done = [done for done, _ in seen]
+    assert len(done) > 1 and done == sorted(set(done))
     assert seen[-1] == (left, left)
 
 
-def test_the_work_that_was_done_is_returned(
-    prepare: Prepare, settings: Callable[..., Any], tmp_path: Path
-) -> None:
-    made, plan = prepare("llama", tmp_path, made=load_encoder(settings("llama"), SMALL))
-    open_manifest(tmp_path, made.identity, made.backbone.width)
-    work = embed_shards(
-        made.backbone, made.identity, plan, tmp_path, (0, 1), lambda *_: None, lambda _: None
-    )
-    assert work.tokens == plan.facts.tokens
-
-
-@pytest.mark.parametrize("stop_after", [1, 4])
 def test_an_interrupted_job_goes_on_and_ends_with_the_same_files(
-    stop_after: int, prepare: Prepare, tmp_path: Path
+    prepare: Prepare, tmp_path: Path
 ) -> None:
     """Whole shards stay. The one that was interrupted is free again in the same process, too."""
     made, plan = prepare("llama", tmp_path / "whole")
@@ -285,7 +261,7 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_files(
     begun = iter(range(1, plan.facts.bins))
 
     def interrupt(done: int, total: int, seconds: float) -> None:
-        if next(begun) == stop_after:
+        if next(begun) == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -340,8 +316,9 @@ class Small:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("error", MEMORY_ERRORS, ids=["cuda", "cpu", "python"])
-@pytest.mark.parametrize("family", ["llama", "bert"])
+@pytest.mark.parametrize(
+    ("family", "error"), [("bert", MEMORY_ERRORS[1]), ("llama", MEMORY_ERRORS[2])]
+)
 def test_nothing_is_lost_when_memory_runs_out(
     family: str,
     error: BaseException,
@@ -390,15 +367,11 @@ def test_the_limit_is_halved_again_and_again(
     assert len(notices) == len(small.failed) >= 2
 
 
-@pytest.mark.parametrize(
-    ("limit", "failed_tokens", "expected"), [(100, 80, 40), (100, 300, 50), (3, 3, 1), (1, 9, 1)]
-)
-def test_a_limit_goes_down_to_half_of_what_failed_and_never_below_one(
-    limit: int, failed_tokens: int, expected: int
-) -> None:
-    made = BinLimit(limit, lambda _: None)
-    made.halve(failed_tokens)
-    assert made.tokens == expected
+def test_a_limit_goes_down_to_half_of_what_failed_and_never_below_one() -> None:
+    for limit, failed_tokens, expected in ((100, 80, 40), (100, 300, 50), (3, 3, 1), (1, 9, 1)):
+        made = BinLimit(limit, lambda _: None)
+        made.halve(failed_tokens)
+        assert made.tokens == expected
 
 
 def test_a_sequence_that_has_no_room_alone_is_an_error_with_a_remedy(
@@ -430,11 +403,11 @@ def test_one_long_prefix_is_computed_with_fewer_and_fewer_branches(
     assert relative_error(actual, np.array(expected)) < 1e-5
 
 
-@pytest.mark.parametrize("error", [RuntimeError("expected scalar type Half"), ValueError("no")])
 def test_other_errors_are_not_taken_for_a_lack_of_memory(
-    error: Exception, prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, plan = prepare("llama", tmp_path)
+    error = RuntimeError("expected scalar type Half")
     monkeypatch.setattr(made.backbone, "submit", Small(made, 0, error))
-    with pytest.raises(type(error), match=str(error)):
+    with pytest.raises(RuntimeError, match=str(error)):
         run(made, plan, tmp_path)
