@@ -56,6 +56,7 @@ MOMENTS: tuple[tuple[str, str], ...] = (
 
 pytestmark = pytest.mark.long
 Listing = dict[str, tuple[int, str]]
+Killed = tuple[Path, list[dict[str, Any]]]
 # Imported once, before the forks.
 HEAVY = (
     "transformers.models.llama.modeling_llama",
@@ -180,7 +181,7 @@ def killed(
     backbone_path: Callable[[str], Path],
     write_rows: Callable[..., str],
     preference_rows: Callable[[int], list[dict[str, Any]]],
-) -> tuple[Path, list[dict[str, Any]]]:
+) -> Killed:
     """Directory with the stores ``whole`` and ``killed``, and the driver's log."""
     base = tmp_path_factory.mktemp("kill")
     rows = write_rows(base / "rows.jsonl", preference_rows(ROWS))
@@ -199,9 +200,7 @@ def by_key(store: Path) -> dict[bytes, bytes]:
     return actual
 
 
-def test_every_kill_struck_and_the_last_run_ended_well(
-    killed: tuple[Path, list[dict[str, Any]]],
-) -> None:
+def test_every_kill_struck_and_the_last_run_ended_well(killed: Killed) -> None:
     first, *attempts, last = killed[1]
     assert first["status"] == last["status"] == 0
     for entry in attempts:
@@ -213,9 +212,7 @@ def test_every_kill_struck_and_the_last_run_ended_well(
     assert len(set(sizes)) >= 6
 
 
-def test_a_killed_planner_leaves_no_plan_that_is_taken_for_a_whole_one(
-    killed: tuple[Path, list[dict[str, Any]]],
-) -> None:
+def test_a_killed_planner_leaves_no_plan_that_is_taken_for_a_whole_one(killed: Killed) -> None:
     plans = {entry["moment"]: entry["plans"] for entry in killed[1][1:]}
     for step in ("plan written", "plan named", "move written"):
         (name,) = plans[f"step {step}"]
@@ -224,9 +221,7 @@ def test_a_killed_planner_leaves_no_plan_that_is_taken_for_a_whole_one(
     assert plans["step table named"] == ["plan"]
 
 
-def test_a_killed_job_ends_with_every_sequence_once_and_the_same_bits(
-    killed: tuple[Path, list[dict[str, Any]]],
-) -> None:
+def test_a_killed_job_ends_with_every_sequence_once_and_the_same_bits(killed: Killed) -> None:
     base, _ = killed
     expected, actual = by_key(base / "whole"), by_key(base / "killed")
     assert len(expected) > 3 * ROWS
@@ -234,9 +229,7 @@ def test_a_killed_job_ends_with_every_sequence_once_and_the_same_bits(
     assert verify_store(base / "killed").problems == []
 
 
-def test_a_killed_job_ends_with_the_files_of_an_undisturbed_one(
-    killed: tuple[Path, list[dict[str, Any]]],
-) -> None:
+def test_a_killed_job_ends_with_the_files_of_an_undisturbed_one(killed: Killed) -> None:
     whole, actual = (
         {
             str(path.relative_to(store)): path.read_bytes()
@@ -248,16 +241,14 @@ def test_a_killed_job_ends_with_the_files_of_an_undisturbed_one(
     assert actual == whole
 
 
-def test_no_sealed_shard_was_ever_rewritten(killed: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_no_sealed_shard_was_ever_rewritten(killed: Killed) -> None:
     _, (_, *entries) = killed
     for before, after in itertools.pairwise(entries):
         kept = {name: after["sealed"].get(name) for name in before["sealed"]}
         assert kept == before["sealed"]
 
 
-def test_the_pair_table_of_a_killed_job_points_to_the_same_vectors(
-    killed: tuple[Path, list[dict[str, Any]]],
-) -> None:
+def test_the_pair_table_of_a_killed_job_points_to_the_same_vectors(killed: Killed) -> None:
     base, _ = killed
     tables: list[PairTable] = []
     vectors: list[dict[str, np.ndarray]] = []

@@ -25,12 +25,14 @@ from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.stage import JobResult, run_job
 
 Rows = Callable[[int], list[dict[str, Any]]]
+Configure = Callable[..., Config]
+Spoil = Callable[[], int]
 MARK = "~"
 PARTS = EmbedConfig(device="cpu", bin_tokens=256, shard_tokens=300)
 
 
 @pytest.fixture
-def spoil(monkeypatch: pytest.MonkeyPatch, make_tokenizer: Callable[..., Any]) -> Callable[[], int]:
+def spoil(monkeypatch: pytest.MonkeyPatch, make_tokenizer: Callable[..., Any]) -> Spoil:
     """``spoil()``: from now on passes with a marked sequence give NaN throughout; the mark's id."""
     submit, alone = TorchBackbone.submit, TorchBackbone.reference_vector
 
@@ -88,10 +90,7 @@ def resolved(store: Path, table: PairTable) -> list[Any]:
 
 
 def test_failed_sequences_take_their_pairs_along_and_nothing_else(
-    spoil: Callable[[], int],
-    configure: Callable[..., Config],
-    file: str,
-    tmp_path: Path,
+    spoil: Spoil, configure: Configure, file: str, tmp_path: Path
 ) -> None:
     """In two processes after each other: what failed is known with the shards."""
     config = configure("llama", file, tmp_path / "whole", embed=PARTS)
@@ -127,11 +126,7 @@ def test_failed_sequences_take_their_pairs_along_and_nothing_else(
 
 @pytest.mark.long
 def test_what_failed_is_tried_again_only_when_asked(
-    spoil: Callable[[], int],
-    configure: Callable[..., Config],
-    file: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    spoil: Spoil, configure: Configure, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure("llama", file, tmp_path / "store")
     spoil()

@@ -198,11 +198,7 @@ def test_blocks_change_nothing_in_the_table(
 
 
 def test_a_table_is_not_made_for_sequences_that_the_store_lacks(
-    embedded: Embedded,
-    embed: Embed,
-    write_rows: WriteRows,
-    preference_rows: Rows,
-    tmp_path: Path,
+    embedded: Embedded, embed: Embed, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
 ) -> None:
     data = DataConfig(name="other", train=write_rows(tmp_path / "rows.jsonl", preference_rows(16)))
     embed("llama", str(data.train), tmp_path / "store", data=data)

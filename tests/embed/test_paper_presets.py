@@ -78,9 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_preset(
-    place: Path,
-    backbone_path: Callable[[str], Path],
-    monkeypatch: pytest.MonkeyPatch,
+    place: Path, backbone_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Path], tuple[int, Path]]:
     """Run the command of a preset on the fixtures; its exit code and its run directory."""
     monkeypatch.setattr(helpsteer2, "OFFICIAL_TEST", 1)
@@ -109,9 +107,7 @@ def run_preset(
 @pytest.mark.long
 @pytest.mark.parametrize("preset", MARKED, ids=[preset.stem for preset in PRESETS])
 def test_a_preset_runs_from_its_fixture_to_the_compared_table(
-    preset: Path,
-    run_preset: Callable[[Path], tuple[int, Path]],
-    capsys: pytest.CaptureFixture[str],
+    preset: Path, run_preset: Callable[[Path], tuple[int, Path]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, directory = run_preset(preset)
     shown, errors = capsys.readouterr()

@@ -35,6 +35,7 @@ HEAVY = (
     "micro_rm.pipeline",
 )
 Reports = list[dict[str, Any]]
+Driven = tuple[Path, dict[str, Reports]]
 
 
 def begin(argv: list[str], output: Path) -> int:
@@ -93,7 +94,7 @@ def driven(
     backbone_path: Callable[[str], Path],
     write_rows: Callable[..., str],
     preference_rows: Callable[[int], list[dict[str, Any]]],
-) -> tuple[Path, dict[str, Reports]]:
+) -> Driven:
     """Directory with all the stores, and what their processes reported."""
     base = tmp_path_factory.mktemp("processes")
     rows = write_rows(base / "rows.jsonl", preference_rows(ROWS))
@@ -110,9 +111,7 @@ def files(store: Path) -> dict[str, bytes]:
     }
 
 
-def test_every_process_ends_well_and_the_store_of_one_is_whole(
-    driven: tuple[Path, dict[str, Reports]],
-) -> None:
+def test_every_process_ends_well_and_the_store_of_one_is_whole(driven: Driven) -> None:
     base, reports = driven
     for report in (report for name in reports for report in reports[name]):
         assert report["status"] == 0, report["said"]
@@ -124,7 +123,7 @@ def test_every_process_ends_well_and_the_store_of_one_is_whole(
 
 @pytest.mark.parametrize("name", ["parts", *AT_ONCE])
 def test_many_processes_leave_byte_for_byte_what_one_leaves_and_compute_no_token_twice(
-    name: str, driven: tuple[Path, dict[str, Reports]]
+    name: str, driven: Driven
 ) -> None:
     base, reports = driven
     whole = files(base / "whole")
@@ -138,9 +137,7 @@ def test_many_processes_leave_byte_for_byte_what_one_leaves_and_compute_no_token
     assert all(account in (None, only["facts"]["account"]) for account in accounts)
 
 
-def test_the_last_of_the_parts_gives_the_account(
-    driven: tuple[Path, dict[str, Reports]],
-) -> None:
+def test_the_last_of_the_parts_gives_the_account(driven: Driven) -> None:
     first, second, last = (report["facts"] for report in driven[1]["parts"])
     assert first["account"] is second["account"] is None
     assert first["pending_shards"] > second["pending_shards"] > last["pending_shards"] == 0

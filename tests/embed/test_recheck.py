@@ -27,14 +27,13 @@ from micro_rm.embed.stage import JobResult
 Embed = Callable[..., JobResult]
 Rows = Callable[[int], list[dict[str, Any]]]
 WriteRows = Callable[..., str]
+Made = Callable[..., tuple[FeatureStore, PairTable]]
 ALL = 10_000
 ON_CPU = EmbedConfig(device="cpu")
 
 
 @pytest.fixture
-def made(
-    tmp_path: Path, embed: Embed, write_rows: WriteRows, preference_rows: Rows
-) -> Callable[..., tuple[FeatureStore, PairTable]]:
+def made(tmp_path: Path, embed: Embed, write_rows: WriteRows, preference_rows: Rows) -> Made:
     """``made(name, **settings)``: an opened store and its pair table."""
 
     def make(name: str, **changes: Any) -> tuple[FeatureStore, PairTable]:
@@ -97,9 +96,7 @@ def test_vector_times_score_head_is_the_backbones_own_reward(
         ("llama-reward", "float32"),
     ],
 )
-def test_a_correct_store_passes(
-    name: str, dtype: str, made: Callable[..., tuple[FeatureStore, PairTable]]
-) -> None:
+def test_a_correct_store_passes(name: str, dtype: str, made: Made) -> None:
     """Re-extraction agrees with the cache."""
     store, table = made(name, dtype=dtype)
     result = recheck(store, table, size=ALL, seed=0, settings=ON_CPU)
@@ -110,9 +107,7 @@ def test_a_correct_store_passes(
     assert (result.head_error or 0) < 1e-5
 
 
-def test_vectors_of_another_pooling_miss_the_reward_head(
-    made: Callable[..., tuple[FeatureStore, PairTable]],
-) -> None:
+def test_vectors_of_another_pooling_miss_the_reward_head(made: Made) -> None:
     """The store agrees with itself, the backbone's own reward does not."""
     result = recheck(*made("llama-reward", pooling="mean"), size=ALL, seed=0, settings=ON_CPU)
     assert result.largest_error <= TOLERANCE["float32"]
@@ -143,9 +138,7 @@ def test_a_pad_token_that_equals_the_end_of_turn_does_not_mislead_the_reward_hea
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["plain/prompt", "ctx/rejected"])
-def test_a_swapped_row_in_a_pair_table_is_found(
-    name: str, made: Callable[..., tuple[FeatureStore, PairTable]]
-) -> None:
+def test_a_swapped_row_in_a_pair_table_is_found(name: str, made: Made) -> None:
     store, table = made("llama")
     rows = table.rows[name].copy()
     used = np.flatnonzero(rows != NO_ROW)
@@ -179,7 +172,7 @@ def test_other_weights_are_found(
 
 
 def test_wrong_vectors_are_found_even_under_the_right_identity(
-    made: Callable[..., tuple[FeatureStore, PairTable]], monkeypatch: pytest.MonkeyPatch
+    made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, table = made("llama")
     honest = store.vectors
@@ -191,10 +184,7 @@ def test_wrong_vectors_are_found_even_under_the_right_identity(
 @pytest.mark.long
 @pytest.mark.parametrize(("seen", "problems"), [(0.009, 1), (0.02, 0)])
 def test_what_the_probe_saw_of_a_model_is_no_defect(
-    seen: float,
-    problems: int,
-    made: Callable[..., tuple[FeatureStore, PairTable]],
-    monkeypatch: pytest.MonkeyPatch,
+    seen: float, problems: int, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Deep models in 16 bits differ from themselves by more than the usual tolerance."""
     store, table = made("llama")
@@ -212,9 +202,7 @@ def test_what_the_probe_saw_of_a_model_is_no_defect(
     assert len(result.problems) == problems
 
 
-def test_the_sample_is_a_matter_of_the_seed(
-    made: Callable[..., tuple[FeatureStore, PairTable]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sample_is_a_matter_of_the_seed(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     store, table = made("llama")
     honest = store.vectors
     asked: list[int] = []
@@ -242,9 +230,7 @@ def test_shortened_sequences_are_shortened_again(
     assert recheck(store, table, size=ALL, seed=0, settings=ON_CPU).problems == []
 
 
-def test_a_store_rechecks_with_the_settings_it_was_made_with(
-    made: Callable[..., tuple[FeatureStore, PairTable]],
-) -> None:
+def test_a_store_rechecks_with_the_settings_it_was_made_with(made: Made) -> None:
     store, table = made("llama", prompt_readout="generation_prompt", bos="none")
     config = BackboneConfig(**table.settings["backbone"])
     assert (config.prompt_readout, config.bos) == ("generation_prompt", "none")
@@ -252,7 +238,7 @@ def test_a_store_rechecks_with_the_settings_it_was_made_with(
 
 
 def test_a_store_that_was_made_with_sharing_is_checked_without(
-    made: Callable[..., tuple[FeatureStore, PairTable]], monkeypatch: pytest.MonkeyPatch
+    made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each sequence alone, by the model's own attention: a fault in sharing cannot hide."""
     store, table = made("llama")

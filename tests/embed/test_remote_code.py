@@ -17,6 +17,7 @@ from micro_rm.configs.schema import BackboneConfig, EmbedConfig
 from micro_rm.embed.encoder import load_encoder
 from micro_rm.embed.remote_code import refuse_code
 
+BackbonePath = Callable[[str], Path]
 CODE = "modeling_evil.EvilModel"
 
 
@@ -36,7 +37,7 @@ def proof(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def model(tmp_path: Path, proof: Path, backbone_path: Callable[[str], Path]) -> Path:
+def model(tmp_path: Path, proof: Path, backbone_path: BackbonePath) -> Path:
     """A sound backbone in a directory full of code and pickles that leave a proof if run."""
     directory = Path(shutil.copytree(backbone_path("llama"), tmp_path / "model"))
     code = f"import pathlib\npathlib.Path({str(proof)!r}).touch()\nclass EvilModel: pass\n"

@@ -25,6 +25,7 @@ from .test_nonfinite import by_key, resolved
 Embed = Callable[..., JobResult]
 Rows = Callable[[int], list[dict[str, Any]]]
 WriteRows = Callable[..., str]
+Configure = Callable[..., Config]
 
 
 def edited(store: Path, copy: Path, changes: dict[int, Any]) -> list[dict[str, Any]]:
@@ -37,11 +38,7 @@ def edited(store: Path, copy: Path, changes: dict[int, Any]) -> list[dict[str, A
 
 
 def test_a_retry_gives_what_corrected_data_would_have_given(
-    embed: Embed,
-    configure: Callable[..., Config],
-    write_rows: WriteRows,
-    preference_rows: Rows,
-    tmp_path: Path,
+    embed: Embed, configure: Configure, write_rows: WriteRows, preference_rows: Rows, tmp_path: Path
 ) -> None:
     """A wrong field, a broken line, a text that was too long, and one that stays wrong."""
     right = preference_rows(16)

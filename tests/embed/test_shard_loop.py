@@ -275,9 +275,7 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_files(
 
 
 def test_a_vector_that_is_not_finite_stops_the_job(
-    prepare: Prepare,
-    settings: Callable[..., Any],
-    tmp_path: Path,
+    prepare: Prepare, settings: Callable[..., Any], tmp_path: Path
 ) -> None:
     """Nothing of its shard is written."""
     made = load_encoder(settings("llama"), SMALL)

@@ -38,10 +38,7 @@ def rated(row: int, prompt: str, response: str, **fields: Any) -> RatedResponse:
 
 
 def collect(
-    rows: list[RatedResponse],
-    pairing: Pairing = "adjacent",
-    *,
-    drop_unanimous: bool = False,
+    rows: list[RatedResponse], pairing: Pairing = "adjacent", *, drop_unanimous: bool = False
 ) -> Loaded:
     result = Loaded([], Account())
     config = DataConfig(source="src", pairing=pairing, drop_unanimous=drop_unanimous)

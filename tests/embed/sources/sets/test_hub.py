@@ -20,6 +20,8 @@ from .conftest import FIXTURES
 from .fake_hub import FakeHub, serve
 
 Load = Callable[..., Any]
+Refused = dict[str, tuple[int, str]]
+Ask = Callable[..., subprocess.CompletedProcess[str]]
 HELPSTEER2 = PUBLISHED["helpsteer2"].upstream
 READ_ALL = """
 import json
@@ -77,7 +79,7 @@ def hub() -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def ask(hub: FakeHub, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def ask(hub: FakeHub, tmp_path: Path) -> Ask:
     """Run Python with the hub of this test and an empty cache; ``settings`` are variables."""
 
     def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -106,9 +108,7 @@ def check(*flags: str) -> list[str]:
 
 
 @pytest.mark.long
-def test_every_set_reads_the_same_from_a_hub_as_from_local_copies(
-    ask: Callable[..., Any], load: Load
-) -> None:
+def test_every_set_reads_the_same_from_a_hub_as_from_local_copies(ask: Ask, load: Load) -> None:
     done = ask("-c", READ_ALL)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -120,9 +120,7 @@ def test_every_set_reads_the_same_from_a_hub_as_from_local_copies(
 
 
 @pytest.mark.long
-def test_the_pinned_commit_is_read_once_and_then_from_the_cache(
-    ask: Callable[..., Any], hub: FakeHub
-) -> None:
+def test_the_pinned_commit_is_read_once_and_then_from_the_cache(ask: Ask, hub: FakeHub) -> None:
     first = ask(*check())
     assert "39" in first.stdout and f"{HELPSTEER2.repo}@{HELPSTEER2.revision[:12]}" in first.stdout
     assert "train: 13 rows, expected 20,324: a part of the data" in first.stdout
@@ -132,9 +130,7 @@ def test_the_pinned_commit_is_read_once_and_then_from_the_cache(
 
 
 @pytest.mark.long
-def test_another_cached_revision_is_not_taken_for_the_pinned_one(
-    ask: Callable[..., Any], hub: FakeHub
-) -> None:
+def test_another_cached_revision_is_not_taken_for_the_pinned_one(ask: Ask, hub: FakeHub) -> None:
     hub.commit, known = "d" * 40, hub.commit
     try:
         assert ask(*check("--data.revision", "main")).returncode == 1
@@ -146,13 +142,13 @@ def test_another_cached_revision_is_not_taken_for_the_pinned_one(
 
 
 @pytest.fixture(scope="module")
-def refused(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+def refused(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Refused:
     """Exit status and errors of commands that are refused, each about a set of its own."""
     repo = {name: f"datasets/{source.upstream.repo}" for name, source in PUBLISHED.items()}
     whole = dict(hub.repos)
     hub.errors |= {repo["helpsteer2"]: (403, "GatedRepo"), repo["rpr"]: (401, "RepoNotFound")}
     hub.repos[repo["helpsteer"]] = {
-        "train.jsonl": (FIXTURES / "helpsteer" / "train.jsonl").read_bytes(),
+        "train.jsonl": (FIXTURES / "helpsteer" / "train.jsonl").read_bytes()
     }
     asked = {
         "gated": ["check", "--data.source", "helpsteer2"],
@@ -171,9 +167,7 @@ def refused(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.mark.long
-def test_what_a_hub_refuses_is_an_error_with_a_remedy(
-    refused: dict[str, tuple[int, str]],
-) -> None:
+def test_what_a_hub_refuses_is_an_error_with_a_remedy(refused: Refused) -> None:
     local = "or give local copies of its files with --data.dir"
     for why, words in (
         ("gated", f"is gated: accept its terms.*HF_TOKEN.*{local}"),
@@ -185,7 +179,7 @@ def test_what_a_hub_refuses_is_an_error_with_a_remedy(
 
 
 @pytest.mark.long
-def test_what_is_not_in_the_cache_is_an_error_with_a_remedy(ask: Callable[..., Any]) -> None:
+def test_what_is_not_in_the_cache_is_an_error_with_a_remedy(ask: Ask) -> None:
     done = ask(*check(), HF_HUB_OFFLINE="1")
     words = "not in the local cache.*HF_HUB_OFFLINE.*or give local copies .* with --data.dir"
     is_an_error_with_a_remedy(done.returncode, done.stderr, words)
