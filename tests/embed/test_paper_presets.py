@@ -18,20 +18,6 @@ from micro_rm.pipeline import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PRESETS = sorted((ROOT / "configs" / "paper").glob("*.yaml"))
-# One of every kind stays in the suite.
-LONG = (
-    "figure2_helpsteer2",
-    "figure2_rpr",
-    "figure3",
-    "figure5",
-    "figure6",
-    "table4_700k",
-    "table9",
-)
-MARKED = [
-    pytest.param(preset, marks=[pytest.mark.long] if preset.stem in LONG else [])
-    for preset in PRESETS
-]
 FIXTURES = Path(__file__).parent / "sources" / "fixtures"
 SMALL = [
     "--backbone.revision=main",
@@ -105,7 +91,7 @@ def run_preset(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("preset", MARKED, ids=[preset.stem for preset in PRESETS])
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.stem)
 def test_a_preset_runs_from_its_fixture_to_the_compared_table(
     preset: Path, run_preset: Callable[[Path], tuple[int, Path]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,10 +34,12 @@ ON_CPU = EmbedConfig(device="cpu")
 
 @pytest.fixture
 def made(tmp_path: Path, embed: Embed, write_rows: WriteRows, preference_rows: Rows) -> Made:
-    """``made(name, **settings)``: an opened store and its pair table."""
+    """``made(name, rows=None, **settings)``: an opened store and its pair table."""
 
-    def make(name: str, **changes: Any) -> tuple[FeatureStore, PairTable]:
-        file = write_rows(tmp_path / "rows.jsonl", preference_rows(16))
+    def make(
+        name: str | Path, rows: list[dict[str, Any]] | None = None, **changes: Any
+    ) -> tuple[FeatureStore, PairTable]:
+        file = write_rows(tmp_path / "rows.jsonl", rows or preference_rows(16))
         embed(name, file, tmp_path / "store", **changes)
         return FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
 
@@ -117,21 +119,14 @@ def test_vectors_of_another_pooling_miss_the_reward_head(made: Made) -> None:
 
 
 def test_a_pad_token_that_equals_the_end_of_turn_does_not_mislead_the_reward_head(
-    tmp_path: Path,
-    save_backbone: Callable[..., Path],
-    embed: Embed,
-    write_rows: WriteRows,
-    preference_rows: Rows,
+    tmp_path: Path, save_backbone: Callable[..., Path], made: Made
 ) -> None:
     """Pooling by comparison with the pad id would stop before the last token."""
     directory = save_backbone(tmp_path / "model", "llama", labels=1)
     path = directory / "config.json"
     end = PreTrainedTokenizerFast.from_pretrained(directory).eos_token_id
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token_id": end}))
-    file = write_rows(tmp_path / "rows.jsonl", preference_rows(8))
-    embed(directory, file, tmp_path / "store")
-    store, table = FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
-    result = recheck(store, table, size=ALL, seed=0, settings=ON_CPU)
+    result = recheck(*made(directory), size=ALL, seed=0, settings=ON_CPU)
     assert result.problems == []
     assert result.head_error is not None and result.head_error < 1e-5
 
@@ -152,19 +147,13 @@ def test_a_swapped_row_in_a_pair_table_is_found(name: str, made: Made) -> None:
 
 
 def test_other_weights_are_found(
-    tmp_path: Path,
-    save_backbone: Callable[..., Path],
-    embed: Embed,
-    write_rows: WriteRows,
-    preference_rows: Rows,
+    tmp_path: Path, save_backbone: Callable[..., Path], made: Made
 ) -> None:
     directory = save_backbone(tmp_path / "model", "llama")
-    file = write_rows(tmp_path / "rows.jsonl", preference_rows(8))
-    embed(directory, file, tmp_path / "store")
+    store, table = made(directory)
     weights = bytearray((directory / "model.safetensors").read_bytes())
     weights[-3] ^= 1
     (directory / "model.safetensors").write_bytes(weights)
-    store, table = FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
     result = recheck(store, table, size=4, seed=0, settings=ON_CPU)
     assert result.sequences == 0
     (problem,) = result.problems
@@ -217,16 +206,10 @@ def test_the_sample_is_a_matter_of_the_seed(made: Made, monkeypatch: pytest.Monk
     assert samples[0] == samples[1] != samples[2]
 
 
-def test_shortened_sequences_are_shortened_again(
-    tmp_path: Path, embed: Embed, write_rows: WriteRows, preference_rows: Rows
-) -> None:
-    rows = preference_rows(8)
-    for row in rows:
-        row["prompt"] = f"{row['prompt']} " + "word " * 80
-    file = write_rows(tmp_path / "rows.jsonl", rows)
-    outcome = embed("llama", file, tmp_path / "store", max_length=80, overlong="truncate_prompt")
-    assert outcome.account is not None and outcome.account["shortened_sequences"]
-    store, table = FeatureStore(tmp_path / "store"), read_pairs(tmp_path / "store", "rows")
+def test_shortened_sequences_are_shortened_again(made: Made, preference_rows: Rows) -> None:
+    rows = [row | {"prompt": row["prompt"] + " word" * 80} for row in preference_rows(8)]
+    store, table = made("llama", rows, max_length=80, overlong="truncate_prompt")
+    assert table.account["shortened_sequences"]
     assert recheck(store, table, size=ALL, seed=0, settings=ON_CPU).problems == []
 
 

@@ -18,9 +18,9 @@ from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.corrections import read_corrections
 from micro_rm.embed.sources.files import RAW_LIMIT
 from micro_rm.embed.sources.pair import DataError
-from micro_rm.embed.stage import JobResult, run_job
+from micro_rm.embed.stage import JobResult
 
-from .test_nonfinite import by_key, resolved
+from .test_nonfinite import by_key, job, resolved
 
 Embed = Callable[..., JobResult]
 Rows = Callable[[int], list[dict[str, Any]]]
@@ -62,16 +62,7 @@ def test_a_retry_gives_what_corrected_data_would_have_given(
 
     data = DataConfig(name="rows", train=file, corrections=str(copy))
     config = configure("llama", file, store, data=data, max_length=120)
-    outcome = run_job(
-        config,
-        open_pairs(data),
-        "corrected",
-        on_plan=lambda *_: None,
-        progress=lambda *_: None,
-        notify=lambda _: None,
-        retry=True,
-    )
-    account = outcome.account
+    account = job(config, retry=True).account
     assert account is not None
     assert (account["pairs"], account["refused"], account["corrected_rows"]) == (15, 1, 3)
     still = edited(store, tmp_path / "again.jsonl", {})
@@ -137,16 +128,14 @@ def test_two_corrections_of_a_row_must_agree(tmp_path: Path) -> None:
         read_corrections(other)
 
 
-@pytest.mark.parametrize("text", ["{", '{"row": "x", "raw_id": "", "file": 1}'])
-def test_a_file_that_is_no_quarantine_is_named_with_its_line(text: str, tmp_path: Path) -> None:
-    (tmp_path / "fixed.jsonl").write_text("\n" + text)
-    with pytest.raises(DataError, match=r"fixed\.jsonl: line 2"):
-        read_corrections(str(tmp_path / "fixed.jsonl"))
-
-
-def test_a_missing_file_of_corrections_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_no_quarantine_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "fixed.jsonl"
     with pytest.raises(DataError, match="edited copy of a quarantine file"):
-        read_corrections(str(tmp_path / "fixed.jsonl"))
+        read_corrections(str(path))
+    for text in ("{", '{"row": "x", "raw_id": "", "file": 1}'):
+        path.write_text("\n" + text)
+        with pytest.raises(DataError, match=r"fixed\.jsonl: line 2"):
+            read_corrections(str(path))
 
 
 def test_huge_rows_are_not_repeated_and_can_be_replaced_all_the_same(

@@ -136,19 +136,6 @@ def test_how_the_pass_runs_changes_no_vector(
     assert relative_error(second, first) < 1e-5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_different_prompts_have_different_vectors(
-    family: str, prepare: Prepare, tmp_path: Path
-) -> None:
-    """A constant read-out position would give one vector for all prompts."""
-    made, plan = prepare(family, tmp_path)
-    actual = run(made, plan, tmp_path)
-    column = plan.columns["plain/prompt"]
-    prompts = np.unique(plan.sequence_of[column[column >= 0]])
-    assert len(prompts) > 5
-    assert (actual[prompts].astype(np.float64).std(axis=0) > 1e-3).all()
-
-
 def test_every_shard_is_written_once_and_by_its_own_part(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,18 +82,6 @@ def test_a_preview_writes_nothing_and_tells_the_size_of_the_work(
     assert half.bytes == half.new_sequences * 32 * 2
 
 
-def test_a_second_preview_finds_everything_stored(
-    embed: Embed, configure: Configure, file: str, tmp_path: Path
-) -> None:
-    embed("llama", file, tmp_path / "store")
-    before = contents(tmp_path / "store")
-    result, seconds = preview(configure("llama", file, tmp_path / "store"))
-    assert (result.new_sequences, result.bytes, result.bins, result.shards) == (0, 0, 0, 0)
-    assert result.stored_sequences == result.sequences > 0
-    assert seconds == 0
-    assert contents(tmp_path / "store") == before
-
-
 def test_a_preview_refuses_what_a_run_would_refuse(
     embed: Embed, configure: Configure, file: str, tmp_path: Path
 ) -> None:
@@ -105,26 +93,22 @@ def test_a_preview_refuses_what_a_run_would_refuse(
 # One process
 
 
-def test_a_run_leaves_store_table_and_quarantine(embed: Embed, file: str, tmp_path: Path) -> None:
-    outcome = embed("llama", file, tmp_path / "store")
-    store = tmp_path / "store"
+def test_a_run_leaves_store_table_and_quarantine_and_says_what_it_did(
+    embed: Embed, file: str, tmp_path: Path
+) -> None:
+    outcome, store = embed("llama", file, tmp_path / "store"), tmp_path / "store"
     assert verify_store(store).problems == []
     assert len(FeatureStore(store)) == outcome.preview.sequences
-    assert len(read_pairs(store, "rows")) == 16
+    table = read_pairs(store, "rows")
+    assert len(table) == 16 and outcome.account == table.account
     assert read_request(store, "rows") == "request"
     (line,) = (store / "quarantine" / "rows.jsonl").read_text().splitlines()
     assert (json.loads(line)["row"], json.loads(line)["field"]) == (17, "chosen")
     assert not list(store.glob("plan*")) and not list(store.rglob("*.tmp"))
-
-
-def test_a_run_says_what_it_did(embed: Embed, file: str, tmp_path: Path) -> None:
-    outcome = embed("llama", file, tmp_path / "store")
     assert outcome.work.tokens == outcome.preview.tokens > 0
     assert outcome.pending_shards == 0
-    assert outcome.account == read_pairs(tmp_path / "store", "rows").account
-    assert outcome.throughput.tokens_per_second == pytest.approx(
-        outcome.work.tokens / outcome.seconds
-    )
+    speed = outcome.work.tokens / outcome.seconds
+    assert outcome.throughput.tokens_per_second == pytest.approx(speed)
 
 
 def test_the_plan_is_told_before_the_first_pass(
@@ -144,11 +128,15 @@ def test_the_plan_is_told_before_the_first_pass(
     assert set(told[1:]) == {"progress"}
 
 
-def test_a_second_run_embeds_nothing_and_writes_the_same_table(
-    embed: Embed, file: str, tmp_path: Path
+def test_a_second_preview_and_run_find_everything_stored_and_write_the_same_table(
+    embed: Embed, configure: Configure, file: str, tmp_path: Path
 ) -> None:
     embed("llama", file, tmp_path / "store")
     before = contents(tmp_path / "store")
+    result, seconds = preview(configure("llama", file, tmp_path / "store"))
+    assert (result.new_sequences, result.bytes, result.bins, result.shards) == (0, 0, 0, 0)
+    assert result.stored_sequences == result.sequences > 0 == seconds
+    assert contents(tmp_path / "store") == before
     outcome = embed("llama", file, tmp_path / "store")
     assert (outcome.work.tokens, outcome.preview.new_sequences) == (0, 0)
     assert contents(tmp_path / "store") == before

@@ -61,37 +61,26 @@ def test_counts_of_a_small_data_set(make_pair: MakePair, source_of: SourceOf) ->
     ]
 
 
-@pytest.mark.parametrize(
-    ("words", "test_rows"),
-    [
-        ("1 prompts occur in both train and test", 1),
-        ("1 pairs repeat an earlier one exactly", 1),
-        ("attribute long has no test rows", 1),
-        ("attribute brief has only 1 test rows", 1),
-        ("attribute brief has only 29 test rows", 29),
-        ("no pair has a context", 1),
-    ],
-)
-def test_warnings_say_what_is_wrong(
-    words: str, test_rows: int, make_pair: MakePair, source_of: SourceOf
-) -> None:
-    pairs = [
-        make_pair("p", attribute="brief"),
-        make_pair("p", attribute="brief"),
-        make_pair("q", attribute="long"),
-    ]
-    pairs += [make_pair("p", f"c{n}", attribute="brief", split="test") for n in range(test_rows)]
-    assert any(words in warning for warning in summarise(source_of(pairs))["warnings"])
+def test_warnings_say_what_is_wrong(make_pair: MakePair, source_of: SourceOf) -> None:
+    def warnings(test_rows: int, **fields: str) -> str:
+        pairs = [make_pair("p", attribute="brief", **fields) for _ in range(2)]
+        pairs.append(make_pair("q", attribute="long"))
+        pairs += [
+            make_pair("p", f"c{n}", attribute="brief", split="test") for n in range(test_rows)
+        ]
+        return "\n".join(summarise(source_of(pairs))["warnings"])
 
-
-def test_attributes_without_a_context_are_named_where_others_have_one(
-    make_pair: MakePair, source_of: SourceOf
-) -> None:
-    pairs = [make_pair("p", attribute="brief", context="w"), make_pair("p", attribute="long")]
-    assert any(
-        "no pair of long has a context" in warning
-        for warning in summarise(source_of(pairs))["warnings"]
-    )
+    for words in (
+        "1 prompts occur in both train and test",
+        "1 pairs repeat an earlier one exactly",
+        "attribute long has no test rows",
+        "attribute brief has only 1 test rows",
+        "no pair has a context",
+    ):
+        assert words in warnings(1)
+    assert "attribute brief has only 29 test rows" in warnings(29)
+    assert "attribute brief" not in warnings(30)
+    assert "no pair of long has a context" in warnings(1, context="w")
 
 
 def test_a_clean_data_set_has_no_warnings(make_pair: MakePair, source_of: SourceOf) -> None:

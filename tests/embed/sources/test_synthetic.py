@@ -17,10 +17,16 @@ def pairs() -> list[PreferencePair]:
     return generate()
 
 
-def test_at_least_six_raters_in_opposed_pairs() -> None:
+def test_at_least_six_raters_in_opposed_pairs_with_wishes_and_rows_of_their_own(
+    pairs: list[PreferencePair],
+) -> None:
     assert len(RATERS) >= 6
     for axis in {rater.axis for rater in RATERS}:
         assert sorted(rater.pole for rater in RATERS if rater.axis == axis) in ([-1, 1], [0, 1])
+    counts = Counter((pair.attribute, pair.split) for pair in pairs)
+    for rater in RATERS:
+        assert counts[rater.name, "train"] >= 200 and counts[rater.name, "test"] >= 60
+        assert len(CONTEXTS[rater.name]["train"]) >= 4 and len(CONTEXTS[rater.name]["test"]) >= 2
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another(
@@ -30,29 +36,16 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another(
     assert {pair.pair_id for pair in generate(seed=1)} != {pair.pair_id for pair in pairs}
 
 
-def test_prompts_are_varied_and_split(pairs: list[PreferencePair]) -> None:
-    split = {
-        name: {pair.prompt for pair in pairs if pair.split == name} for name in ("train", "test")
-    }
-    assert not split["train"] & split["test"]
-    assert len(split["train"] | split["test"]) == 320
-    openings = Counter(" ".join(prompt[0].content.split()[:3]) for prompt in split["train"])
-    assert openings.most_common(1)[0][1] < 0.1 * len(split["train"])
-
-
-def test_every_rater_has_enough_rows(pairs: list[PreferencePair]) -> None:
-    counts = Counter((pair.attribute, pair.split) for pair in pairs)
-    for rater in RATERS:
-        assert counts[(rater.name, "train")] >= 200 and counts[(rater.name, "test")] >= 60
-
-
-def test_test_contexts_are_never_said_in_training(pairs: list[PreferencePair]) -> None:
-    said = {
-        name: {pair.context for pair in pairs if pair.split == name} for name in ("train", "test")
-    }
-    assert not said["train"] & said["test"]
-    for rater in RATERS:
-        assert len(CONTEXTS[rater.name]["train"]) >= 4 and len(CONTEXTS[rater.name]["test"]) >= 2
+def test_prompts_are_varied_and_neither_they_nor_wishes_are_in_both_splits(
+    pairs: list[PreferencePair],
+) -> None:
+    train, test = ([p for p in pairs if p.split == name] for name in ("train", "test"))
+    assert not {pair.context for pair in train} & {pair.context for pair in test}
+    prompts = {pair.prompt for pair in train}
+    assert not prompts & {pair.prompt for pair in test}
+    assert len({pair.prompt for pair in pairs}) == 320
+    openings = Counter(" ".join(prompt[0].content.split()[:3]) for prompt in prompts)
+    assert openings.most_common(1)[0][1] < 0.1 * len(prompts)
 
 
 def test_neither_prompt_nor_answers_name_the_rater(pairs: list[PreferencePair]) -> None:

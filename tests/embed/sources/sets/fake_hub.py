@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -173,3 +177,19 @@ def serve(hub: FakeHub) -> Iterator[FakeHub]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def run_python(
+    hub: FakeHub, index: Path, *words: str, cwd: Path | None = None, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with a hub that forgets earlier requests; ``settings`` are variables."""
+    hub.requests.clear()
+    known = {"HF_ENDPOINT": hub.url, "HF_HOME": str(index), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    return subprocess.run(
+        [sys.executable, *words],
+        env=os.environ | known | settings,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from micro_rm.embed.sources.hub import _reason
 from micro_rm.embed.sources.sets import PUBLISHED
 
 from .conftest import FIXTURES
-from .fake_hub import FakeHub, serve
+from .fake_hub import FakeHub, run_python, serve
 
 Load = Callable[..., Any]
 Refused = dict[str, tuple[int, str]]
@@ -80,27 +78,8 @@ def hub() -> Iterator[FakeHub]:
 
 @pytest.fixture
 def ask(hub: FakeHub, tmp_path: Path) -> Ask:
-    """Run Python with the hub of this test and an empty cache; ``settings`` are variables."""
-
-    def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        hub.requests.clear()
-        return run_python(hub, tmp_path / "hub", *words, **settings)
-
-    return run
-
-
-def run_python(
-    hub: FakeHub, index: Path, *words: str, **settings: str
-) -> subprocess.CompletedProcess[str]:
-    """Run Python with a hub and a cache; ``settings`` are variables."""
-    known = {"HF_ENDPOINT": hub.url, "HF_HOME": str(index), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    return subprocess.run(
-        [sys.executable, *words],
-        env=os.environ | known | settings,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    """Run Python with the hub of this file and an empty cache; ``settings`` are variables."""
+    return lambda *words, **settings: run_python(hub, tmp_path / "hub", *words, **settings)
 
 
 def check(*flags: str) -> list[str]:

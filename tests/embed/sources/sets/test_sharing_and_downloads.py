@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,10 @@ import pytest
 
 from micro_rm.embed.sources.sets import PUBLISHED
 
-from .fake_hub import FakeHub, serve
+from .conftest import FIXTURES
+from .fake_hub import FakeHub, run_python, serve
 
 ROOT = Path(__file__).resolve().parents[4]
-FIXTURE = Path(__file__).parent.parent / "fixtures" / "rpr"
 RPR = PUBLISHED["rpr"].upstream
 MODEL = "tiny/llama"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -27,7 +25,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def hub(backbone_path: Callable[[str], Path]) -> Iterator[FakeHub]:
     parts = [f"{part.name}.jsonl" for part in RPR.parts]
-    files = {f"data/{name}": (FIXTURE / name).read_bytes() for name in parts}
+    files = {f"data/{name}": (FIXTURES / "rpr" / name).read_bytes() for name in parts}
     model = {path.name: path.read_bytes() for path in backbone_path("llama").iterdir()}
     repos = {f"datasets/{RPR.repo}": files, f"models/{MODEL}": model}
     with serve(FakeHub(repos, commit=RPR.revision)) as running:
@@ -45,16 +43,9 @@ def micro_rm(hub: FakeHub, index: Path) -> Run:
     """Run a command with the hub of this file."""
 
     def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        hub.requests.clear()
-        variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(index / "hub"), "HF_TOKEN": "hf_none"}
-        return subprocess.run(
-            [sys.executable, "-m", "micro_rm.pipeline", *words],
-            env=os.environ | variables | settings,
-            cwd=index,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        command = ["-m", "micro_rm.pipeline", *words]
+        settings = {"HF_TOKEN": "hf_none", "HF_HOME": str(index / "hub")} | settings
+        return run_python(hub, index, *command, cwd=index, **settings)
 
     return run
 
