@@ -38,6 +38,7 @@ def test_counts_of_a_small_data_set(make_pair: MakePair, source_of: SourceOf) ->
     result = summarise(source_of(pairs, refusals=refusals, rows=7, ties=ties, unanimous=3))
     assert (result["rows"], result["pairs"], result["refused"]) == (7, 5, 2)
     assert (result["unanimous"], result["chosen_equals_rejected"]) == (3, 1)
+    assert result["sources"]["test"]["left_out"] == 3
     assert result["splits"] == {
         "train": {"pairs": 3, "prompts": 1},
         "test": {"pairs": 2, "prompts": 2},
