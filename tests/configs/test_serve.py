@@ -14,7 +14,7 @@ AT_LEAST_ONE = [
     "body_bytes",
     "text_characters",
     "responses",
-    "room",
+    "cached_texts",
 ]
 
 

@@ -50,7 +50,7 @@ def test_a_report_keeps_its_prompts_until_others_are_given(
     code, kept = report(run, "--report.prompts", json.dumps(ASKED))
     assert code == 0 and [row["prompt"]["text"] for row in kept["rows"]] == [MOON, "And the sun?"]
     shown = (run / "report.html").read_text("utf-8")
-    assert MOON in shown and WISH in shown and "the wish moves" in shown
+    assert MOON in shown and WISH in shown and "the context moves" in shown
     assert main(["verify", str(run)]) == 0
     # A repeated report reuses the stored weights and needs no backbone.
     monkeypatch.setattr(example_prompts, "route_prompts", None)

@@ -189,7 +189,7 @@ def test_a_persona_states_its_origin_and_spread(
     monkeypatch.setattr(persona, "_router_weights", lambda *_: apart)
     wished = choose_persona(model, "micro", ExportConfig(context=WISH, prompts=PROMPTS[:2]))
     assert wished.weights_K.tolist() == [0.5, 0.5, 0.0] and wished.spread == 0.5
-    assert "2 given prompts with the wish" in wished.origin
+    assert "2 given prompts with the context" in wished.origin
     monkeypatch.setattr(model, "views", replace(model.views, adapt_router="context"))
     alone = choose_persona(model, "micro", ExportConfig(context=WISH))
     assert "all that it reads" in alone.origin and alone.spread == 0

@@ -47,7 +47,7 @@ def test_a_difference_that_is_reported_the_other_way_round_is_turned(make_report
         report["methods"]["micro"]["wordings"] = {"count": 4, "low": low, "high": 0.999}
         result = answers(report)[2]
         assert result["answer"].endswith("perhaps not") == (not sure)
-        assert f"wordings of the wishes {low:.3f} to 0.999" in result["detail"]
+        assert f"wordings of the contexts {low:.3f} to 0.999" in result["detail"]
 
 
 def test_what_was_not_run_is_not_measured(make_report: Any) -> None:
@@ -67,8 +67,8 @@ def test_the_headroom_is_the_oracle_s_lead_over_the_best_method(make_report: Any
     assert by_question(report)[3] == ("noise", "4.0 points to the oracle")
 
 
-def test_another_method_that_reads_the_wish_better_is_named(make_report: Any) -> None:
+def test_another_method_that_reads_the_context_better_is_named(make_report: Any) -> None:
     report = make_report()
     micro = report["methods"]["micro"]
     report["methods"]["micro_kernel"] = {**micro, "macro": {**micro["macro"], "accuracy": 0.999}}
-    assert "micro_kernel reads the wish too and has 0.999" in answers(report)[2]["detail"]
+    assert "micro_kernel reads the context too and has 0.999" in answers(report)[2]["detail"]

@@ -1,4 +1,4 @@
-"""A reader's own prompts in a report: asked for once, and what a wish changes in numbers."""
+"""A reader's own prompts in a report: asked for once, and what a context changes in numbers."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_what_a_report_has_is_not_routed_again_and_stays_if_nothing_is_asked() -
     assert route_prompts(None, [], not_again) is None
     kept = route_prompts(None, [EGG], numbered)
     assert route_prompts(kept, [EGG], not_again) == kept == route_prompts(kept, [], not_again)
-    for wish in (None, "Sing."):  # another wish is another question
-        other = route_prompts(kept, [ExamplePrompt(EGG.prompt, wish)], numbered)
-        assert other is not None and other["rows"][0]["context"]["text"] == (wish or "")
+    for context in (None, "Sing."):  # another context is another question
+        other = route_prompts(kept, [ExamplePrompt(EGG.prompt, context)], numbered)
+        assert other is not None and other["rows"][0]["context"]["text"] == (context or "")
 
 
 def test_long_prompts_that_begin_alike_are_told_apart_though_they_are_cut() -> None:
@@ -54,7 +54,7 @@ def profiles(count: int) -> dict[str, list[dict[str, str]]]:
     return {"micro": [{"title": f"taste {k}"} for k in range(count)]}
 
 
-def test_a_wish_moves_half_of_what_the_weights_differ_by() -> None:
+def test_a_context_moves_half_of_what_the_weights_differ_by() -> None:
     both = {"without": [0.5, 0.3, 0.2], "with": [0.1, 0.3, 0.6]}
     (panel,) = panels({"micro": both}, profiles(3))
     assert panel["moved"] == pytest.approx(0.4)
@@ -75,7 +75,7 @@ def test_heads_that_are_strong_in_either_case_are_named_and_the_rest_is_a_sum() 
         assert total == pytest.approx(1.0)
 
 
-def test_without_a_wish_nothing_moves_and_a_sum_of_one_head_is_never_shown() -> None:
+def test_without_a_context_nothing_moves_and_a_sum_of_one_head_is_never_shown() -> None:
     def without(heads: int) -> dict[str, Any]:
         return {"micro": {"without": [1 / heads] * heads, "with": None}}
 
@@ -92,7 +92,9 @@ def section(page: str) -> str:
     return result[: result.index('<div class="panels">')] if "panels" in result else result
 
 
-def test_the_page_sets_the_weights_without_and_with_the_wish_side_by_side(make_report: Any) -> None:
+def test_the_page_sets_the_weights_without_and_with_the_context_side_by_side(
+    make_report: Any,
+) -> None:
     report = make_report()
 
     def page(prompt: ExamplePrompt, weights: dict[str, Any]) -> str:
@@ -103,7 +105,7 @@ def test_the_page_sets_the_weights_without_and_with_the_wish_side_by_side(make_r
     both = page(EGG, {"micro": {"without": [0.25, 0.75], "with": [0.83, 0.17]}})
     assert 'href="#prompts"' in both
     shown = section(both)
-    assert "the wish moves 58 % of the weight" in shown and "without the wish" in shown
+    assert "the context moves 58 % of the weight" in shown and "without the context" in shown
     bars = re.findall(r'bar (\w+)"><i style="width: ([\d.]+)%"></i><b>([\d.]+)<', shown)
     assert bars == [
         ("before", "25.0", "0.25"),
@@ -114,5 +116,5 @@ def test_the_page_sets_the_weights_without_and_with_the_wish_side_by_side(make_r
     assert ">0 brief" in shown and ">1 polite" in shown
     plain = section(page(CAT, {"micro": {"without": [0.25, 0.75], "with": None}}))
     assert re.findall(r'bar (\w+)"', plain) == ["after", "after"]
-    assert "without the wish" not in plain and "moves" not in plain
+    assert "without the context" not in plain and "moves" not in plain
     assert "No method of this run has a router" in section(page(EGG, {}))
