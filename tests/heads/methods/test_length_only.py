@@ -53,10 +53,9 @@ def test_lengths_with_a_long_tail_are_solved_too() -> None:
     assert fit_slope(x_N) == pytest.approx(minimise(x_N), abs=1e-6)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_sign_says_which_length_is_preferred(sign: int) -> None:
-    x_N = sign * np.array([1.0, 2.0, 1.0, -1.0])
-    assert np.sign(fit_slope(x_N)) == sign
+def test_the_sign_says_which_length_is_preferred() -> None:
+    x_N = np.array([1.0, 2.0, 1.0, -1.0])
+    assert fit_slope(x_N) > 0
     assert fit_slope(-x_N) == pytest.approx(-fit_slope(x_N), abs=1e-12)
 
 

@@ -83,14 +83,13 @@ def solo(bench: RunData, test: ScoredRows, methods: list[str]) -> dict[str, Any]
     return report["methods"] | {"validation": float(-stage1.log_prob_SxN.mean())}
 
 
-@pytest.mark.parametrize("number", [0])
 def test_numbers_are_those_of_a_run_of_its_own(
-    bench: RunData, test_set: ScoredRows, done: dict[int, Any], number: int
+    bench: RunData, test_set: ScoredRows, done: dict[int, Any]
 ) -> None:
-    member = members(bench, POINTS)[number]
+    member = members(bench, POINTS)[0]
     alone = RunData(member.config, bench.features)  # nothing shared
     expected = solo(alone, test_set, METHODS)
-    found = done[number]
+    found = done[0]
     best = ["micro_stage1_best_head_validated", "micro_stage1_best_head_oracle"]
     assert list(found) == [*METHODS, *best]
     for name, numbers in found.items():
@@ -189,23 +188,13 @@ def test_a_method_without_fit_many_fails_member_by_member(
     assert [one == {method.name: "fine"} for one in found] == [True, False, True]
 
 
-def test_a_budget_beyond_the_pool_is_an_error_in_the_members_place(
-    bench: RunData, test_set: ScoredRows
+@pytest.mark.parametrize(("source", "budget"), [("train", 31), ("test", 20)])
+def test_a_budget_that_leaves_no_rows_is_an_error_in_the_members_place(
+    bench: RunData, test_set: ScoredRows, source: Any, budget: int
 ) -> None:
-    points = [{"adapt.budget": 31}, {"adapt.budget": 6}]
-    found = [
-        result
-        for _, results in run_members(bench, members(bench, points), ["micro_kernel"], test_set)
-        for result in results
-    ]
-    assert isinstance(found[0], UserError) and isinstance(found[1], dict)
-
-
-def test_a_budget_that_takes_every_test_row_is_an_error_in_the_members_place(
-    bench: RunData, test_set: ScoredRows
-) -> None:
-    base = bench.member(replace(bench.config, adapt=replace(ADAPT, source="test")))
-    points = [{"adapt.budget": 20}, {"adapt.budget": 6}]
+    """More than the pool holds, or every row that would be tested."""
+    base = bench.member(replace(bench.config, adapt=replace(ADAPT, source=source)))
+    points = [{"adapt.budget": budget}, {"adapt.budget": 6}]
     found = [
         result
         for _, results in run_members(base, members(base, points), ["micro_kernel"], test_set)

@@ -123,16 +123,6 @@ def test_groups_that_agree_leave_nothing_to_pay(sigma: float) -> None:
         assert bounds.single_loss(mixture, score_1x1) == pytest.approx(entropy, abs=1e-15)
 
 
-def test_raw_scores_in_the_variance_bound_nothing() -> None:
-    """Scores +8 and -8 have variance 64, and 2 rho K 64 = 128; a constant pays log 2."""
-    halves, score = np.array([[0.5, 0.5]]), np.array([[[8.0, -8.0]]])
-    mixture = Mixture(halves, bounds.sigmoid(score))
-    entropy = bounds.irreducible_entropy(mixture)
-    assert bounds.raw_score_reading(halves, score) == pytest.approx(128 + entropy, abs=1e-9)
-    assert bounds.single_loss(mixture, np.zeros((1, 1))) == pytest.approx(np.log(2))
-    assert bounds.paper_bound(mixture) < np.log(2)
-
-
 def test_the_misreadings_exceed_a_loss_that_is_within_reach() -> None:
     result = bounds.misreadings()
     assert result["raw_scores"]["right_side"] == pytest.approx(128.003018, abs=1e-6)
