@@ -90,11 +90,6 @@ def test_a_model_without_draws_is_stacked_as_one() -> None:
     np.testing.assert_array_equal(output["kernel"][0], params["router"]["output"]["kernel"])
 
 
-def test_a_shape_is_read_back_from_the_settings() -> None:
-    spec = ModelSpec(D, K, "mlp", router_units=7)
-    assert Trained({}, {"spec": asdict(spec)}).spec == spec
-
-
 def test_places_of_a_budget_are_grouped_in_order(make_budget: Any) -> None:
     """Two draws of three groups with two places each."""
     delta_SxBxD = np.arange(12.0).reshape(2, 6, 1)

@@ -314,13 +314,6 @@ def test_refilling_moves_as_few_and_the_worst(clusters: list[int], minimum: int,
             assert left.min() >= gone.max()
 
 
-def test_an_empty_cluster_takes_the_worst_explained_unit() -> None:
-    score_UxK = jnp.array([[-1.0, -9], [-3.0, -9], [-2.0, -9]])
-    found_U, given_K = fill(score_UxK, jnp.zeros(3, int), 1)
-    np.testing.assert_array_equal(found_U, [0, 1, 0])
-    np.testing.assert_array_equal(given_K, [0, 1])
-
-
 def test_weights_are_shares_of_rows_by_label() -> None:
     cluster_N, label_N = jnp.array([0, 1, 1, 1, 2]), jnp.array([0, 0, 0, 2, 2])
     weights_LxK = np.exp(label_log_weights(cluster_N, label_N, 3, 3))

@@ -146,6 +146,7 @@ def test_opposite_tastes_are_told_apart_by_their_labelled_pairs(trained: Trained
     assert trained.curves["adapt_nll"][-1] < trained.curves["adapt_nll"][0] / 2
 
 
+@pytest.mark.parametrize("trained", ["B"], indirect=True)
 def test_only_the_weights_are_fitted_to_the_labelled_rows(trained: Trained) -> None:
     """The labels of both groups swapped: the frozen part is the same, the answers are not."""
     plain = budget(PLACES)
@@ -159,6 +160,7 @@ def test_only_the_weights_are_fitted_to_the_labelled_rows(trained: Trained) -> N
     np.testing.assert_allclose(trained.params["weights"].sum(axis=-1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize("trained", ["A"], indirect=True)
 def test_a_group_without_labelled_rows_gets_the_mean_weights(trained: Trained) -> None:
     method, variant = load_method("pal"), trained.settings["variant"]
     unknown = method.predict(trained, replace(TEST, group_N=np.full(200, NO_LABEL)))
@@ -175,6 +177,7 @@ def test_a_group_without_labelled_rows_gets_the_mean_weights(trained: Trained) -
         )
 
 
+@pytest.mark.parametrize("trained", ["A"], indirect=True)
 def test_rows_of_nobody_teach_nothing(trained: Trained) -> None:
     known, nobody = problem().train, np.full(N, NO_LABEL)
     more = Sides(*(np.concatenate([np.full_like(s, np.nan), s]) for s in known.load_sides()))
