@@ -36,6 +36,10 @@ class PairArrays(NamedTuple):
     user_N: np.ndarray
     row_N: np.ndarray
 
+    def __repr__(self) -> str:
+        shapes = (f"{name} {array.shape} {array.dtype}" for name, array in self._asdict().items())
+        return f"PairArrays({len(self.row_N):,} pairs)\n  " + "\n  ".join(shapes)
+
     @property
     def X(self) -> np.ndarray:
         """(N, 3, D): chosen, rejected and prompt of each pair, as ``MixtureRewards`` takes them."""

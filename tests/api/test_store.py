@@ -43,6 +43,7 @@ def test_arrays_are_the_vectors_of_the_table(store: mrm.Store, table: mrm.Table)
         expected = np.stack([reader.vectors(pairs.rows[key][[row]])[0] for row in test])
         np.testing.assert_array_equal(array, expected.astype(np.float32))
     assert arrays.X.shape == (test.size, 3, 32)
+    assert f"  chosen_NxD ({test.size}, 32) float32" in repr(arrays).splitlines()
     assert list(arrays.attribute_N[:2]) == ["short", "long"] and set(arrays.user_N) == {""}
 
 
