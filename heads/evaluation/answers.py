@@ -86,7 +86,7 @@ def _headroom(report: Mapping[str, Any]) -> dict[str, str]:
         "answer": f"{100 * max(gap, 0):.1f} points to the oracle",
         "detail": (
             f"The best head for every attribute, chosen on the test rows themselves, reaches "
-            f"{accuracy[oracle]:.3f}: a bound, not a result. The best method, {best}, is told the "
+            f"{accuracy[oracle]:.3f}: a bound, not a result. The best method, {best}, is given the "
             f"{report['methods'][best]['given']} and reaches {accuracy[best]:.3f}."
         ),
     }
