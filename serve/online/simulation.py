@@ -159,9 +159,9 @@ def _informed(
     """(K,) posterior mean taste under the population prior, from the answers alone."""
     tastes_CxK = _tastes(population, TASTE_SAMPLES, rng)
     # Variance of margin @ t in units of scale^2: dividing by its root gives the rescaled logits.
-    shared_C, squares_C = tastes_CxK.sum(axis=1) ** 2, (tastes_CxK**2).sum(axis=1)
+    # A taste sums to 1, so what all heads share counts in full.
     correlation = population.correlation
-    variance_C = correlation * shared_C + (1 - correlation) * squares_C
+    variance_C = correlation + (1 - correlation) * (tastes_CxK**2).sum(axis=1)
     tastes_CxK = tastes_CxK / np.sqrt(variance_C)[:, None]
     losses_C = bt_losses(margin_NxK @ tastes_CxK.T).sum(axis=0)
     return np.exp(losses_C.min() - losses_C) @ tastes_CxK
