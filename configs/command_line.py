@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, Namespace, set_loader, set_parsing_sett
 from yaml import YAMLError
 
 from ..common.errors import ConfigError
+from ..common.version import __version__
 from .renamed import current_key, current_keys
 from .schema import Config
 from .yaml_text import load_yaml
@@ -105,8 +106,8 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
     """Parse the arguments behind ``micro-rm``.
 
     A flag overrides the same key of a ``--config`` file, whatever their order. A key that goes by
-    its old name is accepted, with a warning on standard error. ``--help`` and ``--print_config``
-    print and exit.
+    its old name is accepted, with a warning on standard error. ``--help``, ``--version`` and
+    ``--print_config`` print and exit.
 
     Returns:
         The options and the validated configuration.
@@ -176,6 +177,7 @@ def _build_parser(wanted: str | None) -> ArgumentParser:
     """
     parser = ArgumentParser(
         prog="micro-rm",
+        version=__version__,
         description="Mixture reward heads and context-aware routing from cached features.",
         exit_on_error=False,
         allow_abbrev=False,
