@@ -233,7 +233,6 @@ def test_the_temperature_divides_the_logits() -> None:
     np.testing.assert_allclose(*differences, atol=1e-4)
 
 
-@pytest.mark.long
 def test_dropout_needs_a_key_and_keeps_the_mean() -> None:
     """Prediction has none: the same weights every time, whatever the rate."""
     layers, inputs = gate()["layers"], gate_rows(count=4).gate_input_NxD
