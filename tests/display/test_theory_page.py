@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 
+from micro_rm.display import theory_page
 from micro_rm.display.theory_page import CASES, LINES, render_theory_page
 from micro_rm.heads.theory import bounds, experiment
 from micro_rm.tests.display.harmless import Page, require_harmless
@@ -127,3 +129,16 @@ def test_settings_cannot_smuggle_in_markup_and_one_spread_is_enough(
     assert "b" not in [*require_harmless(page).tags, *shown.tags]
     assert "seed <b>7</b>." in shown.text and "At spread 2, where" in shown.text
     assert "prefers-color-scheme: dark" in page
+
+
+def test_histograms_span_all_shares(
+    result: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(theory_page, "svg", lambda figure, _name: drawn.append(figure))
+    theory_page.tightness_figure(result)
+    stairs = [patch.get_data() for patch in drawn[0].axes[0].patches]
+    histograms = [item["histogram"] for item in result["random"]["tightness"].values()]
+    assert [step.values.tolist() for step in stairs] == histograms
+    for step in stairs:
+        np.testing.assert_allclose(step.edges, np.linspace(0, 1, len(step.values) + 1))
