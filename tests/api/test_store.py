@@ -31,6 +31,10 @@ def test_embedding_again_adds_no_vector(
 
 
 def test_arrays_are_the_vectors_of_the_table(store: mrm.Store, table: mrm.Table) -> None:
+    assert table.views == list(
+        dict.fromkeys(key[:-7] for key in table.pairs.rows if "chosen" in key)
+    )
+    assert "context" not in table.views and "ctx" in table.views
     arrays = table.arrays(split="test", view="ctx")
     pairs, reader = read_pairs(store.dir, "preferences"), FeatureStore(store.dir)
     test = np.flatnonzero(np.asarray(pairs.text["split"]) == "test")

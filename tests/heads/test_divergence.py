@@ -43,6 +43,7 @@ def test_an_objective_that_ends_far_above_its_start_is_told() -> None:
     models = {
         "good": trained(0.7, 0.6, 0.3),
         "noisy": trained(0.7, 0.5, 0.9),
+        "large": trained(10.0, 12.0),
         "wild": trained(0.7, 0.6, 30.0),
         "negative": trained(-2.0, 0.0, -0.9),
         "exact": Trained({}),
