@@ -179,3 +179,47 @@ def test_a_head_without_target_and_without_weight_costs_nothing() -> None:
     assert float(value) == 0
     np.testing.assert_array_equal(gradient, [[-1.0, 0.0]])
     assert soft_label_cross_entropy(jnp.array([[0.0, 1.0]]), log_weights_1x2)[0] == np.inf
+
+
+def test_expectation_maximisation_never_raises_the_loss() -> None:
+    """Full-batch EM, with the responsibilities taken from the gradient of the mixture.
+
+    The M step is exact for the weights; for the heads it is gradient descent with a step below the
+    inverse curvature, which cannot go up.
+    """
+    rng = np.random.default_rng(5)
+    count, width = 400, 4
+    planted_DxK = 3 * np.linalg.qr(rng.normal(size=(width, K)))[0]
+    delta_NxD = rng.normal(size=(count, width))
+    taste_N = rng.choice(K, size=count, p=[0.5, 0.3, 0.2])
+    margin_N = (delta_NxD @ planted_DxK)[np.arange(count), taste_N]
+    wins_N = rng.random(count) < 1 / (1 + np.exp(-margin_N))
+    delta_NxD = np.where(wins_N[:, None], delta_NxD, -delta_NxD)
+    rate = 4 / np.linalg.eigvalsh(delta_NxD.T @ delta_NxD).max()
+    with jax.enable_x64(True):
+        rows_NxD = jnp.asarray(delta_NxD)
+
+        def nll(delta_NxK: jax.Array, log_weights_NxK: jax.Array) -> jax.Array:
+            return jnp.sum(mixture_nll(delta_NxK, log_weights_NxK))
+
+        def iterate(
+            carry: tuple[jax.Array, jax.Array], _: None
+        ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+            kernel_DxK, log_weights_K = carry
+            log_weights_NxK = jnp.broadcast_to(log_weights_K, (count, K))
+            delta_NxK = rows_NxD @ kernel_DxK
+            value, minus_rho_NxK = jax.value_and_grad(nll, argnums=1)(delta_NxK, log_weights_NxK)
+
+            def expected_loss(kernel_DxK: jax.Array) -> jax.Array:
+                return -jnp.sum(minus_rho_NxK * head_nll(rows_NxD @ kernel_DxK))
+
+            kernel_DxK = jax.lax.fori_loop(
+                0, 5, lambda _, w: w - rate * jax.grad(expected_loss)(w), kernel_DxK
+            )
+            return (kernel_DxK, jnp.log(-jnp.mean(minus_rho_NxK, axis=0))), value / count
+
+        start = (jnp.asarray(rng.normal(size=(width, K))), jnp.full(K, -jnp.log(3.0)))
+        _, curve = jax.jit(lambda start: jax.lax.scan(iterate, start, length=60))(start)
+        curve = np.asarray(curve)
+    assert np.diff(curve).max() <= 1e-12
+    assert curve[0] - curve[-1] > 0.05
