@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-PENALTIES = np.linspace(0.0, 0.95, 24)
+# Fine steps where most attributes find their penalty, then steps of 0.05.
+PENALTIES = np.array(
+    [0.0, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, *(step / 20 for step in range(4, 20))]
+)
 NO_PENALTY_WORKS = 1.0
 
 

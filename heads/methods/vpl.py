@@ -48,6 +48,8 @@ from .interface import (
 
 INIT_STREAM, TRAIN_STREAM = 41, 42
 SLOPE, WARMUP, KL_CYCLES, KL_FLOOR = 0.2, 0.03, 4, 0.1
+# The official code clips every mean and log variance of the posterior to [-1, 1].
+POSTERIOR_LIMIT = 1.0
 # Groups share their sets in a step where few rows are lost to it: one in this many, at most.
 ROWS_PER_PLACE = 4
 TINY = 1e-12
@@ -87,9 +89,13 @@ def encode(params: Any, sides: Sides, mask_MxC: Array) -> Posterior:
     read_MxCxL = jax.nn.softmax(scores_MxCxC, axis=-1) @ value
     count_Mx1 = jnp.sum(mask_MxC, axis=-1, keepdims=True)
     pooled_MxL = jnp.sum(read_MxCxL * mask_MxC[..., None], axis=-2) / jnp.maximum(count_Mx1, 1.0)
-    mean_MxL = network(params["mean"], pooled_MxL)
-    log_variance_MxL = jnp.clip(network(params["log_variance"], pooled_MxL), -1.0, 1.0)
+    mean_MxL = _clip(network(params["mean"], pooled_MxL))
+    log_variance_MxL = _clip(network(params["log_variance"], pooled_MxL))
     return Posterior(mean_MxL * (count_Mx1 > 0), log_variance_MxL * (count_Mx1 > 0))
+
+
+def _clip(value_MxL: Array) -> Array:
+    return jnp.clip(value_MxL, -POSTERIOR_LIMIT, POSTERIOR_LIMIT)
 
 
 def kl_to_prior(posterior: Posterior) -> Array:

@@ -43,6 +43,7 @@ def test_a_constant_score_has_no_correlation() -> None:
 
 def test_the_penalty_is_the_smallest_of_the_grid_that_suffices() -> None:
     assert PENALTIES.size == 24
+    assert PENALTIES[:9].tolist() == [0.0, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2]
     assert (PENALTIES[0], PENALTIES[-1]) == (0.0, 0.95)
     for share in (0.2, 0.5, 0.8):
         score_N, verbosity_N = scores(share).T

@@ -101,9 +101,10 @@ def test_the_prior_is_no_parameter() -> None:
 
 
 def test_official_is_one_epoch_of_independent_losses_from_the_initial_parts() -> None:
-    """G-B6: the exported heads are those of the sum, trained by one optimiser step here."""
+    """The exported heads are those of the sum, trained by one step: 60 rows are one batch of 64."""
     setup = problem(epochs=7, warmup=0.0, clip=1e9)
-    setup = replace(setup, train_config=replace(setup.train_config, batch_size=N))
+    config = replace(setup.train_config, batch_size=8)
+    setup = replace(setup, train=examples(60, 0), train_config=config)
     theta_DxK, prior_DxK = initial_parts(setup)
     delta_NxD = setup.train.rows.delta_NxD
 

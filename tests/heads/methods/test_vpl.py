@@ -141,10 +141,11 @@ def test_filling_places_do_not_count(model: dict) -> None:
         np.testing.assert_array_equal(part, 0)
 
 
-def test_log_variances_are_clipped(model: dict) -> None:
-    loud = jax.tree.map(lambda leaf: 100 * leaf, model["log_variance"])
-    clipped = encode(model | {"log_variance": loud}, context(2), jnp.ones((1, 5)))
-    assert set(np.abs(clipped.log_variance_MxL).ravel().tolist()) == {1.0}
+@pytest.mark.parametrize("part", ["mean", "log_variance"])
+def test_means_and_log_variances_are_clipped_at_one(model: dict, part: str) -> None:
+    loud = jax.tree.map(lambda leaf: 1000 * leaf, model[part])
+    clipped = encode(model | {part: loud}, context(2), jnp.ones((1, 5)))
+    assert set(np.abs(getattr(clipped, f"{part}_MxL")).ravel().tolist()) == {1.0}
 
 
 def test_the_kl_weight_rises_in_four_cycles_from_its_floor() -> None:
