@@ -7,15 +7,17 @@ import pytest
 from scipy import stats
 
 from micro_rm.heads.evaluation.inference import (
-    Component,
-    Estimate,
     accuracy_interval,
-    combine,
-    crossed_component,
     difference_interval,
     holm,
-    infer,
     p_value,
+)
+from micro_rm.heads.evaluation.variance import (
+    Component,
+    Estimate,
+    combine,
+    crossed_component,
+    infer,
     unit_component,
 )
 
@@ -77,12 +79,33 @@ def test_crossed_units_add_both_variances() -> None:
     assert part.variance == pytest.approx(1 / 30 + 4 / 40, rel=0.35)
 
 
-def test_an_attribute_of_one_unit_is_too_few_to_say() -> None:
-    estimate = infer(np.ones((1, 1, 6)), np.repeat([0, 1], 3), [np.array([0, 0, 0, 1, 2, 3])])
+def test_attributes_of_one_unit_each_are_too_few_to_say() -> None:
+    estimate = infer(np.ones((1, 1, 6)), np.repeat([0, 1], 3), [np.array([0, 0, 0, 1, 1, 1])])
     assert estimate.freedom == 0
     assert accuracy_interval(estimate, 6, 0.95) == (0, 1)
     assert difference_interval(estimate, 0.95) == (-1, 1)
     assert p_value(estimate, 6) == 1
+
+
+def test_one_attribute_of_one_unit_has_the_largest_variance_there_is() -> None:
+    correct_N, person_N = people(RNG(8))
+    alone = infer(correct_N[None, None], ONE, [person_N])
+    both = infer(
+        np.append(correct_N, 1.0)[None, None], np.append(ONE, 1), [np.append(person_N, 99)]
+    )
+    assert both.value == pytest.approx((alone.value + 1) / 2)
+    assert both.error**2 == pytest.approx((alone.error**2 + 0.25) / 4)
+
+
+def test_three_kinds_of_crossed_units_add_their_variances() -> None:
+    rng = RNG(9)
+    kinds = [part.ravel() for part in np.indices((20, 25, 30))]
+    value_N = sum(rng.normal(size=30)[unit_N] for unit_N in kinds)
+    part = crossed_component(value_N, np.zeros(15000, int), kinds)
+    assert part.variance == pytest.approx(1 / 20 + 1 / 25 + 1 / 30, rel=0.5)
+    assert part.variance > 0.9 * sum(
+        unit_component(value_N, np.zeros(15000, int), unit_N).variance for unit_N in kinds
+    )
 
 
 def test_seeds_and_draws_add_their_own_variance_and_freedom() -> None:
