@@ -211,7 +211,8 @@ class Report:
     """The evaluation of a run. ``print`` shows the table; ``content`` holds every number.
 
     Macro accuracy is the mean over attributes of the share of test pairs that a method orders as
-    the label says; its interval is a bootstrap over prompts.
+    the label says; its interval holds for other training seeds, labelled rows,
+    and people or prompts; see docs/statistics.md.
     """
 
     def __init__(self, content: dict[str, Any]) -> None:
@@ -247,10 +248,17 @@ class Report:
         return self.content["methods"][method]
 
     def __str__(self) -> str:
-        from ..display.tables import attribute_table, headline_methods, method_table
+        from ..display.tables import (
+            attribute_table,
+            comparison_table,
+            headline_methods,
+            method_table,
+        )
 
         content = self.content
         parts = [method_table(content), "", attribute_table(content, headline_methods(content))]
+        if content["comparisons"]:
+            parts += ["", comparison_table(content)]
         return rendered([*parts, "", *content["verdict"], *content["warnings"]])
 
     __repr__ = __str__

@@ -29,7 +29,13 @@ def report(config: Config, say: Say) -> Result:
     if swept and not (run / "report.json").is_file():
         return swept
     from ..display.published import comparison_tables
-    from ..display.tables import attribute_table, benchmark_table, headline_methods, method_table
+    from ..display.tables import (
+        attribute_table,
+        benchmark_table,
+        comparison_table,
+        headline_methods,
+        method_table,
+    )
 
     with recording_files(run):
         content = write_report(config, partial(_route, config))
@@ -38,6 +44,9 @@ def report(config: Config, say: Say) -> Result:
     say("")
     say(attribute_table(content, headline_methods(content)))
     say("")
+    if content["comparisons"]:
+        say(comparison_table(content))
+        say("")
     for sentence in (*content["verdict"], *content["warnings"]):
         say(sentence)
     if content["benchmark"] is not None:

@@ -17,7 +17,7 @@ from yaml import YAMLError
 
 from ..common.errors import ConfigError
 from ..common.version import __version__
-from .renamed import current_key, current_keys
+from .renamed import current_key, current_keys, notice, removed
 from .schema import Config
 from .yaml_text import load_yaml
 
@@ -122,7 +122,8 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
         if any("\ud800" <= letter <= "\udfff" for letter in word):
             raise ConfigError(f"{word!a}: expected an argument in UTF-8, found other bytes")
     short = SHORT_FLAGS | ({"--to": "--export.to"} if "export" in argv[:1] else {})
-    words = _config_first([_expand_flag(word, short, outdated) for word in argv])
+    words = [_expand_flag(word, short, outdated) for word in argv]
+    words = _config_first(_without_removed(words, outdated))
     parser = _build_parser(next(iter(words), None))
     try:
         parsed = parser.parse_args(words)
@@ -142,11 +143,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
         json=chosen.json,
     )
     for key in sorted(outdated):
-        print(
-            f"micro-rm: {key} is called {current_key(key)} now; the old name works in this version "
-            "only",
-            file=sys.stderr,
-        )
+        print(f"micro-rm: {notice(key)}", file=sys.stderr)
     return options, Config(**{field.name: chosen[field.name] for field in fields(Config)})
 
 
@@ -215,6 +212,21 @@ def _expand_flag(word: str, short: Mapping[str, str], outdated: set[str]) -> str
         outdated.add(flag.removeprefix("--"))
         flag = current_key(flag)
     return flag + equals + value
+
+
+def _without_removed(argv: Sequence[str], outdated: set[str]) -> list[str]:
+    """Leave out the flags of removed keys, each with its value."""
+    kept = []
+    words = iter(argv)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if not name.startswith("--") or not removed(name):
+            kept.append(word)
+            continue
+        outdated.add(name.removeprefix("--"))
+        if not equals:
+            next(words, None)
+    return kept
 
 
 def _config_first(argv: Sequence[str]) -> list[str]:

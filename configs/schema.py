@@ -184,15 +184,16 @@ class EvaluateConfig:
     """Evaluation on held-out prompts.
 
     Attributes:
-        bootstrap: Bootstrap resamples of the prompts for each confidence interval.
-        confidence: Coverage of the confidence intervals.
+        confidence: Coverage of the confidence intervals; differences are called beyond noise if
+            their adjusted p-value is below the rest.
+        against: Method that all others are compared with, fixed before anything is seen. A run
+            without it compares with its first method.
     """
 
-    bootstrap: int = 1000
     confidence: float = 0.95
+    against: str = "single_bt"
 
     def __post_init__(self) -> None:
-        require(self.bootstrap >= 1, "evaluate.bootstrap", "1 or more", self.bootstrap)
         require(0 < self.confidence < 1, "evaluate.confidence", "in (0, 1)", self.confidence)
 
 

@@ -21,6 +21,9 @@ class TrainConfig:
         select: Parameters to keep: those of the epoch with the best validation NLL, or the last.
         patience: Epochs without a better validation NLL after which training stops; by default
             never.
+        seeds: Training seeds of every method that has randomness. Reports give the mean over them,
+            with intervals that hold for other seeds too; what is scored, exported and served is the
+            model of the first. Each member of a sweep has one.
         shuffle_seed: Seed of the order of the rows. It is separate from run.seed so that runs with
             different seeds read the same batches, and a sweep reads the features only once.
         precision: Precision of products of features and parameters: float32; bfloat16_split, with
@@ -48,6 +51,7 @@ class TrainConfig:
     epochs: int = 3
     select: Literal["best", "last"] = "best"
     patience: int | None = None
+    seeds: int = 5
     shuffle_seed: int = 0
     precision: Literal["float32", "bfloat16_split", "bfloat16"] = "float32"
     validation_fraction: float = 0.05
@@ -68,6 +72,7 @@ class TrainConfig:
             "num_heads",
             "batch_size",
             "epochs",
+            "seeds",
             "router_units",
             "patience",
             "data_devices",

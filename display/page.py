@@ -13,11 +13,10 @@ from ..common.redact import escape_controls, redact
 from ..heads.evaluation.naming import profiles
 from ..heads.evaluation.prompts import panels
 from ..heads.evaluation.rows import ORACLE, VALIDATED, labelled_rows, owner_of
-from ..heads.evaluation.verdict import standing
 from .forest import column_ranks, forest
 from .plots import study_curves, training_curves
 from .reproduce import command
-from .tables import best_method
+from .tables import best_method, p_text
 
 TEMPLATE, SWEEP_TEMPLATE = "report.html.j2", "sweep.html.j2"
 SHOWN_SETTINGS = 20
@@ -69,7 +68,7 @@ def render_page(report: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any
             counts=counts,
             winners=winners,
             best=best_method(report),
-            standing=standing,
+            p_text=p_text,
             rows=labelled_rows(methods),
             titles=titles,
             single_heads=[name for name in methods if name.endswith((ORACLE, VALIDATED))],

@@ -11,29 +11,78 @@ from rich.text import Text
 from ..common.columns import Column, Columns
 from ..heads.evaluation.rows import ORACLE, VALIDATED, labelled_rows
 
+STANDING = {"better": "better", "worse": "worse", "noise": "no difference", "few": "too few to say"}
+
 
 def method_table(report: Mapping[str, Any]) -> Table:
-    """One row per method: macro accuracy, interval, spread over draws, NLL, test-time information.
+    """One row per method: macro accuracy, interval, spread over training seeds and over draws, NLL,
+    test-time information.
 
     The best accuracy is bold; oracles are not candidates.
     """
     table = Table(box=None, pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for heading in ("macro", f"{report['confidence']:.0%} interval", "draws", "NLL", "given"):
+    interval_heading = f"{report['confidence']:.0%} interval"
+    for heading in ("macro", interval_heading, "seeds", "draws", "NLL", "given"):
         table.add_column(heading, justify="right")
     best = best_method(report)
     for name, label in labelled_rows(report["methods"]):
         entry = report["methods"][name]
-        macro, draws = entry["macro"], entry["draws"]
+        macro = entry["macro"]
         table.add_row(
             Text(label),
             Text(f"{macro['accuracy']:.3f}", style="bold" if name == best else ""),
-            f"{macro['low']:.3f}-{macro['high']:.3f}",
-            f"±{draws['std']:.3f}" if draws["count"] > 1 else "",
+            interval(macro),
+            _spread(entry["seeds"]),
+            _spread(entry["draws"]),
             f"{entry['nll']:.3f}",
             entry["given"],
         )
     return table
+
+
+def interval(cell: Mapping[str, Any]) -> str:
+    """The interval of an accuracy, or that there are too few units to give one."""
+    return "too few" if cell["few"] else f"{cell['low']:.3f}-{cell['high']:.3f}"
+
+
+def _spread(repeated: Mapping[str, Any]) -> str:
+    return f"±{repeated['std']:.3f}" if repeated["count"] > 1 else ""
+
+
+def comparison_table(report: Mapping[str, Any]) -> Table:
+    """One row per comparison, by what it is with: difference and its interval, p-value alone and
+    in the family of all rows, and what that says."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("difference", no_wrap=True)
+    for heading in ("macro", f"{report['confidence']:.0%} interval", "p", "adjusted"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for base in dict.fromkeys(item["against"] for item in report["comparisons"]):
+        table.add_row(Text(f"from {base}"))
+        for item in report["comparisons"]:
+            if item["against"] == base:
+                few = item["few"]
+                table.add_row(
+                    Text(f"  {item['method']}"),
+                    f"{item['difference']:+.3f}",
+                    "too few" if few else f"{item['low']:+.3f} to {item['high']:+.3f}",
+                    p_text(item["p"]),
+                    p_text(item["p_adjusted"]),
+                    STANDING[item["standing"]],
+                )
+    return table
+
+
+def p_text(p: float | None) -> str:
+    """A p-value as tables show it; reports of older versions have none.
+
+    >>> p_text(0.031), p_text(1e-9), p_text(None)
+    ('0.031', '<0.001', '')
+    """
+    if p is None:
+        return ""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def attribute_table(report: Mapping[str, Any], names: list[str]) -> Columns:

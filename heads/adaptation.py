@@ -1,12 +1,14 @@
 """Which labelled rows a method may adapt to: one protocol for every method.
 
 A group is an attribute or a user. Every draw takes the same number of rows from each group, from
-the training rows or from the test rows; test rows that were drawn are never scored in that draw.
+the training rows or from the test rows. What was drawn is never scored in that draw, nor is a test
+row that shares a prompt, or a response within its group, with it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -89,8 +91,28 @@ def draw_budget(table: PairTable, parts: Partition, config: AdaptConfig, seed: i
     return Draws(groups, rows_SxGxn.reshape(config.draws, -1))
 
 
-def scored_mask(draws: Draws | None, test_rows: np.ndarray) -> np.ndarray:
-    """(S, T) which test rows each draw may score: those that it did not adapt to."""
-    if draws is None:
-        return np.ones((1, test_rows.size), bool)
-    return np.stack([~np.isin(test_rows, rows_B) for rows_B in draws.rows_SxB])
+def scored_mask(
+    table: PairTable,
+    draws: Draws,
+    config: AdaptConfig,
+    test_rows: np.ndarray,
+    apart: Literal["prompt", "response"],
+) -> np.ndarray:
+    """(S, T) mask of the test rows that each draw may score.
+
+    Never those that it adapted to, nor those with a response that the same group has labelled.
+    ``apart="prompt"`` also leaves out those with the prompt of any labelled row.
+    """
+    label_N = np.unique(group_labels(table, config), return_inverse=True)[1]
+    sides = [np.asarray(table.text[role]) for role in ("chosen", "rejected")]
+    response_2xN = np.unique(sides, return_inverse=True)[1].reshape(2, -1)
+    prompt_N = np.unique(np.asarray(table.text["prompt_id"]), return_inverse=True)[1]
+    labelled_2xN = response_2xN * (label_N.max() + 1) + label_N
+    masks = []
+    for rows_B in draws.rows_SxB:
+        rows_b = rows_B[rows_B != NO_ROW]
+        shared_T = np.isin(labelled_2xN[:, test_rows], labelled_2xN[:, rows_b]).any(axis=0)
+        if apart == "prompt":
+            shared_T |= np.isin(prompt_N[test_rows], prompt_N[rows_b])
+        masks.append(~(shared_T | np.isin(test_rows, rows_b)))
+    return np.stack(masks)

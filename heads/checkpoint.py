@@ -1,13 +1,16 @@
 """Trained methods on disk: ``model.safetensors`` for arrays, ``model.json`` for what they mean.
 
-The index holds a checksum of the arrays and one of itself: a changed byte is found when it is read.
+The models of the first training seed are those that are used; the others lie under ``seeds/``, in
+the same form, for evaluation alone. The index holds a checksum of the arrays and one of itself: a
+changed byte is found when it is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,51 @@ from ..common.files import commit_file, write_json
 from .features import Scaler
 from .methods.interface import Trained
 
-ARRAYS, INDEX = "model.safetensors", "model.json"
+ARRAYS, INDEX, SEEDS = "model.safetensors", "model.json", "seeds"
 FORMAT_VERSION = 3
 
 
-def save_models(run: Path, models: Mapping[str, Trained], scaler: Scaler) -> None:
+def save_seeds(
+    run: Path,
+    models: Mapping[str, Sequence[Trained]],
+    scaler: Scaler,
+    failed: Mapping[str, str],
+) -> None:
+    """Write every trained method under every seed, and why others could not be fitted.
+
+    The models of the first seed come last: where they are, those of the others are, too.
+    """
+    shutil.rmtree(run / SEEDS, ignore_errors=True)
+    for seed in range(max(map(len, models.values()), default=0) - 1, -1, -1):
+        folder = run / SEEDS / str(seed) if seed else run
+        folder.mkdir(parents=True, exist_ok=True)
+        own = {name: models_T[seed] for name, models_T in models.items() if len(models_T) > seed}
+        save_models(folder, own, scaler, {} if seed else failed)
+
+
+def load_seeds(run: Path) -> tuple[dict[str, list[Trained]], Scaler]:
+    """Trained methods, a model per seed, and their scaler. Raises as ``load_models`` does."""
+    first, scaler = load_models(run)
+    models = {name: [trained] for name, trained in first.items()}
+    seed = 1
+    while (folder := run / SEEDS / str(seed)).is_dir():
+        for name, trained in load_models(folder)[0].items():
+            models[name].append(trained)
+        seed += 1
+    return models, scaler
+
+
+def load_failures(run: Path) -> dict[str, str]:
+    """By name, why a method could not be fitted. The run has models."""
+    return dict(json.loads((run / INDEX).read_text("utf-8")).get("failed", {}))
+
+
+def save_models(
+    run: Path,
+    models: Mapping[str, Trained],
+    scaler: Scaler,
+    failed: Mapping[str, str] | None = None,
+) -> None:
     """Write every trained method and the scaler of their inputs; arrays first, then the index."""
     arrays = {f"scaler/{name}": value for name, value in asdict(scaler).items()}
     index: dict[str, Any] = {}
@@ -45,6 +88,7 @@ def save_models(run: Path, models: Mapping[str, Trained], scaler: Scaler) -> Non
     save_file(contiguous, temporary)
     content = {"format": FORMAT_VERSION, "arrays_sha256": _sha256(temporary.read_bytes())}
     content["methods"] = json.loads(json.dumps(index))  # as it will be read: keys are texts
+    content["failed"] = dict(failed or {})
     commit_file(temporary, run / ARRAYS)
     write_json(run / INDEX, content | {"index_sha256": _index_sha256(content)})
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -16,15 +13,6 @@ NO_STEP = -1.0
 
 class DivergenceError(UserError):
     """Training ended in NaN or infinity; the message says where, and what to change."""
-
-
-@contextmanager
-def named(method: str) -> Iterator[None]:
-    """Errors about training that happen inside name their method."""
-    try:
-        yield
-    except DivergenceError as error:
-        raise DivergenceError(f"{method}: {error}") from error
 
 
 def first_bad(losses_T: Array) -> Array:

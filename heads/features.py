@@ -163,6 +163,17 @@ class Features:
             )
         return vectors_NxD
 
+    def has(self, rows_N: np.ndarray, view: str) -> np.ndarray:
+        """(N,) mask of the rows whose responses have vectors in a view."""
+        roles = [self.table.rows.get(f"{view}/{role}") for role in ("chosen", "rejected")]
+        return np.all(
+            [
+                np.zeros(rows_N.size, bool) if one is None else one[rows_N] != NO_ROW
+                for one in roles
+            ],
+            axis=0,
+        )
+
     def store_rows(self, rows_N: np.ndarray, view: str, role: str) -> np.ndarray:
         """(N,) rows of the store. Raises ``StoreError`` if some have no vector in that view."""
         index_N = self.table.rows.get(f"{view}/{role}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,9 @@ from .methods.interface import NO_LABEL, Budget, Examples, Method, Need, Problem
 from .moments import BLOCK_ROWS
 from .partition import Partition, partition
 from .ratings import rated_responses
+
+# Apart from the streams of methods, which are small numbers.
+SEED_STREAM = 1000
 
 LACKS: dict[Need, str] = {
     "contexts": "no pair has both a label to adapt to and a context, so nothing teaches the "
@@ -126,6 +129,22 @@ class RunData:
     def stage2(self, rows_N: np.ndarray) -> Examples:
         """Rows in the views of stage 2 and of scoring."""
         return self._examples(rows_N, self.config.views.adapt_head, self.config.views.adapt_router)
+
+    def scored_heads(self, rows_N: np.ndarray) -> Examples:
+        """Rows in the view in which heads are scored, the router's view being that of stage 1."""
+        return self._examples(rows_N, self.config.views.adapt_head, self.config.views.train_router)
+
+    def problems(self, *, adapt: bool) -> list[Problem]:
+        """``problem`` under every training seed, the first with the key of ``run.seed`` itself.
+
+        The labelled rows are the same under all of them.
+        """
+        problem = self.problem(adapt=adapt)
+        further = jax.random.fold_in(problem.key, SEED_STREAM)
+        return [
+            replace(problem, key=jax.random.fold_in(further, seed) if seed else problem.key)
+            for seed in range(self.config.train.seeds)
+        ]
 
     def problem(self, *, adapt: bool) -> Problem:
         """What methods learn from; with the labelled rows if they may adapt."""

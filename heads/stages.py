@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..common.files import write_json, write_text
 from ..common.redact import redact_all
 from ..configs.resolve import SIMULATOR_FACTS, resolve, resolve_backbone
 from ..configs.schema import SIMULATOR_SOURCE, BackboneConfig, Config
-from .checkpoint import load_models, save_models
+from .checkpoint import load_failures, load_seeds, save_seeds
 from .evaluation.answers import answers
 from .evaluation.diagnostics import divergence_warnings, flags
 from .evaluation.gallery import gallery
@@ -30,7 +30,7 @@ from .evaluation.report import best_head_summary, build_report
 from .evaluation.reward_bench import benchmark, missing_subset_warnings
 from .evaluation.verdict import verdict, warnings
 from .features import Features
-from .fitting import fit_methods, score_models
+from .fitting import Models, fit_methods, of_seed, score_models
 from .jax_settings import configure_jax
 from .methods import choose_methods, load_method, ranked_methods
 from .methods.interface import Method, Trained
@@ -75,76 +75,81 @@ def open_run_data(config: Config) -> RunData:
     return RunData(config, Features(reader, table, read_native_head(store)))
 
 
-def train(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
+def train(config: Config) -> tuple[list[str], dict[str, str]]:
     """Fit every chosen method that needs no labelled rows; writes the model files.
 
-    Returns the models and, by name, why a method was left out.
+    Returns the methods that were fitted and, by name, why a method was left out.
     """
     run_data = open_run_data(config)
     chosen, skipped = _possible(config, run_data, "train")
-    models = fit_methods(chosen, run_data.problem(adapt=False), {})
-    _save(Path(config.run.dir), models, run_data)
-    return models, skipped
+    models, failed = fit_methods(chosen, run_data.problems(adapt=False), {})
+    _save(Path(config.run.dir), models, run_data, failed)
+    return list(models), skipped | failed
 
 
-def adapt(config: Config) -> tuple[dict[str, Trained], dict[str, str]]:
+def adapt(config: Config) -> tuple[list[str], dict[str, str]]:
     """Fit every chosen method that learns from labelled rows; adds them to the model files.
 
-    Returns the new models and, by name, why a method was left out.
+    Returns the methods that were fitted and, by name, why a method was left out.
     """
     run = Path(config.run.dir)
     run_data = open_run_data(config)
-    models, scaler = load_models(run)
+    models, scaler = load_seeds(run)
+    failed = load_failures(run)
     run_data = replace(run_data, saved_scaler=scaler)
     chosen, skipped = _possible(config, run_data, "adapt")
     for method in chosen:
-        missing = [name for name in method.after if name not in models]
+        missing = [name for name in method.after if name not in {**models, **failed}]
         if missing:
             raise StoreError(
                 f"{run}: method {method.name} needs {', '.join(missing)}, which is not trained; "
                 "run micro-rm train with the same methods"
             )
-    added: dict[str, Trained] = {}
-    if chosen:
-        added = fit_methods(chosen, run_data.problem(adapt=True), models)
-        added = {name: _with_groups(name, item, run_data) for name, item in added.items()}
-        kept = {name: item for name, item in models.items() if load_method(name).stage == "train"}
-        _save(run, kept | added, run_data)
-    return added, skipped
+    if not chosen:
+        return [], skipped
+    problems = run_data.problems(adapt=True)
+    added, lost = fit_methods(chosen, problems, models, failed)
+    added = {name: _with_groups(name, seeds, run_data) for name, seeds in added.items()}
+    before = [name for name in [*models, *failed] if load_method(name).stage == "train"]
+    kept = {name: models[name] for name in before if name in models}
+    failed = {name: failed[name] for name in before if name in failed}
+    _save(run, kept | added, run_data, failed | lost)
+    return list(added), skipped | lost
 
 
 def evaluate(config: Config) -> dict[str, Any]:
     """Score every trained method on the test rows; writes predictions.parquet and report.json."""
     run = Path(config.run.dir)
     run_data = open_run_data(config)
-    models, scaler = load_models(run)
+    models, scaler = load_seeds(run)
     run_data = replace(run_data, saved_scaler=scaler)
     table = run_data.features.table
     test = run_data.test_set
     scored = score_models(run_data, models, test)
     write_predictions(run / "predictions.parquet", table, test, scored)
     methods = {name: load_method(name) for name in models}
-    report = build_report(config.data.name, test, scored, config.evaluate, config.run.seed)
+    # A best single head is chosen by the attribute of each row.
+    given = {name: methods[name].given if name in methods else "attribute" for name in scored}
+    report = build_report(config.data.name, test, scored, given, config.evaluate)
     for name, entry in report["methods"].items():
-        # A best single head is chosen by the attribute of each row.
-        entry["given"] = methods[name].given if name in methods else "attribute"
         entry["summary"] = methods[name].summary if name in methods else best_head_summary(name)
     report["confidence"] = config.evaluate.confidence
     report["budget"] = _budget(run_data)
-    report["skipped"] = _skipped(config, run_data, models)
+    report["skipped"] = _skipped(config, run_data, models, load_failures(run))
     report["caveats"] = config.caveats()
     report["benchmark"] = benchmark(
-        test, table.source_row[test.table_rows], scored, config.evaluate, config.run.seed
+        test, table.source_row[test.table_rows], scored, config.evaluate
     )
     report["account"] = dict(table.account)
-    report["gallery"] = gallery(table, test, scored, [method.name for method in ranked_methods()])
+    first = {name: seeds[0] for name, seeds in scored.items()}
+    report["gallery"] = gallery(table, test, first, [method.name for method in ranked_methods()])
     report["prompts"] = None  # the report stage asks for them
     report["answers"] = answers(report)
     report["verdict"] = verdict(report)
     report["warnings"] = [
         *warnings(report, table.account),
         *missing_subset_warnings(test.attributes),
-        *divergence_warnings(models),
+        *divergence_warnings(of_seed(models, 0)),
         *flags(
             report["heads"],
             owners=[name for name, method in methods.items() if method.own_heads],
@@ -155,11 +160,12 @@ def evaluate(config: Config) -> dict[str, Any]:
     return report
 
 
-def _with_groups(name: str, trained: Trained, run_data: RunData) -> Trained:
-    """A model with the names of the groups that its weights are numbered by, if they are."""
+def _with_groups(name: str, seeds: Sequence[Trained], run_data: RunData) -> list[Trained]:
+    """Models with the names of the groups that their weights are numbered by, if they are."""
     if load_method(name).given != "group":
-        return trained
-    return replace(trained, settings={**trained.settings, "groups": list(run_data.groups)})
+        return list(seeds)
+    groups = list(run_data.groups)
+    return [replace(one, settings={**one.settings, "groups": groups}) for one in seeds]
 
 
 def _possible(config: Config, run_data: RunData, stage: str) -> tuple[list[Method], dict[str, str]]:
@@ -187,16 +193,19 @@ def _budget(run_data: RunData) -> dict[str, Any]:
     }
 
 
-def _save(run: Path, models: Mapping[str, Trained], run_data: RunData) -> None:
+def _save(run: Path, models: Models, run_data: RunData, failed: Mapping[str, str]) -> None:
     run.mkdir(parents=True, exist_ok=True)
-    save_models(run, models, run_data.scaler)
-    _write_metrics(run, models)
+    save_seeds(run, models, run_data.scaler, failed)
+    _write_metrics(run, of_seed(models, 0))
 
 
-def _skipped(config: Config, run_data: RunData, models: Mapping[str, Trained]) -> dict[str, str]:
+def _skipped(
+    config: Config, run_data: RunData, models: Models, failed: Mapping[str, str]
+) -> dict[str, str]:
     """Why each chosen method that has no model has none."""
     return {
         method.name: run_data.lacks(method)
+        or failed.get(method.name)
         or "it is not trained yet; run micro-rm train and micro-rm adapt"
         for method in choose_methods(config.methods)
         if method.name not in models
@@ -204,7 +213,7 @@ def _skipped(config: Config, run_data: RunData, models: Mapping[str, Trained]) -
 
 
 def _write_metrics(run: Path, models: Mapping[str, Trained]) -> None:
-    """``metrics.jsonl``: one line per method and epoch."""
+    """``metrics.jsonl``: one line per method and epoch, of the first seed."""
     lines = []
     for name, model in models.items():
         epochs = max((len(curve) for curve in model.curves.values()), default=0)

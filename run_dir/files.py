@@ -25,14 +25,15 @@ NAMES = (
     "sweep.parquet",
     "sweep.html",
 )
-PARTS = "sweep/*.parquet"
+PARTS = ("sweep/*.parquet", "seeds/*/model.*")
 Entries = dict[str, dict[str, Any]]  # per file name, its "bytes" and "sha256"
 Stats = dict[str, tuple[int, int]]  # per file name, its size and time of modification in ns
 
 
 def file_stats(run: Path) -> Stats:
     """Size and time of modification of every file of a run that exists."""
-    paths = [run / name for name in NAMES] + sorted(run.glob(PARTS))
+    parts = [path for pattern in PARTS for path in sorted(run.glob(pattern))]
+    paths = [run / name for name in NAMES] + parts
     stats = {str(path.relative_to(run)): path.stat() for path in paths if path.is_file()}
     return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
 

@@ -8,6 +8,8 @@ from ..common.fingerprint import code_fingerprint, fingerprint
 from ..configs.schema import SIMULATOR_SOURCE, Config
 from .record import RunRecord
 
+# Folder of the models of further training seeds, as many as were trained.
+SEEDS = "seeds"
 OUTPUTS = {
     "train": ("model.safetensors", "model.json"),
     "adapt": ("model.safetensors", "model.json"),
@@ -75,7 +77,10 @@ def stage_inputs(config: Config, request: str | None) -> dict[str, str]:
 
 def is_done(config: Config, record: RunRecord, name: str, inputs: dict[str, str]) -> bool:
     """Whether a stage has finished with these ``stage_inputs`` and its files are intact."""
-    sound = not any(record.problem(file) for file in OUTPUTS[name])
+    files = list(OUTPUTS[name])
+    if name != "evaluate":
+        files += [file for file in record.content["files"] if file.startswith(f"{SEEDS}/")]
+    sound = not any(record.problem(file) for file in files)
     return sound and record.done(name, inputs[name])
 
 

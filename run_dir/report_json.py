@@ -32,11 +32,40 @@ def with_current_names(report: Any) -> Any:
     if not isinstance(report, dict):
         return report
     methods = {
-        name: _given(entry) if isinstance(entry, dict) and "told" in entry else entry
+        name: _method(entry) if isinstance(entry, dict) else entry
         for name, entry in report.get("methods", {}).items()
     }
+    if "comparisons" in report:
+        report = report | {"comparisons": [_comparison(item) for item in report["comparisons"]]}
     texts = {key: _renamed(report[key]) for key in ("gallery", "prompts") if key in report}
     return report | ({"methods": methods} if "methods" in report else {}) | texts
+
+
+def _method(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a method, which once had one seed and intervals over prompts alone."""
+    entry = _given(entry) if "told" in entry else entry
+    if "macro" not in entry or "seeds" in entry:
+        return entry
+    return entry | {
+        "macro": {"few": False} | entry["macro"],
+        "attributes": {name: {"few": False} | cell for name, cell in entry["attributes"].items()},
+        "seeds": {"count": 1, "std": 0.0, "macro": [entry["macro"]["accuracy"]]},
+        "units": ["prompts"],
+    }
+
+
+def _comparison(item: dict[str, Any]) -> dict[str, Any]:
+    """A paired difference, which once said what its interval alone says."""
+    if "standing" in item:
+        return item
+    standing = "better" if item["low"] > 0 else "worse" if item["high"] < 0 else "noise"
+    return item | {
+        "standing": standing,
+        "p": None,
+        "p_adjusted": None,
+        "few": False,
+        "units": ["prompts"],
+    }
 
 
 def _given(entry: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .rows import ORACLE, VALIDATED
-from .verdict import standing
 
 ROUTED_BY_PROMPT = "micro_stage1"
+REVERSED = {"better": "worse", "worse": "better"}
 
 
 def answers(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -16,8 +16,8 @@ def answers(report: Mapping[str, Any]) -> list[dict[str, str]]:
 
     Returns:
         ``{"question", "standing", "answer", "detail"}`` per question. ``standing`` is ``better``,
-        ``worse``, ``noise``, or ``unknown`` if methods that the answer needs were not run; the
-        detail then names them.
+        ``worse``, ``noise``, ``few`` if people, prompts or wordings are too few, or ``unknown`` if
+        methods that the answer needs were not run; the detail then names them.
     """
     return [_mixing(report), _blind_routing(report), _routing(report), _headroom(report)]
 
@@ -49,7 +49,7 @@ def _routing(report: Mapping[str, Any]) -> dict[str, str]:
         return _not_measured(question, "micro, which needs pairs with a context")
     best = max(names, key=lambda name: accuracy[name])
     # From the most to the least direct comparison; the first that was measured is reported.
-    pairs = [("micro", "static_mixture"), (best, "static_mixture"), (best, "single_bt")]
+    pairs = [("micro", "static_mixture"), (best, "single_bt")]
     measured = (_difference(report, *pair) for pair in pairs)
     difference = next((item for item in measured if item), None)
     if difference is None:
@@ -57,13 +57,8 @@ def _routing(report: Mapping[str, Any]) -> dict[str, str]:
     base = {"static_mixture": "one fixed set of weights", "single_bt": "one reward"}
     what = "heads weighted by the context"
     answer = _comparison(report, question, difference, what, base[difference["against"]])
-    span = report["methods"][difference["method"]]["wordings"]
-    if span:
-        answer["detail"] += (
-            f" With other wordings of the contexts {span['low']:.3f} to {span['high']:.3f}."
-        )
-        if answer["standing"] == "better" and span["low"] <= accuracy[difference["against"]]:
-            answer["answer"] += ", in these words; in others perhaps not"
+    if answer["standing"] == "better" and "wordings" not in difference["units"]:
+        answer["answer"] += ", in these words; of others the test says nothing"
     if best != difference["method"]:
         answer["detail"] += f" {best} reads the context too and has {accuracy[best]:.3f}."
     return answer
@@ -106,11 +101,13 @@ def _difference(report: Mapping[str, Any], method: str, base: str) -> dict[str, 
             return dict(item)
         if (item["method"], item["against"]) == (base, method):
             return {
+                **item,
                 "method": method,
                 "against": base,
                 "difference": -item["difference"],
                 "low": -item["high"],
                 "high": -item["low"],
+                "standing": REVERSED.get(item["standing"], item["standing"]),
             }
     return None
 
@@ -119,13 +116,14 @@ def _comparison(
     report: Mapping[str, Any], question: str, difference: Mapping[str, Any], what: str, base: str
 ) -> dict[str, str]:
     """Turn a paired difference into an answer; ``what`` and ``base`` describe the two methods."""
-    accuracy, outcome = _accuracies(report), standing(difference)
+    accuracy, outcome = _accuracies(report), difference["standing"]
     method, against = difference["method"], difference["against"]
     points = f"{100 * abs(difference['difference']):.1f} points"
     answer = {
         "better": f"Yes, by {points}",
         "worse": f"No, it costs {points}",
         "noise": "No difference beyond noise",
+        "few": f"Too few {' or '.join(difference['units'])} to say",
     }
     return {
         "question": question,
@@ -135,7 +133,7 @@ def _comparison(
             f"{method} ({what}) has {accuracy[method]:.3f}, {against} ({base}) "
             f"{accuracy[against]:.3f}: {difference['difference']:+.3f}, "
             f"{report['confidence']:.0%} interval {difference['low']:+.3f} to "
-            f"{difference['high']:+.3f}."
+            f"{difference['high']:+.3f}, adjusted p {difference['p_adjusted']:.2g}."
         ),
     }
 

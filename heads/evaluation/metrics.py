@@ -1,27 +1,17 @@
-"""Accuracy, calibration and bootstrap intervals of predictions, in NumPy without side effects.
+"""Accuracy and calibration of predictions, in NumPy without side effects.
 
 Margins are those of the chosen response over the rejected one, so a positive margin is a right
 decision; a tie counts one half. Shapes: S draws of the labelled rows, N test rows, K heads,
-A attributes, P prompts, R bootstrap resamples.
+A attributes, P prompts.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 
 ECE_BINS = 10
 # Statistics below this are ties: weighted sums that cancel in theory miss zero by rounding.
 TIE_TOLERANCE = 1e-12
-
-
-class Interval(NamedTuple):
-    """A value and the bounds of its bootstrap confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def log_sigmoid(delta: np.ndarray) -> np.ndarray:
@@ -159,85 +149,6 @@ def attribute_sums(
     size = shape[0] * shape[1]
     sums = np.bincount(cell_N, correct_N, size).reshape(shape)
     return sums, np.bincount(cell_N, minlength=size).reshape(shape).astype(np.float64)
-
-
-def resample_prompts(prompts: int, resamples: int, seed: int) -> np.ndarray:
-    """Draw bootstrap samples of prompts; returns how often each sample has each prompt, (R, P).
-
-    Prompts are the unit of resampling because pairs of one prompt are not independent.
-    """
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples).astype(float)
-
-
-def bootstrap_accuracies(
-    sums_PxA: np.ndarray, rows_PxA: np.ndarray, counts_RxP: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy per attribute on the data, (A,), and in every bootstrap sample, (R, A).
-
-    An attribute without rows in a sample is NaN there, so that ``nanmean`` leaves it out of the
-    macro accuracy of that sample.
-
-    Args:
-        sums_PxA: Sums of correctness, from ``attribute_sums``.
-        rows_PxA: Row counts, likewise.
-        counts_RxP: Multiplicity of every prompt, from ``resample_prompts``.
-    """
-    with np.errstate(invalid="ignore"):
-        resampled = (counts_RxP @ sums_PxA) / (counts_RxP @ rows_PxA)
-    return sums_PxA.sum(axis=0) / rows_PxA.sum(axis=0), resampled
-
-
-def interval(value: float, resampled_R: np.ndarray, confidence: float) -> Interval:
-    """Percentile bootstrap interval of a value; all of [0, 1] if every resample is NaN.
-
-    ``confidence`` is the coverage, 0.95 for a 95 % interval.
-    """
-    if np.isnan(resampled_R).all():
-        return Interval(float(value), 0.0, 1.0)
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(resampled_R, [tail, 1 - tail])
-    return Interval(float(value), float(low), float(high))
-
-
-def wording_bootstrap(
-    correct_N: np.ndarray,
-    attribute_N: np.ndarray,
-    wording_N: np.ndarray,
-    resamples: int,
-    seed: int,
-) -> np.ndarray | None:
-    """Macro accuracies, (R,), of bootstrap samples over the wordings of the contexts.
-
-    A test set states each attribute in a few wordings only, and resampling prompts cannot show how
-    far the accuracy depends on them. The wordings of each attribute are therefore resampled as
-    clusters, independently of those of other attributes.
-
-    Args:
-        correct_N: Correctness of every row; rows that are NaN are left out.
-        attribute_N: Index of every row's attribute.
-        wording_N: Index of the wording of every row's context.
-        resamples: R.
-        seed: Of the resamples; independent of ``resample_prompts`` with the same seed.
-
-    Returns:
-        None if an attribute has fewer than two wordings, which leaves nothing to resample.
-    """
-    rng = np.random.default_rng((seed, 1))
-    scored_N = ~np.isnan(correct_N)
-    accuracy_RxA = []
-    for attribute in np.unique(attribute_N):
-        rows = np.flatnonzero((attribute_N == attribute) & scored_N)
-        _, wording = np.unique(wording_N[rows], return_inverse=True)
-        rows_W = np.bincount(wording).astype(np.float64)
-        if rows_W.size < 2:
-            return None
-        sums_W = np.bincount(wording, correct_N[rows])
-        drawn_RxW = rng.multinomial(
-            rows_W.size, np.full(rows_W.size, 1 / rows_W.size), size=resamples
-        )
-        accuracy_RxA.append((drawn_RxW @ sums_W) / (drawn_RxW @ rows_W))
-    return np.mean(accuracy_RxA, axis=0)
 
 
 def head_accuracy(delta_NxK: np.ndarray, attribute_N: np.ndarray, attributes: int) -> np.ndarray:

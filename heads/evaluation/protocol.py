@@ -28,6 +28,7 @@ class TestSet:
         prompts: P, the number of distinct prompts.
         wording_N: Index of every row's context; rows with the same text share one. None if any
             row has no context.
+        user_N: Index of every row's person. None if any row names none.
     """
 
     table_rows: np.ndarray
@@ -36,6 +37,7 @@ class TestSet:
     attributes: tuple[str, ...]
     prompts: int
     wording_N: np.ndarray | None = None
+    user_N: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class ScoredMethod:
     log_prob_SxN: np.ndarray
     counts_SxN: np.ndarray
     heads: HeadOutputs | None
+
+    @property
+    def scored_SxN(self) -> np.ndarray:
+        """Correctness, NaN where a draw does not score a row."""
+        return np.where(self.counts_SxN, self.correct_SxN, np.nan)
 
     @property
     def mean_correct_N(self) -> np.ndarray:
@@ -94,15 +101,20 @@ def make_test_set(table: PairTable, test_rows: np.ndarray, *, transfer: bool = F
         )
     index_of = {name: index for index, name in enumerate(names)}
     _, prompt_N = np.unique(np.asarray(table.text["prompt_id"])[test_rows], return_inverse=True)
-    contexts = np.asarray(table.text["context"])[test_rows]
     return TestSet(
         table_rows=test_rows,
         attribute_N=np.array([index_of[name] for name in attribute[test_rows]]),
         prompt_N=prompt_N,
         attributes=tuple(name or "(none)" for name in names),
         prompts=int(prompt_N.max()) + 1,
-        wording_N=np.unique(contexts, return_inverse=True)[1] if (contexts != "").all() else None,
+        wording_N=_numbers(np.asarray(table.text["context"])[test_rows]),
+        user_N=_numbers(np.asarray(table.text["user"])[test_rows]),
     )
+
+
+def _numbers(label_N: np.ndarray) -> np.ndarray | None:
+    """Index of every label, None if any is empty."""
+    return np.unique(label_N, return_inverse=True)[1] if (label_N != "").all() else None
 
 
 def attribute_indices(table: PairTable, table_rows: np.ndarray, test: TestSet) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,45 +10,56 @@ import numpy as np
 from ...configs.schema import EvaluateConfig
 from ..methods.interface import HeadOutputs
 from . import metrics
+from .comparisons import comparisons
 from .diagnostics import diagnose
+from .inference import accuracy_interval
 from .protocol import ScoredMethod, TestSet, score_best_heads
 from .rows import ORACLE, VALIDATED, owner_of
+from .units import sampled_units
+from .variance import infer, macro_mean, row_means
 
 # Accuracy above chance from which a head is named after the attribute it is best at.
 NAMING_MARGIN = 0.05
-# The baselines of the paired comparisons; those that were not run are skipped.
-REFERENCES = ("single_bt", "micro")
+# Per method a scored model per training seed, or a single one.
+Scored = Mapping[str, Sequence[ScoredMethod]]
 
 
 def with_best_heads(
-    scored: Mapping[str, ScoredMethod],
+    scored: Scored,
     owners: list[str],
     test: TestSet,
-    validation: Mapping[str, np.ndarray],
-) -> dict[str, ScoredMethod]:
+    validation: Mapping[str, Sequence[np.ndarray]],
+) -> dict[str, list[ScoredMethod]]:
     """Add the best single heads of every method that trained several.
 
     Args:
-        scored: Scored methods by name.
+        scored: Scored methods by name, each under every seed.
         owners: Methods that trained heads of their own, not only a router.
         test: The test set.
-        validation: Head accuracies on validation rows, (K, A), by owner; owners without
+        validation: Head accuracies on validation rows, (K, A) per seed, by owner; owners without
             validation rows get no validated row.
 
     Returns:
         ``scored`` followed by the validated and the oracle row of each owner.
     """
-    result = dict(scored)
+    result = {name: list(seeds) for name, seeds in scored.items()}
     for name in owners:
-        heads = scored[name].heads
-        if heads is None or heads.delta_NxK.shape[1] == 1:
+        heads_T = [one.heads for one in scored[name] if one.heads is not None]
+        if not heads_T or heads_T[0].delta_NxK.shape[1] == 1:
             continue
         if name in validation:
-            result[name + VALIDATED] = score_best_heads(heads, test, validation[name])
-        accuracy_KxA = metrics.head_accuracy(
-            heads.delta_NxK, test.attribute_N, len(test.attributes)
-        )
-        result[name + ORACLE] = score_best_heads(heads, test, accuracy_KxA)
+            result[name + VALIDATED] = [
+                score_best_heads(heads, test, accuracy_KxA)
+                for heads, accuracy_KxA in zip(heads_T, validation[name], strict=True)
+            ]
+        result[name + ORACLE] = [
+            score_best_heads(
+                heads,
+                test,
+                metrics.head_accuracy(heads.delta_NxK, test.attribute_N, len(test.attributes)),
+            )
+            for heads in heads_T
+        ]
     return result
 
 
@@ -64,163 +75,123 @@ def best_head_summary(name: str) -> str:
 def build_report(
     dataset: str,
     test: TestSet,
-    scored: Mapping[str, ScoredMethod],
+    scored: Scored,
+    given: Mapping[str, str],
     config: EvaluateConfig,
-    seed: int,
 ) -> dict[str, Any]:
     """Compute the numbers of ``report.json``: methods, heads, router weights, comparisons.
 
-    Intervals are percentile bootstraps over prompts. All methods share the resamples, which makes
-    the ``comparisons`` paired.
+    Values are means over training seeds and draws. ``docs/statistics.md`` says how intervals and
+    p-values are made.
 
     Args:
         dataset: Name of the data set.
         test: The test set.
-        scored: Scored methods by name.
-        config: Number of resamples and confidence level.
-        seed: Of the resamples.
+        scored: Scored methods by name, each under every seed.
+        given: What each method is given at test time beside the texts of a row.
+        config: Confidence level, and what is compared with what.
     """
-    counts_RxP = metrics.resample_prompts(test.prompts, config.bootstrap, seed)
-    macros: dict[str, tuple[float, np.ndarray]] = {}
-    methods = {}
-    for name, result in scored.items():
-        # The resampled macro accuracies are kept for the paired differences below.
-        methods[name], macros[name] = _method(result, test, counts_RxP, config.confidence)
-        methods[name]["wordings"] = _wordings(result, test, config, seed)
     return {
         "dataset": dataset,
         "test": {"rows": int(test.table_rows.size), "prompts": test.prompts},
-        "methods": methods,
-        "comparisons": _comparisons(macros, config.confidence),
+        "methods": {
+            name: _method(seeds, test, given[name], config.confidence)
+            for name, seeds in scored.items()
+        },
+        "comparisons": comparisons(
+            {name: correct_over(seeds) for name, seeds in scored.items()}, test, given, config
+        ),
         "heads": {
-            name: _heads(result.heads, test)
-            for name, result in scored.items()
-            if result.heads is not None
+            name: _heads(seeds[0].heads, test)
+            for name, seeds in scored.items()
+            if seeds[0].heads is not None
         },
     }
 
 
+def correct_over(seeds: Sequence[ScoredMethod]) -> np.ndarray:
+    """(T, S, N) correctness of a method over seeds, draws and rows; NaN where it is not scored."""
+    return np.stack([one.scored_SxN for one in seeds])
+
+
 def accuracies(
-    correct_N: np.ndarray, test: TestSet, config: EvaluateConfig, seed: int
+    correct_TxSxN: np.ndarray, test: TestSet, confidence: float, *, reads_context: bool
 ) -> dict[str, Any]:
-    """Macro accuracy and accuracy per attribute, each with its bootstrap interval over prompts.
+    """Macro accuracy and accuracy per attribute with their intervals, and what was sampled.
 
     Args:
-        correct_N: Correctness of every test row in [0, 1]; NaN for rows that are not scored.
+        correct_TxSxN: Correctness in [0, 1] per seed, draw and row; NaN where it is not scored.
         test: The test set.
-        config: Number of resamples and confidence level.
-        seed: Of the resamples.
+        confidence: Coverage of the intervals.
+        reads_context: Whether the method reads contexts, so that their wordings are sampled.
     """
-    counts_RxP = metrics.resample_prompts(test.prompts, config.bootstrap, seed)
-    return _accuracies(correct_N, test, counts_RxP, config.confidence)[0]
-
-
-def _accuracies(
-    correct_N: np.ndarray, test: TestSet, counts_RxP: np.ndarray, confidence: float
-) -> tuple[dict[str, Any], np.ndarray]:
-    """``accuracies`` on given resamples, together with the macro accuracy of each of them, (R,)."""
-    sums, rows = _sums(correct_N, test)
-    accuracy_A, resampled_RxA = metrics.bootstrap_accuracies(sums, rows, counts_RxP)
-    attributes = {}
+    units = sampled_units(test, reads_context=reads_context)
+    scored_N = ~np.isnan(correct_TxSxN).all(axis=(0, 1))
+    combined_N = np.unique(np.stack(list(units.values())), axis=1, return_inverse=True)[1].ravel()
+    attributes, independent_A = {}, []
     for index, name in enumerate(test.attributes):
-        bounds = metrics.interval(accuracy_A[index], resampled_RxA[:, index], confidence)
+        own_N = (test.attribute_N == index) & scored_N
+        independent_A.append(np.unique(combined_N[own_N]).size)
         attributes[name] = {
-            "accuracy": bounds.value,
-            "n": int(rows[:, index].sum()),
-            "low": bounds.low,
-            "high": bounds.high,
+            **_accuracy(
+                correct_TxSxN[..., own_N],
+                test.attribute_N[own_N],
+                [unit_N[own_N] for unit_N in units.values()],
+                independent_A[-1],
+                confidence,
+            ),
+            "n": int(own_N.sum()),
         }
-    macro_R = np.nanmean(resampled_RxA, axis=1)
-    macro = metrics.interval(float(accuracy_A.mean()), macro_R, confidence)
-    return {
-        "macro": {"accuracy": macro.value, "low": macro.low, "high": macro.high},
-        "attributes": attributes,
-    }, macro_R
+    # As many rows would give a mean over attributes the same binomial variance.
+    independent = len(independent_A) ** 2 / np.sum(1 / np.array(independent_A))
+    macro = _accuracy(
+        correct_TxSxN, test.attribute_N, list(units.values()), independent, confidence
+    )
+    return {"macro": macro, "attributes": attributes, "units": list(units)}
+
+
+def _accuracy(
+    correct_TxSxN: np.ndarray,
+    attribute_N: np.ndarray,
+    units: Sequence[np.ndarray],
+    independent_rows: float,
+    confidence: float,
+) -> dict[str, Any]:
+    """An accuracy with its interval; ``few`` if there are too few units to have one."""
+    estimate = infer(correct_TxSxN, attribute_N, units)
+    low, high = accuracy_interval(estimate, independent_rows, confidence)
+    return {"accuracy": estimate.value, "low": low, "high": high, "few": estimate.freedom == 0}
 
 
 def _method(
-    result: ScoredMethod, test: TestSet, counts_RxP: np.ndarray, confidence: float
-) -> tuple[dict[str, Any], tuple[float, np.ndarray]]:
-    """The report entry of a method, and its macro accuracy with the resampled ones, (R,)."""
-    accuracy, macro_R = _accuracies(result.mean_correct_N, test, counts_RxP, confidence)
-    tied_N = (result.tie_SxN & result.counts_SxN).any(axis=0)
+    seeds: Sequence[ScoredMethod], test: TestSet, given: str, confidence: float
+) -> dict[str, Any]:
+    """The report entry of a method."""
+    correct_TxSxN = correct_over(seeds)
+    entry = accuracies(correct_TxSxN, test, confidence, reads_context=given == "context")
+    tied_N = np.any([(one.tie_SxN & one.counts_SxN).any(axis=0) for one in seeds], axis=0)
     ties_A = np.bincount(test.attribute_N, tied_N, len(test.attributes))
-    for cell, ties in zip(accuracy["attributes"].values(), ties_A, strict=True):
+    for cell, ties in zip(entry["attributes"].values(), ties_A, strict=True):
         cell["ties"] = int(ties)
-    # The spread over draws shows how far the result depends on which rows were labelled.
-    draws_S = [
-        _macro(np.where(counts_N, correct_N, np.nan), test)
-        for correct_N, counts_N in zip(result.correct_SxN, result.counts_SxN, strict=True)
-    ]
-    log_prob = result.log_prob_SxN[result.counts_SxN]
-    entry = {
-        "rule": result.rule,
-        **accuracy,
+    log_prob = np.concatenate([one.log_prob_SxN[one.counts_SxN] for one in seeds])
+    return {
+        "rule": seeds[0].rule,
+        "given": given,
+        **entry,
         "nll": float(-log_prob.mean()),
         "ece": metrics.expected_calibration_error(np.exp(log_prob)),
         "reliability": metrics.reliability(np.exp(log_prob)),
-        "draws": {"count": len(draws_S), "std": float(np.std(draws_S)), "macro": draws_S},
+        # How far the result depends on the training seed, and on which rows were labelled.
+        "seeds": _spread(correct_TxSxN, test),
+        "draws": _spread(np.moveaxis(correct_TxSxN, 1, 0), test),
     }
-    return entry, (accuracy["macro"]["accuracy"], macro_R)
 
 
-def _wordings(
-    result: ScoredMethod, test: TestSet, config: EvaluateConfig, seed: int
-) -> dict[str, Any] | None:
-    """Interval of the macro accuracy over wordings of the contexts; None if it cannot be had."""
-    if test.wording_N is None:
-        return None
-    resampled_R = metrics.wording_bootstrap(
-        result.mean_correct_N, test.attribute_N, test.wording_N, config.bootstrap, seed
-    )
-    if resampled_R is None:
-        return None
-    # Only the bounds are reported: the value is the macro accuracy itself.
-    bounds = metrics.interval(0.0, resampled_R, config.confidence)
-    return {"count": int(np.unique(test.wording_N).size), "low": bounds.low, "high": bounds.high}
-
-
-def _sums(correct_N: np.ndarray, test: TestSet) -> tuple[np.ndarray, np.ndarray]:
-    """``metrics.attribute_sums`` over the rows that are not NaN."""
-    scored_N = ~np.isnan(correct_N)
-    shape = (test.prompts, len(test.attributes))
-    return metrics.attribute_sums(
-        correct_N[scored_N], test.prompt_N[scored_N], test.attribute_N[scored_N], shape
-    )
-
-
-def _macro(correct_N: np.ndarray, test: TestSet) -> float:
-    sums, rows = _sums(correct_N, test)
-    return float(np.mean(sums.sum(axis=0) / rows.sum(axis=0)))
-
-
-def _comparisons(
-    macros: Mapping[str, tuple[float, np.ndarray]], confidence: float
-) -> list[dict[str, Any]]:
-    """Paired differences between every method and each reference, each pair once.
-
-    Without any of ``REFERENCES`` the first method serves as the reference.
-    """
-    names = list(macros)
-    references = [name for name in REFERENCES if name in macros] or names[:1]
-    result = []
-    for rank, base in enumerate(references):
-        for name in names:
-            if name in references[: rank + 1]:  # itself, or compared the other way round already
-                continue
-            difference = metrics.interval(
-                macros[name][0] - macros[base][0], macros[name][1] - macros[base][1], confidence
-            )
-            result.append(
-                {
-                    "method": name,
-                    "against": base,
-                    "difference": difference.value,
-                    "low": difference.low,
-                    "high": difference.high,
-                }
-            )
-    return result
+def _spread(correct_RxMxN: np.ndarray, test: TestSet) -> dict[str, Any]:
+    """The macro accuracy of every repetition and their standard deviation."""
+    macro_R = [macro_mean(row_means(one), test.attribute_N) for one in correct_RxMxN]
+    deviation = float(np.std(macro_R, ddof=1)) if len(macro_R) > 1 else 0.0
+    return {"count": len(macro_R), "std": deviation, "macro": macro_R}
 
 
 def _heads(heads: HeadOutputs, test: TestSet) -> dict[str, Any]:

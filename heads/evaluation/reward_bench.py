@@ -20,7 +20,8 @@ import numpy as np
 
 from ...configs.schema import EvaluateConfig
 from .protocol import ScoredMethod, TestSet
-from .report import accuracies
+from .report import accuracies, correct_over
+from .variance import row_means
 
 # The sections with the row counts of their subsets in the split "filtered".
 SECTIONS: dict[str, dict[str, int]] = {
@@ -63,25 +64,26 @@ SUBSETS_V2 = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 def benchmark(
     test: TestSet,
     source_row_N: np.ndarray,
-    scored: Mapping[str, ScoredMethod],
+    scored: Mapping[str, Sequence[ScoredMethod]],
     config: EvaluateConfig,
-    seed: int,
 ) -> dict[str, Any] | None:
     """Score RewardBench or RewardBench 2 in the benchmark's own units.
 
     Args:
         test: The test set; the names of its attributes decide which benchmark it is.
         source_row_N: Row of the input file that each pair comes from.
-        scored: Scored methods by name.
-        config: Number of resamples and confidence level.
-        seed: Of the resamples.
+        scored: Scored methods by name, each under every seed.
+        config: Confidence level.
 
     Returns:
         ``{"name", "methods"}``, for version 1 with ``"official"`` scores; None if the test set is
         not one of the two benchmarks.
     """
     if set(test.attributes) == set(SUBSETS_V2):
-        rows = {name: best_of_n(result, source_row_N) for name, result in scored.items()}
+        credit = {
+            name: np.stack([best_of_n(one, source_row_N) for one in seeds])
+            for name, seeds in scored.items()
+        }
         # One test row per row of the file: the first pair carries its attribute and prompt.
         _, first_M = np.unique(source_row_N, return_index=True)
         whole = replace(
@@ -90,11 +92,13 @@ def benchmark(
             attribute_N=test.attribute_N[first_M],
             prompt_N=test.prompt_N[first_M],
             wording_N=None,
+            user_N=None,
         )
         return {
             "name": "RewardBench 2",
             "methods": {
-                name: accuracies(correct_M, whole, config, seed) for name, correct_M in rows.items()
+                name: accuracies(credit_TxSxM, whole, config.confidence, reads_context=False)
+                for name, credit_TxSxM in credit.items()
             },
         }
     if set(test.attributes) != {name for section in SECTIONS.values() for name in section}:
@@ -103,12 +107,11 @@ def benchmark(
     return {
         "name": "RewardBench",
         "methods": {
-            name: accuracies(result.mean_correct_N, pooled, config, seed)
-            for name, result in scored.items()
+            name: accuracies(correct_over(seeds), pooled, config.confidence, reads_context=False)
+            for name, seeds in scored.items()
         },
         "official": {
-            name: official_scores(_subset_accuracies(result, test))
-            for name, result in scored.items()
+            name: official_scores(_subset_accuracies(seeds, test)) for name, seeds in scored.items()
         },
     }
 
@@ -150,11 +153,11 @@ def official_scores(accuracy: Mapping[str, float]) -> dict[str, float]:
 
 
 def best_of_n(result: ScoredMethod, source_row_N: np.ndarray) -> np.ndarray:
-    """Best-of-n credit of each row of the input file, (M,), in ascending order of the rows.
+    """Best-of-n credit of each row of the input file, (S, M), in ascending order of the rows.
 
     A row gets 1 if all of its pairs are right, 0 if one is wrong, and 1 / (m + 1) if the correct
-    answer shares the best score with m incorrect ones. The credit is the mean over the draws that
-    have adapted to none of the row's pairs, NaN if there is no such draw.
+    answer shares the best score with m incorrect ones; NaN in a draw that has adapted to a pair of
+    the row.
 
     Args:
         result: The scored method.
@@ -162,21 +165,21 @@ def best_of_n(result: ScoredMethod, source_row_N: np.ndarray) -> np.ndarray:
     """
     _, row_N = np.unique(source_row_N, return_inverse=True)
     rows = int(row_N.max()) + 1
-    sums_M, draws_M = np.zeros(rows), np.zeros(rows)
+    credit_SxM = []
     for correct_N, counts_N in zip(result.correct_SxN, result.counts_SxN, strict=True):
         wrong_M = np.bincount(row_N, correct_N == 0, rows)
         ties_M = np.bincount(row_N, correct_N == 0.5, rows)
         # A single pair that the draw has adapted to disqualifies the whole row.
         counts_M = np.bincount(row_N, ~counts_N, rows) == 0
-        sums_M += np.where(counts_M & (wrong_M == 0), 1 / (ties_M + 1), 0.0)
-        draws_M += counts_M
-    return np.divide(sums_M, draws_M, out=np.full(rows, np.nan), where=draws_M > 0)
+        credit_M = np.where(wrong_M == 0, 1 / (ties_M + 1), 0.0)
+        credit_SxM.append(np.where(counts_M, credit_M, np.nan))
+    return np.stack(credit_SxM)
 
 
-def _subset_accuracies(result: ScoredMethod, test: TestSet) -> dict[str, float]:
+def _subset_accuracies(seeds: Sequence[ScoredMethod], test: TestSet) -> dict[str, float]:
     """Accuracy by subset, with ties counted as wrong."""
-    strict = replace(result, correct_SxN=(result.correct_SxN == 1).astype(np.float64))
-    correct_N = strict.mean_correct_N
+    strict = [replace(one, correct_SxN=(one.correct_SxN == 1) * 1.0) for one in seeds]
+    correct_N = row_means(correct_over(strict))
     return {
         name: float(np.nanmean(correct_N[test.attribute_N == index]))
         for index, name in enumerate(test.attributes)

@@ -2,63 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .rows import ORACLE, VALIDATED
-
 SMALL_TEST = 30
-
-
-def standing(item: Mapping[str, Any]) -> str:
-    """Classify a paired difference: ``better``, ``worse``, or ``noise`` if its interval has 0.
-
-    >>> standing({"low": 0.01, "high": 0.05}), standing({"low": -0.01, "high": 0.05})
-    ('better', 'noise')
-    """
-    if item["low"] > 0:
-        return "better"
-    return "worse" if item["high"] < 0 else "noise"
+OUTCOMES = {
+    "better": "Better than {} beyond noise",
+    "noise": "No different from {} beyond noise",
+    "worse": "Worse than {} beyond noise",
+    "few": "Too few {units} to compare with {}",
+}
 
 
 def verdict(report: Mapping[str, Any]) -> list[str]:
     """Sum up the paired comparisons of a report, one sentence per reference and outcome.
 
-    Best single heads are left to the table. Methods that are given only the prompt at test time
-    are compared with the first reference only: the others may be given the context, and then the
-    comparison would not be fair.
+    The comparisons are one family: what a sentence says holds with all others together.
     """
-    methods = report["methods"]
-    accuracy = {name: entry["macro"]["accuracy"] for name, entry in methods.items()}
-    first = report["comparisons"][0]["against"] if report["comparisons"] else None
-    by_reference: dict[str, dict[str, list[str]]] = {}
+    accuracy = {name: entry["macro"]["accuracy"] for name, entry in report["methods"].items()}
+    outcomes: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for item in report["comparisons"]:
-        name, base = item["method"], item["against"]
-        blind = methods[name]["given"] == "prompt" and base != first
-        if not blind and not name.endswith((ORACLE, VALIDATED)):
-            outcomes = by_reference.setdefault(base, {"better": [], "noise": [], "worse": []})
-            outcomes[standing(item)].append(f"{name} {accuracy[name]:.3f}")
+        outcomes.setdefault((item["against"], item["standing"]), []).append(item)
     sentences = []
-    for base, outcomes in by_reference.items():
-        reference = f"{base} ({accuracy[base]:.3f})"
-        for outcome, words in (
-            ("better", f"Better than {reference} beyond noise"),
-            ("noise", f"No different from {reference} beyond noise"),
-            ("worse", f"Worse than {reference} beyond noise"),
-        ):
-            if outcomes[outcome]:
-                sentences.append(f"{words}: {', '.join(outcomes[outcome])}.")
-    return sentences + _wordings(methods)
+    for base in dict.fromkeys(against for against, _ in outcomes):
+        for outcome, words in OUTCOMES.items():
+            items = outcomes.get((base, outcome), [])
+            if items:
+                start = words.format(f"{base} ({accuracy[base]:.3f})", units=_units(items))
+                names = [f"{item['method']} {accuracy[item['method']]:.3f}" for item in items]
+                sentences.append(f"{start}: {', '.join(names)}.")
+    return sentences
 
 
-def _wordings(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The interval over wordings of every method that reads the context."""
-    spans = {name: item["wordings"] for name, item in methods.items() if item["given"] == "context"}
-    shown = [f"{n} {span['low']:.3f}-{span['high']:.3f}" for n, span in spans.items() if span]
-    if not shown:
-        return []
-    count = next(span["count"] for span in spans.values() if span)
-    return [f"With other wordings than the {count} of the test: {', '.join(shown)}."]
+def _units(items: Sequence[Mapping[str, Any]]) -> str:
+    kinds = dict.fromkeys(kind for item in items for kind in item["units"])
+    return " or ".join(kinds)
 
 
 def warnings(report: Mapping[str, Any], account: Mapping[str, Any]) -> list[str]:
@@ -69,11 +47,17 @@ def warnings(report: Mapping[str, Any], account: Mapping[str, Any]) -> list[str]
         account: Counts of refused rows, shortened sequences and shared prompts, from the store.
     """
     sentences = []
-    first = next(iter(report["methods"].values()))
+    methods = list(report["methods"].values())
+    first = methods[0]
     small = [name for name, cell in first["attributes"].items() if cell["n"] < SMALL_TEST]
     if small:
         sentences.append(
             f"Fewer than {SMALL_TEST} test rows for {', '.join(small)}: wide intervals."
+        )
+    if any(entry["given"] == "context" and "wordings" not in entry["units"] for entry in methods):
+        sentences.append(
+            "Some attribute has a single wording of its context in the test: the intervals of "
+            "methods that read contexts do not say how they do with other wordings."
         )
     if account["refused"]:
         sentences.append(

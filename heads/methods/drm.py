@@ -152,4 +152,5 @@ DRM = Method(
     rule="R2",
     needs=("groups",),
     given="group",
+    seeded=False,
 )

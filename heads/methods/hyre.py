@@ -77,6 +77,7 @@ def _method(name: str, source: str, summary: str, rank: int | None = None) -> Me
         after=(source,),
         needs=("groups",),
         given="group",
+        seeded=False,
         rank=rank,
     )
 

@@ -193,6 +193,8 @@ class Method:
         fit_many: Fits several members of a sweep in one program, each as ``fit`` would alone.
         program: What such members must have in common; given together with ``fit_many``.
         streams: It fits and predicts on rows that are read in blocks.
+        seeded: Its fit draws from the key of the problem. A method that does not, and comes after
+            none that does, is fitted once whatever the number of training seeds.
         linear: Its one reward is linear in the vector, so that single responses have a reward, as
             they do under methods that have heads.
         default_for: Requests that it may score where no method is named.
@@ -216,6 +218,7 @@ class Method:
     fit_many: FitMany | None = None
     program: Program | None = None
     streams: bool = False
+    seeded: bool = True
     linear: bool = False
     default_for: tuple[ScoreInput, ...] = ()
     rank: int | None = None

@@ -44,4 +44,5 @@ LENGTH_ONLY = Method(
     fit=_length_only,
     predict=_predict,
     rule="R2",
+    seeded=False,
 )

@@ -111,6 +111,7 @@ MICRO_KERNEL = Method(
     needs=("groups", "contexts"),
     given="context",
     routes=True,
+    seeded=False,
     default_for=("context",),
     rank=1,
 )

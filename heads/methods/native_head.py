@@ -29,4 +29,5 @@ NATIVE_HEAD = Method(
     linear=True,
     default_for=("prompt",),
     rank=7,
+    seeded=False,
 )

@@ -56,4 +56,5 @@ SINGLE_BT_EXACT = Method(
     linear=True,
     default_for=("prompt",),
     rank=6,
+    seeded=False,
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ...common.errors import UserError
-from ..fitting import fit_methods
+from ..fitting import fit_methods, of_seed
 from ..methods import load_method
 from ..methods.interface import Trained
 from ..run_data import RunData
@@ -57,4 +57,5 @@ def train_stage1(data: RunData, names: Sequence[str]) -> dict[str, Trained]:
     """Train MiCRo's stage 1 and the other methods that the named ones are adapted from."""
     needed = dict.fromkeys([STAGE1, *(need for name in names for need in load_method(name).after)])
     methods = [load_method(name) for name in needed if load_method(name).stage == "train"]
-    return fit_methods(methods, data.problem(adapt=False), {})
+    models, _ = fit_methods(methods, [data.problem(adapt=False)], {})
+    return of_seed(models, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +12,10 @@ import numpy as np
 
 from ...common.errors import UserError
 from ..adaptation import drawable_rows
-from ..divergence import DivergenceError
-from ..ensemble import by_key, fit_grouped
+from ..ensemble import by_key
 from ..evaluation.metrics import attribute_sums, expected_calibration_error
 from ..evaluation.protocol import ScoredMethod, TestSet
-from ..fitting import score_models
+from ..fitting import attempt, fit_each, score_models
 from ..methods import choose_methods, load_method
 from ..methods.interface import Examples, Method, Trained
 from ..run_data import RunData
@@ -82,9 +81,7 @@ def fit_members_of(
         )
         for indices, result in zip(same, results, strict=True):
             for index in indices:
-                if isinstance(result, DivergenceError):
-                    failed[index] = DivergenceError(f"{method.name}: {result}")
-                elif isinstance(result, UserError):
+                if isinstance(result, UserError):
                     failed[index] = result
                 else:
                     done[index][method.name] = result
@@ -99,40 +96,26 @@ def _fit(
 ) -> list[Trained | UserError]:
     """Model of every member; an error instead of one whose data or training has failed."""
     results: list[Any] = [
-        _attempt(lambda data=data: data.problem(adapt=method.stage == "adapt"))
+        attempt(lambda data=data: data.problem(adapt=method.stage == "adapt"))
         for data in members_data
     ]
     possible = [index for index, one in enumerate(results) if not isinstance(one, UserError)]
     problems, before = [results[i] for i in possible], [done[i] for i in possible]
-    if method.fit_many is not None:
-        fitted = fit_grouped(method, problems, before, capacity)
-    else:
-        fitted = [
-            _attempt(lambda member=member: method.fit(*member))
-            for member in zip(problems, before, strict=True)
-        ]
+    fitted = fit_each(method, problems, before, capacity)
     for index, result in zip(possible, fitted, strict=True):
         results[index] = result
     return results
 
 
-def _attempt(make: Callable[[], Any]) -> Any:
-    """What is made, or the error that says why not."""
-    try:
-        return make()
-    except UserError as error:
-        return error
-
-
 def _score(run_data: RunData, models: dict[str, Trained] | UserError, test: TestSet) -> Results:
     if isinstance(models, UserError):
         return models
-    return _attempt(lambda: _scores(run_data, models, test))
+    return attempt(lambda: _scores(run_data, models, test))
 
 
 def _scores(run_data: RunData, models: dict[str, Trained], test: TestSet) -> dict[str, Numbers]:
-    scored = score_models(run_data, models, test)
-    numbers = {name: _numbers(result, test) for name, result in scored.items()}
+    scored = score_models(run_data, {name: [model] for name, model in models.items()}, test)
+    numbers = {name: _numbers(result, test) for name, (result,) in scored.items()}
     for name, trained in models.items():
         numbers[name] |= _validate(run_data, load_method(name), trained)
     return numbers
