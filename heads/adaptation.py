@@ -7,6 +7,7 @@ row that shares a prompt, or a response within its group, with it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,9 @@ from ..cache.pairs import NO_ROW, PairTable
 from ..common.errors import UserError
 from ..configs.adapt import AdaptConfig
 from .partition import Partition
+
+# What a scored row may share with a labelled one.
+Shared = Literal["prompt", "response"]
 
 
 class BudgetError(UserError):
@@ -96,23 +100,25 @@ def scored_mask(
     draws: Draws,
     config: AdaptConfig,
     test_rows: np.ndarray,
-    apart: Literal["prompt", "response"],
+    apart: Collection[Shared],
 ) -> np.ndarray:
-    """(S, T) mask of the test rows that each draw may score.
+    """(S, T) mask of the test rows that each draw may score: none that it adapted to.
 
-    Never those that it adapted to, nor those with a response that the same group has labelled.
-    ``apart="prompt"`` also leaves out those with the prompt of any labelled row.
+    Nor, with ``prompt`` in ``apart``, any with the prompt of a labelled row, and with ``response``
+    any with a response that a labelled row of its group has.
     """
     label_N = np.unique(group_labels(table, config), return_inverse=True)[1]
     sides = [np.asarray(table.text[role]) for role in ("chosen", "rejected")]
     response_2xN = np.unique(sides, return_inverse=True)[1].reshape(2, -1)
-    prompt_N = np.unique(np.asarray(table.text["prompt_id"]), return_inverse=True)[1]
     labelled_2xN = response_2xN * (label_N.max() + 1) + label_N
+    prompt_N = np.unique(np.asarray(table.text["prompt_id"]), return_inverse=True)[1]
     masks = []
     for rows_B in draws.rows_SxB:
         rows_b = rows_B[rows_B != NO_ROW]
-        shared_T = np.isin(labelled_2xN[:, test_rows], labelled_2xN[:, rows_b]).any(axis=0)
-        if apart == "prompt":
+        shared_T = np.isin(test_rows, rows_b)
+        if "prompt" in apart:
             shared_T |= np.isin(prompt_N[test_rows], prompt_N[rows_b])
-        masks.append(~(shared_T | np.isin(test_rows, rows_b)))
+        if "response" in apart:
+            shared_T |= np.isin(labelled_2xN[:, test_rows], labelled_2xN[:, rows_b]).any(axis=0)
+        masks.append(~shared_T)
     return np.stack(masks)

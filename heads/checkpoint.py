@@ -40,37 +40,45 @@ def save_seeds(
     The models of the first seed come last: where they are, those of the others are, too.
     """
     shutil.rmtree(run / SEEDS, ignore_errors=True)
-    for seed in range(max(map(len, models.values()), default=0) - 1, -1, -1):
-        folder = run / SEEDS / str(seed) if seed else run
+    seeds = max(map(len, models.values()), default=1)
+    for seed in range(seeds - 1, 0, -1):
+        folder = run / SEEDS / str(seed)
         folder.mkdir(parents=True, exist_ok=True)
         own = {name: models_T[seed] for name, models_T in models.items() if len(models_T) > seed}
-        save_models(folder, own, scaler, {} if seed else failed)
+        save_models(folder, own, scaler)
+    first = {name: models_T[0] for name, models_T in models.items()}
+    save_models(run, first, scaler, {"seeds": seeds, "failed": dict(failed)})
 
 
 def load_seeds(run: Path) -> tuple[dict[str, list[Trained]], Scaler]:
     """Trained methods, a model per seed, and their scaler. Raises as ``load_models`` does."""
     first, scaler = load_models(run)
     models = {name: [trained] for name, trained in first.items()}
-    seed = 1
-    while (folder := run / SEEDS / str(seed)).is_dir():
-        for name, trained in load_models(folder)[0].items():
+    for seed in range(1, _index(run).get("seeds", 1)):
+        for name, trained in load_models(run / SEEDS / str(seed))[0].items():
             models[name].append(trained)
-        seed += 1
     return models, scaler
 
 
 def load_failures(run: Path) -> dict[str, str]:
     """By name, why a method could not be fitted. The run has models."""
-    return dict(json.loads((run / INDEX).read_text("utf-8")).get("failed", {}))
+    return dict(_index(run).get("failed", {}))
+
+
+def _index(run: Path) -> dict[str, Any]:
+    return dict(json.loads((run / INDEX).read_text("utf-8")))
 
 
 def save_models(
     run: Path,
     models: Mapping[str, Trained],
     scaler: Scaler,
-    failed: Mapping[str, str] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write every trained method and the scaler of their inputs; arrays first, then the index."""
+    """Write every trained method and the scaler of their inputs; arrays first, then the index.
+
+    ``notes`` go into the index.
+    """
     arrays = {f"scaler/{name}": value for name, value in asdict(scaler).items()}
     index: dict[str, Any] = {}
     for method, trained in models.items():
@@ -86,9 +94,9 @@ def save_models(
     # ascontiguousarray would give a scalar an axis.
     contiguous = {name: np.asarray(leaf, order="C") for name, leaf in arrays.items()}
     save_file(contiguous, temporary)
-    content = {"format": FORMAT_VERSION, "arrays_sha256": _sha256(temporary.read_bytes())}
+    content: dict[str, Any] = {**(notes or {}), "format": FORMAT_VERSION}
+    content["arrays_sha256"] = _sha256(temporary.read_bytes())
     content["methods"] = json.loads(json.dumps(index))  # as it will be read: keys are texts
-    content["failed"] = dict(failed or {})
     commit_file(temporary, run / ARRAYS)
     write_json(run / INDEX, content | {"index_sha256": _index_sha256(content)})
 

@@ -26,11 +26,12 @@ from .evaluation.answers import answers
 from .evaluation.diagnostics import divergence_warnings, flags
 from .evaluation.gallery import gallery
 from .evaluation.predictions import write_predictions
+from .evaluation.protocol import TestSet
 from .evaluation.report import best_head_summary, build_report
 from .evaluation.reward_bench import benchmark, missing_subset_warnings
 from .evaluation.verdict import verdict, warnings
 from .features import Features
-from .fitting import Models, fit_methods, of_seed, score_models
+from .fitting import Models, fit_methods, of_seed, score_models, scored_rows
 from .jax_settings import configure_jax
 from .methods import choose_methods, load_method, ranked_methods
 from .methods.interface import Method, Trained
@@ -134,7 +135,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     for name, entry in report["methods"].items():
         entry["summary"] = methods[name].summary if name in methods else best_head_summary(name)
     report["confidence"] = config.evaluate.confidence
-    report["budget"] = _budget(run_data)
+    report["budget"] = _budget(run_data, test, models)
     report["skipped"] = _skipped(config, run_data, models, load_failures(run))
     report["caveats"] = config.caveats()
     report["benchmark"] = benchmark(
@@ -181,15 +182,17 @@ def _possible(config: Config, run_data: RunData, stage: str) -> tuple[list[Metho
     return chosen, skipped
 
 
-def _budget(run_data: RunData) -> dict[str, Any]:
+def _budget(run_data: RunData, test: TestSet, models: Models) -> dict[str, Any]:
     """What the labelled rows were, as the report says it."""
     adapt = run_data.config.adapt
+    adapting = any(load_method(name).stage == "adapt" for name in models)
     return {
         "group": adapt.group,
         "source": adapt.source,
         "rows_per_group": adapt.budget,
         "groups": len(run_data.groups),
         "draws": adapt.draws,
+        "apart": list(scored_rows(run_data, test)[1]) if adapting else [],
     }
 
 

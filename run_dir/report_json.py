@@ -37,6 +37,8 @@ def with_current_names(report: Any) -> Any:
     }
     if "comparisons" in report:
         report = report | {"comparisons": [_comparison(item) for item in report["comparisons"]]}
+    if "budget" in report:
+        report = report | {"budget": {"apart": []} | report["budget"]}
     texts = {key: _renamed(report[key]) for key in ("gallery", "prompts") if key in report}
     return report | ({"methods": methods} if "methods" in report else {}) | texts
 

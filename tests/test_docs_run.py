@@ -55,7 +55,6 @@ backbone: {name: path/or/hub-id}
 store: {dir: STORE}
 train: {num_heads: 3, epochs: 2}
 adapt: {budget: 4, draws: 2, epochs: 3}
-evaluate: {bootstrap: 20}
 """
 # Statuses other than 0: one row of the data is refused.
 STATUS = {"micro-rm check preferences.jsonl": 1}

@@ -14,7 +14,7 @@ from micro_rm.pipeline import main
 
 TOKEN = "hf_" + "Ab1" * 9
 SECRET = "not-known-by-its-form"
-SIMULATED = ["--data.source=simulator", "--methods=length_only", "--evaluate.bootstrap=20"]
+SIMULATED = ["--data.source=simulator", "--methods=length_only"]
 
 
 @pytest.fixture(autouse=True)

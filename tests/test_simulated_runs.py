@@ -27,7 +27,6 @@ SMALL = [
     "--adapt.budget=10",
     "--adapt.pool=20",
     "--adapt.draws=2",
-    "--evaluate.bootstrap=50",
 ]
 
 

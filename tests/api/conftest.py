@@ -17,7 +17,6 @@ TINY = {
     "train.batch_size": 16,
     "adapt.draws": 2,
     "adapt.budget": 10,
-    "evaluate.bootstrap": 50,
     "embed.device": "cpu",
 }
 METHODS = ["single_bt", "static_mixture", "micro_stage1", "micro"]

@@ -29,7 +29,6 @@ SMALL = [
     "--adapt.pool=4",
     "--adapt.draws=2",
     "--adapt.batch_size=8",
-    "--evaluate.bootstrap=20",
     "--baselines.hyre.rows=2",
     "--baselines.armo.hidden=4",
     "--baselines.armo.steps=2",

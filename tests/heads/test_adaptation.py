@@ -184,7 +184,7 @@ def test_rows_that_a_draw_adapts_to_are_never_scored_in_it(
     """Per draw and group the number of scored test rows drops by exactly n."""
     parts, config = partition(tiny.table, 0.2), adapt(budget, draws=count, source="test")
     draws = draw_budget(tiny.table, parts, config, seed)
-    counts_SxN = scored_mask(draws, parts.test)
+    counts_SxN = scored_mask(tiny.table, draws, config, parts.test, ())
     assert counts_SxN.shape == (count, 40)
     attribute = np.asarray(tiny.table.text["attribute"])[parts.test]
     for rows_B, counts_N in zip(draws.rows_SxB, counts_SxN, strict=True):
@@ -199,5 +199,25 @@ def test_training_rows_cost_no_test_row_and_empty_places_neither(tiny: Any) -> N
         draw_budget(tiny.table, parts, adapt(8), 0),
         Draws(("ann",), np.full((5, 8), NO_ROW)),
     ):
-        np.testing.assert_array_equal(scored_mask(draws, parts.test), np.ones((5, 40), bool))
-    np.testing.assert_array_equal(scored_mask(None, parts.test), np.ones((1, 40), bool))
+        counts_SxN = scored_mask(tiny.table, draws, adapt(8), parts.test, ["prompt"])
+        np.testing.assert_array_equal(counts_SxN, np.ones((5, 40), bool))
+
+
+def test_what_shares_a_prompt_or_a_response_with_a_labelled_row_is_not_scored(tiny: Any) -> None:
+    """Row 0 is labelled. 1 has its prompt, 2 its chosen response as the rejected one, 3 the same
+    response in another group."""
+    table = with_text(
+        tiny.table,
+        prompt_id=["p", "p", *(f"q{n}" for n in range(118))],
+        chosen=["a", "b", "c", "a", *(f"c{n}" for n in range(116))],
+        rejected=["x", "y", "a", "z", *(f"r{n}" for n in range(116))],
+        attribute=["g", "g", "g", "h", *(["g"] * 116)],
+    )
+    draws, rows = Draws(("g",), np.array([[0]])), np.arange(6)
+    for apart, left in (
+        (("prompt", "response"), [3, 4, 5]),
+        (("prompt",), [2, 3, 4, 5]),
+        (("response",), [1, 3, 4, 5]),
+    ):
+        (counts_N,) = scored_mask(table, draws, adapt(1), rows, apart)
+        assert np.flatnonzero(counts_N).tolist() == left

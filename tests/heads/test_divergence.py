@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from micro_rm.heads.divergence import DivergenceError, divergence, first_bad, named
+from micro_rm.heads.divergence import divergence, first_bad
 from micro_rm.heads.evaluation.diagnostics import divergence_warnings
 from micro_rm.heads.methods.interface import Trained
 
@@ -25,14 +25,6 @@ def test_the_error_names_epoch_step_and_member() -> None:
     assert str(error) == (
         "training vpl diverged in epoch 2 of 3, step 5 of it (K = 3): the loss is not finite; stop"
     )
-
-
-def test_the_method_is_named() -> None:
-    with (
-        pytest.raises(DivergenceError, match=r"^micro_stage1: training diverged"),
-        named("micro_stage1"),
-    ):
-        raise DivergenceError("training diverged")
 
 
 def trained(first: float, *objective: float) -> Trained:

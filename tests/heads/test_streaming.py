@@ -277,7 +277,7 @@ def test_a_run_with_little_memory_gives_the_same_report(tiny: Any, tmp_path: Pat
                 memory_gib=memory,
             ),
             adapt=AdaptConfig(budget=8, pool=32, draws=1, epochs=5, batch_size=8),
-            evaluate=EvaluateConfig(bootstrap=20),
+            evaluate=EvaluateConfig(),
             run=RunConfig(str(run), seed=5),
         )
         bench = stages.open_run_data(config)

@@ -27,11 +27,12 @@ def run_config(tiny: Any, run: Path) -> Config:
             learning_rate=0.02,
             batch_size=16,
             epochs=4,
+            seeds=2,
             validation_fraction=0.2,
             router_units=16,
         ),
         adapt=AdaptConfig(budget=16, pool=32, draws=2, epochs=40, batch_size=8, learning_rate=0.02),
-        evaluate=EvaluateConfig(bootstrap=100),
+        evaluate=EvaluateConfig(),
         run=RunConfig(str(run), seed=5),
     )
 
@@ -47,5 +48,6 @@ def store_beside(tiny: Any, directory: Path, **changes: Any) -> StoreConfig:
 
 
 def predictions(run: Path, method: str) -> list[dict[str, Any]]:
-    table = parquet.read_table(run / "predictions.parquet", filters=[("method", "=", method)])
-    return table.to_pylist()
+    """Rows of a method under the first seed."""
+    chosen = [("method", "=", method), ("seed", "=", 0)]
+    return parquet.read_table(run / "predictions.parquet", filters=chosen).to_pylist()

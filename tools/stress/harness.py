@@ -213,7 +213,6 @@ def build_world(base: Path, rows: int, *, shard_tokens: int = 100) -> World:
             "--train.batch_size=16",
             "--adapt.budget=4",
             "--adapt.draws=2",
-            "--evaluate.bootstrap=20",
         ),
     )
     done = attempt(world.command(world.whole), base / "whole.log")

@@ -101,9 +101,10 @@ def make_report(
             "static_mixture": make_scored(delta_NxK),
             "micro": make_scored(delta_NxK, np.log(np.stack([routed_NxK, routed_NxK]))),
         }
-        report = build_report(dataset, test, scored, EvaluateConfig(bootstrap=200), seed=0)
+        given = dict.fromkeys(scored, "prompt") | {"micro": "context"}
+        seeds = {name: [one] for name, one in scored.items()}
+        report = build_report(dataset, test, seeds, given, EvaluateConfig())
         for name, entry in report["methods"].items():
-            entry["given"] = "context" if name == "micro" else "prompt"
             entry["summary"] = f"What {name} does."
         report["confidence"] = 0.95
         report["budget"] = {
@@ -112,6 +113,7 @@ def make_report(
             "rows_per_group": 7,
             "groups": 2,
             "draws": 2,
+            "apart": ["prompt", "response"],
         }
         report["skipped"] = {}
         report["studies"] = {}

@@ -10,21 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from micro_rm.heads.evaluation import metrics
 from micro_rm.heads.evaluation.metrics import (
     attribute_sums,
-    bootstrap_accuracies,
     correctness,
     decision_statistic,
     expected_calibration_error,
     head_accuracy,
-    interval,
     log_probability,
     log_sigmoid,
     mean_weights,
     mixture_log_prob,
-    resample_prompts,
-    wording_bootstrap,
 )
 
 S, N, K = 2, 6, 3
@@ -132,55 +127,6 @@ def test_sums_are_per_prompt_and_attribute() -> None:
     assert rows.tolist() == [[0, 2], [0, 0], [1, 1]]
 
 
-def test_accuracy_per_attribute_is_over_rows_not_over_prompts() -> None:
-    """Prompt 0 has three rows right, prompt 1 one wrong: 3/4, not 1/2; and none of attribute 1."""
-    sums, rows = np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([[3.0, 0.0], [1.0, 1.0]])
-    draws = np.array([[1, 1], [2, 0], [0, 2]])
-    accuracy_A, resampled_RxA = bootstrap_accuracies(sums, rows, draws)
-    assert accuracy_A.tolist() == [0.75, 1.0]
-    np.testing.assert_array_equal(resampled_RxA, [[0.75, 1.0], [1.0, np.nan], [0.0, 1.0]])
-
-
-def wordings_drawn(
-    correct_N: list[float] | np.ndarray, attribute_N: list[int], wording_N: list[int], seed: int = 0
-) -> np.ndarray | None:
-    arrays = map(np.asarray, (correct_N, attribute_N, wording_N))
-    return wording_bootstrap(*arrays, resamples=4000, seed=seed)
-
-
-def test_wordings_are_drawn_whole_with_all_their_rows() -> None:
-    """Three rows of a right wording, one of a wrong one: all right, 3/4 or all wrong."""
-    result_R = wordings_drawn([1, 1, 1, 0], [0] * 4, [5, 5, 5, 9])
-    assert result_R is not None
-    again_R, other_R = (wordings_drawn([1, 1, 1, 0], [0] * 4, [5, 5, 5, 9], s) for s in (0, 1))
-    assert (result_R == again_R).all() and (result_R != other_R).any()
-    values, counts = np.unique(result_R, return_counts=True)
-    assert values.tolist() == [0, 0.75, 1]
-    np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0.25], atol=0.04)
-
-
-def test_the_wordings_of_an_attribute_are_drawn_apart_from_those_of_another() -> None:
-    """The macro mean of two independent draws, each of two wordings."""
-    result_R = wordings_drawn([1, 0, 1, 0], [0, 0, 1, 1], [0, 1, 2, 3])
-    assert result_R is not None
-    values, counts = np.unique(result_R, return_counts=True)
-    assert values.tolist() == [0, 0.25, 0.5, 0.75, 1]
-    np.testing.assert_allclose(counts / 4000, [1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16], atol=0.03)
-
-
-def test_rows_that_do_not_count_are_in_no_wording() -> None:
-    nan = float("nan")
-    known = wordings_drawn([1, 0, 1], [0] * 3, [0, 1, 1])
-    with_gaps = wordings_drawn([1, nan, 0, 1, nan], [0] * 5, [0, 0, 1, 1, 7])
-    assert known is not None and with_gaps is not None
-    np.testing.assert_array_equal(with_gaps, known)
-
-
-def test_one_wording_says_nothing_about_others() -> None:
-    assert wordings_drawn([1, 0, 1], [0, 0, 1], [0, 1, 2]) is None
-    assert wordings_drawn([1.0, float("nan")], [0, 0], [0, 1]) is None
-
-
 def test_head_accuracy_is_per_head_and_attribute() -> None:
     delta_NxK = np.array([[1.0, -1.0], [1.0, 0.0], [-2.0, 3.0]])
     result_KxA = head_accuracy(delta_NxK, np.array([0, 0, 1]), 2)
@@ -218,64 +164,3 @@ def test_calibration_error_is_a_share_and_knows_no_order(probability: np.ndarray
     result = expected_calibration_error(probability)
     assert 0 <= result <= 1
     assert expected_calibration_error(probability[::-1].reshape(3, 4)) == pytest.approx(result)
-
-
-# --- bootstrap ------------------------------------------------------------------------------------
-
-
-def accuracy_interval(correct_N: np.ndarray, prompt_N: np.ndarray) -> metrics.Interval:
-    """95 % interval of the accuracy of one attribute."""
-    prompts = int(prompt_N.max()) + 1
-    sums, rows = attribute_sums(correct_N, prompt_N, np.zeros_like(prompt_N), (prompts, 1))
-    value, resampled = bootstrap_accuracies(sums, rows, resample_prompts(prompts, 2000, seed=0))
-    return interval(float(value[0]), resampled[:, 0], 0.95)
-
-
-def test_every_resample_has_as_many_prompts_as_the_data() -> None:
-    counts_RxP = resample_prompts(50, 400, seed=0)
-    assert counts_RxP.shape == (400, 50)
-    assert (counts_RxP.sum(axis=1) == 50).all()
-    np.testing.assert_allclose(counts_RxP.mean(axis=0), np.ones(50), atol=0.25)
-    np.testing.assert_array_equal(counts_RxP, resample_prompts(50, 400, seed=0))
-    assert (counts_RxP != resample_prompts(50, 400, seed=1)).any()
-
-
-@pytest.mark.parametrize("accuracy", [0.8, 1.0])
-def test_the_interval_contains_the_value_and_shrinks_with_more_prompts(accuracy: float) -> None:
-    """As wide as the normal approximation says, 3.92 standard errors."""
-    widths = []
-    for prompts in (40, 400):
-        correct_N = (np.arange(prompts) < accuracy * prompts).astype(float)
-        result = accuracy_interval(correct_N, np.arange(prompts))
-        assert result.value == accuracy
-        assert result.low <= result.value <= result.high
-        expected = 3.92 * np.sqrt(accuracy * (1 - accuracy) / prompts)
-        assert result.high - result.low == pytest.approx(expected, rel=0.15)
-        widths.append(result.high - result.low)
-    assert widths[1] < widths[0] or accuracy == 1.0
-
-
-def test_the_interval_takes_both_tails_and_skips_missing_resamples() -> None:
-    values = np.concatenate([np.arange(101.0), [np.nan] * 30])
-    assert interval(50.0, values, 0.9) == (50.0, pytest.approx(5.0), pytest.approx(95.0))
-    nothing_known = interval(0.5, np.full(3, np.nan), 0.95)
-    assert nothing_known == (0.5, 0.0, 1.0)
-
-
-def test_weights_that_cancel_up_to_rounding_are_a_tie() -> None:
-    """Every head has its opposite: the sums are zero, and floating point misses it by 1e-16."""
-    half_NxK = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
-    delta_NxK = np.concatenate([half_NxK, -half_NxK], axis=1)
-    log_weights = np.log(np.full((1, 200, 6), 1 / 6))
-    for rule in ("R1", "R2"):
-        statistic = decision_statistic(rule, delta_NxK, log_weights)
-        assert (statistic != 0).any(), "the example must miss zero to mean anything"
-        np.testing.assert_array_equal(correctness(statistic), np.full((1, 200), 0.5))
-
-
-def test_reliability_counts_every_row_once_and_leaves_empty_bins_out() -> None:
-    bins = metrics.reliability(np.array([0.97, 0.99, 0.03, 0.62, 0.5]))
-    assert [bin_["n"] for bin_ in bins] == [1, 1, 3]
-    assert bins[0] == {"confidence": 0.5, "accuracy": 0.5, "n": 1}
-    assert bins[2]["confidence"] == pytest.approx((0.97 + 0.99 + 0.97) / 3)
-    assert bins[2]["accuracy"] == pytest.approx(2 / 3)

@@ -31,7 +31,7 @@ def test_every_method_draw_and_row_is_written_with_its_labels(
         "micro": make_scored(delta_NxK, np.log(weights_SxNxK), rule="R2", counts=counts_SxN),
     }
     path = tmp_path / "predictions.parquet"
-    write_predictions(path, tiny.table, test, scored)
+    write_predictions(path, tiny.table, test, {name: [one] for name, one in scored.items()})
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
     table = parquet.read_table(path).to_pylist()
@@ -62,11 +62,26 @@ def test_the_macro_accuracy_can_be_rebuilt_from_the_file(
     rng = np.random.default_rng(1)
     counts_SxN = rng.random((1, 40)) < 0.6
     scored = make_scored(rng.normal(size=(40, 1)), counts=counts_SxN)
-    write_predictions(tmp_path / "p.parquet", tiny.table, test, {"a": scored})
+    write_predictions(tmp_path / "p.parquet", tiny.table, test, {"a": [scored]})
     table = parquet.read_table(tmp_path / "p.parquet", filters=[("scored", "=", True)])
     result = table.group_by("attribute").aggregate([("correct", "mean")]).to_pylist()
-    report = build_report("tiny", test, {"a": scored}, EvaluateConfig(bootstrap=5), 0)
+    report = build_report("tiny", test, {"a": [scored]}, {"a": "prompt"}, EvaluateConfig())
     cells = report["methods"]["a"]["attributes"]
     rebuilt = {row["attribute"]: row["correct_mean"] for row in result}
     assert rebuilt == pytest.approx({name: cell["accuracy"] for name, cell in cells.items()})
     assert sum(cell["n"] for cell in cells.values()) == table.num_rows == counts_SxN.sum()
+
+
+def test_further_seeds_are_written_without_their_heads(
+    tiny: Any, make_scored: Any, tmp_path: Path
+) -> None:
+    test = protocol.make_test_set(tiny.table, partition(tiny.table, 0.0).test)
+    rng = np.random.default_rng(2)
+    seeds = [make_scored(rng.normal(size=(40, 2))) for _ in range(3)]
+    write_predictions(tmp_path / "p.parquet", tiny.table, test, {"a": seeds})
+    table = parquet.read_table(tmp_path / "p.parquet").to_pylist()
+    assert [row["seed"] for row in table] == [0] * 40 + [1] * 40 + [2] * 40
+    assert [row["correct"] for row in table] == np.concatenate(
+        [one.correct_SxN[0] for one in seeds]
+    ).tolist()
+    assert all((row["margins"] is None) == (row["seed"] > 0) for row in table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,13 @@ from micro_rm.heads.evaluation.report import (
     with_best_heads,
 )
 
-CONFIG = EvaluateConfig(bootstrap=200)
+CONFIG = EvaluateConfig()
 
 
-def built(test: Any, seed: int = 0, **scored: Any) -> dict[str, Any]:
-    return build_report("x", test, scored, CONFIG, seed)
+def built(test: Any, given: str = "prompt", **scored: Any) -> dict[str, Any]:
+    """The report of scored methods, each under one seed or a list of them."""
+    seeds = {name: one if isinstance(one, list) else [one] for name, one in scored.items()}
+    return build_report("x", test, seeds, dict.fromkeys(scored, given), CONFIG)
 
 
 def method_of(test: Any, scored: Any) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def test_draws_are_averaged_and_their_spread_is_reported(
 ) -> None:
     """Two heads, two rows; the first draw believes the right head, the second the wrong one once.
 
-    The spread is the population deviation of the macro accuracies 1 and 1/2.
+    The spread is the deviation of the macro accuracies 1 and 1/2.
     """
     test = make_test_rows([0, 1], [0, 1], "p", "q")
     with np.errstate(divide="ignore"):
@@ -102,7 +105,7 @@ def test_draws_are_averaged_and_their_spread_is_reported(
     report = built(test, a=scored)
     method = report["methods"]["a"]
     assert method["macro"]["accuracy"] == 0.75
-    assert method["draws"] == {"count": 2, "std": 0.25, "macro": [1.0, 0.5]}
+    assert method["draws"] == {"count": 2, "std": 0.125**0.5, "macro": [1.0, 0.5]}
     assert report["heads"]["a"]["usage"] == [0.75, 0.25]
     assert report["heads"]["a"]["weights"] == {"p": [1.0, 0.0], "q": [0.5, 0.5]}
     assert method["nll"] == pytest.approx(np.log1p(np.exp(-2)) + 2 / 4)
@@ -128,7 +131,7 @@ def test_intervals_surround_their_value_and_shrink_with_more_prompts(
 def test_repeating_every_row_of_a_prompt_leaves_every_interval(
     make_scored: Any, make_test_rows: Any
 ) -> None:
-    """Rows of a prompt are resampled together; the count is of rows all the same."""
+    """Rows of a prompt are sampled together; the count is of rows all the same."""
     delta_Nx1 = np.where(np.arange(40) % 3 > 0, 1.0, -1.0)[:, None]
     attribute, prompt = np.tile([0, 1], 20), np.repeat(np.arange(20), 2)
     once, repeated = (
@@ -138,19 +141,20 @@ def test_repeating_every_row_of_a_prompt_leaves_every_interval(
         )
         for times in (1, 5)
     )
-    assert repeated["macro"] == once["macro"]
+    assert repeated["macro"] == pytest.approx(once["macro"])
     assert [method["attributes"]["p"]["n"] for method in (once, repeated)] == [20, 100]
 
 
 def test_a_method_compared_with_itself_differs_by_exactly_nothing(
     make_scored: Any, make_test_rows: Any
 ) -> None:
-    """All methods share the resamples; independent ones would leave noise."""
     rng = np.random.default_rng(4)
     scored = make_scored(rng.normal(size=(40, 1)))
     test = make_test_rows(np.arange(40) % 2, np.arange(40), "p", "q")
     (comparison,) = built(test, a=scored, b=scored)["comparisons"]
-    assert comparison == {"method": "b", "against": "a", "difference": 0, "low": 0, "high": 0}
+    assert (comparison["method"], comparison["against"]) == ("b", "a")
+    assert [comparison[key] for key in ("difference", "low", "high")] == [0, 0, 0]
+    assert comparison["p_adjusted"] == 1.0 and comparison["standing"] == "noise"
 
 
 def compared(scored: dict[str, Any], test: Any) -> list[tuple[str, str, float]]:
@@ -158,64 +162,79 @@ def compared(scored: dict[str, Any], test: Any) -> list[tuple[str, str, float]]:
     return [(item["method"], item["against"], item["difference"]) for item in comparisons]
 
 
-def test_every_method_is_compared_with_the_single_reward_and_with_micro(
+def test_every_method_is_compared_with_one_comparator_and_micro_with_the_mixture(
     make_scored: Any, make_test_rows: Any
 ) -> None:
-    """No pair twice, nothing with itself, whatever the order."""
+    """Nothing with itself, no best head, whatever the order."""
     test = make_test_rows([0, 0], [0, 1], "p")
-    worth = {"pal": -1.0, "micro": 1.0, "single_bt": 0.0, "vpl": 1.0}
+    worth = {"pal": -1.0, "micro": 1.0, "single_bt": 0.0, "static_mixture": 1.0}
     scored = {name: make_scored(np.full((2, 1), delta)) for name, delta in worth.items()}
+    scored["micro" + ORACLE] = scored["micro"]
     assert compared(scored, test) == [
         ("pal", "single_bt", -0.5),
         ("micro", "single_bt", 0.5),
-        ("vpl", "single_bt", 0.5),
-        ("pal", "micro", -1.0),
-        ("vpl", "micro", 0.0),
+        ("static_mixture", "single_bt", 0.5),
+        ("micro", "static_mixture", 0.0),
     ]
-    without = {name: scored[name] for name in ("pal", "micro", "vpl")}
-    assert compared(without, test) == [("pal", "micro", -1.0), ("vpl", "micro", 0.0)]
-    # Without a reference the first method is the one.
+    # Without the comparator the first method is the one.
     assert compared({"w": scored["pal"], "r": scored["micro"]}, test) == [("r", "w", 1.0)]
     assert compared({"w": scored["pal"]}, test) == []
 
 
-def test_the_seed_decides_the_intervals_and_nothing_else(
-    make_scored: Any, make_test_rows: Any
+def test_seeds_are_averaged_and_widen_the_interval(make_reward: Any, make_test_rows: Any) -> None:
+    """Two seeds agree on every row; then one of them is right on every row."""
+    test = make_test_rows([0] * 40, range(40), "p")
+    delta_1xN = np.where(np.arange(40) % 4 > 0, 1.0, -1.0)[None]
+    one, same, other = make_reward(delta_1xN), make_reward(delta_1xN), make_reward(abs(delta_1xN))
+    alone, twice, apart = (method_of(test, seeds) for seeds in ([one], [one, same], [one, other]))
+    assert alone["macro"] == pytest.approx(twice["macro"])
+    assert twice["seeds"] == {"count": 2, "std": 0.0, "macro": [0.75, 0.75]}
+    assert apart["macro"]["accuracy"] == 0.875 and apart["seeds"]["macro"] == [0.75, 1.0]
+    widths = [method["macro"]["high"] - method["macro"]["low"] for method in (twice, apart)]
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_wordings_are_sampled_where_a_method_reads_them_and_there_are_several(
+    make_reward: Any, make_test_rows: Any
 ) -> None:
-    scored = make_scored(np.random.default_rng(5).normal(size=(40, 1)))
-    test = make_test_rows(np.arange(40) % 2, np.arange(40), "p", "q")
-    one, same, other = (built(test, seed, a=scored) for seed in (0, 0, 1))
-    assert one == same
-    macro, moved = (report["methods"]["a"]["macro"] for report in (one, other))
-    assert macro != moved and macro["accuracy"] == moved["accuracy"]
-
-
-def test_wordings_have_an_interval_of_their_own(make_reward: Any, make_test_rows: Any) -> None:
-    """One of four wordings is misread: many prompts cannot show how much hangs on that."""
+    """One of eight wordings is misread: many prompts cannot show how much hangs on that."""
     wording_N = np.tile(np.arange(8), 50)
     scored, attribute_N = make_reward(np.where(wording_N == 0, -1.0, 1.0)[None]), wording_N // 4
 
-    def method(wording_N: Any) -> dict[str, Any]:
+    def method(wording_N: Any, given: str = "context") -> dict[str, Any]:
         test = make_test_rows(attribute_N, np.arange(400), "p", "q", wording=wording_N)
-        return method_of(test, scored)
+        return built(test, given, a=scored)["methods"]["a"]
 
-    result, macro = method(wording_N)["wordings"], method(wording_N)["macro"]
-    assert result["count"] == 8
-    assert result["low"] < macro["low"] < macro["accuracy"] == 0.875 < result["high"] == 1.0
-    assert method(None)["wordings"] is None
-    assert method(attribute_N)["wordings"] is None  # one each
+    result, blind = method(wording_N), method(wording_N, "prompt")
+    assert result["units"] == ["prompts", "wordings"] and blind["units"] == ["prompts"]
+    assert result["macro"]["low"] < blind["macro"]["low"] < 0.875 == blind["macro"]["accuracy"]
+    for others in (None, attribute_N):  # no contexts; one wording of each
+        assert method(others)["macro"] == blind["macro"]
 
 
-def test_rows_that_are_not_scored_are_in_no_wording(make_reward: Any, make_test_rows: Any) -> None:
-    """What a method decides on a row that it has adapted to changes no interval."""
-    wording_N = np.array([0, 0, 1, 1])
-    mask_1xN = np.array([[True, False, True, True]])
-    test = make_test_rows([0] * 4, range(4), "p", wording=wording_N)
-    one, other = (
-        method_of(test, make_reward([delta], counts=mask_1xN))
-        for delta in ([1.0, 9, -1, 1], [1.0, -9, -1, 1])
-    )
-    assert one["wordings"] == other["wordings"] is not None
+def test_people_are_sampled_where_the_rows_name_them(make_reward: Any, make_test_rows: Any) -> None:
+    """Ten people with ten prompts each: half of them are always right, half of them never."""
+    person_N = np.repeat(np.arange(10), 10)
+    scored = make_reward(np.where(person_N % 2, 1.0, -1.0)[None])
+    test = make_test_rows(np.zeros(100, int), np.arange(100), "p")
+    prompts, people = (method_of(one, scored) for one in (test, replace(test, user_N=person_N)))
+    assert (prompts["units"], people["units"]) == (["prompts"], ["people", "prompts"])
+    widths = [method["macro"]["high"] - method["macro"]["low"] for method in (prompts, people)]
+    assert widths[1] > 2.5 * widths[0]
+
+
+def test_too_few_units_are_said_to_be_too_few(make_reward: Any, make_test_rows: Any) -> None:
+    test = make_test_rows(np.arange(50) % 2, np.arange(50), "p", "q", wording=np.arange(50) % 4)
+    right, wrong = make_reward(np.ones((1, 50))), make_reward(-np.ones((1, 50)))
+    report = built(test, "context", single_bt=wrong, micro=right)
+    (comparison,) = report["comparisons"]
+    assert comparison["units"] == ["prompts", "wordings"]
+    assert comparison["few"] and comparison["standing"] == "few"  # four wordings
+    (comparison,) = built(test, single_bt=wrong, micro=right)["comparisons"]
+    assert comparison["standing"] == "better"
+    single = make_test_rows([0, 1], [0, 1], "p", "q")
+    method = method_of(single, make_reward(np.ones((1, 2))))
+    assert method["macro"]["few"] and (method["macro"]["low"], method["macro"]["high"]) == (0, 1)
 
 
 # --- heads ----------------------------------------------------------------------------------------
@@ -240,8 +259,8 @@ def test_the_validated_head_is_chosen_elsewhere_and_scored_here(
 ) -> None:
     """Validation prefers head 1 for p and head 0 for q; the test rows agree for q only."""
     test = make_test_rows([0, 1], [0, 1], "p", "q")
-    validation = {"a": np.array([[0.4, 0.6], [0.6, 0.4]])}
-    scored = {"a": make_scored(np.array([[1.0, -1.0], [1.0, -1.0]]))}
+    validation = {"a": [np.array([[0.4, 0.6], [0.6, 0.4]])]}
+    scored = {"a": [make_scored(np.array([[1.0, -1.0], [1.0, -1.0]]))]}
     report = built(test, **with_best_heads(scored, ["a"], test, validation))
     assert list(report["methods"]) == ["a", "a" + VALIDATED, "a" + ORACLE]
     _, validated, oracle = report["methods"].values()
@@ -257,14 +276,14 @@ def test_only_owners_of_several_heads_have_a_best_one(
     test = make_test_rows([0, 0], [0, 1], "p")
     two, one = np.ones((2, 2)), np.ones((2, 1))
     scored = {
-        "own": make_scored(two),
-        "routed": make_scored(two),
-        "one": make_scored(one),
-        "none": make_reward(one.T),
+        "own": [make_scored(two)],
+        "routed": [make_scored(two)],
+        "one": [make_scored(one)],
+        "none": [make_reward(one.T)],
     }
-    result = with_best_heads(scored, ["own", "one", "none"], test, {"one": np.ones((1, 1))})
+    result = with_best_heads(scored, ["own", "one", "none"], test, {"one": [np.ones((1, 1))]})
     assert set(result) == {*scored, "own" + ORACLE}
-    assert all(result[name] is scored[name] for name in scored)
+    assert all(result[name] == scored[name] for name in scored)
 
 
 def test_best_heads_are_explained_in_a_sentence_with_their_owner() -> None:

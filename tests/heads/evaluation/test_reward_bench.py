@@ -21,7 +21,7 @@ from micro_rm.heads.evaluation.reward_bench import (
     official_scores,
 )
 
-CONFIG = EvaluateConfig(bootstrap=50)
+CONFIG = EvaluateConfig()
 SUBSETS = [name for section in SECTIONS.values() for name in section]
 
 
@@ -34,7 +34,7 @@ def scored(correct_SxN: Any) -> ScoredMethod:
 
 
 def benchmark_of(test: protocol.TestSet, rows_N: np.ndarray, result: ScoredMethod) -> Any:
-    report = benchmark(test, rows_N, {"m": result}, CONFIG, 0)
+    report = benchmark(test, rows_N, {"m": [result]}, CONFIG)
     assert report is not None
     return report
 
@@ -102,22 +102,23 @@ def test_official_scores_average_the_draws_that_score_a_row() -> None:
 
 def test_other_test_rows_are_no_benchmark() -> None:
     test = protocol.TestSet(np.arange(2), np.zeros(2, int), np.arange(2), ("verbosity",), 2)
-    assert benchmark(test, np.arange(2), {"m": scored([1, 0])}, CONFIG, 0) is None
+    assert benchmark(test, np.arange(2), {"m": [scored([1, 0])]}, CONFIG) is None
 
 
 def test_a_row_is_right_if_its_answer_beats_every_wrong_one() -> None:
-    """Draws are averaged; a shared best score is shared credit."""
+    """A shared best score is shared credit."""
     rows_N = np.array([7, 7, 7, 2, 2, 2, 5, 5, 5])
     draws = [[1, 1, 1, 1, 0, 1, 1, 0.5, 0.5], [1, 1, 0, 1, 1, 1, 0.5, 0.5, 0.5]]
-    assert best_of_n(scored(draws), rows_N) == pytest.approx([0.5, (1 / 3 + 1 / 4) / 2, 0.5])
+    credit_SxM = best_of_n(scored(draws), rows_N)
+    np.testing.assert_allclose(credit_SxM, [[0, 1 / 3, 1], [1, 1 / 4, 0]])
 
 
 def test_a_row_that_a_draw_has_adapted_to_does_not_count_in_it() -> None:
     result = scored([[1, 1, 1, 1], [1, 0, 1, 1]])
     counts_SxN = np.array([[False, True, True, False], [True, True, True, False]])
     result = replace(result, counts_SxN=counts_SxN)
-    credit_M = best_of_n(result, np.array([1, 1, 2, 3]))
-    assert credit_M == pytest.approx([0.0, 1.0, np.nan], nan_ok=True)
+    credit_SxM = best_of_n(result, np.array([1, 1, 2, 3]))
+    np.testing.assert_array_equal(credit_SxM, [[np.nan, 1, np.nan], [0, 1, np.nan]])
 
 
 def test_the_second_benchmark_scores_rows_and_not_pairs() -> None:
@@ -135,14 +136,14 @@ def test_the_second_benchmark_scores_rows_and_not_pairs() -> None:
     assert report["methods"]["m"]["macro"]["accuracy"] == pytest.approx(5.5 / 6)
 
 
-def test_rows_of_one_prompt_are_resampled_together() -> None:
+def test_rows_of_one_prompt_are_sampled_together() -> None:
     """Rows 0 to 3 share a prompt and are right, the others share one and are wrong."""
     source_row_N = np.repeat(np.arange(12), 3)
     right_N = source_row_N < 4
     prompt_N = np.where(right_N, 0, 1)
     test = protocol.TestSet(np.arange(36), source_row_N % 6, prompt_N, SUBSETS_V2, 2)
     macro = benchmark_of(test, source_row_N, scored(right_N))["methods"]["m"]["macro"]
-    assert (macro["low"], macro["high"]) == (0.0, 1.0)
+    assert macro["low"] < 0.01 and macro["high"] > 0.99
 
 
 def test_a_part_of_the_benchmark_has_no_sections_and_says_what_is_missing() -> None:

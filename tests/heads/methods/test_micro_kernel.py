@@ -12,7 +12,7 @@ from micro_rm.configs.schema import Config, DataConfig, ViewsConfig
 from micro_rm.configs.simulator import SimulatorConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.evaluation.protocol import make_test_set
-from micro_rm.heads.fitting import fit_methods, score_models
+from micro_rm.heads.fitting import fit_methods, of_seed, score_models
 from micro_rm.heads.methods import load_method
 from micro_rm.heads.methods.interface import Trained
 from micro_rm.heads.methods.micro_kernel import pooled_mean
@@ -45,7 +45,8 @@ def bench() -> RunData:
 
 @pytest.fixture(scope="module")
 def stage1(bench: RunData) -> dict[str, Trained]:
-    return fit_methods([load_method("micro_stage1")], bench.problem(adapt=False), {})
+    models, _ = fit_methods([load_method("micro_stage1")], [bench.problem(adapt=False)], {})
+    return of_seed(models, 0)
 
 
 def adapted(bench: RunData, stage1: dict[str, Trained]) -> Trained:
@@ -54,9 +55,8 @@ def adapted(bench: RunData, stage1: dict[str, Trained]) -> Trained:
 
 def accuracy(bench: RunData, trained: Trained) -> float:
     test = make_test_set(bench.features.table, bench.parts.test)
-    return float(
-        score_models(bench, {"micro_kernel": trained}, test)["micro_kernel"].mean_correct_N.mean()
-    )
+    (scored,) = score_models(bench, {"micro_kernel": [trained]}, test)["micro_kernel"]
+    return float(scored.mean_correct_N.mean())
 
 
 def test_opposed_tastes_are_served_by_wordings_that_were_never_seen(

@@ -74,12 +74,14 @@ def solo(bench: RunData, test: ScoredRows, methods: list[str]) -> dict[str, Any]
     chosen = choose_methods(methods)
     models: dict[str, Any] = {}
     for stage in ("train", "adapt"):
-        problem = bench.problem(adapt=stage == "adapt")
-        models |= fit_methods([one for one in chosen if one.stage == stage], problem, models)
+        problems = [bench.problem(adapt=stage == "adapt")]
+        fitted, _ = fit_methods([one for one in chosen if one.stage == stage], problems, models)
+        models |= fitted
     scored = score_models(bench, models, test)
-    report = build_report("tiny", test, scored, EvaluateConfig(bootstrap=5), 0)
+    given = dict.fromkeys(scored, "prompt")
+    report = build_report("tiny", test, scored, given, EvaluateConfig())
     rows_N = bench.parts.validation
-    stage1 = load_method("micro_stage1").predict(models["micro_stage1"], bench.stage1(rows_N))
+    stage1 = load_method("micro_stage1").predict(models["micro_stage1"][0], bench.stage1(rows_N))
     return report["methods"] | {"validation": float(-stage1.log_prob_SxN.mean())}
 
 
