@@ -304,6 +304,8 @@ def test_what_cannot_be_compared_is_an_error_that_names_what_there_is() -> None:
 
 def test_tables_that_share_an_attribute_are_comparable() -> None:
     assert comparable(report_of("table2", {"single_bt": 0.0})) == ["table2", "table8"]
+    rpr = ["table3", "table4_700k", "table4_helpsteer2", "table7"]
+    assert comparable(report_of("table3", {"single_bt": 0.0})) == rpr
 
 
 def shown(comparison: dict[str, Any]) -> list[str]:
