@@ -136,7 +136,7 @@ def test_flex_attention_equals_a_dense_mask(
     assert_equal(by_flex(*tensors, blocks, options), dense(*tensors, layout, options))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SEQUENCES)
 def test_gathered_rows_are_the_keys_of_each_run(sequences: list[Ids]) -> None:
     layout = lay_out(arrays(sequences))
@@ -264,7 +264,7 @@ def test_the_kernel_of_the_installed_torch_is_known() -> None:
     assert attention.varlen_supports(torch.device("cuda"), torch.bfloat16, PLAIN)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SEQUENCES, st.integers(0, 40))
 def test_visible_keys_are_those_of_the_dense_mask(sequences: list[Ids], size: int) -> None:
     layout = pad_layout(lay_out(arrays(sequences)), size)

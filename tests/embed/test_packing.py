@@ -53,7 +53,7 @@ def test_bins_of_trees_lose_nothing_and_keep_their_size(
     assert [packed.tokens for packed in other] == tokens
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(bushes())
 def test_what_fits_into_one_bin_stays_in_one(sequences: list[Ids]) -> None:
     ids = arrays(sequences)

@@ -181,7 +181,7 @@ def test_rating_columns_are_those_with_whole_numbers_mostly() -> None:
     assert rating_columns(rows, {"prompt"}) == ("help", "brief", "late")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(
         st.dictionaries(

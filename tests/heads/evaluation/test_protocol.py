@@ -157,7 +157,7 @@ def test_the_best_head_of_a_rows_attribute_decides_alone(make_test_rows: Any) ->
     hnp.arrays(np.int64, N, elements=st.integers(0, 2)),
     hnp.arrays(np.float64, (K, 3), elements=st.floats(0, 1) | st.just(np.nan)),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 def test_the_oracle_is_at_least_as_good_as_any_other_choice_in_every_attribute(
     make_test_rows: Any, delta_NxK: np.ndarray, attribute_N: np.ndarray, select_KxA: np.ndarray
 ) -> None:
