@@ -13,6 +13,7 @@ from micro_rm.heads.matmul import Precision, product, take_rows
 
 # Largest error, as a share of the sum of the absolute terms.
 BOUND = {"float32": 1e-6, "bfloat16_split": 2**-16, "bfloat16": 2**-8}
+SIXTEEN: tuple[Precision, ...] = ("bfloat16_split", "bfloat16")
 B, D, K = 24, 16, 3
 
 
@@ -73,12 +74,13 @@ def test_errors_stay_within_the_bits_of_each_precision(operands: Any) -> None:
     assert error["bfloat16_split"] > error["float32"]
 
 
-def test_features_are_rounded_and_once_only(operands: Any) -> None:
+@pytest.mark.parametrize("precision", SIXTEEN)
+def test_features_are_rounded_and_once_only(operands: Any, precision: Precision) -> None:
     _, kernel_DxK, _ = operands
     features_BxD = jnp.asarray(np.random.default_rng(2).normal(size=(B, D)), jnp.float32)
-    found = product(features_BxD, kernel_DxK, "bfloat16_split")
+    found = product(features_BxD, kernel_DxK, precision)
     for narrow in (rounded(features_BxD), features_BxD.astype(jnp.bfloat16)):
-        np.testing.assert_array_equal(found, product(narrow, kernel_DxK, "bfloat16_split"))
+        np.testing.assert_array_equal(found, product(narrow, kernel_DxK, precision))
     assert worst(found, features_BxD, kernel_DxK) > 2**-14
 
 
@@ -100,15 +102,16 @@ def test_gradients_of_the_kernel(operands: Any, precision: Precision) -> None:
         assert worst(found, features_BxD.T, rounded(gradient_BxK)) < BOUND["float32"]
 
 
-def test_no_gradient_reaches_the_features_of_16_bits(operands: Any) -> None:
+@pytest.mark.parametrize("precision", SIXTEEN)
+def test_no_gradient_reaches_the_features_of_16_bits(operands: Any, precision: Precision) -> None:
     features_BxD, kernel_DxK, _ = operands
-    found = jax.grad(lambda f: jnp.sum(product(f, kernel_DxK, "bfloat16")))(features_BxD)
+    found = jax.grad(lambda f: jnp.sum(product(f, kernel_DxK, precision)))(features_BxD)
     np.testing.assert_array_equal(found, np.zeros((B, D)))
     full = jax.grad(lambda f: jnp.sum(product(f, kernel_DxK, "float32")))(features_BxD)
     np.testing.assert_allclose(full, np.tile(kernel_DxK.sum(axis=1), (B, 1)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16_split", "bfloat16"])
+@pytest.mark.parametrize("precision", SIXTEEN)
 def test_members_have_the_products_and_gradients_of_each_alone(
     operands: Any, precision: Precision
 ) -> None:
