@@ -93,6 +93,7 @@ def test_vector_times_score_head_is_the_backbones_own_reward(
     ("name", "dtype"),
     [
         pytest.param("llama", "bfloat16", marks=pytest.mark.long),
+        pytest.param("qwen2", "float32", marks=pytest.mark.long),
         pytest.param("gpt2", "float32", marks=pytest.mark.long),
         ("bert", "float32"),
         ("llama-reward", "float32"),

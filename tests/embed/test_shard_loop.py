@@ -32,7 +32,7 @@ RelativeError = Callable[..., float]
 Prepare = Callable[..., tuple[Encoder, Plan]]
 Rows = Callable[[int], list[dict[str, Any]]]
 WriteRows = Callable[..., str]
-FAMILIES = ("llama", "bert")
+FAMILIES = ("llama", "qwen2", "gpt2", "bert")
 SMALL = EmbedConfig(device="cpu", bin_tokens=200, shard_tokens=400)
 
 
