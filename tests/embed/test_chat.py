@@ -171,7 +171,7 @@ def test_a_template_that_refuses_everything_is_an_error_of_the_backbone(template
 
 
 def test_system_turns_are_rendered_where_the_template_knows_them() -> None:
-    for name in ("llama", "qwen2"):
+    for name in ("llama", "date_string", "qwen2"):
         text = renderer(name).text(Conversation((SYSTEM, *talk("a"))))
         assert text.index("system") < text.index("Be kind.") < text.index("user")
     with pytest.raises(TemplateError, match="System role not supported"):
