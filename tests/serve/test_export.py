@@ -56,7 +56,7 @@ def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Export
     return make
 
 
-def logits(directory: Path, side: str, context: str | None) -> np.ndarray:
+def logits(directory: Path, side: str, context: str | None, batch: int = 6) -> np.ndarray:
     """(N, L) outputs of an exported classifier through its own template and tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(directory, padding_side=side)
     classifier = AutoModelForSequenceClassification.from_pretrained(directory).eval()
@@ -67,23 +67,26 @@ def logits(directory: Path, side: str, context: str | None) -> np.ndarray:
         ]
         for p, response in zip(PROMPTS, RESPONSES, strict=True)
     ]
-    inputs = tokenizer.apply_chat_template(
-        turns, return_tensors="pt", return_dict=True, padding=True
-    )
-    with torch.inference_mode():
-        return classifier(**inputs).logits.numpy()
+    found = []
+    for start in range(0, len(turns), batch):
+        inputs = tokenizer.apply_chat_template(
+            turns[start : start + batch], return_tensors="pt", return_dict=True, padding=True
+        )
+        with torch.inference_mode():
+            found.append(classifier(**inputs).logits)
+    return torch.cat(found).numpy()
 
 
 def scored(model: Model, method: str, context: str | None, **settings: Any) -> list[Score]:
     return model.score(PROMPTS, RESPONSES, [context] * 6, method=method, **settings)
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize(("side", "batch"), [("right", 6), ("left", 6), ("right", 1)])
 def test_a_collapsed_export_gives_the_runs_scores(
-    exported: Exported, model: Model, side: str
+    exported: Exported, model: Model, side: str, batch: int
 ) -> None:
     directory, facts = exported(context=WISH)
-    found = logits(directory, side, WISH)
+    found = logits(directory, side, WISH, batch)
     weights = facts["persona"]["weights"]
     expected = [
         np.dot(score.head_rewards, weights) for score in scored(model, facts["method"], WISH)

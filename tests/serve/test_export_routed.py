@@ -48,7 +48,7 @@ def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Export
     return make
 
 
-@pytest.mark.parametrize("method", ["micro_kernel", "static_mixture"])
+@pytest.mark.parametrize("method", ["micro", "micro_kernel", "static_mixture"])
 def test_a_routed_export_gives_the_runs_scores(
     exported: Exported, model: Model, method: str
 ) -> None:

@@ -117,7 +117,7 @@ def test_tastes_favour_no_head_and_are_always_the_same() -> None:
     assert weights_CxK[4].round(6).tolist() == pytest.approx(FIRST_MIXTURE_OF_4)
 
 
-@pytest.mark.parametrize(("heads", "single"), [(2, 1.0), (7, 0.5)])
+@pytest.mark.parametrize(("heads", "single"), [(2, 1.0), (7, 1.0), (7, 0.5), (3, 0.1)])
 def test_regret_stays_below_its_bound_whatever_people_say(heads: int, single: float) -> None:
     rng, rule = np.random.default_rng(heads), HedgeRule(rho=0.0, single=single)
     for scale in (0.1, 2.0, 30.0):

@@ -60,7 +60,7 @@ def probability(model: Model, columns: dict[str, list[Any]], method: str) -> np.
     return model.probability(*sides, method=method)
 
 
-@pytest.mark.parametrize("method", ["micro", "single_bt"])
+@pytest.mark.parametrize("method", ["micro", "micro_stage1", "single_bt"])
 def test_probabilities_of_raw_text_are_those_of_the_evaluation(
     method: str, model: Model, table: PairTable, tiny_run: Path
 ) -> None:
