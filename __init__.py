@@ -20,6 +20,7 @@ from .common.errors import UserError
 from .common.version import __version__
 
 if TYPE_CHECKING:
+    from .api.comparison import Comparison, compare
     from .api.embedding import embed
     from .api.method import method
     from .api.reward_model import RewardModel
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .serve.model import Model, load
 
 __all__ = [
+    "Comparison",
     "MixtureRewards",
     "Model",
     "Report",
@@ -40,6 +42,7 @@ __all__ = [
     "Table",
     "UserError",
     "__version__",
+    "compare",
     "embed",
     "load",
     "method",
@@ -49,6 +52,8 @@ __all__ = [
 
 # Where each name is defined. The package ``embed`` can be called: ``micro_rm.embed(...)`` embeds.
 _HOMES = {
+    "Comparison": "api.comparison",
+    "compare": "api.comparison",
     "MixtureRewards": "heads.estimator",
     "Model": "serve.model",
     "Report": "api.run",

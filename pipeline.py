@@ -5,7 +5,8 @@ so that help, errors and planning are instant, and so that embedding never loads
 never loads torch.
 
 Further commands are in ``commands/``: ``embedding`` (check, embed, retry, extend), ``reporting``
-(report), ``sweeping`` (sweep), ``upkeep`` (maintenance of stores) and ``doctor`` (the machine).
+(report, compare), ``sweeping`` (sweep), ``upkeep`` (maintenance of stores) and ``doctor`` (the
+machine).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if __name__ == "__main__":  # python pipeline.py: register this checkout as the 
 from micro_rm.api.learning import require_whole_job, run_stage, stages_to_do
 from micro_rm.commands.doctor.command import doctor
 from micro_rm.commands.embedding import check, embed, extend, retry
-from micro_rm.commands.reporting import report
+from micro_rm.commands.reporting import compare, report
 from micro_rm.commands.sweeping import sweep
 from micro_rm.commands.upkeep import clean, inspect, pull, push, verify
 from micro_rm.common.console import Say, make_printer, printable, spinner
@@ -221,6 +222,8 @@ def execute(options: Options, config: Config, say: Say) -> Result:
         return run(config, say, dry_run=options.dry_run)
     if name == "score":
         return score(config, say, options.path)
+    if name == "compare":
+        return compare(options.runs, config, say)
     if name == "sweep":
         return sweep(config, say, dry_run=options.dry_run)
     if options.dry_run and name != "embed":

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..common.console import Say, say_all, spinner
+from ..common.files import write_json
 from ..common.imports import permanent_imports
+from ..common.redact import redact_all
 from ..configs.report import ExamplePrompt
 from ..configs.schema import Config
 from ..run_dir.record import recording_files
@@ -69,6 +71,27 @@ def _route(config: Config, prompts: Sequence[ExamplePrompt]) -> list[dict[str, A
 
     with spinner("report   routing the example prompts"):
         return route_prompts(config.run.dir, prompts, device=config.embed.device)
+
+
+def compare(runs: Sequence[str], config: Config, say: Say) -> Result:
+    """Compare runs, print the tables, and write comparison.json and comparison.png."""
+    from ..api.comparison import compare as compared
+    from ..display.comparison import comparison_parts
+
+    settings = config.compare
+    comparison = compared(
+        *runs,
+        methods=settings.methods,
+        against=settings.against or config.evaluate.against,
+        confidence=config.evaluate.confidence,
+    )
+    say_all(say, comparison_parts(comparison.content))
+    directory = Path(settings.dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "comparison.json", redact_all(comparison.content))
+    comparison.plot().savefig(directory / "comparison.png", dpi=150)
+    say(f"\nnumbers  {directory / 'comparison.json'}\nplot     {directory / 'comparison.png'}")
+    return {"comparison": comparison.content}
 
 
 def report_sweep(config: Config, say: Say) -> Result:

@@ -44,6 +44,7 @@ COMMANDS = {
     "sweep": "fit and score many settings at once: a table, plots and the best by validation",
     "study": "run, then vary K, budget and temperature, prune heads and compare seeds",
     "theory": "check the paper's theorem numerically, with plots; needs no data",
+    "compare": "compare runs on the test rows that they share, whatever else they differ in",
     "report": "write report.html from report.json",
     "export": "export a trained run as a model that other tools load, with a model card",
     "doctor": "check versions, devices, disk, locks, hub and limits of this machine",
@@ -52,6 +53,7 @@ COMMANDS = {
 POSITIONALS = {
     "retry": "edited copy of the quarantine file, instead of data.corrections",
     "score": "file of JSON lines, or - for standard input",
+    "compare": "two or more run directories; the first is what the others are compared with",
     "check": "preference file, instead of data.train",
     "inspect": "directory of a store or run, instead of store.dir",
     "doctor": "store directory, instead of store.dir",
@@ -63,6 +65,8 @@ POSITIONALS = {
     "push": "store directory, instead of store.dir",
     "pull": "directory of the new store, instead of store.dir",
 }
+# Commands with any number of them.
+SEVERAL = ("compare",)
 
 # The parser's messages repeat their input, which may be a whole file.
 MAX_MESSAGE_CHARACTERS = 500
@@ -92,12 +96,14 @@ class Options:
     Attributes:
         command: Name of the command, a key of ``COMMANDS``.
         path: Positional argument of the commands in ``POSITIONALS``, None where it is not given.
+        runs: Positional arguments of compare.
         dry_run: Print the plan and do nothing.
         json: Print one JSON object instead of text.
     """
 
     command: str
     path: str | None
+    runs: tuple[str, ...]
     dry_run: bool
     json: bool
 
@@ -138,7 +144,8 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
         ) from error
     options = Options(
         command=command,
-        path=getattr(chosen, "place", None),
+        path=None if command in SEVERAL else getattr(chosen, "place", None),
+        runs=tuple(chosen.place or ()) if command in SEVERAL else (),
         dry_run=chosen.dry_run,
         json=chosen.json,
     )
@@ -193,8 +200,9 @@ def _build_parser(wanted: str | None) -> ArgumentParser:
         )
         if name in POSITIONALS:
             # Its key stays "place": --print_config writes it into configuration files.
+            nargs, metavar = ("*", "RUN") if name in SEVERAL else ("?", "PATH")
             command.add_argument(
-                "place", nargs="?", default=None, metavar="PATH", help=POSITIONALS[name]
+                "place", nargs=nargs, default=None, metavar=metavar, help=POSITIONALS[name]
             )
         command.add_argument("--config", action="config", help="YAML file with any of the keys")
         command.add_argument("--dry_run", action="store_true", help="print the plan, do nothing")

@@ -12,6 +12,7 @@ from typing import Literal
 from ..common.errors import ConfigError, require
 from .adapt import AdaptConfig
 from .baselines import BaselinesConfig
+from .compare import CompareConfig
 from .data import SIMULATOR_SOURCE, SYNTHETIC_SOURCE, DataConfig
 from .export import ExportConfig
 from .report import ReportConfig
@@ -228,6 +229,7 @@ class Config:
         adapt: Adaptation to a few labelled pairs, and stage 2.
         baselines: Settings of the methods that MiCRo is compared with.
         evaluate: Evaluation on held-out prompts.
+        compare: Comparison of several runs.
         export: Export of a trained run as a model that other tools load.
         share: Repository of a shared store on the hub.
         score: Texts to score with a trained run.
@@ -250,6 +252,7 @@ class Config:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     share: ShareConfig = field(default_factory=ShareConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)

@@ -154,6 +154,31 @@ def accuracy_figure(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def difference_figure(content: Mapping[str, Any]) -> Figure:
+    """Differences of a comparison with their intervals; those beyond noise are filled."""
+    items = content["comparisons"][::-1]
+    with panel() as (figure, axis):
+        figure.set_size_inches(5.6, 0.9 + 0.3 * len(items))
+        for index, item in enumerate(items):
+            axis.plot([item["low"], item["high"]], [index, index], color=COLOURS[0], alpha=0.5)
+            sure = item["standing"] in ("better", "worse")
+            face = COLOURS[0] if sure else "none"
+            axis.plot(item["difference"], index, "o", color=COLOURS[0], mfc=face, ms=5)
+        axis.axvline(0, color=INK, linestyle=":", linewidth=1)
+        names = [f"{item['method']}\nfrom {item['against']}" for item in items]
+        axis.set_yticks(range(len(items)), names, fontsize="small")
+        axis.set_ylim(-0.6, len(items) - 0.4)
+        axis.set_xlabel(
+            f"difference of macro accuracy, {content['confidence']:.0%} interval", color=INK
+        )
+        axis.tick_params(colors=INK)
+        axis.grid(axis="x", alpha=0.2)
+        for spine in axis.spines.values():
+            spine.set_color(INK)
+    figure.set_layout_engine("tight")
+    return figure
+
+
 class ResultFigure(Figure):
     """A figure that a notebook shows as the value of a cell, without pyplot."""
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from ..common.columns import Column, Columns
 from ..heads.evaluation.rows import ORACLE, VALIDATED, labelled_rows
 
-STANDING = {"better": "better", "worse": "worse", "noise": "no difference", "few": "too few to say"}
+STANDING = {"better": "better", "worse": "worse", "noise": "no", "few": "too few"}
 
 
 def method_table(report: Mapping[str, Any]) -> Table:
@@ -57,7 +57,7 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
     table.add_column("difference", no_wrap=True)
     for heading in ("macro", f"{report['confidence']:.0%} interval", "p", "adjusted"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table.add_column("differs", no_wrap=True)
     for base in dict.fromkeys(item["against"] for item in report["comparisons"]):
         table.add_row(Text(f"from {base}"))
         for item in report["comparisons"]:

@@ -81,6 +81,15 @@ def standing(item: Mapping[str, Any], p_adjusted: float, level: float) -> str:
     return "better" if item["difference"] > 0 else "worse"
 
 
+def cut_to_same(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(T, S, N) arrays with as many seeds and draws as the smaller has; a single one is kept."""
+    for axis in (0, 1):
+        sizes = first.shape[axis], second.shape[axis]
+        if min(sizes) > 1:
+            first, second = (np.take(one, range(min(sizes)), axis) for one in (first, second))
+    return first, second
+
+
 def _difference(
     pair: tuple[str, str],
     correct: Mapping[str, np.ndarray],
@@ -89,7 +98,8 @@ def _difference(
     confidence: float,
 ) -> dict[str, Any]:
     units = sampled_units(test, reads_context=reads_context)
-    difference_TxSxN = correct[pair[0]] - correct[pair[1]]
+    first, second = cut_to_same(correct[pair[0]], correct[pair[1]])
+    difference_TxSxN = first - second
     estimate = infer(difference_TxSxN, test.attribute_N, list(units.values()), bound=1.0)
     low, high = difference_interval(estimate, confidence)
     mean_N = np.nan_to_num(row_means(difference_TxSxN))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,16 +100,26 @@ def make_test_set(table: PairTable, test_rows: np.ndarray, *, transfer: bool = F
             f"no test rows for attribute {counts}; add test rows, or leave the attribute out "
             "with data.attributes"
         )
-    index_of = {name: index for index, name in enumerate(names)}
-    _, prompt_N = np.unique(np.asarray(table.text["prompt_id"])[test_rows], return_inverse=True)
+    text = {name: np.asarray(table.text[name]) for name in ("prompt_id", "context", "user")}
+    return index_rows({**text, "attribute": attribute}, test_rows)
+
+
+def index_rows(text: Mapping[str, np.ndarray], rows: np.ndarray) -> TestSet:
+    """The test set of some rows of a table, whose columns are texts.
+
+    ``text`` has the columns attribute, prompt_id, context and user.
+    """
+    attribute = text["attribute"][rows]
+    index_of = {name: index for index, name in enumerate(dict.fromkeys(attribute.tolist()))}
+    _, prompt_N = np.unique(text["prompt_id"][rows], return_inverse=True)
     return TestSet(
-        table_rows=test_rows,
-        attribute_N=np.array([index_of[name] for name in attribute[test_rows]]),
+        table_rows=rows,
+        attribute_N=np.array([index_of[name] for name in attribute]),
         prompt_N=prompt_N,
-        attributes=tuple(name or "(none)" for name in names),
+        attributes=tuple(name or "(none)" for name in index_of),
         prompts=int(prompt_N.max()) + 1,
-        wording_N=_numbers(np.asarray(table.text["context"])[test_rows]),
-        user_N=_numbers(np.asarray(table.text["user"])[test_rows]),
+        wording_N=_numbers(text["context"][rows]),
+        user_N=_numbers(text["user"][rows]),
     )
 
 
