@@ -99,9 +99,10 @@ def crossed_component(
     prompts.
 
     The variances of all kinds less those of their combinations, by inclusion and exclusion
-    (Cameron, Gelbach and Miller 2011), but at least the largest of a kind. A kind that contains
-    another one adds nothing to it.
+    (Cameron, Gelbach and Miller 2011), but at least the largest of a kind, with the fewest degrees
+    of freedom of any. A kind whose units contain those of another one stands for both.
     """
+    units = outermost(units)
     parts = [unit_component(correct_N, attribute_N, unit_N, bound) for unit_N in units]
     if any(part.freedom == 0 for part in parts):
         return UNKNOWN
@@ -111,8 +112,26 @@ def crossed_component(
             both_N = np.unique(np.stack(kinds), axis=1, return_inverse=True)[1].ravel()
             both = unit_component(correct_N, attribute_N, both_N, bound)
             total += (-1) ** (size + 1) * both.variance
-    largest = max(parts)
-    return largest if total <= largest.variance else combine(parts, total)
+    largest = max(part.variance for part in parts)
+    # A variance from few units may be small by chance, and its few degrees of freedom with it.
+    return Component(max(total, largest), min(part.freedom for part in parts))
+
+
+def outermost(units: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The kinds of units that lie within no other kind, such as people without their prompts.
+
+    >>> person_N, prompt_N = np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3])
+    >>> [unit_N.tolist() for unit_N in outermost([prompt_N, person_N])]
+    [[0, 0, 1, 1]]
+    """
+    kept: list[np.ndarray] = []
+    # From the coarsest on, so that of two kinds with the same units the first is kept.
+    for unit_N in sorted(units, key=lambda unit_N: np.unique(unit_N).size):
+        own = np.unique(unit_N).size
+        within = [np.unique(np.stack([unit_N, other_N]), axis=1).shape[1] for other_N in kept]
+        if own not in within:
+            kept.append(unit_N)
+    return kept
 
 
 def repeat_component(
