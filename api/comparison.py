@@ -42,8 +42,7 @@ def compare(
         MethodsError: No later run has any of ``methods``.
         ConfigError: There are fewer than two runs.
 
-    Example:
-        >>> print(mrm.compare("runs/k5", "runs/k10", methods=["micro"]))  # doctest: +SKIP
+    Example: ``print(mrm.compare("runs/k5", "runs/k10", methods=["micro"]))``
     """
     from ..heads.evaluation.across_runs import ScoredRun, compare_runs
     from ..heads.evaluation.saved import read_scores

@@ -5,7 +5,7 @@
 Three parts, each against what is expected of it:
 
 - runs of ``configs/simulator.yaml`` that differ in ``run.seed`` alone (training seeds and labelled
-  rows): how often two of them are called different, and how wide a reported interval is beside the
+  rows): how often two of them are called different, and how large a reported error is beside the
   spread of repeated experiments, each on test rows and wordings of its own;
 - coverage of 95 % intervals where the truth is known: people who differ, attributes of twelve rows,
   few wordings, few draws of labelled rows that matter;
@@ -99,12 +99,12 @@ def taken(test: TestSet, rows: np.ndarray) -> TestSet:
 
 
 def over_seeds(count: int) -> Iterator[Line]:
-    """False differences between runs, and the width of intervals."""
+    """False differences between runs, and reported errors beside the spread there is."""
     test, runs, given = trained_runs(count)
     parts = [(rows, taken(test, rows)) for rows in subsets(test)]
     for method in METHODS:
         called = pairs = 0
-        halves, values = [], []
+        errors, values = [], []
         for index, (rows, part) in enumerate(parts):
             correct = {str(number): run[method][..., rows] for number, run in enumerate(runs)}
             for first in range(count):
@@ -119,17 +119,13 @@ def over_seeds(count: int) -> Iterator[Line]:
                     called += item["standing"] in ("better", "worse")
                     pairs += 1
             # One experiment per subset: its own run, rows and wordings.
-            entry = accuracies(
-                correct[str(index % count)],
-                part,
-                1 - LEVEL,
-                reads_context=given[method] == "context",
-            )["macro"]
-            halves.append((entry["high"] - entry["low"]) / 2)
-            values.append(entry["accuracy"])
+            units = sampled_units(part, reads_context=given[method] == "context")
+            one = infer(correct[str(index % count)], part.attribute_N, list(units.values()))
+            errors.append(one.error)
+            values.append(one.value)
         yield f"{method}: two runs called different", called / pairs, "0.03 to 0.07"
-        ratio = np.mean(halves) / (1.96 * np.std(values, ddof=1))
-        yield f"{method}: half interval / 1.96 sd of {SUBSETS} experiments", ratio, "1 (+- 0.5)"
+        ratio = np.sqrt(np.mean(np.square(errors))) / np.std(values, ddof=1)
+        yield f"{method}: reported error / sd of {SUBSETS} experiments", ratio, "0.7 to 1.5"
 
 
 def coverage(test: TestSet, truth: float, repeats: int, make: Chances, context: bool) -> float:

@@ -70,7 +70,8 @@ def test_a_report_has_rows_text_and_every_number(
     assert rows["micro"]["low"] <= rows["micro"]["accuracy"] <= rows["micro"]["high"]
     assert {"accuracy/short", "accuracy/long"} <= rows["micro"].keys()
     lines = str(report).splitlines()
-    assert lines[0].split() == ["method", "macro", "95%", "interval", "draws", "NLL", "given"]
+    headings = ["method", "macro", "95%", "interval", "seeds", "draws", "NLL", "given"]
+    assert lines[0].split() == headings
     assert any(line.startswith("micro ") for line in lines)
     with pytest.raises(mrm.UserError, match="no method 'mirco' in this report"):
         report["mirco"]

@@ -82,6 +82,29 @@ def test_the_old_name_of_a_key_may_be_swept(capsys: pytest.CaptureFixture[str]) 
     assert "train.memory_gb is called train.memory_gib now" in capsys.readouterr().err
 
 
+def test_a_removed_key_is_ignored_with_a_notice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("evaluate: {bootstrap: 50, confidence: 0.9}\n", "utf-8")
+    for flags in (
+        ["--config", str(path)],
+        ["--evaluate.bootstrap=50", "--evaluate.confidence=0.9"],
+        ["--evaluate.bootstrap", "50", "--evaluate.confidence", "0.9"],
+    ):
+        _, config = parse(["run", *flags])
+        assert config.evaluate.confidence == 0.9
+        assert "evaluate.bootstrap: intervals are not made by resampling" in capsys.readouterr().err
+    assert current_keys({"evaluate": {"bootstrap": 5}}) == {"evaluate": {}}
+
+
+def test_compare_takes_any_number_of_runs() -> None:
+    options, config = parse(["compare", "runs/a", "runs/b", "--compare.methods=[micro]"])
+    assert options.runs == ("runs/a", "runs/b") and options.path is None
+    assert config.compare.methods == ["micro"]
+    assert parse(["report"])[0].runs == ()
+
+
 def test_both_names_of_a_key_in_one_section_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("train: {memory_gb: 1, memory_gib: 2}\n", "utf-8")

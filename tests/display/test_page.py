@@ -10,7 +10,6 @@ import pytest
 
 from micro_rm.display.page import render_page, shade
 from micro_rm.heads.evaluation.diagnostics import flags
-from micro_rm.heads.evaluation.verdict import standing
 from micro_rm.tests.display.harmless import Page
 
 CURVES = {
@@ -82,15 +81,15 @@ def test_the_page_says_what_every_method_is_told_and_learns_from(make_report: An
     report["budget"] |= {"source": "test", "group": "user"}
     other = render_page(report, {})
     assert "7 labelled rows per user" in other
-    assert "from the test rows, never scored in that draw" in other
+    assert "from the test rows" in other
+    assert "has labelled it, or a row with its prompt or response" in other
 
 
-def test_only_methods_that_read_the_wish_show_an_interval_over_wordings(make_report: Any) -> None:
+def test_an_interval_that_cannot_be_had_is_too_few(make_report: Any) -> None:
     report = make_report()
-    for number, entry in enumerate(report["methods"].values()):
-        entry["wordings"] = {"count": 4, "low": number / 10, "high": 0.9}
-    assert re.findall(r"<small>wordings ([0-9.–]+)</small>", render_page(report, {})) == [
-        "0.300–0.900"  # micro is the last of the four
+    report["methods"]["micro"]["macro"]["few"] = True
+    assert re.findall(r"<small>too few</small>", render_page(report, {})) == [
+        "<small>too few</small>"
     ]
 
 
@@ -109,16 +108,19 @@ def test_flags_are_warnings_on_the_page(make_report: Any) -> None:
         assert sentence in Page(text).words
 
 
-def test_the_page_says_which_differences_are_beyond_noise(page: str, make_report: Any) -> None:
+def test_the_page_says_which_differences_are_beyond_noise(make_report: Any) -> None:
+    report = make_report()
+    standings = ["worse", "few", "noise", "better"]
+    for item, standing in zip(report["comparisons"], standings, strict=True):
+        item["standing"] = standing
+    page = render_page(report, {})
     table = page[page.index('<h2 id="differences">') :]
     table = table[: table.index("</table>")]
-    rows = re.findall(r'<th scope="row">(\w+)</th><td>(\w+)</td>.*<td>(\w+)</td></tr>', table)
-    words = {"better": "better", "worse": "worse", "noise": "no"}
+    rows = re.findall(r'<th scope="row">(\w+)</th><td>(\w+)</td>.*<td>([\w ]+)</td></tr>', table)
+    words = {"better": "better", "worse": "worse", "noise": "no", "few": "too few to say"}
     assert rows == [
-        (item["method"], item["against"], words[standing(item)])
-        for item in make_report()["comparisons"]
+        (item["method"], item["against"], words[item["standing"]]) for item in report["comparisons"]
     ]
-    assert {row[2] for row in rows} == {"better", "worse", "no"}
 
 
 def test_published_tables_stand_beside_ours_with_a_verdict_in_words(make_report: Any) -> None:

@@ -18,7 +18,16 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file, save_file
 
 from micro_rm.cache.schema import StoreError
-from micro_rm.heads.checkpoint import ARRAYS, FORMAT_VERSION, INDEX, load_models, save_models
+from micro_rm.heads.checkpoint import (
+    ARRAYS,
+    FORMAT_VERSION,
+    INDEX,
+    load_failures,
+    load_models,
+    load_seeds,
+    save_models,
+    save_seeds,
+)
 from micro_rm.heads.features import Scaler
 from micro_rm.heads.methods.interface import Trained
 from micro_rm.heads.model import ModelSpec, RouterKind, init
@@ -85,6 +94,26 @@ def test_models_come_back_to_the_last_bit(
             np.testing.assert_array_equal(loaded[name].curves[kind], curve)
     for field in ("delta_scale_D", "router_mean_D", "router_scale_D"):
         np.testing.assert_array_equal(getattr(loaded_scaler, field), getattr(scaler, field))
+
+
+def test_the_models_of_further_seeds_come_back_and_none_of_an_older_run(
+    models: dict[str, Trained], scaler: Scaler, tmp_path: Path
+) -> None:
+    one, two, three = (
+        Trained({"head": np.full(3, value, np.float32)}) for value in (1.0, 2.0, 3.0)
+    )
+    save_seeds(tmp_path, {"a": [one, two, three], "exact": [one]}, scaler, {"bad": "no rows"})
+    loaded, _ = load_seeds(tmp_path)
+    assert [float(model.params["head"][0]) for model in loaded["a"]] == [1, 2, 3]
+    assert len(loaded["exact"]) == 1
+    assert load_failures(tmp_path) == {"bad": "no rows"}
+    assert float(load_models(tmp_path)[0]["a"].params["head"][0]) == 1
+    save_seeds(tmp_path, {"a": [one, two]}, scaler, {})
+    assert len(load_seeds(tmp_path)[0]["a"]) == 2 and load_failures(tmp_path) == {}
+    assert [folder.name for folder in (tmp_path / "seeds").iterdir()] == ["1"]
+    (tmp_path / "seeds" / "1" / ARRAYS).unlink()
+    with pytest.raises(StoreError, match="no trained model here; run micro-rm train"):
+        load_seeds(tmp_path)
 
 
 NAMES = st.text("abcXYZ_0.- é", min_size=1, max_size=5)

@@ -33,7 +33,9 @@ def table(tiny_run: Path) -> PairTable:
 
 def rows_of(run: Path, method: str) -> dict[str, np.ndarray]:
     """Predicted probability of every test pair, averaged over the draws of a method."""
-    table = parquet.read_table(run / "predictions.parquet", filters=[("method", "=", method)])
+    # The model that scores is that of the first training seed.
+    chosen = [("method", "=", method), ("seed", "=", 0)]
+    table = parquet.read_table(run / "predictions.parquet", filters=chosen)
     by_pair: dict[str, list[float]] = {}
     for row in table.to_pylist():
         by_pair.setdefault(row["pair_id"], []).append(row["probability"])

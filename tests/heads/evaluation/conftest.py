@@ -91,7 +91,8 @@ def make_report(
     ) -> dict[str, Any]:
         rng = np.random.default_rng(0)
         attribute_N, prompt_N = np.tile([0, 1], 40), np.repeat(np.arange(40), 2)
-        test = make_test_rows(attribute_N, prompt_N, *names)
+        wording_N = 2 * (prompt_N % 4) + attribute_N
+        test = make_test_rows(attribute_N, prompt_N, *names, wording=wording_N)
         opposed_NxK = np.where(attribute_N == 0, 2.0, -2.0)[:, None] * np.array([[1.0, -1.0]])
         delta_NxK = opposed_NxK + rng.normal(size=(80, 2))
         routed_NxK = np.where((attribute_N == 0)[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
