@@ -170,7 +170,16 @@ def _trained(
             inner = inner.setdefault(folder, {})
         inner[leaf] = found
     curves = {name: arrays[f"{method}/curves/{name}"] for name in item["curves"]}
-    return Trained(params, item["settings"], curves)
+    return Trained(_completed(params), item["settings"], curves)
+
+
+def _completed(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with the intercept that kernel routers of before 2026-12 did not have."""
+    router = params.get("router")
+    if not isinstance(router, dict) or "projection" not in router or "intercept" in router:
+        return params
+    intercept_SxK = np.zeros_like(router["kernel"][:, 0])
+    return {**params, "router": {**router, "intercept": intercept_SxK}}
 
 
 def flatten(tree: Any) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 Hedge weighs heads by their losses so far (paper eq. 5). A context that was never seen has no
 losses, so kernel ridge regression predicts them from the contexts that have some: contexts in
-similar words are expected to suit similar heads. Nothing is trained in steps, and the weights are
-as smooth as the kernel.
+similar words are expected to suit similar heads. The intercept is not penalised, so a head that is
+good under every context is preferred under every context, and where contexts tell nothing the
+weights are Hedge on the mean losses. Nothing is trained in steps, and the weights are as smooth as
+the kernel.
 
 The kernel is the mean of two cosines between contexts, both taken from the mean context: one of the
 vectors themselves, one after multiplication with the covariance of the responses. The second reads
@@ -21,11 +23,15 @@ RANK = 256
 
 
 class KernelRouter(NamedTuple):
-    """``log w(c) = log softmax(-features(c) @ kernel / tau)``; P features of a context, K heads."""
+    """``log w(c) = log softmax(-(features(c) @ kernel + intercept) / tau)``.
+
+    P features of a context, K heads.
+    """
 
     centre_D: np.ndarray
     projection_DxR: np.ndarray
     kernel_PxK: np.ndarray
+    intercept_K: np.ndarray
 
 
 def response_directions(covariance_DxD: np.ndarray, rank: int = RANK) -> np.ndarray:
@@ -56,34 +62,32 @@ def context_features(
 def fit_kernel_router(
     context_nxD: np.ndarray, losses_nxK: np.ndarray, projection_DxR: np.ndarray, ridge: float
 ) -> KernelRouter:
-    """Ridge regression of losses (nats, less the mean loss of every head) on context features.
+    """Ridge regression of losses (nats) on context features, with an intercept per head.
 
-    ``ridge`` is per row: ten rows with one context weigh like ten rows with ten contexts. The
-    smaller of the primal and the dual system is solved. Without any row, all heads weigh alike.
+    The intercept is free of the penalty: mean predictions are mean losses. ``ridge`` is per row:
+    ten rows with one context weigh like ten rows with ten contexts. The smaller of the primal and
+    the dual system is solved. Without any row, all heads weigh alike.
     """
     count, heads = losses_nxK.shape
     features = sum(projection_DxR.shape)
     if count == 0:
-        return KernelRouter(
-            np.zeros(context_nxD.shape[1]), projection_DxR, np.zeros((features, heads))
-        )
+        zeros_PxK, zeros_K = np.zeros((features, heads)), np.zeros(heads)
+        return KernelRouter(np.zeros(context_nxD.shape[1]), projection_DxR, zeros_PxK, zeros_K)
     centre_D = context_nxD.mean(axis=0)
     features_nxP = context_features(context_nxD, centre_D, projection_DxR)
-    excess_nxK = losses_nxK - losses_nxK.mean(axis=0)
+    mean_P, mean_K = features_nxP.mean(axis=0), losses_nxK.mean(axis=0)
+    features_nxP, excess_nxK = features_nxP - mean_P, losses_nxK - mean_K
     if count <= features:
         gram_nxn = features_nxP @ features_nxP.T + ridge * count * np.eye(count)
         kernel_PxK = features_nxP.T @ np.linalg.solve(gram_nxn, excess_nxK)
     else:
         gram_PxP = features_nxP.T @ features_nxP + ridge * count * np.eye(features)
         kernel_PxK = np.linalg.solve(gram_PxP, features_nxP.T @ excess_nxK)
-    return KernelRouter(centre_D, projection_DxR, kernel_PxK)
+    return KernelRouter(centre_D, projection_DxR, kernel_PxK, mean_K - mean_P @ kernel_PxK)
 
 
 def kernel_log_weights(router: KernelRouter, context_NxD: np.ndarray, tau: float) -> np.ndarray:
     """(N, K) log weights of the heads for any contexts; ``tau`` in nats of the mean loss."""
-    logits_NxK = (
-        -context_features(context_NxD, router.centre_D, router.projection_DxR)
-        @ router.kernel_PxK
-        / tau
-    )
+    features_NxP = context_features(context_NxD, router.centre_D, router.projection_DxR)
+    logits_NxK = -(features_NxP @ router.kernel_PxK + router.intercept_K) / tau
     return logits_NxK - np.logaddexp.reduce(logits_NxK, axis=-1, keepdims=True)

@@ -39,6 +39,9 @@ def _micro_kernel(problem: Problem, done: Mapping[str, Trained]) -> Trained:
                 "projection": projection_DxR.astype(np.float32),
                 "centre": np.stack([router.centre_D for router in routers]).astype(np.float32),
                 "kernel": np.stack([router.kernel_PxK for router in routers]).astype(np.float32),
+                "intercept": np.stack([router.intercept_K for router in routers]).astype(
+                    np.float32
+                ),
             },
         },
         {"tau": config.tau, "ridge": config.ridge, "targets": config.targets},
@@ -89,11 +92,13 @@ def _predict(trained: Trained, examples: Examples) -> Prediction:
     log_weights_SxNxK = np.stack(
         [
             kernel_log_weights(
-                KernelRouter(centre_D, router["projection"], kernel_PxK),
+                KernelRouter(centre_D, router["projection"], kernel_PxK, intercept_K),
                 context_NxD,
                 trained.settings["tau"],
             )
-            for centre_D, kernel_PxK in zip(router["centre"], router["kernel"], strict=True)
+            for centre_D, kernel_PxK, intercept_K in zip(
+                router["centre"], router["kernel"], router["intercept"], strict=True
+            )
         ]
     )
     delta_NxK = np.asarray(examples.rows.delta_NxD) @ np.asarray(trained.params["heads"]["kernel"])

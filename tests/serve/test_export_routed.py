@@ -151,6 +151,7 @@ def random_scorer(kind: str) -> Scorer:
             "centre": leaf(2, 8),
             "projection": leaf(8, 4),
             "kernel": leaf(2, 12, 3),
+            "intercept": leaf(2, 3),
         },
     }
     settings: dict[str, Any] = {"tau": 0.5}

@@ -28,7 +28,7 @@ KINDS = {
     "static": {"logits"},
     "linear": {"output.kernel", "output.bias"},
     "mlp": {"hidden.kernel", "hidden.bias", "output.kernel", "output.bias"},
-    "kernel": {"centre", "projection", "kernel"},
+    "kernel": {"centre", "projection", "kernel", "intercept"},
 }
 
 
@@ -118,4 +118,5 @@ class RoutedHeads(torch.nn.Module):
         parts = (offset, offset @ self._router("projection").double())
         unit = [part / part.norm(dim=-1, keepdim=True).clamp_min(1e-12) for part in parts]
         features = torch.cat(unit, dim=-1) / 2**0.5
-        return -(features @ self._router("kernel").double()) / self.tau
+        losses = features @ self._router("kernel").double()
+        return -(losses + self._router("intercept").double()[:, None]) / self.tau

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from micro_rm.configs.adapt import AdaptConfig, KernelConfig
+from micro_rm.configs.baselines import BaselinesConfig
 from micro_rm.configs.schema import Config, DataConfig, ViewsConfig
 from micro_rm.configs.simulator import SimulatorConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.evaluation.protocol import make_test_set
 from micro_rm.heads.fitting import fit_methods, of_seed, score_models
 from micro_rm.heads.methods import load_method
-from micro_rm.heads.methods.interface import Trained
+from micro_rm.heads.methods.interface import NO_LABEL, Budget, Examples, Problem, Sides, Trained
 from micro_rm.heads.methods.micro_kernel import pooled_mean
+from micro_rm.heads.rows import Rows
 from micro_rm.heads.run_data import RunData
 from micro_rm.heads.stages import open_run_data
 
@@ -127,3 +131,82 @@ def test_a_pooled_mean_is_the_mean_of_its_pool() -> None:
     np.testing.assert_allclose(
         pooled_mean(values, np.array([7, 2, 7])), [[3.0, 1.0], [3.0, 6.0], [3.0, 1.0]]
     )
+
+
+SLOTS, WIDTH = 40, 6
+
+
+def taste_rows(seed: int, group_N: np.ndarray) -> tuple[Rows, Sides]:
+    """Pairs of a population whose tastes share the first coordinate; contexts are noisy codes.
+
+    Group g also likes coordinate g + 1 a little, and its contexts lie near axis g + 1.
+    """
+    rng = np.random.default_rng(seed)
+    first, second = rng.normal(size=(2, group_N.size, WIDTH)).astype(np.float32)
+    axes_GxD = np.eye(WIDTH, dtype=np.float32)[1:]
+    reward_NxD = np.eye(WIDTH, dtype=np.float32)[0] + 0.3 * axes_GxD[group_N]
+    swap = (np.sum((first - second) * reward_NxD, axis=-1) < 0)[:, None]
+    sides = Sides(np.where(swap, second, first), np.where(swap, first, second))
+    context_NxD = 3 * axes_GxD[group_N] + rng.normal(size=(group_N.size, WIDTH), scale=0.3)
+    delta_NxD = sides.chosen_NxD - sides.rejected_NxD
+    return Rows(jnp.asarray(delta_NxD), jnp.asarray(context_NxD, jnp.float32)), sides
+
+
+def taste_problem(groups: int, targets: str) -> Problem:
+    """One draw of labelled rows; every row has a context of its own."""
+    group_B = np.repeat(np.arange(groups), SLOTS)
+    rows, sides = taste_rows(0, group_B)
+    nobody = np.full(group_B.size, NO_LABEL)
+    train = Examples(rows, nobody, nobody, group_B, nobody, lambda: sides)
+    first = jax.tree.map(lambda array: array[None], rows)
+    wording_1xB = np.arange(group_B.size)[None]
+    return Problem(
+        width=WIDTH,
+        train=train,
+        validation=train,
+        train_config=TrainConfig(),
+        adapt_config=replace(AdaptConfig(), kernel=replace(KernelConfig(), targets=targets)),
+        baselines=BaselinesConfig(),
+        key=jax.random.key(0),
+        groups=tuple("abcde"[:groups]),
+        budget=Budget(first, group_B, wording_1xB, np.ones((1, group_B.size)), lambda: sides),
+    )
+
+
+def heads(*columns: list[float]) -> dict[str, Trained]:
+    kernel_DxK = np.zeros((WIDTH, len(columns)), np.float32)
+    for number, column in enumerate(columns):
+        kernel_DxK[: len(column), number] = column
+    return {"micro_stage1": Trained({"heads": {"kernel": kernel_DxK}})}
+
+
+def weights_on_new_rows(problem: Problem, stage1: dict[str, Trained]) -> np.ndarray:
+    """Weights (N, K) under contexts that the fit has not seen."""
+    trained = load_method("micro_kernel").fit(problem, stage1)
+    rows, sides = taste_rows(1, np.arange(60) % len(problem.groups))
+    nobody = np.full(60, NO_LABEL)
+    examples = Examples(rows, nobody, nobody, nobody, nobody, lambda: sides)
+    found = load_method("micro_kernel").predict(trained, examples).heads
+    assert found is not None
+    return np.exp(found.log_weights_SxNxK[0])
+
+
+@pytest.mark.parametrize("targets", ["group", "wording"])
+def test_the_head_that_is_best_under_every_context_weighs_most_everywhere(targets: str) -> None:
+    """Head 0 is what all groups share, 1 and 2 what one of them likes, 3 is always wrong."""
+    stage1 = heads([1.0], [0.0, 1.0], [0.0, 0.0, 1.0], [-1.0])
+    weights_NxK = weights_on_new_rows(taste_problem(2, targets), stage1)
+    np.testing.assert_array_equal(weights_NxK.argmax(axis=1), 0)
+    assert weights_NxK[:, 0].min() > 0.7
+    assert weights_NxK[:, 3].max() < 1e-3
+
+
+def test_the_labels_of_a_single_attribute_weigh_the_heads_by_hedge() -> None:
+    problem, stage1 = taste_problem(1, "group"), heads([1.0], [0.9, 0.5], [-1.0])
+    kernel_DxK = stage1["micro_stage1"].params["heads"]["kernel"]
+    margin_NxK = np.asarray(problem.train.rows.delta_NxD) @ kernel_DxK
+    unit_NxK = margin_NxK / np.sqrt(np.mean(margin_NxK**2, axis=0))
+    hedge_K = np.exp(-np.log1p(np.exp(-unit_NxK)).mean(axis=0) / problem.adapt_config.kernel.tau)
+    expected_NxK = np.broadcast_to(hedge_K / hedge_K.sum(), (60, 3))
+    assert expected_NxK[0, :2].min() > 0.01
+    np.testing.assert_allclose(weights_on_new_rows(problem, stage1), expected_NxK, atol=1e-5)
