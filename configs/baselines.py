@@ -230,7 +230,6 @@ class PalConfig:
         user_learning_rate: Learning rate of prototypes and group weights.
         weight_decay: Decoupled weight decay of the projectors.
         epochs: Passes over the training rows.
-        adapt_epochs: Passes over the labelled rows of a draw that fit the group weights.
         batch_size: Rows per step.
     """
 
@@ -242,21 +241,12 @@ class PalConfig:
     user_learning_rate: float = 5e-3
     weight_decay: float = 1e-2
     epochs: int = 10
-    adapt_epochs: int = 10
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        for key in (
-            "prototypes",
-            "hidden",
-            "latent",
-            "epochs",
-            "adapt_epochs",
-            "batch_size",
-        ):
-            require(
-                getattr(self, key) >= 1, f"baselines.pal.{key}", "1 or more", getattr(self, key)
-            )
+        for key in ("prototypes", "hidden", "latent", "epochs", "batch_size"):
+            count = getattr(self, key)
+            require(count >= 1, f"baselines.pal.{key}", "1 or more", count)
         for key in ("learning_rate", "user_learning_rate"):
             require(getattr(self, key) > 0, f"baselines.pal.{key}", "above 0", getattr(self, key))
         decay = self.weight_decay

@@ -17,7 +17,7 @@ from yaml import YAMLError
 
 from ..common.errors import ConfigError
 from ..common.version import __version__
-from .renamed import current_key, current_keys, notice, removed
+from .renamed import current_key, current_keys, is_removed, notice
 from .schema import Config
 from .yaml_text import load_yaml
 
@@ -112,8 +112,8 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
     """Parse the arguments behind ``micro-rm``.
 
     A flag overrides the same key of a ``--config`` file, whatever their order. A key that goes by
-    its old name is accepted, with a warning on standard error. ``--help``, ``--version`` and
-    ``--print_config`` print and exit.
+    its old name, or has been removed, is accepted with a warning on standard error. ``--help``,
+    ``--version`` and ``--print_config`` print and exit.
 
     Returns:
         The options and the validated configuration.
@@ -128,8 +128,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, Config]:
         if any("\ud800" <= letter <= "\udfff" for letter in word):
             raise ConfigError(f"{word!a}: expected an argument in UTF-8, found other bytes")
     short = SHORT_FLAGS | ({"--to": "--export.to"} if "export" in argv[:1] else {})
-    words = [_expand_flag(word, short, outdated) for word in argv]
-    words = _config_first(_without_removed(words, outdated))
+    words = _config_first(_current_flags(argv, short, outdated))
     parser = _build_parser(next(iter(words), None))
     try:
         parsed = parser.parse_args(words)
@@ -212,29 +211,23 @@ def _build_parser(wanted: str | None) -> ArgumentParser:
     return parser
 
 
-def _expand_flag(word: str, short: Mapping[str, str], outdated: set[str]) -> str:
-    """Replace a short flag, or the old name of a key, by the flag that it stands for."""
-    name, equals, value = word.partition("=")
-    flag = short.get(name, name)
-    if flag.startswith("--") and current_key(flag) != flag:
-        outdated.add(flag.removeprefix("--"))
-        flag = current_key(flag)
-    return flag + equals + value
-
-
-def _without_removed(argv: Sequence[str], outdated: set[str]) -> list[str]:
-    """Leave out the flags of removed keys, each with its value."""
-    kept = []
+def _current_flags(argv: Sequence[str], short: Mapping[str, str], outdated: set[str]) -> list[str]:
+    """Replace short flags and old names of keys by the flags they stand for; drop removed keys."""
+    flags = []
     words = iter(argv)
     for word in words:
-        name, equals, _ = word.partition("=")
-        if not name.startswith("--") or not removed(name):
-            kept.append(word)
-            continue
-        outdated.add(name.removeprefix("--"))
-        if not equals:
-            next(words, None)
-    return kept
+        name, equals, value = word.partition("=")
+        flag = short.get(name, name)
+        is_flag = flag.startswith("--")
+        if is_flag and (is_removed(flag) or current_key(flag) != flag):
+            outdated.add(flag.removeprefix("--"))
+        if not is_flag:
+            flags.append(word)
+        elif not is_removed(flag):
+            flags.append(current_key(flag) + equals + value)
+        elif not equals:
+            next(words, None)  # its value is a word of its own
+    return flags
 
 
 def _config_first(argv: Sequence[str]) -> list[str]:

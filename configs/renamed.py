@@ -1,7 +1,7 @@
 """Renamed and removed keys of the configuration.
 
 For one version an old name still works in flags and YAML, and in the configuration of a run record
-that was written before.
+that was written before; a key that has been removed is ignored there.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ RENAMED = {
     "memory_gb": "memory_gib",  # train.memory_gb and sweep.memory_gb have always held GiB
     "room": "cached_texts",  # serve.room
 }
-# The last part of a dotted key that means nothing any more -> why.
-REMOVED = {"bootstrap": "evaluate.bootstrap: intervals are not made by resampling any more"}
+# The last part of a dotted key that is gone -> why nothing has replaced it.
+REMOVED = {
+    "bootstrap": "intervals are not made by resampling any more",  # evaluate.bootstrap
+    "adapt_epochs": "pal fits the weights of every group to convergence",  # baselines.pal
+}
 
 
 def current_key(key: str) -> str:
@@ -30,24 +33,30 @@ def current_key(key: str) -> str:
     return section + dot + RENAMED.get(name, name)
 
 
-def removed(key: str) -> bool:
-    """Whether a dotted key has no effect any more."""
+def is_removed(key: str) -> bool:
+    """Whether a dotted key, or a flag, stands for nothing any more."""
     return key.rpartition(".")[2] in REMOVED
 
 
 def notice(key: str) -> str:
-    """What to say of an old key."""
-    if removed(key):
-        return f"{REMOVED[key.rpartition('.')[2]]}; the key is ignored in this version only"
+    """What to tell a user of an old key, in one line.
+
+    Example:
+        >>> notice("serve.room")
+        'serve.room is called serve.cached_texts now; the old name works in this version only'
+    """
+    if is_removed(key):
+        reason = REMOVED[key.rpartition(".")[2]]
+        return f"{key} is ignored ({reason}); it is accepted in this version only"
     return f"{key} is called {current_key(key)} now; the old name works in this version only"
 
 
 def current_keys(value: Any, outdated: set[str] | None = None) -> Any:
-    """A configuration, or any part of one, with every mapping keyed by present names.
+    """A configuration, or any part of one, with every mapping keyed by present names only.
 
     Keys may be nested (``{"train": {"memory_gb": 8}}``) or dotted (``{"train.memory_gb": 8}``).
-    Old names that occur are added to ``outdated``, removed keys are left out. Raises
-    ``ConfigError`` if a mapping has both names of one key.
+    Old keys that occur are added to ``outdated``. Raises ``ConfigError`` if a mapping has both
+    names of one key.
 
     Example:
         >>> current_keys({"train": {"memory_gb": 8, "epochs": 3}})
@@ -59,15 +68,12 @@ def current_keys(value: Any, outdated: set[str] | None = None) -> Any:
         return value
     result: dict[Any, Any] = {}
     for key, inner in value.items():
+        removed = isinstance(key, str) and is_removed(key)
         name = current_key(key) if isinstance(key, str) else key
-        if isinstance(key, str) and removed(key):
-            if outdated is not None:
-                outdated.add(key)
-            continue
-        if name != key:
-            if name in value:
-                raise ConfigError(f"{key} and {name} are one setting; keep {name} only")
-            if outdated is not None:
-                outdated.add(key)
-        result[name] = current_keys(inner, outdated)
+        if name != key and name in value:
+            raise ConfigError(f"{key} and {name} are one setting; keep {name} only")
+        if outdated is not None and (removed or name != key):
+            outdated.add(key)
+        if not removed:
+            result[name] = current_keys(inner, outdated)
     return result

@@ -13,7 +13,7 @@ from micro_rm.configs.baselines import BaselinesConfig
 COUNTS = ["maxmin.chunk", "maxmin.rounds", "maxmin.epochs", "armo.hidden", "armo.steps"]
 COUNTS += ["armo.batch_size", "drm.components", "vpl.latent", "vpl.hidden", "vpl.context"]
 COUNTS += ["vpl.epochs", "vpl.batch_size", "pal.prototypes", "pal.hidden", "pal.latent"]
-COUNTS += ["pal.epochs", "pal.adapt_epochs", "pal.batch_size"]
+COUNTS += ["pal.epochs", "pal.batch_size"]
 POSITIVE = ["maxmin.learning_rate", "hyre.temperature", "armo.temperature", "armo.learning_rate"]
 POSITIVE += ["drm.temperature", "dpl.init_scale", "vpl.learning_rate", "pal.learning_rate"]
 POSITIVE += ["pal.user_learning_rate"]

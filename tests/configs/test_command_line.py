@@ -9,6 +9,7 @@ import docstring_parser
 import pytest
 
 from micro_rm.common.errors import ConfigError
+from micro_rm.configs.baselines import BaselinesConfig, PalConfig
 from micro_rm.configs.command_line import parse
 from micro_rm.configs.renamed import current_keys
 from micro_rm.configs.schema import Config
@@ -82,6 +83,26 @@ def test_the_old_name_of_a_key_may_be_swept(capsys: pytest.CaptureFixture[str]) 
     assert "train.memory_gb is called train.memory_gib now" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["run", "--baselines.pal.adapt_epochs=30", "--baselines.pal.epochs=7"],
+        ["run", "--baselines.pal.adapt_epochs", "30", "--baselines.pal.epochs", "7"],
+        ["run", "--config", "DIR/old.yaml"],
+    ],
+)
+def test_a_removed_key_is_ignored_with_a_warning(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "baselines: {pal: {adapt_epochs: 30, epochs: 7}}\n"
+    (tmp_path / "old.yaml").write_text(text, "utf-8")
+    _, config = parse([word.replace("DIR", str(tmp_path)) for word in argv])
+    assert config == Config(baselines=BaselinesConfig(pal=PalConfig(epochs=7)))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "adapt_epochs is ignored (pal fits the weights of every group to convergence)" in line
+    assert current_keys({"pal": {"adapt_epochs": 30}}) == {"pal": {}}
+
+
 def test_a_removed_key_is_ignored_with_a_notice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,7 +115,9 @@ def test_a_removed_key_is_ignored_with_a_notice(
     ):
         _, config = parse(["run", *flags])
         assert config.evaluate.confidence == 0.9
-        assert "evaluate.bootstrap: intervals are not made by resampling" in capsys.readouterr().err
+        assert (
+            "bootstrap is ignored (intervals are not made by resampling" in capsys.readouterr().err
+        )
     assert current_keys({"evaluate": {"bootstrap": 5}}) == {"evaluate": {}}
 
 
