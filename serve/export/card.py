@@ -1,4 +1,4 @@
-"""The model card of an export: numbers from the run's own files, all text escaped."""
+"""Model card of an export. All numbers come from the run's own files; all text is escaped."""
 
 from __future__ import annotations
 
@@ -10,27 +10,38 @@ from typing import Any
 from ...common.redact import escape_controls, redact, redact_all
 from ...configs.data import DataConfig, PartConfig
 from ...embed.sources import licences
+from ...heads.evaluation.rows import ORACLE
 from ...run_dir.files import RECORD
 from ..model import Model
 from .hf_files import read_json
 
-# Rows per table; the report lists all of them.
+# Rows per table; the report of the run lists all of them.
 MAX_ROWS = 24
-UNKNOWN = "unknown: check before you share this"
-# Characters with a meaning in Markdown: links, tags, table cells, emphasis.
+UNKNOWN = "unknown: check before you share this model"
+# Characters with a meaning in Markdown: links, tags, table cells, emphasis and the like.
 MARKUP = re.compile(r"([\\`*_{}\[\]<>|#!&~$])")
+POOLING = {
+    "last": "the hidden state of the last token",
+    "mean": "the mean of the hidden states of all tokens",
+    "cls": "the hidden state of the first token",
+}
+BOS = {
+    "auto": "One BOS token if the tokenizer or the chat template adds any, otherwise none",
+    "one": "Exactly one BOS token",
+    "none": "No BOS token",
+}
 
 
-def render_card(model: Model, facts: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+def render_card(model: Model, metadata: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """Render the ``README.md`` of an export.
 
     Args:
-        model: The run.
-        facts: Content of the export's ``micro_rm.json``.
-        report: The run's ``report.json``, empty if it was not evaluated.
+        model: The trained run.
+        metadata: Content of the export's ``micro_rm.json``.
+        report: Content of the run's ``report.json``; empty if the run was not evaluated.
 
     Returns:
-        Markdown with a YAML header.
+        Markdown with the YAML header that model hubs read.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -40,24 +51,28 @@ def render_card(model: Model, facts: Mapping[str, Any], report: Mapping[str, Any
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # Markdown, which the filter md escapes
+        keep_trailing_newline=True,
+        autoescape=False,  # would escape for HTML; the filter md escapes for Markdown
     )
     environment.filters |= {"md": in_line, "percent": lambda share: f"{100 * share:.1f} %"}
-    backbone = model.texts.encoder
+    encoder = model.texts.encoder
+    exported = str(metadata["method"])
     return environment.get_template("card.md.j2").render(
-        facts=redact_all(facts),
+        metadata=redact_all(metadata),
         report=redact_all(report),
-        methods=_methods(report, str(facts["method"])),
-        attributes=_attributes(report, str(facts["method"])),
+        methods=_method_rows(report, exported),
+        attributes=_attribute_rows(report, exported),
+        summary=report.get("methods", {}).get(exported, {}).get("summary", ""),
         record=record,
         data=record["config"]["data"],
         licences=data_licences(record["config"]["data"]),
-        backbone=_backbone(model),
-        backbone_licence=backbone_licence(backbone.files.directory),
-        identity=backbone.identity,
+        backbone=_backbone_name(model),
+        backbone_licence=backbone_licence(encoder.files.directory),
+        identity=encoder.identity,
+        pooling=POOLING[encoder.backbone.pooling],
+        bos=BOS[encoder.config.bos],
         hub=_on_hub(model),
         unknown=UNKNOWN,
-        context_form=redact_all(facts["text"])["context_form"],
     )
 
 
@@ -72,18 +87,21 @@ def in_line(value: object) -> str:
 
 
 def data_licences(data: Mapping[str, Any]) -> dict[str, str]:
-    """Licences of the published data sets that a run used; local files are left out."""
+    """Licences by name of the published data sets in a run's ``data`` section.
+
+    Local files are left out, because their licence is not known.
+    """
     parts = [PartConfig(**part) for part in data["parts"]]
     config = DataConfig(name=data["name"], source=data["source"], parts=parts)
     return licences(config)
 
 
 def backbone_licence(directory: Path) -> str | None:
-    """The license stated in the backbone's own card, or None."""
+    """The licence that the backbone's own model card states, or None."""
     card = directory / "README.md"
     if not card.is_file():
         return None
-    # The YAML header stands between the first two lines of dashes.
+    # The YAML header stands between the first two "---".
     parts = card.read_text("utf-8", errors="replace")[:5000].split("---")
     match = re.search(r"^license:\s*(\S.*)$", parts[1], re.MULTILINE) if len(parts) > 2 else None
     return match.group(1).strip() if match else None
@@ -93,22 +111,28 @@ def _on_hub(model: Model) -> bool:
     return not Path(model.texts.encoder.config.name).is_dir()
 
 
-def _backbone(model: Model) -> str:
-    """The backbone's name; for a local directory without its parents, which may be private."""
+def _backbone_name(model: Model) -> str:
+    """Name of the backbone. Parents of a local directory are left out: they may be private."""
     name = model.texts.encoder.config.name
     return name if _on_hub(model) else Path(name).name
 
 
-def _methods(report: Mapping[str, Any], exported: str) -> list[dict[str, Any]]:
-    """Macro accuracies, the exported method first."""
+def _method_rows(report: Mapping[str, Any], exported: str) -> list[dict[str, Any]]:
+    """Macro accuracies of all methods, the exported one first."""
     rows = [
-        {"name": name, "exported": name == exported, **entry["macro"], "summary": entry["summary"]}
+        {
+            "name": name,
+            "exported": name == exported,
+            "oracle": name.endswith(ORACLE),
+            "given": entry["given"],
+            **entry["macro"],
+        }
         for name, entry in report.get("methods", {}).items()
     ]
     return sorted(rows, key=lambda row: not row["exported"])[:MAX_ROWS]
 
 
-def _attributes(report: Mapping[str, Any], exported: str) -> list[dict[str, Any]]:
-    """Accuracies of the exported method by attribute."""
+def _attribute_rows(report: Mapping[str, Any], exported: str) -> list[dict[str, Any]]:
+    """Accuracies of the exported method, one row per attribute."""
     entry = report.get("methods", {}).get(exported, {"attributes": {}})
     return [{"name": name, **cell} for name, cell in entry["attributes"].items()][:MAX_ROWS]

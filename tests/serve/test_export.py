@@ -269,8 +269,14 @@ def test_the_command_writes_a_card_without_paths_of_the_machine(
     report = json.loads((tiny_run / "report.json").read_text("utf-8"))
     macro = report["methods"]["micro"]["macro"]
     numbers = [f"{100 * macro[key]:.1f} %" for key in ("accuracy", "low", "high")]
-    assert f"| **micro** | {numbers[0]} | {numbers[1]} to {numbers[2]} |" in card
-    for words in (WISH, "12 rows, 6 prompts", "Before you use it", "unknown: check", "Commit of"):
+    assert f"| **micro** | context | {numbers[0]} | {numbers[1]} to {numbers[2]} |" in card
+    for words in (
+        WISH,
+        "12 held-out pairs (6 prompts)",
+        "Before you use it",
+        "unknown: check",
+        "Commit of",
+    ):
         assert words in card
     assert main(["export", *flags, f"--export.context={WISH}"]) == 2  # not over it
     assert "does not exist or is empty" in capsys.readouterr().err
