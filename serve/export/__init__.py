@@ -1,1 +1,1 @@
-"""Export of a trained run to other tools, in three tiers: collapsed, multihead and routed."""
+"""Export of trained runs as models that other tools load: collapsed, multihead or routed."""

@@ -1,4 +1,4 @@
-"""Golden scores of fixed texts, and the verification that an export reproduces them."""
+"""Golden scores: a run's scores of fixed texts, which its export must reproduce."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from ...embed.chat import with_context
 from ...embed.sequences import conversation_of
 from ...embed.sources.pair import Message, PreferencePair
 from ..model import Model, messages
+from .fixed_texts import CONTEXT, PROMPTS, RESPONSES
 from .persona import ExportError
-from .probes import PROMPTS, RESPONSES, WISH
 
-# Largest allowed difference, relative to the largest golden score (at least 1): float32 differs by
-# rounding, bfloat16 by the order of summation, which depends on the batch.
+# Largest allowed difference, relative to the largest golden score, or absolute if that is below 1.
+# The order of summation depends on the batch and the kernels, so results round differently.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
 
 
 def golden_texts(
     model: Model, method: str, context: str | None, group: str | None, *, vary_context: bool
 ) -> list[dict[str, Any]]:
-    """Score the fixed texts by a method of the run.
+    """Score the fixed texts with a method of the run.
 
     Args:
-        model: The run.
+        model: The trained run.
         method: Name of the method.
         context: Context of all texts, or None.
         group: Attribute or user, for methods that were adapted to groups.
-        vary_context: Score every other text under the context ``WISH`` instead.
+        vary_context: Score every second text under ``fixed_texts.CONTEXT`` instead of ``context``.
 
     Returns:
-        Per text the prompt, response, context, messages, token ids, reward, head weights and head
-        rewards.
+        One dictionary per text: prompt, response, context, messages, token ids, reward, head
+        weights and head rewards.
     """
-    contexts = [WISH if vary_context and index % 2 else context for index in range(len(PROMPTS))]
+    contexts = [CONTEXT if vary_context and index % 2 else context for index in range(len(PROMPTS))]
     groups = None if group is None else [group] * len(PROMPTS)
     scores = model.score(PROMPTS, RESPONSES, contexts, method=method, groups=groups)
     golden = []
-    for prompt, response, stated, score in zip(PROMPTS, RESPONSES, contexts, scores, strict=True):
-        ids, turns = _sequence(model, prompt, response, stated)
+    for prompt, response, given, score in zip(PROMPTS, RESPONSES, contexts, scores, strict=True):
+        ids, turns = _head_sequence(model, prompt, response, given)
         golden.append(
             {
                 "prompt": prompt,
                 "response": response,
-                "context": stated,
+                "context": given,
                 "messages": [turn._asdict() for turn in turns],
                 "token_ids": ids,
                 "reward": score.reward,
@@ -61,10 +61,10 @@ def golden_texts(
     return golden
 
 
-def _sequence(
+def _head_sequence(
     model: Model, prompt: str, response: str, context: str | None
 ) -> tuple[list[int], tuple[Message, ...]]:
-    """Token ids that the heads read for a response, and the messages that they encode."""
+    """Token ids that the heads read for a response, and the messages that these encode."""
     pair = PreferencePair(
         messages(prompt), response, "", split="test", source="export", context=context
     )
@@ -77,11 +77,21 @@ def _sequence(
 def verify_classifier(
     directory: Path, golden: Sequence[dict[str, Any]], dtype: str
 ) -> dict[str, Any]:
-    """Load a classifier through transformers and compare it with the golden scores.
+    """Load a classifier with transformers and compare its scores with the golden ones.
 
-    Every text is scored alone and in one padded batch. Returns the largest difference, whether the
-    chat template reproduces the run's token ids, and the versions used. Raises ``ExportError`` if a
-    score differs by more than the tolerance.
+    Every text is scored alone and in one padded batch with all others.
+
+    Args:
+        directory: The exported classifier.
+        golden: Result of ``golden_texts``, each with its expected outputs (L,) as ``scores``.
+        dtype: Name of the dtype that the run computed in.
+
+    Returns:
+        The largest difference, whether the chat template reproduces the run's token ids, and the
+        versions of the libraries.
+
+    Raises:
+        ExportError: A score differs by more than the tolerance of the dtype, or is NaN.
     """
     import transformers
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -97,7 +107,7 @@ def verify_classifier(
         batched = model(**padded).logits
     expected = np.array([item["scores"] for item in golden])
     error = max(
-        _compare(logits.float().numpy(), expected, dtype, directory) for logits in (alone, batched)
+        _largest_difference(logits.float().numpy(), expected, dtype) for logits in (alone, batched)
     )
     templated = [
         tokenizer.apply_chat_template(item["messages"], tokenize=True, return_dict=True)
@@ -109,24 +119,33 @@ def verify_classifier(
 
 
 def verify_routed(directory: Path, golden: Sequence[dict[str, Any]], dtype: str) -> dict[str, Any]:
-    """Run the code inside a routed export and compare it with the golden scores.
+    """Run the Python code of a routed export and compare its scores with the golden ones.
 
-    Returns the largest difference over rewards, weights and head rewards. Raises ``ExportError`` if
-    it exceeds the tolerance.
+    Args:
+        directory: The routed export.
+        golden: Result of ``golden_texts``.
+        dtype: Name of the dtype that the run computed in.
+
+    Returns:
+        The largest difference over rewards, weights and head rewards.
+
+    Raises:
+        ExportError: The difference exceeds the tolerance of the dtype, or is NaN.
     """
-    code = _load_code(directory)
-    scorer = code.RoutedReward(directory, device="cpu")
+    module = _load_reward_funcs(directory)
+    scorer = module.RoutedReward(directory, device="cpu")
     out = scorer(*([item[key] for item in golden] for key in ("prompt", "response", "context")))
     error = 0.0
     for key, values in zip(("reward", "weights", "head_rewards"), out, strict=True):
         expected = np.array([item[key] for item in golden])
-        error = max(error, _compare(values.numpy(), expected, dtype, directory))
+        error = max(error, _largest_difference(values.numpy(), expected, dtype))
     return {"largest_difference": error}
 
 
-def _load_code(directory: Path) -> Any:
+def _load_reward_funcs(directory: Path) -> Any:
     """Import ``reward_funcs`` from an export, then restore ``sys.path`` and ``sys.modules``."""
-    previous = sys.modules.pop("modeling_routed", None)  # of another export
+    # Another export may have been imported under the same name.
+    previous = sys.modules.pop("modeling_routed", None)
     sys.path.insert(0, str(directory))
     try:
         spec = util.spec_from_file_location(
@@ -143,14 +162,14 @@ def _load_code(directory: Path) -> Any:
     return module
 
 
-def _compare(actual: np.ndarray, expected: np.ndarray, dtype: str, directory: Path) -> float:
-    """Largest absolute difference; raises ``ExportError`` beyond the tolerance or for NaN."""
+def _largest_difference(actual: np.ndarray, expected: np.ndarray, dtype: str) -> float:
+    """Largest absolute difference; raises ``ExportError`` if it exceeds the tolerance or is NaN."""
     error = float(np.abs(actual - expected).max())
     allowed = TOLERANCE[dtype] * max(1.0, float(np.abs(expected).max()))
     if not error <= allowed:  # also true for NaN
         raise ExportError(
-            f"{directory.name}: the export gives other scores than the run (difference "
-            f"{error:.2g}, allowed {allowed:.2g}); this kind of backbone cannot be exported in "
-            "this tier, use another tier or micro-rm serve"
+            f"export.tier: expected scores within {allowed:.2g} of the run's, but those of the "
+            f"exported model differ by {error:.2g}, so nothing was written; the backbone cannot be "
+            "exported in this tier, use another tier or micro-rm serve"
         )
     return error

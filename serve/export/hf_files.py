@@ -1,7 +1,8 @@
 """Configuration and tokenizer files that transformers 4 and 5 read alike.
 
-Version 4 silently misreads files written by version 5, which renamed the rotary settings. The
-original files are therefore copied, and only the necessary changes are made, in both spellings.
+Version 5 renamed the rotary settings, so version 4 silently misreads files that version 5 wrote.
+The backbone's original files are therefore copied with only the necessary changes, and renamed
+settings are written under both names.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Any
 
 from .persona import ExportError
 
-# Tokens that vocabularies reserve for padding or leave unused; none ends a turn.
+# Tokens that common vocabularies reserve for padding or leave unused; none of them ends a turn.
 PADDING = ("<|finetune_right_pad_id|>", "<|pad|>", "[PAD]", "<pad>", "<|reserved_special_token_0|>")
 NEW_PADDING = "[PAD]"
 TEMPLATE = "chat_template.jinja"
-# Keys that describe the machine the backbone was saved on, or another head.
+# Keys that describe where the backbone was saved, or a head that it had.
 DROPPED = (
     *("_name_or_path", "num_labels", "problem_type", "transformers_version", "classifier_bias"),
-    # OpenRLHF writes these into its reward models and lets them override its own flags.
+    # OpenRLHF writes these into its reward models, where they take precedence over its flags.
     *("value_head_prefix", "normalize_reward", "mean", "std"),
 )
 Json = dict[str, Any]
@@ -38,69 +39,84 @@ def classifier_config(
     """Derive the ``config.json`` of a sequence classifier from that of its backbone.
 
     Args:
-        original: Configuration of the backbone; it is not changed.
-        architecture: Class name in transformers.
+        original: Configuration of the backbone; it is not modified.
+        architecture: Name of the classifier's class in transformers.
         labels: Names of the outputs.
         pad_id: Id of the padding token.
         dtype: Name of the dtype of the weights.
-        vocabulary: Number of rows of the embedding.
+        vocabulary: Rows of the embedding matrix.
 
-    Raises ``ExportError`` for rotary settings that transformers 4 cannot express.
+    Raises:
+        ExportError: transformers 4 cannot express the rotary settings.
     """
     config = portable_config(original)
     config["architectures"] = [architecture]
-    config["problem_type"] = "regression"  # else vLLM turns rewards into probabilities
+    config["problem_type"] = "regression"  # otherwise vLLM returns probabilities, not rewards
     config["id2label"] = {str(index): label for index, label in enumerate(labels)}
     config["label2id"] = {label: index for index, label in enumerate(labels)}
-    for part in _parts(config):
-        part["pad_token_id"] = pad_id
-        part["dtype"] = part["torch_dtype"] = dtype
-        if "vocab_size" in part:
-            part["vocab_size"] = vocabulary
+    for section in _sections(config):
+        section["pad_token_id"] = pad_id
+        section["dtype"] = section["torch_dtype"] = dtype
+        if "vocab_size" in section:
+            section["vocab_size"] = vocabulary
     return config
 
 
 def portable_config(original: Mapping[str, Any]) -> Json:
-    """A copy that transformers 4 and 5 read alike, without the keys in ``DROPPED``."""
+    """Copy a ``config.json`` such that transformers 4 and 5 read it alike.
+
+    The keys in ``DROPPED`` are left out. Raises ``ExportError`` as ``both_rope_spellings`` does.
+    """
     config = {key: value for key, value in original.items() if key not in DROPPED}
     if isinstance(config.get("text_config"), dict):
         config["text_config"] = dict(config["text_config"])
-    for part in _parts(config):
-        part |= both_rope_spellings(part)
-        if "dtype" in part:
-            part["torch_dtype"] = part["dtype"]
+    for section in _sections(config):
+        section |= both_rope_spellings(section)
+        if "dtype" in section:
+            section["torch_dtype"] = section["dtype"]
     return config
 
 
-def _parts(config: Json) -> list[Json]:
-    """The configuration and, for a multimodal model, that of its text part."""
+def _sections(config: Json) -> list[Json]:
+    """The configuration itself and, of a multimodal model, its ``text_config``."""
     text = config.get("text_config")
     return [config, text] if isinstance(text, dict) else [config]
 
 
 def both_rope_spellings(config: Mapping[str, Any]) -> Json:
-    """The rotary settings as transformers 4 spells them, to be added to those of version 5.
+    """Translate ``rope_parameters`` of transformers 5 into the keys of version 4, to be added.
 
-    Empty without ``rope_parameters``. Raises ``ExportError`` for layer types other than full and
-    sliding attention.
+    Args:
+        config: A ``config.json`` or its ``text_config``.
+
+    Returns:
+        The keys of version 4; empty if there is no ``rope_parameters``, because version 5 reads
+        the keys of version 4.
+
+    Raises:
+        ExportError: There are settings for layers other than full and sliding attention.
+
+    >>> both_rope_spellings({"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}})
+    {'rope_theta': 500000.0, 'rope_scaling': None}
     """
     new = config.get("rope_parameters")
     if new is None:
-        return {}  # transformers 5 reads the old spelling
+        return {}
     if not any(isinstance(value, Mapping) for value in new.values()):  # one set for all layers
-        return _old_rope(new)
+        return _version_4_rope(new)
     if set(new) != {"full_attention", "sliding_attention"}:
         raise ExportError(
-            f"rope_parameters of the backbone: expected one set, or one for full_attention and "
-            f"sliding_attention, found {', '.join(map(str, new))}; transformers 4 has no spelling "
-            "for it"
+            "rope_parameters in the backbone's config.json: expected one set for all layers, or "
+            f"one each for full_attention and sliding_attention, found {', '.join(map(str, new))}; "
+            "transformers 4 cannot express these, so this backbone cannot be exported"
         )
-    return _old_rope(new["full_attention"]) | {
+    return _version_4_rope(new["full_attention"]) | {
         "rope_local_base_freq": new["sliding_attention"]["rope_theta"]
     }
 
 
-def _old_rope(parameters: Mapping[str, Any]) -> Json:
+def _version_4_rope(parameters: Mapping[str, Any]) -> Json:
+    # Version 4 keeps these two outside of rope_scaling.
     moved = ("rope_theta", "partial_rotary_factor")
     scaling = {key: value for key, value in parameters.items() if key not in moved}
     scaled = scaling.get("rope_type", "default") != "default"
@@ -109,23 +125,26 @@ def _old_rope(parameters: Mapping[str, Any]) -> Json:
 
 
 def choose_padding(
-    pad: str | None, taken: set[str], vocabulary: Mapping[str, int]
+    pad: str | None, end_tokens: set[str], vocabulary: Mapping[str, int]
 ) -> tuple[str, bool]:
-    """Choose a padding token that ends no text; also return whether it must be added.
+    """Choose a padding token that never ends a text or turn.
 
-    Classifiers of transformers pool the last token that is not padding. If the padding token also
-    ended turns, they would pool the token before it.
+    Classifiers of transformers pool the last token that is not padding. If turns ended with the
+    padding token, they would pool the token before it.
 
     Args:
         pad: The tokenizer's own padding token, or None.
-        taken: Tokens that end texts or turns.
-        vocabulary: Ids by token.
+        end_tokens: Tokens that end texts or turns.
+        vocabulary: Token ids by token.
+
+    Returns:
+        The token, and whether it must be added to the vocabulary.
 
     >>> choose_padding("<eos>", {"<eos>"}, {"<eos>": 0, "<pad>": 1})
     ('<pad>', False)
     """
     for token in (pad, *PADDING):
-        if token is not None and token not in taken and token in vocabulary:
+        if token is not None and token not in end_tokens and token in vocabulary:
             return token, False
     return NEW_PADDING, True
 
@@ -133,10 +152,16 @@ def choose_padding(
 def padding_tokenizer_config(
     original: Mapping[str, Any], token: str, pad_id: int, *, new: bool
 ) -> Json:
-    """``tokenizer_config.json`` with right padding by ``token``.
+    """Derive a ``tokenizer_config.json`` that pads on the right with ``token``.
 
-    The input names are explicit because version 4 otherwise passes token types to the model, which
-    decoders reject or misread.
+    The names of the model's inputs are listed, because version 4 otherwise passes token type ids,
+    which decoders reject or misread.
+
+    Args:
+        original: ``tokenizer_config.json`` of the backbone; it is not modified.
+        token: The padding token.
+        pad_id: Its id.
+        new: Whether the token was added to the vocabulary.
     """
     config: Json = portable_tokenizer_config(original)
     if new and "added_tokens_decoder" in config:
@@ -147,9 +172,9 @@ def padding_tokenizer_config(
 
 
 def portable_tokenizer_config(original: Mapping[str, Any]) -> Json:
-    """``tokenizer_config.json`` that transformers 4 and 5 read alike.
+    """Copy a ``tokenizer_config.json`` such that transformers 4 and 5 read it alike.
 
-    Version 5 writes a class and a key that version 4 does not know.
+    Version 5 writes a class name and a key that version 4 does not know.
     """
     config = dict(original)
     if config.get("tokenizer_class") == "TokenizersBackend":
@@ -162,28 +187,29 @@ def portable_tokenizer_config(original: Mapping[str, Any]) -> Json:
 
 
 def read_json(path: Path) -> Json:
-    """Load a JSON object, empty if there is no file."""
+    """Load a JSON object; empty if the file does not exist."""
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 def tokenizer_tokens(tokenizer: Mapping[str, Any]) -> set[str]:
-    """Every token in a ``tokenizer.json``, added ones included."""
+    """All tokens of a ``tokenizer.json``, including added ones."""
     vocabulary = tokenizer["model"].get("vocab") or {}
-    # Unigram models store a list of (token, score).
+    # Unigram models store a list of (token, score) pairs.
     tokens = vocabulary if isinstance(vocabulary, Mapping) else [item[0] for item in vocabulary]
     return {*tokens, *(item["content"] for item in tokenizer["added_tokens"])}
 
 
 def add_special_token(tokenizer: Mapping[str, Any], token: str, pad_id: int) -> Json:
-    """A copy of ``tokenizer.json`` with one more special token."""
+    """Copy a ``tokenizer.json`` and add a special token with the given id."""
     added = [*tokenizer["added_tokens"], {"id": pad_id, **_added(token)}]
     return dict(tokenizer) | {"added_tokens": added}
 
 
 def pinned_template(template: str, date: str) -> str:
-    """Prefix a chat template so that it prints ``date`` instead of today's.
+    """Make a chat template print ``date`` instead of the current date.
 
-    Some templates state the current date, which would change the tokens from day to day.
+    Otherwise the tokens, and with them the scores, would change from day to day. Templates that
+    print no date are returned unchanged.
     """
     if "strftime_now" not in template and "date_string" not in template:
         return template
@@ -195,9 +221,9 @@ def pinned_template(template: str, date: str) -> str:
 
 
 def plain_template() -> str:
-    """The plain layout as a chat template: turns separated by a blank line.
+    """The plain layout as a chat template: turns separated by blank lines.
 
-    Speakers are named if the prompt has several turns.
+    If the prompt has several turns, the name of the speaker precedes each turn.
     """
     return (
         "{%- set single = messages|length <= 2 and messages[0].role == 'user' -%}"

@@ -1,4 +1,4 @@
-"""The persona of a collapsed export: fixed weights over heads folded onto unscaled vectors."""
+"""The persona of a collapsed export: linear heads over unscaled vectors, and their weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...embed.sources.pair import PreferencePair
 from ...heads.methods import load_method
 from ...heads.scoring import Scorer
 from ..model import Model, messages
-from .probes import PROMPTS
+from .fixed_texts import PROMPTS
 
 
 class ExportError(UserError):
@@ -22,11 +22,14 @@ class ExportError(UserError):
 
 @dataclass(frozen=True)
 class Persona:
-    """Fixed head weights (K,) with a description of their origin.
+    """Fixed weights of the heads.
 
-    ``spread`` is the largest total variation distance between the router's weights for one prompt
-    and the fixed ones, hence what is lost by fixing them; 0 if the weights do not depend on the
-    prompt.
+    Attributes:
+        weights_K: Weights (K,), on the simplex.
+        origin: Where the weights come from, in words.
+        spread: Largest total variation distance, 0 to 1, between the fixed weights and the
+            router's for one of the prompts: a measure of what fixing them loses. 0 if the weights
+            do not depend on the prompt.
     """
 
     weights_K: np.ndarray
@@ -35,9 +38,17 @@ class Persona:
 
 
 def raw_heads(scorer: Scorer, method: str) -> np.ndarray:
-    """Fold the feature scaling into the heads: (K, D) float64, with reward = vector . head.
+    """Linear heads over unscaled vectors: the feature scaling is folded into them.
 
-    Raises ``ExportError`` for a method whose reward is not linear in the vector.
+    Args:
+        scorer: The run's methods.
+        method: Name of the method.
+
+    Returns:
+        Heads (K, D) in float64. Head rewards are the products ``vectors_NxD @ heads_KxD.T``.
+
+    Raises:
+        ExportError: The method's rewards are not linear in the vector.
     """
     params = scorer.models[method].params if method in scorer.models else {}
     if "head" in params:
@@ -46,23 +57,27 @@ def raw_heads(scorer: Scorer, method: str) -> np.ndarray:
         heads_DxK = np.asarray(params["heads"]["kernel"], np.float64)
     else:
         raise ExportError(
-            f"export.method: expected a method with linear heads ({', '.join(scorer.names)}), "
-            f"found {method!r}"
+            f"export.method: expected a method with linear heads "
+            f"({', '.join(scorer.names) or 'this run has none'}), found {method!r}"
         )
     return (heads_DxK / scorer.scaler.delta_scale_D[:, None]).T
 
 
 def choose_method(model: Model, config: ExportConfig) -> str:
-    """Choose the method to export: the one named, one adapted to the group, or the default.
+    """Choose the method to export.
 
-    Raises ``ExportError`` if the run has no such method.
+    It is ``config.method`` if given, else the first method that was adapted to ``config.group``,
+    else the one that ``micro-rm score`` would use.
+
+    Raises:
+        ExportError: The run has no such method.
     """
     names = model.methods
     if config.method is not None:
         if config.method not in names:
             raise ExportError(
-                f"export.method: expected one of {', '.join(names) or 'none here'}, found "
-                f"{config.method!r}"
+                f"export.method: expected a method of the run that scores single responses "
+                f"({', '.join(names) or 'it has none'}), found {config.method!r}"
             )
         return config.method
     if config.group is not None:
@@ -71,35 +86,39 @@ def choose_method(model: Model, config: ExportConfig) -> str:
                 return name
         known = sorted({group for name in names for group in model.scorer.groups(name)})
         raise ExportError(
-            f"export.group: expected one that a method was adapted to "
+            f"export.group: expected a group that a method was adapted to "
             f"({', '.join(known) or 'none in this run; train micro_hyre'}), found {config.group!r}"
         )
     return model.default_method(has_context=bool(config.context) or config.tier != "collapsed")
 
 
 def choose_persona(model: Model, method: str, config: ExportConfig) -> Persona:
-    """Determine the head weights of the persona that the configuration describes.
+    """Determine the head weights of the persona that a configuration describes.
 
-    Explicit weights come first, then those of a group, then those of a single head or of a method
-    whose weights are constant, and last the router's for the context and prompts. Raises
-    ``ExportError`` if the configuration does not determine them.
+    Explicit weights take precedence, then those of the group. A single head has weight 1, and a
+    method without a router has constant weights. Otherwise they are the router's for the context,
+    averaged over the prompts.
+
+    Raises:
+        ExportError: The configuration does not determine the weights.
     """
-    heads = raw_heads(model.scorer, method).shape[0]
+    num_heads = raw_heads(model.scorer, method).shape[0]
     if config.weights:
-        if len(config.weights) != heads:
+        if len(config.weights) != num_heads:
             raise ExportError(
-                f"export.weights: {method} has {heads} heads, found {len(config.weights)} weights"
+                f"export.weights: expected {num_heads} weights, one per head of {method}, found "
+                f"{len(config.weights)}"
             )
         weights_K = np.asarray(config.weights, np.float64)
-        return Persona(weights_K / weights_K.sum(), "given in numbers")
+        return Persona(weights_K / weights_K.sum(), "given as export.weights")
     if config.group is not None:
         return _group_persona(model, method, config.group)
-    if heads == 1:
-        return Persona(np.ones(1), "the only head")
+    if num_heads == 1:
+        return Persona(np.ones(1), "there is only one head")
     if load_method(method).given == "group":
         raise ExportError(
-            f"export.group: {method} weighs its heads for one of "
-            f"{', '.join(model.scorer.groups(method))}; name one, or give export.weights"
+            f"export.group: the weights of {method} depend on the group, found none; give one of "
+            f"{', '.join(model.scorer.groups(method))}, or export.weights"
         )
     if not load_method(method).routes:
         weights_NxK = _router_weights(model, method, [PROMPTS[0]], None)
@@ -108,41 +127,43 @@ def choose_persona(model: Model, method: str, config: ExportConfig) -> Persona:
 
 
 def _routed_persona(model: Model, method: str, config: ExportConfig) -> Persona:
-    """Mean of the router's weights over prompts, under the context if there is one."""
+    """Mean of the router's weights over prompts, with the context if there is one."""
     if not config.context and not config.prompts:
         raise ExportError(
-            f"export.context: the weights of {method} depend on the context or the prompt; give "
-            "export.context, export.prompts, export.group or export.weights"
+            f"export.context: the weights of {method} depend on the context or the prompt, found "
+            "neither; give export.context, export.prompts, export.group or export.weights"
         )
     prompts = config.prompts or list(PROMPTS)
     weights_NxK = _router_weights(model, method, prompts, config.context)
     mean_K = weights_NxK.mean(axis=0)
     spread = float(0.5 * np.abs(weights_NxK - mean_K).sum(axis=1).max())
-    whose = "prompts without a context" if not config.context else "prompts with the context"
     if config.context and model.views.adapt_router == "context":
-        return Persona(weights_NxK[0], "the router's for the context, which is all that it reads")
-    what = f"{len(prompts)} {'given' if config.prompts else 'neutral'} {whose}"
-    return Persona(mean_K, f"the router's, averaged over {what}", spread)
+        return Persona(weights_NxK[0], "the router's for the context, which is its only input")
+    kind = "given" if config.prompts else "neutral"
+    suffix = "with the context" if config.context else "without a context"
+    origin = f"the router's, averaged over {len(prompts)} {kind} prompts {suffix}"
+    return Persona(mean_K, origin, spread)
 
 
 def _group_persona(model: Model, method: str, group: str) -> Persona:
-    """Weights that a method learnt for one attribute or user."""
+    """The weights that a method learnt for one attribute or user."""
     known = model.scorer.groups(method)
     if load_method(method).given != "group" or group not in known:
         raise ExportError(
-            f"export.group: {method} was adapted to {', '.join(known) or 'no group'}, found "
-            f"{group!r}; name a method that was, or give export.context"
+            f"export.group: expected a group that {method} was adapted to "
+            f"({', '.join(known) or 'none'}), found {group!r}; choose another "
+            "export.method, or give export.context"
         )
-    # Weights of a group depend on no text.
+    # The weights of a group do not depend on the text, so any vector will do.
     vector_1xD = np.zeros((1, model.scorer.width), np.float32)
     scores = model.scorer.score(method, vector_1xD, vector_1xD, [group])
-    return Persona(scores.weights_NxK[0], f"those that {method} learnt for {group}")
+    return Persona(scores.weights_NxK[0], f"learnt by {method} for {group}")
 
 
 def _router_weights(
     model: Model, method: str, prompts: Sequence[str], context: str | None
 ) -> np.ndarray:
-    """(N, K) weights of a method's router for N prompts under one context."""
+    """Weights (N, K) of a method's router for N prompts with the same context."""
     pairs = [
         PreferencePair(messages(prompt), "", "", split="test", source="export", context=context)
         for prompt in prompts

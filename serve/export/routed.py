@@ -1,9 +1,8 @@
-"""Routed exports: files of heads, router and backbone, with the code that reads them."""
+"""Routed exports: heads, router and backbone as files, with the Python code that loads them."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +28,31 @@ from .persona import ExportError
 CODE = Path(__file__).parent / "exported"
 HEADS, ROUTER = "heads.safetensors", "router.safetensors"
 BACKBONE, BACKBONE_CONFIG = "backbone", "backbone_config.json"
-# For every kind of router a tensor whose first axis is the draw.
+# A tensor of every kind of router whose first axis is the draw of labelled rows.
 PER_DRAW = {"static": "logits", "linear": "output.bias", "mlp": "output.bias", "kernel": "centre"}
-# An unknown model type makes loading the directory as a classifier an error; a known one would
-# silently return rewards of a random head.
-UNKNOWN_KIND = {"model_type": "micro_rm_routed", "architectures": ["MicroRMRouted"]}
+# With a model type that transformers does not know, loading the directory as a classifier is an
+# error. With a known one it would succeed and return the rewards of a randomly initialised head.
+UNLOADABLE = {"model_type": "micro_rm_routed", "architectures": ["MicroRMRouted"]}
 
 
-def write_routed(
-    directory: Path, model: Model, method: str, names: Sequence[str]
-) -> dict[str, Any]:
-    """Write every file but card and settings into an empty directory.
+def write_routed(directory: Path, model: Model, method: str) -> dict[str, Any]:
+    """Write every file of a routed export except the card and ``micro_rm.json``.
 
-    Returns the router's entries of ``micro_rm.json``. Raises ``ExportError`` for a method without a
-    router.
+    Args:
+        directory: An empty directory.
+        model: The trained run.
+        method: Name of the method.
+
+    Returns:
+        The entries of ``micro_rm.json`` that describe the router.
+
+    Raises:
+        ExportError: The method has no router.
     """
     heads, router, kind = routed_tensors(model.scorer, method)
     save_file(heads, directory / HEADS)
     save_file(router, directory / ROUTER)
-    write_json(directory / "config.json", UNKNOWN_KIND)
+    write_json(directory / "config.json", UNLOADABLE)
     for path in sorted(CODE.glob("*.py")):
         shutil.copyfile(path, directory / path.name)
     _copy_backbone(model.texts.encoder, directory / BACKBONE)
@@ -63,17 +68,26 @@ def write_routed(
 def routed_tensors(
     scorer: Scorer, method: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
-    """Tensors of the heads and of the routers as float32, and the kind of router.
+    """Collect the tensors of the heads and of the router, in float32.
 
-    The first axis of a router's tensors is the draw. Raises ``ExportError`` for a method without a
-    router.
+    Args:
+        scorer: The run's methods.
+        method: Name of the method.
+
+    Returns:
+        The tensors of the heads by name, those of the router by name, and the kind of router:
+        static, linear, mlp or kernel. Router tensors that were fitted per draw of labelled rows
+        have the draw as their first axis.
+
+    Raises:
+        ExportError: The method has no router.
     """
     trained = scorer.models[method]
     if "router" not in trained.params:
         routed = [name for name in scorer.names if "router" in scorer.models[name].params]
         raise ExportError(
-            f"export.method: tier routed needs a method with a router ({', '.join(routed)}), found "
-            f"{method}; use tier collapsed with export.group"
+            f"export.method: tier routed needs a method with a router "
+            f"({', '.join(routed) or 'this run has none'}), found {method}; use tier collapsed"
         )
     heads = {
         "heads": np.asarray(trained.params["heads"]["kernel"]),
@@ -93,7 +107,7 @@ def routed_tensors(
 
 
 def text_settings(model: Model) -> dict[str, Any]:
-    """Settings by which ``reward_funcs.py`` renders and tokenizes the text of a response."""
+    """Settings with which ``reward_funcs.py`` renders, tokenizes and embeds text."""
     encoder, views = model.texts.encoder, model.views
     config = encoder.config
     return {
@@ -111,11 +125,15 @@ def text_settings(model: Model) -> dict[str, Any]:
 
 
 def _copy_backbone(encoder: Encoder, directory: Path) -> None:
-    """Copy weights and tokenizer under a configuration name that transformers does not look for."""
+    """Copy weights, tokenizer and configuration.
+
+    The configuration gets a file name of its own, so that transformers does not load the backbone
+    as a classifier with a randomly initialised head.
+    """
     source = encoder.files.directory
     directory.mkdir()
     write_json(directory / BACKBONE_CONFIG, portable_config(read_json(source / "config.json")))
-    weights = [path.name for path in source.glob("*.safetensors*")]  # and their index
+    weights = [path.name for path in source.glob("*.safetensors*")]  # shards and their index
     for name in (*weights, *TOKENIZER_FILES):
         if (source / name).is_file():
             shutil.copyfile(source / name, directory / name)
@@ -128,7 +146,7 @@ def _copy_backbone(encoder: Encoder, directory: Path) -> None:
 
 
 def _contiguous(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Contiguous float32 copies, as safetensors requires."""
+    """Copies in float32 and C order, as safetensors requires."""
     return {
         name: np.array(tensor, np.float32, order="C", copy=True) for name, tensor in tensors.items()
     }

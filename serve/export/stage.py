@@ -1,7 +1,7 @@
 """``micro-rm export``: write a trained run as files that other tools load, and verify them.
 
-The files are written into a hidden directory beside the destination, loaded again as their users
-will load them and compared with the run's own scores. Only then is the directory renamed.
+The files are written into a hidden directory next to the destination, loaded the way users will
+load them, and their scores compared with the run's. Only then is the directory renamed.
 """
 
 from __future__ import annotations
@@ -29,55 +29,64 @@ from .persona import ExportError, choose_method, choose_persona, raw_heads
 from .routed import text_settings, write_routed
 
 FORMAT = 1
-SETTINGS, GOLDEN, CARD = "micro_rm.json", "golden.json", "README.md"
+METADATA, GOLDEN, CARD = "micro_rm.json", "golden.json", "README.md"
 
 
 def export_run(
     run: Path, config: ExportConfig, *, device: str = "auto", say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Export a trained run and return the content of its ``micro_rm.json``.
+    """Export a trained run. A failed export leaves nothing behind.
 
     Args:
         run: Run directory.
         config: Destination, tier, method and persona.
-        device: Device of the backbone that computes the golden scores.
-        say: Called with a line of progress.
+        device: Device on which the backbone computes the golden scores.
+        say: Called with every line of progress.
 
-    Raises ``ExportError`` if the run cannot be exported as requested or the export's scores differ
-    from the run's, and ``ConfigError`` if the destination is missing or not empty. A failed export
-    leaves nothing behind.
+    Returns:
+        The content of the export's ``micro_rm.json``.
+
+    Raises:
+        ExportError: The run cannot be exported as requested, or the scores of the export differ
+            from those of the run.
+        ConfigError: The destination is missing, not empty or inside the run, or the context
+            contains a secret.
+        StoreError: There is no trained run in the directory.
     """
     to = _check_destination(run, config)
     if config.context and redact(config.context) != config.context:
-        raise ConfigError("export.context: holds what looks like a token or a password")
+        raise ConfigError(
+            "export.context: expected text without secrets, found what looks like a token or a "
+            "password; remove it, because the model card states the context"
+        )
     model = load(run, device=device)
     method = choose_method(model, config)
     say(f"export   {method} of {run}, tier {config.tier}")
     to.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".partial", dir=to.parent))
     try:
-        facts = _write_files(partial, model, method, config)
+        metadata = _write_files(partial, model, method, config)
         _sync(partial)
         os.replace(partial, to)
         sync_directory(to.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     say(
-        f"export   {facts['golden_texts']} texts scored again: largest difference "
-        f"{facts['trial']['largest_difference']:.1e}"
+        f"export   verified on {metadata['golden_texts']} texts: scores differ from the run's by "
+        f"at most {metadata['trial']['largest_difference']:.1e}"
     )
-    say(f"export   {to}, see {CARD} there")
-    return facts
+    say(f"export   wrote {to}; its {CARD} says how to load it")
+    return metadata
 
 
 def _write_files(
     directory: Path, model: Model, method: str, config: ExportConfig
 ) -> dict[str, Any]:
-    """Write and verify every file of the export; golden scores, settings and card come last."""
+    """Write all files of the export and verify them; the files that state the result come last."""
     report = read_report(model.run)
     names = head_names(report, method, len(raw_heads(model.scorer, method)))
     text = text_settings(model)
-    facts: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "format": FORMAT,
         "micro_rm": __version__,
         "tier": config.tier,
@@ -91,17 +100,17 @@ def _write_files(
         model, method, config.context, config.group, vary_context=config.tier != "collapsed"
     )
     if config.tier == "routed":
-        facts |= write_routed(directory, model, method, names)
-        write_json(directory / SETTINGS, facts)  # read by the exported code
+        metadata |= write_routed(directory, model, method)
+        write_json(directory / METADATA, metadata)  # the exported code reads it
         trial = verify_routed(directory, golden, text["dtype"])
     else:
-        facts |= _write_linear(directory, model, method, config, golden, names)
+        metadata |= _write_linear(directory, model, method, config, golden, names)
         trial = verify_classifier(directory, golden, text["dtype"])
-    facts |= {"trial": trial, "golden_texts": len(golden)}
+    metadata |= {"trial": trial, "golden_texts": len(golden)}
     write_json(directory / GOLDEN, golden)
-    write_json(directory / SETTINGS, facts)
-    (directory / CARD).write_text(render_card(model, facts, report), "utf-8")
-    return facts
+    write_json(directory / METADATA, metadata)
+    (directory / CARD).write_text(render_card(model, metadata, report), "utf-8")
+    return metadata
 
 
 def _write_linear(
@@ -112,7 +121,10 @@ def _write_linear(
     golden: list[dict[str, Any]],
     names: list[str],
 ) -> dict[str, Any]:
-    """Write a collapsed or multihead model and add its expected ``scores`` to every golden text."""
+    """Write a collapsed or multihead classifier; add the expected ``scores`` to the golden texts.
+
+    Returns the entry of ``micro_rm.json`` that describes the persona, if there is one.
+    """
     heads_KxD = raw_heads(model.scorer, method)
     rewards_NxK = np.array([item["head_rewards"] for item in golden])
     encoder = model.texts.encoder
@@ -136,29 +148,32 @@ def _write_linear(
 
 
 def _check_destination(run: Path, config: ExportConfig) -> Path:
-    """The destination, which must be new or an empty directory outside of the run."""
+    """Return the destination; it must not exist or be an empty directory, and lie outside the run.
+
+    Raises ``ConfigError`` otherwise.
+    """
     if config.to is None:
-        raise ConfigError("export.to: expected a directory to make, found none; give --to DIR")
+        raise ConfigError("export.to: expected a directory to write, found none; give --to DIR")
     to = Path(config.to)
     if to.is_symlink() or (to.exists() and not (to.is_dir() and not any(to.iterdir()))):
         raise ConfigError(
-            f"export.to: expected a directory that does not exist or is empty, found {to}; name "
-            "another, or remove it"
+            f"export.to: expected a directory that does not exist or is empty, found {to}; choose "
+            "another, or remove this one"
         )
     if run.resolve() in (to.resolve(), *to.resolve().parents):
         raise ConfigError(
-            f"export.to: expected a directory outside of the run {run}, found {to}; a run "
-            "directory holds what the run has made"
+            f"export.to: expected a directory outside of the run {run}, found {to}; choose "
+            "another, because a run directory holds only what the run itself wrote"
         )
     return to
 
 
 def _sync(directory: Path) -> None:
-    """Sync every file and directory to disk and give them the usual permissions.
+    """Flush every file and directory to disk, and set the permissions that the umask gives.
 
-    ``mkdtemp`` and some writers create them readable by the owner only.
+    ``mkdtemp`` and some writers create files that only their owner can read.
     """
-    umask = os.umask(0)  # can only be read by setting it
+    umask = os.umask(0)  # the umask can only be read by setting it
     os.umask(umask)
     for path in sorted(directory.rglob("*")):
         if path.is_file():

@@ -33,7 +33,7 @@ from micro_rm.serve.export.stage import ExportError, export_run
 from micro_rm.serve.model import Model, Score
 from micro_rm.serve.names import head_names
 
-WISH = "use many words"
+CONTEXT = "use many words"
 PROMPTS = [f"Question {index}: how far is the moon?" for index in range(6)]
 RESPONSES = [f"About {index} km." + " It is far." * index for index in range(6)]
 TOLERANCE = 1e-4
@@ -42,7 +42,7 @@ Exported = Callable[..., tuple[Path, dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """``exported(**settings)``: directory and facts of an export, cached per settings."""
+    """``exported(**settings)``: directory and metadata of an export, cached per settings."""
     made: dict[str, tuple[Path, dict[str, Any]]] = {}
 
     def make(**settings: Any) -> tuple[Path, dict[str, Any]]:
@@ -85,30 +85,30 @@ def scored(model: Model, method: str, context: str | None, **settings: Any) -> l
 def test_a_collapsed_export_gives_the_runs_scores(
     exported: Exported, model: Model, side: str, batch: int
 ) -> None:
-    directory, facts = exported(context=WISH)
-    found = logits(directory, side, WISH, batch)
-    weights = facts["persona"]["weights"]
+    directory, metadata = exported(context=CONTEXT)
+    found = logits(directory, side, CONTEXT, batch)
+    weights = metadata["persona"]["weights"]
     expected = [
-        np.dot(score.head_rewards, weights) for score in scored(model, facts["method"], WISH)
+        np.dot(score.head_rewards, weights) for score in scored(model, metadata["method"], CONTEXT)
     ]
-    assert facts["method"] == "micro" and found.shape == (6, 1)
+    assert metadata["method"] == "micro" and found.shape == (6, 1)
     assert np.abs(found[:, 0] - expected).max() < TOLERANCE
     assert np.ptp(expected) > 100 * TOLERANCE
 
 
 def test_weights_of_one_prompt_are_the_routers_own(exported: Exported, model: Model) -> None:
     """A persona averaged over one prompt reproduces the run's score of that prompt."""
-    directory, facts = exported(context=WISH, prompts=PROMPTS[:1], method="micro_kernel")
-    expected = scored(model, "micro_kernel", WISH)[0]
-    assert np.allclose(facts["persona"]["weights"], expected.weights, atol=1e-6)
-    assert facts["persona"]["spread"] == 0
-    assert abs(logits(directory, "right", WISH)[0, 0] - expected.reward) < TOLERANCE
+    directory, metadata = exported(context=CONTEXT, prompts=PROMPTS[:1], method="micro_kernel")
+    expected = scored(model, "micro_kernel", CONTEXT)[0]
+    assert np.allclose(metadata["persona"]["weights"], expected.weights, atol=1e-6)
+    assert metadata["persona"]["spread"] == 0
+    assert abs(logits(directory, "right", CONTEXT)[0, 0] - expected.reward) < TOLERANCE
 
 
 def test_a_group_gets_the_weights_that_it_was_adapted_to(exported: Exported, model: Model) -> None:
-    directory, facts = exported(group="long")
+    directory, metadata = exported(group="long")
     expected = scored(model, "micro_hyre", None, groups=["long"] * 6)
-    assert facts["method"] == "micro_hyre"
+    assert metadata["method"] == "micro_hyre"
     found = logits(directory, "right", None)[:, 0]
     assert np.abs(found - [score.reward for score in expected]).max() < TOLERANCE
     others = scored(model, "micro_hyre", None, groups=["brief"] * 6)
@@ -116,20 +116,20 @@ def test_a_group_gets_the_weights_that_it_was_adapted_to(exported: Exported, mod
 
 
 def test_a_multihead_export_has_one_named_output_per_head(exported: Exported, model: Model) -> None:
-    directory, facts = exported(tier="multihead")
-    found = logits(directory, "left", WISH)
-    expected = np.array([score.head_rewards for score in scored(model, "micro", WISH)])
+    directory, metadata = exported(tier="multihead")
+    found = logits(directory, "left", CONTEXT)
+    expected = np.array([score.head_rewards for score in scored(model, "micro", CONTEXT)])
     assert np.abs(found - expected).max() < TOLERANCE
     config = AutoConfig.from_pretrained(directory)
     assert config.num_labels == 3 and len(set(config.id2label.values())) == 3
-    assert list(config.id2label.values()) == facts["heads"]
+    assert list(config.id2label.values()) == metadata["heads"]
 
 
 def test_base_model_and_head_give_the_same_when_loaded_separately(
     exported: Exported, model: Model
 ) -> None:
     """As OpenRLHF does: padding on the left, explicit positions, pooling by the mask."""
-    directory, facts = exported(context=WISH)
+    directory, metadata = exported(context=CONTEXT)
     golden = json.loads((directory / "golden.json").read_text("utf-8"))
     base = AutoModel.from_pretrained(directory).eval()
     head = load_file(directory / "model.safetensors")["score.weight"]
@@ -142,7 +142,7 @@ def test_base_model_and_head_give_the_same_when_loaded_separately(
         states = base(**batch, position_ids=positions).last_hidden_state[:, -1]
     expected = torch.tensor([item["scores"] for item in golden])
     assert head.dtype == torch.float32 and torch.allclose(states @ head.T, expected, atol=1e-4)
-    assert facts["trial"]["chat_template_exact"]
+    assert metadata["trial"]["chat_template_exact"]
 
 
 def test_an_export_with_other_scores_leaves_nothing_behind(
@@ -152,7 +152,7 @@ def test_an_export_with_other_scores_leaves_nothing_behind(
         write_classifier(directory, encoder, heads_LxD * 1.01, labels)
 
     monkeypatch.setattr(stage, "write_classifier", wrong)
-    with pytest.raises(ExportError, match="other scores than the run"):
+    with pytest.raises(ExportError, match="differ by"):
         export_run(
             tiny_run,
             ExportConfig(to=str(tmp_path / "out"), weights=[0, 0, 1]),
@@ -165,9 +165,9 @@ def test_an_export_with_other_scores_leaves_nothing_behind(
 def test_verification_detects_wrong_padding_templates_and_nan(
     exported: Exported, tmp_path: Path
 ) -> None:
-    directory, facts = exported(context=WISH)
+    directory, metadata = exported(context=CONTEXT)
     golden = json.loads((directory / "golden.json").read_text("utf-8"))
-    assert facts["trial"]["chat_template_exact"]
+    assert metadata["trial"]["chat_template_exact"]
     copy = tmp_path / "copy"
     shutil.copytree(directory, copy)
     (copy / "chat_template.jinja").write_text("{{ messages[0].content }}")
@@ -176,10 +176,10 @@ def test_verification_detects_wrong_padding_templates_and_nan(
     # With another padding token than the tokenizer's, a batch is pooled at its padding.
     settings["pad_token_id"] = golden[0]["token_ids"][0]
     (copy / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(ExportError, match="other scores"):
+    with pytest.raises(ExportError, match="differ by"):
         verify_classifier(copy, golden, "float32")
     golden[0]["scores"] = [float("nan")]
-    with pytest.raises(ExportError, match="other scores"):
+    with pytest.raises(ExportError, match="differ by"):
         verify_classifier(directory, golden, "float32")
 
 
@@ -190,25 +190,25 @@ def test_a_persona_states_its_origin_and_spread(
     assert numbers.weights_K.tolist() == [0.0, 0.25, 0.75]
     apart = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     monkeypatch.setattr(persona, "_router_weights", lambda *_: apart)
-    wished = choose_persona(model, "micro", ExportConfig(context=WISH, prompts=PROMPTS[:2]))
+    wished = choose_persona(model, "micro", ExportConfig(context=CONTEXT, prompts=PROMPTS[:2]))
     assert wished.weights_K.tolist() == [0.5, 0.5, 0.0] and wished.spread == 0.5
     assert "2 given prompts with the context" in wished.origin
     monkeypatch.setattr(model, "views", replace(model.views, adapt_router="context"))
-    alone = choose_persona(model, "micro", ExportConfig(context=WISH))
-    assert "all that it reads" in alone.origin and alone.spread == 0
+    alone = choose_persona(model, "micro", ExportConfig(context=CONTEXT))
+    assert "its only input" in alone.origin and alone.spread == 0
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"to": None}, "export.to: expected a directory to make"),
+    ({"to": None}, "export.to: expected a directory to write"),
     ({"to": "run/export"}, "outside of the run"),
     ({"to": "full", "weights": [1.0]}, "does not exist or is empty"),
     ({"to": "pointer", "weights": [1.0]}, "does not exist or is empty"),
-    ({"method": "dpl", "context": WISH}, "export.method: expected one of"),
+    ({"method": "dpl", "context": CONTEXT}, "export.method: expected a method of the run"),
     ({"method": "micro"}, "give export.context"),
-    ({"method": "micro_hyre"}, "name one, or give export.weights"),
-    ({"group": "nobody"}, "expected one that a method was adapted to"),
-    ({"method": "micro", "group": "long"}, "was adapted to no group"),
-    ({"weights": [0.5, 0.5]}, "has 3 heads, found 2 weights"),
+    ({"method": "micro_hyre"}, "give one of brief, long, or export.weights"),
+    ({"group": "nobody"}, "expected a group that a method was adapted to"),
+    ({"method": "micro", "group": "long"}, r"that micro was adapted to \(none\), found 'long'"),
+    ({"weights": [0.5, 0.5]}, "expected 3 weights, one per head of micro_stage1, found 2"),
     ({"context": "as hf_abcdefghijklmnopqrstuvwx says"}, "token or a password"),
     ({"tier": "routed", "method": "micro_hyre"}, "needs a method with a router"),
 ]
@@ -234,7 +234,7 @@ def test_an_encoder_is_refused_as_a_classifier() -> None:
     encoder: Any = SimpleNamespace(
         backbone=SimpleNamespace(pooling="mean"), config=SimpleNamespace(name="encoder")
     )
-    with pytest.raises(ExportError, match=r"is read out by mean.*use tier routed"):
+    with pytest.raises(ExportError, match=r"found mean pooling of encoder; use tier routed"):
         write_classifier(Path(), encoder, np.zeros((1, 4)), ["reward"])
 
 
@@ -260,7 +260,7 @@ def test_the_command_writes_a_card_without_paths_of_the_machine(
 ) -> None:
     to = tmp_path / "out"
     flags = [f"--run.dir={tiny_run}", "--to", str(to), "--embed.device=cpu", "--json"]
-    assert main(["export", *flags, f"--export.context={WISH}"]) == 0
+    assert main(["export", *flags, f"--export.context={CONTEXT}"]) == 0
     assert json.loads(capsys.readouterr().out)["tier"] == "collapsed"
     for path in to.iterdir():
         text = path.read_bytes()
@@ -271,14 +271,14 @@ def test_the_command_writes_a_card_without_paths_of_the_machine(
     numbers = [f"{100 * macro[key]:.1f} %" for key in ("accuracy", "low", "high")]
     assert f"| **micro** | context | {numbers[0]} | {numbers[1]} to {numbers[2]} |" in card
     for words in (
-        WISH,
+        CONTEXT,
         "12 held-out pairs (6 prompts)",
         "Before you use it",
         "unknown: check",
         "Commit of",
     ):
         assert words in card
-    assert main(["export", *flags, f"--export.context={WISH}"]) == 2  # not over it
+    assert main(["export", *flags, f"--export.context={CONTEXT}"]) == 2  # not over it
     assert "does not exist or is empty" in capsys.readouterr().err
     # The snippet in the card runs and prints the right score.
     snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)
@@ -286,7 +286,7 @@ def test_the_command_writes_a_card_without_paths_of_the_machine(
     exec(snippet.group(1).replace("path/to/this/directory", str(to)), {})
     printed = re.search(r"-?\d+\.\d+", capsys.readouterr().out)
     expected = micro_rm.load(tiny_run, device="cpu").score(
-        ["Explain why the sky is blue."], ["Air scatters blue light."], [WISH], method="micro"
+        ["Explain why the sky is blue."], ["Air scatters blue light."], [CONTEXT], method="micro"
     )
     weights = json.loads((to / "micro_rm.json").read_text("utf-8"))["persona"]["weights"]
     assert printed is not None

@@ -19,9 +19,9 @@ from micro_rm.configs.export import ExportConfig
 from micro_rm.heads.features import Scaler
 from micro_rm.heads.methods.interface import Trained
 from micro_rm.heads.scoring import Scorer
-from micro_rm.serve.export.golden import _load_code
+from micro_rm.serve.export.fixed_texts import CONTEXT
+from micro_rm.serve.export.golden import _load_reward_funcs
 from micro_rm.serve.export.persona import raw_heads
-from micro_rm.serve.export.probes import WISH
 from micro_rm.serve.export.routed import routed_tensors
 from micro_rm.serve.export.stage import export_run
 from micro_rm.serve.model import Model
@@ -29,7 +29,7 @@ from micro_rm.serve.model import Model
 PROMPTS = [f"Question {index // 2}: how far is the moon?" for index in range(6)]
 RESPONSES = [f"About {index} km." + " It is far." * index for index in range(6)]
 Exported = Callable[[str], tuple[Path, Any]]
-WISHES = ["be brief", None, "use many words", "", "be brief", "something else"]
+CONTEXTS = ["be brief", None, "use many words", "", "be brief", "something else"]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Export
             to = tmp_path_factory.mktemp("routed") / "model"
             config = ExportConfig(to=str(to), tier="routed", method=method)
             export_run(tiny_run, config, device="cpu", say=lambda _: None)
-            made[method] = to, _load_code(to)
+            made[method] = to, _load_reward_funcs(to)
         return made[method]
 
     return make
@@ -53,8 +53,8 @@ def test_a_routed_export_gives_the_runs_scores(
     exported: Exported, model: Model, method: str
 ) -> None:
     directory, code = exported(method)
-    found = code.RoutedReward(directory, device="cpu", batch_size=4)(PROMPTS, RESPONSES, WISHES)
-    expected = model.score(PROMPTS, RESPONSES, WISHES, method=method)
+    found = code.RoutedReward(directory, device="cpu", batch_size=4)(PROMPTS, RESPONSES, CONTEXTS)
+    expected = model.score(PROMPTS, RESPONSES, CONTEXTS, method=method)
     for key, values in (
         ("reward", found.reward),
         ("weights", found.weights),
@@ -63,7 +63,7 @@ def test_a_routed_export_gives_the_runs_scores(
         gap = np.abs(values.numpy() - np.array([getattr(score, key) for score in expected]))
         assert gap.max() < 1e-4, key
     golden = json.loads((directory / "golden.json").read_text("utf-8"))
-    assert {item["context"] for item in golden} == {None, WISH}, (
+    assert {item["context"] for item in golden} == {None, CONTEXT}, (
         "verified with and without a context"
     )
     assert directory.stat().st_mode & 0o555 == 0o555, "readable for others, as usual"
@@ -75,13 +75,13 @@ def test_a_routed_export_gives_the_runs_scores(
 def test_the_reward_function_keeps_to_trls_convention(exported: Exported, model: Model) -> None:
     """Texts or messages, columns by name, unknown columns ignored."""
     _, code = exported("micro")
-    expected = [score.reward for score in model.score(PROMPTS, RESPONSES, WISHES, method="micro")]
-    extra = {"completion_ids": [[0]] * 6, "trainer_state": None, "context": WISHES}
+    expected = [score.reward for score in model.score(PROMPTS, RESPONSES, CONTEXTS, method="micro")]
+    extra = {"completion_ids": [[0]] * 6, "trainer_state": None, "context": CONTEXTS}
     plain = code.reward(prompts=PROMPTS, completions=RESPONSES, **extra)
     chats = code.reward(
         prompts=[[{"role": "user", "content": prompt}] for prompt in PROMPTS],
         completions=[[{"role": "assistant", "content": text}] for text in RESPONSES],
-        context=WISHES,
+        context=CONTEXTS,
     )
     assert code.reward.__name__ == "reward"
     for found in (plain, chats):
@@ -100,7 +100,7 @@ def test_the_reward_function_keeps_to_trls_convention(exported: Exported, model:
     # Of a completion with several turns, as in tool use or dialogue, the last one is scored.
     said = [*turns[1:], {"role": "assistant", "content": RESPONSES[0]}]
     assert code.reward([turns[:1]], [said], context=["be brief"]) == [long]
-    with pytest.raises(ValueError, match="tokens: expected 1 to 256"):
+    with pytest.raises(ValueError, match="1 to 256 tokens, found"):
         code.reward(["far " * 300], ["yes"])
 
 
@@ -118,13 +118,13 @@ def test_nothing_else_loads_a_routed_export(exported: Exported, tmp_path: Path) 
     data = bytearray((tmp_path / files[2]).read_bytes())
     data[-1] ^= 1
     (tmp_path / files[2]).write_bytes(data)
-    with pytest.raises(ValueError, match="is not that of"):
+    with pytest.raises(ValueError, match="expected sha256"):
         heads.from_directory(tmp_path)
     (tmp_path / files[2]).unlink()
-    with pytest.raises(FileNotFoundError, match="heads and router belong together"):
+    with pytest.raises(FileNotFoundError, match="missing; copy the whole export"):
         heads.from_directory(tmp_path)
     settings = json.loads((tmp_path / files[0]).read_text("utf-8"))
-    with pytest.raises(ValueError, match="expected a routed export"):
+    with pytest.raises(ValueError, match="found tier routed in format 99"):
         (tmp_path / files[0]).write_text(json.dumps(settings | {"format": 99}))
         heads.from_directory(tmp_path)
 
@@ -187,7 +187,7 @@ def test_every_kind_of_router_is_computed_from_unscaled_vectors(
     assert np.abs(folded - expected.rewards_NxK).max() < 1e-4
     with pytest.raises(ValueError, match=r"expected \(5, 8\), found \(4, 8\)"):
         module(torch.from_numpy(response), torch.from_numpy(prompt[:4]))
-    with pytest.raises(ValueError, match=r"router.safetensors: expected"):
+    with pytest.raises(ValueError, match=r"router.safetensors: expected the tensors"):
         code.RoutedHeads(settings, {}, {})
 
 

@@ -1,13 +1,11 @@
-"""Reward heads weighted by a router: hidden vectors in, rewards out.
-
-Needs torch and safetensors only.
+"""Reward heads under a router: hidden vectors in, rewards out. Needs torch and safetensors only.
 
     heads = RoutedHeads.from_directory("path/to/this/directory")
     out = heads(response_vectors, router_vectors)   # (N, D) each, float32
     out.reward, out.weights, out.head_rewards       # (N,), (N, K), (N, K)
 
-``reward_funcs.py`` beside this file computes these vectors from text. Only differences between
-rewards of the same prompt and context are meaningful; their zero is not.
+``reward_funcs.py`` next to this file computes these vectors from text. Only differences between
+rewards for the same prompt and context are meaningful; zero has no meaning.
 """
 
 from __future__ import annotations
@@ -21,9 +19,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-SETTINGS, HEADS, ROUTER = "micro_rm.json", "heads.safetensors", "router.safetensors"
+METADATA, HEADS, ROUTER = "micro_rm.json", "heads.safetensors", "router.safetensors"
 FORMAT = 1
-# Tensors of every kind of router, beside the input scaling.
+# Tensors of every kind of router, in addition to the input scaling.
 KINDS = {
     "static": {"logits"},
     "linear": {"output.kernel", "output.bias"},
@@ -33,7 +31,7 @@ KINDS = {
 
 
 class RoutedRewards(NamedTuple):
-    """Rewards (N,) of N responses, head weights (N, K) and rewards of the heads (N, K)."""
+    """Rewards (N,) of N responses, head weights (N, K) and head rewards (N, K)."""
 
     reward: Tensor
     weights: Tensor
@@ -41,16 +39,23 @@ class RoutedRewards(NamedTuple):
 
 
 class RoutedHeads(torch.nn.Module):
-    """K linear heads over D features, and the routers of S draws, whose weights are averaged."""
+    """K linear heads over D features, weighted by a router.
 
-    def __init__(self, settings: dict, heads: dict[str, Tensor], router: dict[str, Tensor]) -> None:
-        """Build from the settings and tensors of an export; see ``from_directory``."""
+    The router was fitted once for each of S draws of labelled rows; its weights are averaged over
+    the draws.
+    """
+
+    def __init__(self, metadata: dict, heads: dict[str, Tensor], router: dict[str, Tensor]) -> None:
+        """Build from ``micro_rm.json`` and the tensors of an export; see ``from_directory``."""
         super().__init__()
-        self.kind, self.tau = settings["router"], settings["tau"] or 1.0
-        self.names = list(settings["heads"])
-        wanted = KINDS[self.kind] | {"input_mean", "input_scale"}
-        if set(router) != wanted:
-            raise ValueError(f"{ROUTER}: expected {sorted(wanted)}, found {sorted(router)}")
+        self.kind, self.tau = metadata["router"], metadata["tau"] or 1.0
+        self.names = list(metadata["heads"])
+        expected = KINDS[self.kind] | {"input_mean", "input_scale"}
+        if set(router) != expected:
+            raise ValueError(
+                f"{ROUTER}: expected the tensors {sorted(expected)}, found {sorted(router)}; copy "
+                "the whole export again"
+            )
         for name, tensor in (
             heads | {f"router.{key}": value for key, value in router.items()}
         ).items():
@@ -60,29 +65,39 @@ class RoutedHeads(torch.nn.Module):
     def from_directory(cls, directory: str | Path) -> RoutedHeads:
         """Load the heads and router of an export.
 
-        Raises ``FileNotFoundError`` if either file is missing and ``ValueError`` if its bytes have
-        changed, because heads are meaningless under another router.
+        Raises ``FileNotFoundError`` if a file is missing, and ``ValueError`` if its bytes have
+        changed: heads have no meaning under the router of another export.
         """
         directory = Path(directory)
-        settings = json.loads((directory / SETTINGS).read_text("utf-8"))
-        if settings.get("format") != FORMAT or settings.get("tier") != "routed":
-            raise ValueError(f"{directory / SETTINGS}: expected a routed export of format {FORMAT}")
+        metadata = json.loads((directory / METADATA).read_text("utf-8"))
+        found = metadata.get("tier"), metadata.get("format")
+        if found != ("routed", FORMAT):
+            raise ValueError(
+                f"{directory / METADATA}: expected tier routed in format {FORMAT}, found tier "
+                f"{found[0]} in format {found[1]}; export the run again with --export.tier routed"
+            )
         parts = {}
         for name in (HEADS, ROUTER):
             path = directory / name
             if not path.is_file():
-                raise FileNotFoundError(f"{path}: missing; heads and router belong together")
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            if digest != settings["sha256"][name]:
-                raise ValueError(f"{path}: sha256 {digest} is not that of {SETTINGS}")
+                raise FileNotFoundError(f"{path}: missing; copy the whole export")
+            digest, expected = (
+                hashlib.sha256(path.read_bytes()).hexdigest(),
+                metadata["sha256"][name],
+            )
+            if digest != expected:
+                raise ValueError(
+                    f"{path}: expected sha256 {expected}, as in {METADATA}, found {digest}; copy "
+                    "the whole export again"
+                )
             parts[name] = load_file(path)
-        return cls(settings, parts[HEADS], parts[ROUTER]).eval()
+        return cls(metadata, parts[HEADS], parts[ROUTER]).eval()
 
     @torch.no_grad()
     def forward(self, response: Tensor, router_input: Tensor) -> RoutedRewards:
-        """Compute rewards from the (N, D) vectors of the responses and of the router's inputs.
+        """Compute rewards from the vectors (N, D) of responses and of the router's inputs.
 
-        Raises ``ValueError`` for vectors of another shape.
+        Raises ``ValueError`` if the shapes differ from each other or from the heads'.
         """
         expected = (len(response), self.get_buffer("heads").shape[0])
         for name, vectors in (("response", response), ("router_input", router_input)):
@@ -98,7 +113,7 @@ class RoutedHeads(torch.nn.Module):
         return self.get_buffer(f"router_{name}")
 
     def _logits(self, vectors: Tensor) -> Tensor:
-        """Router logits (S, N, K), one set per draw."""
+        """Logits (S, N, K) of the router, one set per draw."""
         if self.kind == "static":
             return self._router("logits")[:, None].expand(-1, len(vectors), -1)
         if self.kind == "kernel":
@@ -110,9 +125,9 @@ class RoutedHeads(torch.nn.Module):
         return hidden @ self._router("output_kernel") + self._router("output_bias")[:, None]
 
     def _kernel_logits(self, vectors: Tensor) -> Tensor:
-        """Logits (S, N, K) of the kernel router: predicted losses of the heads, over -tau.
+        """Logits (S, N, K) of the kernel router: the heads' predicted losses, divided by -tau.
 
-        Its linear features are the centered vector and its projection, each of unit length.
+        The losses are linear in the centred vector and its projection, each scaled to unit length.
         """
         offset = vectors[None] - self._router("centre").double()[:, None]
         parts = (offset, offset @ self._router("projection").double())

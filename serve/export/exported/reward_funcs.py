@@ -5,8 +5,8 @@
     from reward_funcs import reward
     GRPOTrainer(..., reward_funcs=reward)            # contexts in the column "context"
 
-``RoutedReward`` is the same as a class, with a choice of device and batch size, and also returns
-head weights and the rewards of the heads.
+The class ``RoutedReward`` also returns head weights and head rewards, and lets you choose the
+device and the batch size.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ Turns = list[dict[str, str]]
 
 
 class RoutedReward:
-    """The backbone with its tokenizer, heads and router of a routed export."""
+    """A routed export: tokenizer, backbone, heads and router."""
 
     def __init__(
         self, directory: str | Path = HERE, *, device: str | None = None, batch_size: int = 16
     ) -> None:
-        """Load an export onto a device, by default CUDA if available.
+        """Load an export.
 
-        ``batch_size`` is the number of sequences per forward pass.
+        Args:
+            directory: The export; by default the directory of this file.
+            device: Device of the backbone; by default CUDA if available, otherwise the CPU.
+            batch_size: Sequences per forward pass.
         """
         directory = Path(directory)
         self.heads = RoutedHeads.from_directory(directory)
@@ -50,14 +53,27 @@ class RoutedReward:
         responses: Sequence[str],
         contexts: Sequence[str | None] | None = None,
     ) -> RoutedRewards:
-        """Score N responses, each to its own prompt and context (the user's stated wish).
+        """Score N responses.
 
-        Raises ``ValueError`` for texts of more tokens than the run allowed.
+        Args:
+            prompts: The N prompts, each a text or a list of messages with role and content.
+            responses: One response to each prompt.
+            contexts: What the user of each prompt wants, in words; None or "" for no context.
+
+        Returns:
+            Rewards (N,), head weights (N, K) and head rewards (N, K).
+
+        Raises:
+            ValueError: The numbers of texts differ, a text has more tokens than the run allowed, or
+                the chat template rejects the conversation.
         """
         contexts = [None] * len(prompts) if contexts is None else list(contexts)
         if not len(prompts) == len(responses) == len(contexts):
-            raise ValueError("expected as many prompts as responses and contexts")
-        # First what the heads read, then what the router reads, in one pass over the backbone.
+            raise ValueError(
+                "expected equally many prompts, responses and contexts, found "
+                f"{len(prompts)}, {len(responses)} and {len(contexts)}"
+            )
+        # The inputs of the heads, then those of the router: equal ones are embedded once.
         sequences = [
             self._ids(_turns(prompt), response, context, self.text["head_view"])
             for prompt, response, context in zip(prompts, responses, contexts, strict=True)
@@ -70,10 +86,10 @@ class RoutedReward:
         return self.heads(vectors[: len(prompts)], vectors[len(prompts) :])
 
     def _ids(self, turns: Turns, response: str | None, context: str | None, view: str) -> tuple:
-        """Token ids of a prompt with or without a response, as in the run.
+        """Token ids of a prompt, with or without a response, as in the run.
 
-        ``view`` says how the context enters: ``context`` replaces the prompt by it, ``ctx`` puts it
-        into the first user turn, and any other view leaves it out.
+        ``view`` says how the context is used: ``context`` is the context instead of the prompt,
+        ``ctx`` adds it to the first user turn, and any other view leaves it out.
         """
         if view == "context" and context:
             turns = [{"role": "user", "content": context}]
@@ -81,32 +97,36 @@ class RoutedReward:
             first = next(index for index, turn in enumerate(turns) if turn["role"] == "user")
             content = self.text["context_form"].format(context, turns[first]["content"])
             turns = [*turns[:first], {"role": "user", "content": content}, *turns[first + 1 :]]
-        # A prompt alone may end with the header of the answer, depending on its read-out.
-        asks = response is None and self.text["prompt_readout"] == "generation_prompt"
+        # The run may have read prompts at the header of the answer that is to follow.
+        add_header = response is None and self.text["prompt_readout"] == "generation_prompt"
         single = len(turns) == 1
         if response is not None:
             turns = [*turns, {"role": "assistant", "content": response}]
         if self.text["templated"]:
-            rendered = self._render(turns, asks)
+            rendered = self._render(turns, add_header)
         else:
-            rendered = _plain(turns, single, asks)
-        special = not self.text["templated"]  # a chat template writes its special tokens itself
+            rendered = _plain(turns, single, add_header)
+        special = not self.text["templated"]  # a chat template writes special tokens itself
         ids = self.tokenizer(rendered, add_special_tokens=special, truncation=False)["input_ids"]
         ids = self._with_bos(list(ids))
         if not 0 < len(ids) <= self.text["max_length"]:
-            raise ValueError(f"{len(ids)} tokens: expected 1 to {self.text['max_length']}")
+            raise ValueError(
+                f"expected a prompt and response of 1 to {self.text['max_length']} tokens, found "
+                f"{len(ids)}; shorten the text"
+            )
         return tuple(ids)
 
-    def _render(self, turns: Turns, asks: bool) -> str:
-        try:  # the exported template prints the date of the run, not today's
+    def _render(self, turns: Turns, add_header: bool) -> str:
+        # The exported template prints the date of the run, not today's.
+        try:
             return self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=asks
+                turns, tokenize=False, add_generation_prompt=add_header
             )
         except TemplateError as error:
-            raise ValueError(f"the chat template refuses a conversation: {error}") from error
+            raise ValueError(f"the chat template rejects a conversation: {error}") from error
 
     def _with_bos(self, ids: list[int]) -> list[int]:
-        """Reduce the leading BOS tokens to one or none, as in the run."""
+        """Replace the leading BOS tokens by one or none, as in the run."""
         bos = self.tokenizer.bos_token_id
         if bos is None:
             return ids
@@ -116,8 +136,8 @@ class RoutedReward:
 
     @torch.inference_mode()
     def _vectors(self, sequences: list[tuple]) -> Tensor:
-        """Embed sequences as (N, D) vectors on the CPU, repeated ones once."""
-        distinct = sorted(set(sequences), key=len)  # similar lengths share a batch: little padding
+        """Embed sequences as vectors (N, D) on the CPU; equal sequences are computed once."""
+        distinct = sorted(set(sequences), key=len)  # batches of similar lengths need little padding
         vectors = {}
         for start in range(0, len(distinct), self.batch_size):
             batch = distinct[start : start + self.batch_size]
@@ -132,7 +152,7 @@ class RoutedReward:
         return torch.stack([vectors[row] for row in sequences])
 
     def _pool(self, states: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        """Pool hidden states (B, L, D) to vectors (B, D): last token, first token or mean."""
+        """Pool hidden states (B, L, D) into vectors (B, D): last token, first token or mean."""
         if self.text["pooling"] == "last":
             return states[torch.arange(len(states)), lengths - 1]
         if self.text["pooling"] == "cls":
@@ -144,10 +164,17 @@ class RoutedReward:
 def reward(
     prompts: Sequence[str | Turns], completions: Sequence[str | Turns], **columns: Any
 ) -> list[float]:
-    """Return one reward per completion, as TRL expects.
+    """Reward function for TRL.
 
-    ``columns["context"]`` holds the contexts, where there are any; other columns are ignored. Of a
-    completion with several turns the last one is scored.
+    Args:
+        prompts: The prompts, each a text or a list of messages.
+        completions: One completion per prompt, a text or a list of messages. Of several messages
+            the last one is scored; the others count as part of the prompt.
+        columns: Further columns of the data set. ``context`` holds the contexts, if there are any;
+            all others are ignored.
+
+    Returns:
+        One reward per completion.
     """
     contexts, turns, responses = columns.get("context"), [], []
     for prompt, completion in zip(prompts, completions, strict=True):
@@ -172,19 +199,22 @@ def _turns(prompt: str | Turns) -> Turns:
     return [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
 
 
-def _plain(turns: Turns, single: bool, asks: bool) -> str:
-    """Render without a chat template; speakers are named if the prompt has several turns."""
+def _plain(turns: Turns, single: bool, add_header: bool) -> str:
+    """Render without a chat template; turns name their speaker unless the prompt is a single one.
+
+    ``add_header`` ends the text as if an answer followed.
+    """
     if single:
-        return "\n\n".join(turn["content"] for turn in turns) + "\n\n" * asks
+        return "\n\n".join(turn["content"] for turn in turns) + "\n\n" * add_header
     lines = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in turns]
-    return "\n\n".join(lines + ["Assistant:"] * asks)
+    return "\n\n".join(lines + ["Assistant:"] * add_header)
 
 
 def _load(directory: Path, dtype: str, device: str) -> tuple[Any, Any]:
-    """Load tokenizer and model.
+    """Load the tokenizer and the backbone.
 
-    The configuration has a file name of its own, so that nothing loads the backbone as a
-    classifier, which would return rewards of a random head.
+    The configuration has a file name of its own, so that transformers does not load the backbone
+    as a classifier with a randomly initialised head.
     """
     settings = json.loads((directory / "backbone_config.json").read_text("utf-8"))
     config = transformers.CONFIG_MAPPING[settings["model_type"]].from_dict(settings)
@@ -192,7 +222,7 @@ def _load(directory: Path, dtype: str, device: str) -> tuple[Any, Any]:
     model = transformers.AutoModel.from_pretrained(
         directory, config=config, local_files_only=True, **{key: getattr(torch, dtype)}
     )
-    # Other implementations of attention ignore soft-capping.
+    # The other attention implementations ignore soft-capping.
     if getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None:
         model.set_attn_implementation("eager")
     tokenizer = transformers.AutoTokenizer.from_pretrained(

@@ -1,4 +1,7 @@
-"""Fixed texts on which every export is verified: neutral, written for this, from no data set."""
+"""Fixed prompts and responses on which every export is verified.
+
+They are neutral and were written for this purpose, so that no data set contains them.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ RESPONSES = (
     "Whichever you will still do in a month.",
     "It sets interest rates, watches over banks and keeps prices stable.",
 )
-WISH = "Keep it short."
+CONTEXT = "Keep it short."
 
 
-def probe_conversation() -> Conversation:
-    """A conversation of one question and its answer."""
+def sample_conversation() -> Conversation:
+    """One prompt with its response."""
     return Conversation((Message("user", PROMPTS[1]),), RESPONSES[1])
 
 
-def probe_messages() -> tuple[Message, ...]:
-    """The turns of ``probe_conversation``."""
+def sample_messages() -> tuple[Message, ...]:
+    """``sample_conversation`` as a user and an assistant message."""
     return Message("user", PROMPTS[1]), Message("assistant", RESPONSES[1])
