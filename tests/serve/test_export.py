@@ -25,7 +25,7 @@ from micro_rm.heads.methods.interface import Trained
 from micro_rm.heads.scoring import Scorer
 from micro_rm.pipeline import main
 from micro_rm.serve.export import persona, stage
-from micro_rm.serve.export.card import in_line
+from micro_rm.serve.export.card import in_line, render_card
 from micro_rm.serve.export.classifier import write_classifier
 from micro_rm.serve.export.golden import verify_classifier
 from micro_rm.serve.export.persona import choose_persona, raw_heads
@@ -291,6 +291,13 @@ def test_the_command_writes_a_card_without_paths_of_the_machine(
     weights = json.loads((to / "micro_rm.json").read_text("utf-8"))["persona"]["weights"]
     assert printed is not None
     assert abs(float(printed.group()) - np.dot(expected[0].head_rewards, weights)) < TOLERANCE
+
+
+def test_the_card_of_a_run_that_was_not_evaluated_says_so(exported: Exported, model: Model) -> None:
+    _, metadata = exported(context=CONTEXT)
+    card = render_card(model, metadata | {"heads": ["head_0", "head_1", "head_2"]}, {})
+    assert "The run was not evaluated" in card and "Stage 1: 3 heads" in card
+    assert not any(words in card for words in ("named after", "| method |", "Stage 2"))
 
 
 def test_texts_in_a_card_are_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
