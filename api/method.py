@@ -89,12 +89,13 @@ def method(
         ...     '''Reward along the mean difference of chosen and rejected.'''
         ...     return problem.train.rows.delta_NxD.mean(axis=0)
     """
-    if fit is None:
-        return lambda function: _register(
+
+    def register_fit(function: OwnFit) -> OwnFit:
+        return _register(
             function, name, summary, stage, _names(after), _names(needs), predict, given
         )
-    _register(fit, None, None, None, (), (), None, given)
-    return fit
+
+    return register_fit if fit is None else register_fit(fit)
 
 
 def _register(
