@@ -27,6 +27,7 @@ from micro_rm.heads.features import Features
 from micro_rm.heads.methods.interface import NO_LABEL, Budget, Examples, Problem, Sides
 from micro_rm.heads.rows import Rows
 from micro_rm.heads.run_data import RunData
+from micro_rm.tests.heads.simulated import recovery_config
 
 ATTRIBUTES = ("brief", "polite")
 PROMPTS, TRAIN_PROMPTS, POOL_PROMPTS, WIDTH = 60, 40, 32, 8
@@ -289,12 +290,5 @@ def planted(
         wins_N = rng.random(count) < 1 / (1 + np.exp(-margin_N))
         return make_examples(np.where(wins_N[:, None], delta_NxD, -delta_NxD), prompt_NxD)
 
-    config = TrainConfig(
-        num_heads=heads,
-        entropy_weight=0.05,
-        learning_rate=1e-2,
-        epochs=20,
-        select="last",
-        router="linear",
-    )
+    config = recovery_config(heads)
     return Planted(directions_DxK, make_problem(draw(4096), draw(1024), train_config=config))

@@ -7,12 +7,25 @@ from functools import cache
 import numpy as np
 
 from micro_rm.configs.simulator import SimulatorConfig
+from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.simulation import Simulation, simulate
 
 # Five standard errors: a right program fails one check in three million.
 SIGMAS = 5
 SMALL = SimulatorConfig(pairs=301, test_pairs=101, width=12)
 LARGE = SimulatorConfig(pairs=20_000, test_pairs=10, width=8)
+
+
+def recovery_config(num_heads: int) -> TrainConfig:
+    """Training that finds the directions which the data were drawn from."""
+    return TrainConfig(
+        num_heads=num_heads,
+        entropy_weight=0.05,
+        learning_rate=1e-2,
+        epochs=20,
+        select="last",
+        router="linear",
+    )
 
 
 @cache

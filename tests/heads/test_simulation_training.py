@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from micro_rm.configs.simulator import SimulatorConfig
-from micro_rm.configs.train import TrainConfig
 from micro_rm.heads.features import Features
 from micro_rm.heads.losses import mixture_nll
 from micro_rm.heads.matching import recovery
@@ -20,7 +19,7 @@ from micro_rm.heads.model import ModelSpec, init, log_weights, margins
 from micro_rm.heads.rows import Rows
 from micro_rm.heads.simulation import floors
 from micro_rm.heads.training import fit
-from micro_rm.tests.heads.simulated import SIGMAS, rows_of, simulated
+from micro_rm.tests.heads.simulated import SIGMAS, recovery_config, rows_of, simulated
 
 CONFIG = SimulatorConfig()
 OPPOSED = replace(CONFIG, directions=2, opposed=True)
@@ -43,17 +42,9 @@ def train(config: SimulatorConfig, heads: int, router: Any, view: str = "plain")
         Rows(*map(jnp.asarray, features.arrays(rows_of(simulation, split), "plain", view)))
         for split in ("train", "test")
     )
-    settings = TrainConfig(
-        num_heads=heads,
-        entropy_weight=0.05,
-        learning_rate=1e-2,
-        epochs=20,
-        select="last",
-        router="linear",
-    )
     spec = ModelSpec(config.width, heads, router)
     start = init(spec, jax.random.key(0))
-    params, _ = fit(spec, start, learned, tested, settings, jax.random.key(0))
+    params, _ = fit(spec, start, learned, tested, recovery_config(heads), jax.random.key(0))
     delta_NxK = margins(params["heads"], tested.delta_NxD)
     log_weights_NxK = log_weights(spec, params["router"], tested.router_input_NxD)
     nll_N = np.asarray(mixture_nll(delta_NxK, log_weights_NxK))
@@ -137,8 +128,8 @@ def test_wishes_decide_where_the_prompt_says_nothing() -> None:
     one that reads the wish, in wordings it never saw, is right wherever the reward is clear."""
     config = replace(OPPOSED, sharpness=0.0, margin_scale=100.0)
     blind = train(config, 2, "linear")
-    told = train(config, 2, "linear", "ctx")
+    given = train(config, 2, "linear", "ctx")
     noise = SIGMAS * 0.5 / np.sqrt(blind.right_N.size)
     assert blind.right_N.mean() == pytest.approx(0.5, abs=noise)
-    assert told.right_N.mean() > 0.95
-    assert recovery(told.kernel_DxK, simulated(config).directions_DxK).min() > 0.95
+    assert given.right_N.mean() > 0.95
+    assert recovery(given.kernel_DxK, simulated(config).directions_DxK).min() > 0.95

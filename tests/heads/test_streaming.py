@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 
 from micro_rm.cache.schema import StoreError
-from micro_rm.configs.adapt import AdaptConfig
-from micro_rm.configs.schema import Config, DataConfig, EvaluateConfig, RunConfig, StoreConfig
 from micro_rm.configs.train import TrainConfig
 from micro_rm.heads import stages
 from micro_rm.heads.checkpoint import load_models
@@ -27,6 +25,7 @@ from micro_rm.heads.methods import load_method
 from micro_rm.heads.model import ModelSpec
 from micro_rm.heads.streaming import fit_streamed
 from micro_rm.heads.training import Hyperparams, TrainSpec, fit_members
+from micro_rm.tests.heads.tiny_run import run_config
 
 D, N, HELD_OUT, BATCH = 6, 53, 17, 8
 
@@ -261,31 +260,21 @@ def test_a_run_with_little_memory_gives_the_same_report(tiny: Any, tmp_path: Pat
     """All stages. The 16 labelled rows are held, training, validation and test are streamed."""
     reports, curves = [], []
     for name, memory in (("whole", None), ("small", tiny_memory(16))):
-        run = tmp_path / name
-        config = Config(
+        config = run_config(tiny, tmp_path / name)
+        config = replace(
+            config,
             methods="micro",
-            data=DataConfig(name="tiny"),
-            store=StoreConfig(str(tiny.store)),
-            train=TrainConfig(
-                num_heads=3,
-                learning_rate=0.02,
-                batch_size=16,
-                epochs=3,
-                validation_fraction=0.2,
-                router="linear",
-                features="standardized",
-                memory_gib=memory,
+            train=replace(
+                config.train, router="linear", features="standardized", memory_gib=memory
             ),
-            adapt=AdaptConfig(budget=8, pool=32, draws=1, epochs=5, batch_size=8),
-            evaluate=EvaluateConfig(),
-            run=RunConfig(str(run), seed=5),
+            adapt=replace(config.adapt, budget=8, draws=1, epochs=5),
         )
         bench = stages.open_run_data(config)
         assert (bench.stage2(bench.parts.test).stream is None) == (memory is None)
         stages.train(config)
         stages.adapt(config)
         reports.append(stages.evaluate(config))
-        models, _ = load_models(run)
+        models, _ = load_models(tmp_path / name)
         curves.append({name: dict(model.curves) for name, model in models.items()})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *curves)
     numbers = [
