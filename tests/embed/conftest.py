@@ -23,6 +23,7 @@ from micro_rm.embed.planner import make_plan
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import Message, PreferencePair
 from micro_rm.embed.stage import JobResult, run_job
+from micro_rm.tests.embed.shard_runs import SMALL
 from micro_rm.tests.embed.tiny_models import _make_model, _make_tokenizer, decoder
 from micro_rm.tests.embed.token_sequences import relative_error
 
@@ -245,5 +246,32 @@ def embed(configure: Callable[..., Config]) -> Callable[..., JobResult]:
             progress=lambda *_: None,
             notify=lambda _: None,
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def prepare(
+    encoder: Callable[..., Encoder],
+    configure: Callable[..., Config],
+    write_rows: Callable[..., str],
+    preference_rows: Callable[[int], list[dict[str, Any]]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., tuple[Encoder, Plan]]:
+    """``prepare(family, store, rows=24, embed=SMALL)``: an encoder, and a plan for a new store."""
+
+    def make(
+        family: str,
+        store: Path,
+        rows: int = 24,
+        embed: EmbedConfig = SMALL,
+        made: Encoder | None = None,
+    ) -> tuple[Encoder, Plan]:
+        base = tmp_path_factory.mktemp("prepared")
+        file = write_rows(base / "rows.jsonl", preference_rows(rows))
+        config = configure(family, file, store, embed=embed)
+        made = made or encoder(family, embed)
+        (base / "plan").mkdir()
+        return made, make_plan(made, open_pairs(config.data), config, "job", base / "plan")
 
     return make

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,76 +14,19 @@ import pytest
 import torch
 
 from micro_rm.cache.lock import FileLock
-from micro_rm.cache.reader import FeatureStore, KeyIndex
+from micro_rm.cache.reader import FeatureStore
 from micro_rm.cache.schema import StoreError, plan_path
 from micro_rm.cache.verify import verify_store
-from micro_rm.cache.writer import open_manifest, recover_store, shard_path
-from micro_rm.configs.schema import Config, EmbedConfig
-from micro_rm.embed import shard_loop as extract
-from micro_rm.embed.backbone import Collect
+from micro_rm.cache.writer import open_manifest, shard_path
+from micro_rm.embed import shard_loop
 from micro_rm.embed.encoder import Encoder, load_encoder
 from micro_rm.embed.plan import Plan
-from micro_rm.embed.planner import make_plan
-from micro_rm.embed.shard_loop import BinLimit, MemoryShortage, embed_shards
-from micro_rm.embed.sources import open_pairs
+from micro_rm.embed.shard_loop import embed_shards
+from micro_rm.tests.embed.shard_runs import SMALL, run, stored
 
-LoadEncoder = Callable[..., Encoder]
 RelativeError = Callable[..., float]
 Prepare = Callable[..., tuple[Encoder, Plan]]
-Rows = Callable[[int], list[dict[str, Any]]]
-WriteRows = Callable[..., str]
 FAMILIES = ("llama", "qwen2", "gpt2", "bert")
-SMALL = EmbedConfig(device="cpu", bin_tokens=200, shard_tokens=400)
-
-
-@pytest.fixture(scope="session")
-def prepare(
-    encoder: LoadEncoder,
-    configure: Callable[..., Config],
-    write_rows: WriteRows,
-    preference_rows: Rows,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Prepare:
-    """``prepare(family, store, rows=24, embed=SMALL)``: an encoder, and a plan for a new store."""
-
-    def make(
-        family: str,
-        store: Path,
-        rows: int = 24,
-        embed: EmbedConfig = SMALL,
-        made: Encoder | None = None,
-    ) -> tuple[Encoder, Plan]:
-        base = tmp_path_factory.mktemp("prepared")
-        file = write_rows(base / "rows.jsonl", preference_rows(rows))
-        config = configure(family, file, store, embed=embed)
-        made = made or encoder(family, embed)
-        (base / "plan").mkdir()
-        return made, make_plan(made, open_pairs(config.data), config, "job", base / "plan")
-
-    return make
-
-
-def run(
-    made: Encoder,
-    plan: Plan,
-    store: Path,
-    part: tuple[int, int] = (0, 1),
-    progress: extract.ProgressCallback = lambda *_: None,
-    notify: extract.NotifyCallback = lambda _: None,
-) -> np.ndarray:
-    """Embed into a store; its vectors in the order of the plan's sequences, NaN where missing."""
-    open_manifest(store, made.identity, made.backbone.width)
-    embed_shards(made.backbone, made.identity, plan, store, part, progress, notify)
-    return stored(plan, store)
-
-
-def stored(plan: Plan, store: Path) -> np.ndarray:
-    recover_store(store)
-    reader = FeatureStore(store)
-    rows = KeyIndex(reader.keys()).rows(plan.keys)
-    vectors = np.full((len(rows), reader.width), np.nan, np.float32)
-    vectors[rows >= 0] = reader.vectors(rows[rows >= 0])
-    return vectors
 
 
 def shards(store: Path) -> dict[str, bytes]:
@@ -142,13 +85,13 @@ def test_every_shard_is_written_once_and_by_its_own_part(
     made, plan = prepare("llama", tmp_path)
     assert plan.facts.shards > 3
     written: list[int] = []
-    honest = extract.write_shard
+    honest = shard_loop.write_shard
 
     def write(path: Path, *content: Any) -> None:
         written.append(int(path.stem))
         honest(path, *content)
 
-    monkeypatch.setattr(extract, "write_shard", write)
+    monkeypatch.setattr(shard_loop, "write_shard", write)
     for part, parts in ((1, 3), (0, 3), (1, 3), (2, 3)):
         before = len(written)
         run(made, plan, tmp_path, (part, parts))
@@ -184,7 +127,7 @@ def test_what_two_workers_embed_side_by_side_is_embedded_once(
     other = load_encoder(made.config, SMALL)
     assert other.identity == made.identity
     open_manifest(tmp_path, made.identity, made.backbone.width)
-    monkeypatch.setattr(extract, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(shard_loop, "WAIT_SECONDS", 0.01)
     barrier = threading.Barrier(2)
 
     def work(worker: Encoder) -> int:
@@ -210,7 +153,7 @@ def test_what_two_workers_embed_side_by_side_is_embedded_once(
 def test_a_shard_whose_owner_dies_is_taken_over(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(shard_loop, "WAIT_SECONDS", 0.01)
     made, plan = prepare("llama", tmp_path)
     claim = FileLock(plan_path(tmp_path) / "claims" / "000001.lock")
     assert claim.acquire()
@@ -272,127 +215,3 @@ def test_a_vector_that_is_not_finite_stops_the_job(
     with pytest.raises(StoreError, match="NaN or infinity"):
         run(made, plan, tmp_path / "store")
     assert shards(tmp_path / "store") == {}
-
-
-# Out of memory
-
-CPU = "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried"
-MEMORY_ERRORS = (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(CPU), MemoryError())
-
-
-class Small:
-    """A backbone's ``submit`` on a device that has memory for so many distinct tokens."""
-
-    def __init__(self, made: Encoder, room: int, error: BaseException) -> None:
-        self.honest = made.backbone.submit
-        self.pack = made.backbone.pack
-        self.room = room
-        self.error = error
-        self.failed: list[int] = []
-        self.sizes: list[int] = []
-
-    def __call__(self, sequences: Sequence[np.ndarray]) -> Collect:
-        size = sum(made.tokens for made in self.pack(sequences, 10**9))
-        if size > self.room:
-            self.failed.append(size)
-            raise self.error
-        self.sizes.append(size)
-        return self.honest(sequences)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("family", "error"), [("bert", MEMORY_ERRORS[1]), ("llama", MEMORY_ERRORS[2])]
-)
-def test_nothing_is_lost_when_memory_runs_out(
-    family: str,
-    error: BaseException,
-    prepare: Prepare,
-    relative_error: RelativeError,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made, plan = prepare(family, tmp_path / "roomy")
-    expected = run(made, plan, tmp_path / "roomy")
-    small = Small(made, int(plan.lengths.max()) + 10, error)
-    monkeypatch.setattr(made.backbone, "submit", small)
-    actual = run(made, plan, tmp_path / "small")
-    assert small.failed
-    assert relative_error(actual, expected) < 1e-5
-
-
-def test_the_limit_that_was_found_is_remembered_and_told(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One error in all: later bins are cut before they are tried."""
-    made, plan = prepare("llama", tmp_path)
-    small = Small(made, 120, MEMORY_ERRORS[0])
-    monkeypatch.setattr(made.backbone, "submit", small)
-    notices: list[str] = []
-    run(made, plan, tmp_path, notify=notices.append)
-    assert len(small.failed) == len(notices) == 1
-    (tokens,) = small.failed
-    assert notices[0] == (
-        f"out of memory with {tokens:,} tokens in a forward pass, going on with {tokens // 2:,}; "
-        f"set embed.bin_tokens to that to begin with it"
-    )
-    assert max(small.sizes) <= tokens // 2
-    assert len(small.sizes) > plan.facts.bins
-
-
-def test_the_limit_is_halved_again_and_again(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, plan = prepare("llama", tmp_path)
-    small = Small(made, int(plan.lengths.max()) + 1, MEMORY_ERRORS[0])
-    monkeypatch.setattr(made.backbone, "submit", small)
-    notices: list[str] = []
-    actual = run(made, plan, tmp_path, notify=notices.append)
-    assert np.isfinite(actual).all()
-    assert len(notices) == len(small.failed) >= 2
-
-
-def test_a_limit_goes_down_to_half_of_what_failed_and_never_below_one() -> None:
-    for limit, failed_tokens, expected in ((100, 80, 40), (100, 300, 50), (3, 3, 1), (1, 9, 1)):
-        made = BinLimit(limit, lambda _: None)
-        made.halve(failed_tokens)
-        assert made.tokens == expected
-
-
-def test_a_sequence_that_has_no_room_alone_is_an_error_with_a_remedy(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, plan = prepare("llama", tmp_path)
-    longest = int(plan.lengths.max())
-    monkeypatch.setattr(made.backbone, "submit", Small(made, longest - 1, MEMORY_ERRORS[0]))
-    message = rf"a sequence of {longest} tokens alone does not fit .* lower backbone\.max_length"
-    with pytest.raises(MemoryShortage, match=message):
-        run(made, plan, tmp_path)
-
-
-def test_one_long_prefix_is_computed_with_fewer_and_fewer_branches(
-    encoder: LoadEncoder, relative_error: RelativeError, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Behind a long prefix a smaller bin has the same tokens: then it is cut in halves.
-
-    Whatever the order of the sequences, each vector comes back in its own place.
-    """
-    made = encoder("llama")
-    prefix = np.arange(60, dtype=np.int32) + 20
-    sequences = [np.append(prefix, np.int32(index)) for index in (5, 1, 7, 0, 4, 2, 6, 3)]
-    expected = [made.backbone.reference_vector(ids) for ids in sequences]
-    monkeypatch.setattr(made.backbone, "submit", Small(made, 62, MEMORY_ERRORS[0]))
-    parts = extract._submit(made.backbone, sequences, BinLimit(1, lambda _: None))
-    assert all(len(members) <= 2 for members, _ in parts)
-    actual = extract._collect(made.backbone, parts)
-    assert relative_error(actual, np.array(expected)) < 1e-5
-
-
-def test_other_errors_are_not_taken_for_a_lack_of_memory(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, plan = prepare("llama", tmp_path)
-    error = RuntimeError("expected scalar type Half")
-    monkeypatch.setattr(made.backbone, "submit", Small(made, 0, error))
-    with pytest.raises(RuntimeError, match=str(error)):
-        run(made, plan, tmp_path)
