@@ -8,24 +8,41 @@ heads are scaled to margins of unit size, so that large margins alone do not win
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
+from ...common.errors import UserError
 from ..features import Scaler
 from ..kernel_router import KernelRouter, fit_kernel_router, kernel_log_weights, response_directions
 from ..moments import accumulate, row_blocks
 from .interface import Budget, Examples, Method, Prediction, Problem, Trained, predict_heads
 
 
-def _micro_kernel(problem: Problem, done: Mapping[str, Trained]) -> Trained:
+def _program(problem: Problem, _done: Mapping[str, Trained]) -> tuple[Hashable, ...]:
+    """Problems that share the training rows and their scaling share the responses' directions."""
+    return id(problem.train), id(problem.scaler)
+
+
+def _micro_kernel_many(
+    problems: Sequence[Problem], done: Sequence[Mapping[str, Trained]], _capacity: int
+) -> list[Trained | UserError]:
+    scaler = problems[0].scaler or Scaler.identity(problems[0].width)
+    projection_DxR = _response_directions(problems[0], scaler)
+    return [
+        _micro_kernel(problem, models, scaler, projection_DxR)
+        for problem, models in zip(problems, done, strict=True)
+    ]
+
+
+def _micro_kernel(
+    problem: Problem, done: Mapping[str, Trained], scaler: Scaler, projection_DxR: np.ndarray
+) -> Trained:
     config, budget = problem.adapt_config.kernel, problem.budget
     assert budget is not None  # the stage leaves the method out without one
     kernel_DxK = np.asarray(done["micro_stage1"].params["heads"]["kernel"], np.float64)
     margin_NxK = np.asarray(problem.train.rows.delta_NxD, np.float64) @ kernel_DxK
     kernel_DxK = kernel_DxK / np.maximum(np.sqrt(np.mean(margin_NxK**2, axis=0)), 1e-12)
-    scaler = problem.scaler or Scaler.identity(problem.width)
-    projection_DxR = _response_directions(problem, scaler)
     routers = [
         _fit_draw(budget, draw, kernel_DxK, projection_DxR, scaler, config.targets, config.ridge)
         for draw in range(budget.draws)
@@ -46,6 +63,12 @@ def _micro_kernel(problem: Problem, done: Mapping[str, Trained]) -> Trained:
         },
         {"tau": config.tau, "ridge": config.ridge, "targets": config.targets},
     )
+
+
+def _fit(problem: Problem, done: Mapping[str, Trained]) -> Trained:
+    (result,) = _micro_kernel_many([problem], [done], 0)
+    assert isinstance(result, Trained)
+    return result
 
 
 def _fit_draw(
@@ -110,7 +133,9 @@ MICRO_KERNEL = Method(
     "Beyond the paper: stage-1 heads under kernel Hedge, which predicts the heads' pooled losses "
     "from the context in closed form.",
     stage="adapt",
-    fit=_micro_kernel,
+    fit=_fit,
+    fit_many=_micro_kernel_many,
+    program=_program,
     predict=_predict,
     after=("micro_stage1",),
     needs=("groups", "contexts"),
