@@ -45,7 +45,8 @@ def train(
         data: Pair table of a store.
         methods: Names of methods, or all. What a method comes after is fitted, too.
         num_heads: K, reward heads of mixtures; by default ``train.num_heads``.
-        seed: Seed of every initialisation, shuffle, draw and resample.
+        seed: Seed of every initialisation and draw. Methods that have randomness are trained under
+            ``train.seeds`` seeds, by default five, that follow from it.
         dir: Run directory; the same call again takes what is there.
         settings: More keys of the configuration, such as ``{"train.epochs": 5}``.
         progress: Show progress on a terminal or in a notebook.
