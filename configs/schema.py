@@ -204,7 +204,7 @@ class RunConfig:
 
     Attributes:
         dir: Directory of the results, relative to the working directory.
-        seed: Seed of initialisation, draws and resampling.
+        seed: Seed of initialisation and draws; further training seeds follow from it.
     """
 
     dir: str = "runs/default"

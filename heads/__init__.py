@@ -10,6 +10,6 @@ To learn how a reward is trained, read six files in this order; ``stages.train``
 6. ``heads/checkpoint.py``: fitted methods as files.
 
 Array names carry their shape: N rows, B rows of a batch, D feature width, K reward heads,
-A attributes, S draws of the stage-2 budget, P prompts, R bootstrap resamples; in training T steps,
+A attributes, S draws of the stage-2 budget, P prompts, T training seeds; in training T steps,
 E epochs, and S also the members of a sweep.
 """

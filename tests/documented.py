@@ -28,7 +28,7 @@ NOT_RUN = {
     "micro-rm sweep --config configs/alpaca_styles.yaml": "the same data set",
     "micro-rm study --config configs/simulator.yaml": "minutes; test_simulated_runs.py has studies",
     "for i in 0 1 2; do ssh ": "other machines",
-    "python benchmarks/calibration.py --runs 10 ": "minutes; test_calibration.py has it in miniature",
+    "python benchmarks/calibration.py --runs 10 ": "minutes; in test_calibration.py it is small",
     "python benchmarks/embed.py --device cuda ": "a GPU",
 }
 # What a Python block holds, and why no test runs it.

@@ -188,6 +188,13 @@ def test_new_weights_are_a_minimum_of_the_loss_of_the_labelled_rows(
         assert objective(plain, trained, logits_SxGxK + step) > value - 1e-4
 
 
+def test_a_stalled_line_search_is_not_the_end_of_the_fit() -> None:
+    """With one run of L-BFGS an entry of the gradient is left near 1e-3 here."""
+    options = replace(OPTIONS, variant="B", prototypes=8, user_learning_rate=1e-2, epochs=40)
+    many = problem(budget=budget(50), baselines=BaselinesConfig(pal=options))
+    assert load_method("pal").fit(many, {}).settings["largest_gradient"] < 5e-4
+
+
 def test_new_weights_move_as_far_as_those_of_trained_groups(slow: tuple[Problem, Trained]) -> None:
     """Half the sum of absolute differences from the mean weights."""
     _, trained = slow
