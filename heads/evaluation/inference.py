@@ -11,6 +11,8 @@ from .variance import Estimate
 
 # Below this many expected errors, or successes, the variance of a proportion is not trusted alone.
 FEW = 10
+# An error below this is one of 0: every unit cancels, as where each pair occurs with both labels.
+ROUNDING = 1e-9
 
 
 def accuracy_interval(
@@ -29,7 +31,7 @@ def accuracy_interval(
     if estimate.freedom == 0:
         return 0.0, 1.0
     value, spread = estimate.value, estimate.value * (1 - estimate.value)
-    rows = spread / estimate.error**2 if estimate.error > 0 else independent_rows
+    rows = spread / estimate.error**2 if estimate.error > ROUNDING else np.inf
     if min(value, 1 - value) * independent_rows < FEW:
         rows = min(rows, independent_rows)
     square = stats.t.ppf((1 + confidence) / 2, estimate.freedom) ** 2 / rows
@@ -54,8 +56,8 @@ def p_value(estimate: Estimate, differing_units: int) -> float:
     """
     if estimate.freedom == 0 or differing_units == 0:
         return 1.0
-    if estimate.error == 0:
-        tail = 0.0 if estimate.value else 1.0
+    if estimate.error < ROUNDING:
+        tail = 0.0 if abs(estimate.value) > ROUNDING else 1.0
     else:
         tail = 2 * stats.t.sf(abs(estimate.value) / estimate.error, estimate.freedom)
     return float(min(max(tail, 2.0 ** (1 - differing_units)), 1.0))

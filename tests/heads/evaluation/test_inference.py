@@ -145,6 +145,11 @@ def test_rows_without_any_error_have_the_interval_of_wilson() -> None:
     assert low == pytest.approx(stats.binomtest(12, 12).proportion_ci(method="wilson").low)
 
 
+def test_many_rows_that_cancel_in_every_unit_leave_no_doubt() -> None:
+    for error in (0.0, 1e-17):
+        assert accuracy_interval(Estimate(0.5, error, 50.0), 200, 0.95) == (0.5, 0.5)
+
+
 def test_five_units_cannot_show_a_difference_and_six_can() -> None:
     sure = Estimate(0.5, 1e-9, 100.0)
     assert p_value(sure, 5) == 0.0625 and p_value(sure, 6) == 0.03125
