@@ -38,8 +38,8 @@ def compare(
 
     Raises:
         StoreError: A run has not been evaluated.
-        RowsError: The runs share no test rows, or these have other labels.
-        MethodsError: No later run has any of ``methods``.
+        UserError: The runs share no test rows, or these have other labels, or no later run has any
+            of ``methods``.
         ConfigError: There are fewer than two runs.
 
     Example: ``print(mrm.compare("runs/k5", "runs/k10", methods=["micro"]))``
