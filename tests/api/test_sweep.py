@@ -9,12 +9,8 @@ from micro_rm.tests.api.conftest import TINY
 
 
 def test_a_sweep_gives_a_row_per_member_and_method(table: mrm.Table, tmp_path: Path) -> None:
-    sweep = mrm.sweep(
-        table,
-        {"train.num_heads": [2, 3], "run.seed": range(2)},
-        dir=tmp_path / "sweep",
-        settings=TINY,
-    )
+    grid = {"train.num_heads": [2, 3], "run.seed": range(2)}
+    sweep = mrm.sweep(table, grid, dir=tmp_path / "sweep", settings=TINY)
     rows = [row for row in sweep.rows() if row["method"] == "micro"]
     assert {(row["train.num_heads"], row["run.seed"]) for row in rows} == {
         (2, 0),
@@ -32,6 +28,8 @@ def test_a_sweep_gives_a_row_per_member_and_method(table: mrm.Table, tmp_path: P
     assert "micro: best by validation, of 2 settings" in str(sweep)
     assert any(name.startswith("train.num_heads") for name in sweep.plot())
     assert mrm.Sweep(sweep.dir).rows() == sweep.rows()
+    again = mrm.sweep(table, grid, dir=tmp_path / "sweep", settings=TINY)
+    assert again.rows() == sweep.rows()
 
 
 def test_a_key_that_cannot_be_swept_is_refused(table: mrm.Table, tmp_path: Path) -> None:
