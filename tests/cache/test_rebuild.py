@@ -44,6 +44,16 @@ def test_a_copy_that_cannot_be_complete_is_not_started(
     assert not any(path.is_file() for path in (tmp_path / "copy").rglob("*"))
 
 
+def test_a_copy_that_does_not_verify_is_an_error(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may lie: what was written is read back whole."""
+    problem = "shard 0: bytes differ"
+    monkeypatch.setattr(copying, "verify_store", lambda _: SimpleNamespace(problems=[problem]))
+    with pytest.raises(StoreError, match=rf"the copy is damaged \({problem}\); copy again"):
+        copy_store(store, tmp_path / "copy")
+
+
 def test_a_copy_of_a_damaged_store_or_onto_a_store_is_refused(store: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is a store already"):
         copy_store(store, store)
