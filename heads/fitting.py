@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import UserError
+from ..common.errors import ConfigError, UserError
 from .adaptation import Shared, scored_mask
 from .divergence import DivergenceError
 from .ensemble import fit_grouped
@@ -90,9 +90,11 @@ def fit_each(
 
 
 def attempt(make: Callable[[], Any]) -> Any:
-    """What is made, or the error that says why not."""
+    """What is made, or the error that says why not; a wrong setting is no such error."""
     try:
         return make()
+    except ConfigError:
+        raise
     except UserError as error:
         return error
 

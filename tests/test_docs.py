@@ -138,7 +138,8 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProce
     """The tutorial typed into a shell, from its first command to its last."""
     place = tmp_path_factory.mktemp("tutorial")
     (place / "docs").symlink_to(ROOT / "docs")
-    script = ["set -e"]
+    # Whatever fails, the service that it has started must not outlive the shell.
+    script = ["set -e", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     for kind, text in blocks(TUTORIAL, "console", "python"):
         if kind == "python":
             script.append(f"python - <<'END_OF_PYTHON'\n{text}END_OF_PYTHON")

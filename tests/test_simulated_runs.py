@@ -75,7 +75,7 @@ def test_training_that_was_killed_ends_with_the_same_bytes(tmp_path: Path) -> No
 import os, signal
 from micro_rm.heads import stages
 from micro_rm.pipeline import main
-stages.save_models = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+stages.save_seeds = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 main({["train", *flags, f"--run.dir={killed}"]!r})
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)

@@ -180,7 +180,7 @@ def repeat_component(
 
 
 def combine(parts: Sequence[Component], variance: float | None = None) -> Component:
-    """Sum of components, with Satterthwaite's degrees of freedom.
+    """Sum of components, with Satterthwaite's degrees of freedom, at least the fewest of any.
 
     Args:
         parts: The components.
@@ -189,8 +189,9 @@ def combine(parts: Sequence[Component], variance: float | None = None) -> Compon
     total = sum(part.variance for part in parts) if variance is None else variance
     if total == 0:
         return Component(0.0, max((part.freedom for part in parts), default=0.0))
-    square = sum(part.variance**2 / part.freedom for part in parts if part.variance > 0)
-    return Component(total, total**2 / square)
+    varying = [part for part in parts if part.variance > 0]
+    square = sum(part.variance**2 / part.freedom for part in varying)
+    return Component(total, max(total**2 / square, min(part.freedom for part in varying)))
 
 
 def infer(

@@ -103,8 +103,8 @@ def test_views_that_were_never_embedded(fails: Fails, work: Work) -> None:
     [
         (["--adapt.budget=60"], ["expected 60 train rows for attribute", "lower adapt.budget"]),
         (
-            ["--train.learning_rate=1e30", "--train.clip=1e30"],
-            ["diverged", "lower train.learning_rate"],
+            ["--train.learning_rate=1e30", "--train.clip=1e30", "--methods=micro_stage1"],
+            ["micro_stage1: training 3 heads diverged", "lower train.learning_rate"],
         ),
     ],
 )

@@ -106,7 +106,9 @@ def test_adapting_to_test_rows_says_so_and_does_not_train_again(
     assert work.do("run", "--adapt.source=test", "--adapt.budget=4", "--adapt.draws=1") == 0
     printed = capsys.readouterr().out
     assert "1 draws of 4 rows per attribute of the test rows, not scored then" in printed
-    assert sum(not row["scored"] for row in predictions(work) if row["method"] == "micro") == 8
+    table = [row for row in predictions(work) if row["method"] == "micro" and row["seed"] == 0]
+    # Eight rows were labelled; others share a prompt or a response with one.
+    assert 8 < sum(not row["scored"] for row in table) < 20
     assert work.result("model.json")["methods"]["micro_stage1"] == before
 
 
