@@ -131,6 +131,24 @@ def test_a_name_that_is_looked_up_for_ever_is_given_up(monkeypatch: pytest.Monke
     asked.set()
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("https://hub.example", 443), ("http://hub.example", 80), ("http://hub.example:8080", 8080)],
+)
+def test_the_port_follows_from_the_scheme(
+    endpoint: str, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def connect(address: object, _seconds: float) -> object:
+        asked.append(address)
+        raise OSError("refused")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    assert probes._connect(endpoint) == "refused"
+    assert asked == [("hub.example", port)]
+
+
 def test_locks_that_let_two_in_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes.fcntl, "flock", lambda *_: None)
     assert probes._try_files(tmp_path)[0] == "flock lets two in at once"

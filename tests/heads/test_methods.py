@@ -47,7 +47,16 @@ def test_one_pass_in_registry_order_fits_what_comes_first_first() -> None:
 
 def test_who_adapts_needs_somebody_to_adapt_to_and_who_reads_a_wish_needs_one() -> None:
     assert not [m.name for m in ALL if m.stage == "adapt" and "groups" not in m.needs]
-    assert not [m.name for m in ALL if m.given == "wish" and "contexts" not in m.needs]
+    assert not [m.name for m in ALL if m.given == "context" and "contexts" not in m.needs]
+    assert {m.name for m in ALL if m.given == "context"} == {"micro", "micro_kernel"}
+
+
+def test_facts_of_the_methods_that_reports_and_seeds_go_by() -> None:
+    assert {m.name for m in ALL if m.routes} == {"micro_stage1", "micro", "micro_kernel"}
+    assert {m.name for m in ALL if not m.seeded} == {
+        *("native_head", "length_only", "single_bt_exact", "drm"),
+        *("hyre", "hyre_anchored", "micro_hyre", "micro_kernel"),
+    }
 
 
 @pytest.mark.parametrize("asked", ["all", ["micro", "all"]])

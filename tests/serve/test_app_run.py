@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,16 @@ def test_a_run_serves_what_it_scores_and_its_router_learns(tiny_run: Path, tmp_p
     restarted.close()
     forgotten = again.score(["How far?"] * 2, QUESTION["responses"], ["be brief"] * 2)
     np.testing.assert_allclose(forgotten[0].weights, expected[0].weights, rtol=1e-6)
+
+
+def test_feedback_is_kept_beside_the_run_unless_another_place_is_named(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    service = make_service(micro_rm.load(copy, device="cpu"), ServeConfig())
+    assert (copy / "online").is_dir()
+    service.close()
 
 
 async def _talk(service: Service) -> Any:
