@@ -22,6 +22,7 @@ SMALL = [
     "--views.adapt_router=context",
     "--train.num_heads=3",
     "--train.epochs=10",
+    "--train.seeds=2",
     "--train.router=linear",
     "--train.validation_fraction=0.2",
     "--adapt.budget=10",

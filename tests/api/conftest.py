@@ -14,6 +14,7 @@ __all__ = ["backbone_dir"]
 
 TINY = {
     "train.epochs": 8,
+    "train.seeds": 2,
     "train.batch_size": 16,
     "adapt.draws": 2,
     "adapt.budget": 10,

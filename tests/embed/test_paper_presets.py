@@ -24,6 +24,7 @@ SMALL = [
     "--backbone.dtype=float32",
     "--backbone.max_length=512",
     "--train.epochs=1",
+    "--train.seeds=1",
     "--train.router_units=8",
     "--adapt.budget=2",
     "--adapt.pool=4",

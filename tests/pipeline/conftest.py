@@ -93,6 +93,7 @@ class Work:
             "--embed.device=cpu",
             "--methods=single_bt,static_mixture,micro_stage1,micro",
             *("--train.num_heads=3", "--train.epochs=8", "--train.batch_size=16"),
+            "--train.seeds=2",
             *("--adapt.draws=2", "--adapt.budget=10"),
         ]
 

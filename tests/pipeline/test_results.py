@@ -39,9 +39,9 @@ def test_run_makes_every_promised_file_and_its_numbers_follow_from_the_rows(work
             assert list(counts) == list(TASTES) and all(15 < n <= 20 for n in counts.values())
         else:
             assert counts == dict.fromkeys(TASTES, 20)
-    # Methods without draws, one with two, single heads; each under five seeds.
+    # Methods without draws, one with two, single heads; each under two seeds.
     table = predictions(work)
-    assert len(table) == 5 * 40 * (3 + 2 + 4)
+    assert len(table) == 2 * 40 * (3 + 2 + 4)
     assert all(row["scored"] for row in table if row["method"] != "micro")
     table = [row for row in table if row["seed"] == 0]
     assert {row["method"] for row in table if row["margins"] is None} == set(best)

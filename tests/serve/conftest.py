@@ -71,6 +71,6 @@ def flags(base: Path, copy: Path) -> list[str]:
         *("--backbone.dtype=float32", "--backbone.max_length=256", "--embed.device=cpu"),
         *(f"--{name}.dir={copy / name}" for name in ("store", "run")),
         f"--methods={METHODS}",
-        *("--train.num_heads=3", "--train.epochs=2"),
+        *("--train.num_heads=3", "--train.epochs=2", "--train.seeds=2"),
         *("--adapt.budget=4", "--adapt.draws=2", "--adapt.epochs=3"),
     ]

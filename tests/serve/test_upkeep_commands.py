@@ -30,7 +30,7 @@ def test_verify_finds_a_changed_byte_of_a_run_and_run_makes_it_anew(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(workspace / "run")]) == 0
-    assert "14 files of a run: 0 problems" in capsys.readouterr().out
+    assert "8 files of a run: 0 problems" in capsys.readouterr().out
     flip(workspace / "run" / "predictions.parquet")
     assert main(["verify", str(workspace / "run")]) == 1
     assert "predictions.parquet: bytes differ" in capsys.readouterr().out
