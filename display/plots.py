@@ -146,12 +146,17 @@ def accuracy_figure(report: Mapping[str, Any]) -> Figure:
         axis.axvline(0.5, color=INK, linestyle=":", linewidth=1)  # chance
         axis.set_yticks(range(len(names)), [label(name) for name in names])
         axis.set_xlabel(f"macro accuracy, {report['confidence']:.0%} interval", color=INK)
-        axis.tick_params(colors=INK)
-        axis.grid(axis="x", alpha=0.2)
-        for spine in axis.spines.values():
-            spine.set_color(INK)
+        _finish_forest(axis)
     figure.set_layout_engine("tight")
     return figure
+
+
+def _finish_forest(axis: Any) -> None:
+    """Ink and grid of a panel with a row per method."""
+    axis.tick_params(colors=INK)
+    axis.grid(axis="x", alpha=0.2)
+    for spine in axis.spines.values():
+        spine.set_color(INK)
 
 
 def difference_figure(content: Mapping[str, Any]) -> Figure:
@@ -171,10 +176,7 @@ def difference_figure(content: Mapping[str, Any]) -> Figure:
         axis.set_xlabel(
             f"difference of macro accuracy, {content['confidence']:.0%} interval", color=INK
         )
-        axis.tick_params(colors=INK)
-        axis.grid(axis="x", alpha=0.2)
-        for spine in axis.spines.values():
-            spine.set_color(INK)
+        _finish_forest(axis)
     figure.set_layout_engine("tight")
     return figure
 

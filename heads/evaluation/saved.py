@@ -65,7 +65,7 @@ def read_scores(run: Path) -> SavedScores:
         stored = parquet.read_schema(path).names
         table = parquet.read_table(path, columns=[name for name in COLUMNS if name in stored])
         methods = table["method"].to_pylist()
-        # Runs before 0.3 have one seed, and no column of that name.
+        # Runs of before 2026-12 have one seed, and no column of that name.
         seed_R = _numbers(table, "seed") if "seed" in stored else np.zeros(len(methods), int)
         draw_R = _numbers(table, "draw")
         correct_R = np.where(

@@ -103,24 +103,6 @@ def test_a_removed_key_is_ignored_with_a_warning(
     assert current_keys({"pal": {"adapt_epochs": 30}}) == {"pal": {}}
 
 
-def test_a_removed_key_is_ignored_with_a_notice(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text("evaluate: {bootstrap: 50, confidence: 0.9}\n", "utf-8")
-    for flags in (
-        ["--config", str(path)],
-        ["--evaluate.bootstrap=50", "--evaluate.confidence=0.9"],
-        ["--evaluate.bootstrap", "50", "--evaluate.confidence", "0.9"],
-    ):
-        _, config = parse(["run", *flags])
-        assert config.evaluate.confidence == 0.9
-        assert (
-            "bootstrap is ignored (intervals are not made by resampling" in capsys.readouterr().err
-        )
-    assert current_keys({"evaluate": {"bootstrap": 5}}) == {"evaluate": {}}
-
-
 def test_compare_takes_any_number_of_runs() -> None:
     options, config = parse(["compare", "runs/a", "runs/b", "--compare.methods=[micro]"])
     assert options.runs == ("runs/a", "runs/b") and options.path is None
