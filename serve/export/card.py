@@ -11,11 +11,12 @@ from ...common.redact import escape_controls, redact, redact_all
 from ...configs.data import DataConfig, PartConfig
 from ...embed.sources import licences
 from ...heads.evaluation.rows import ORACLE
+from ...heads.methods import load_method
 from ...run_dir.files import RECORD
 from ..model import Model
 from .hf_files import read_json
 
-# Rows per table; the report of the run lists all of them.
+# Most rows per table.
 MAX_ROWS = 24
 UNKNOWN = "unknown: check before you share this model"
 # Characters with a meaning in Markdown: links, tags, table cells, emphasis and the like.
@@ -62,6 +63,7 @@ def render_card(model: Model, metadata: Mapping[str, Any], report: Mapping[str, 
         report=redact_all(report),
         methods=_method_rows(report, exported),
         attributes=_attribute_rows(report, exported),
+        adapted=load_method(exported).stage == "adapt",
         summary=report.get("methods", {}).get(exported, {}).get("summary", ""),
         record=record,
         data=record["config"]["data"],
@@ -77,7 +79,7 @@ def render_card(model: Model, metadata: Mapping[str, Any], report: Mapping[str, 
 
 
 def in_line(value: object) -> str:
-    r"""Escape text to one inert line of Markdown, without secrets or control characters.
+    r"""Escape text to one line of inert Markdown, without secrets or control characters.
 
     >>> print(in_line("a|b\n# c"))
     a\|b \# c
@@ -118,7 +120,7 @@ def _backbone_name(model: Model) -> str:
 
 
 def _method_rows(report: Mapping[str, Any], exported: str) -> list[dict[str, Any]]:
-    """Macro accuracies of all methods, the exported one first."""
+    """Macro accuracies of at most ``MAX_ROWS`` methods, the exported one first."""
     rows = [
         {
             "name": name,
@@ -133,6 +135,6 @@ def _method_rows(report: Mapping[str, Any], exported: str) -> list[dict[str, Any
 
 
 def _attribute_rows(report: Mapping[str, Any], exported: str) -> list[dict[str, Any]]:
-    """Accuracies of the exported method, one row per attribute."""
+    """Accuracies of the exported method on at most ``MAX_ROWS`` attributes."""
     entry = report.get("methods", {}).get(exported, {"attributes": {}})
     return [{"name": name, **cell} for name, cell in entry["attributes"].items()][:MAX_ROWS]
