@@ -116,6 +116,7 @@ def both_rope_spellings(config: Mapping[str, Any]) -> Json:
 
 
 def _version_4_rope(parameters: Mapping[str, Any]) -> Json:
+    """One set of ``rope_parameters`` as the keys of version 4."""
     # Version 4 keeps these two outside of rope_scaling.
     moved = ("rope_theta", "partial_rotary_factor")
     scaling = {key: value for key, value in parameters.items() if key not in moved}
@@ -236,5 +237,6 @@ def plain_template() -> str:
 
 
 def _added(token: str) -> Json:
+    """Entry of a special token, as tokenizer files list added tokens."""
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     return {"content": token, **flags, "special": True}

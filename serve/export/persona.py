@@ -38,7 +38,7 @@ class Persona:
 
 
 def raw_heads(scorer: Scorer, method: str) -> np.ndarray:
-    """Linear heads over unscaled vectors: the feature scaling is folded into them.
+    """Fold the feature scaling into a method's linear heads, so that they read unscaled vectors.
 
     Args:
         scorer: The run's methods.
@@ -93,11 +93,19 @@ def choose_method(model: Model, config: ExportConfig) -> str:
 
 
 def choose_persona(model: Model, method: str, config: ExportConfig) -> Persona:
-    """Determine the head weights of the persona that a configuration describes.
+    """Choose the head weights of the persona that a configuration describes.
 
     Explicit weights take precedence, then those of the group. A single head has weight 1, and a
-    method without a router has constant weights. Otherwise they are the router's for the context,
-    averaged over the prompts.
+    method without a router has constant weights. Otherwise, the weights are the router's for the
+    context, averaged over the prompts.
+
+    Args:
+        model: The trained run.
+        method: Name of the method, which must have linear heads.
+        config: Weights, group, context and prompts; only one of the first three is given.
+
+    Returns:
+        The weights (K,), their origin and their spread.
 
     Raises:
         ExportError: The configuration does not determine the weights.

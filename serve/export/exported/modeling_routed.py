@@ -41,8 +41,8 @@ class RoutedRewards(NamedTuple):
 class RoutedHeads(torch.nn.Module):
     """K linear heads over D features, weighted by a router.
 
-    The router was fitted once for each of S draws of labelled rows; its weights are averaged over
-    the draws.
+    The router was fitted once per draw of labelled rows, S times in total; its weights are averaged
+    over the draws.
     """
 
     def __init__(self, metadata: dict, heads: dict[str, Tensor], router: dict[str, Tensor]) -> None:
@@ -81,10 +81,8 @@ class RoutedHeads(torch.nn.Module):
             path = directory / name
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: missing; copy the whole export")
-            digest, expected = (
-                hashlib.sha256(path.read_bytes()).hexdigest(),
-                metadata["sha256"][name],
-            )
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            expected = metadata["sha256"][name]
             if digest != expected:
                 raise ValueError(
                     f"{path}: expected sha256 {expected}, as in {METADATA}, found {digest}; copy "

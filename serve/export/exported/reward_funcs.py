@@ -73,7 +73,7 @@ class RoutedReward:
                 "expected equally many prompts, responses and contexts, found "
                 f"{len(prompts)}, {len(responses)} and {len(contexts)}"
             )
-        # The inputs of the heads, then those of the router: equal ones are embedded once.
+        # One call for the inputs of heads and router, so that equal ones are embedded once.
         sequences = [
             self._ids(_turns(prompt), response, context, self.text["head_view"])
             for prompt, response, context in zip(prompts, responses, contexts, strict=True)
@@ -194,15 +194,16 @@ def _default() -> RoutedReward:
 
 
 def _turns(prompt: str | Turns) -> Turns:
+    """A prompt as messages; a text is one user message."""
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     return [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
 
 
 def _plain(turns: Turns, single: bool, add_header: bool) -> str:
-    """Render without a chat template; turns name their speaker unless the prompt is a single one.
+    """Render without a chat template; each turn is prefixed with its speaker unless ``single``.
 
-    ``add_header`` ends the text as if an answer followed.
+    ``add_header`` ends the text where an answer would begin.
     """
     if single:
         return "\n\n".join(turn["content"] for turn in turns) + "\n\n" * add_header
