@@ -191,6 +191,16 @@ def preference_rows() -> Callable[[int], list[dict[str, Any]]]:
     return make
 
 
+@pytest.fixture
+def file(
+    tmp_path: Path,
+    write_rows: Callable[..., str],
+    preference_rows: Callable[[int], list[dict[str, Any]]],
+) -> str:
+    """Sixteen pairs and a row that is refused."""
+    return write_rows(tmp_path / "rows.jsonl", [*preference_rows(16), {"prompt": "bad"}])
+
+
 @pytest.fixture(scope="session")
 def configure(settings: Callable[..., BackboneConfig]) -> Callable[..., Config]:
     """``configure(model, file, store, embed=None, data=None, **backbone)``: small bins and shards.

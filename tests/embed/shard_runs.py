@@ -37,3 +37,12 @@ def stored(plan: Plan, store: Path) -> np.ndarray:
     vectors = np.full((len(rows), reader.width), np.nan, np.float32)
     vectors[rows >= 0] = reader.vectors(rows[rows >= 0])
     return vectors
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    """Shards, pair tables and manifest."""
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in sorted(store.rglob("*"))
+        if path.suffix in (".h5", ".json", ".jsonl")
+    }

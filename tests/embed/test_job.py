@@ -1,105 +1,37 @@
-"""Who plans, who joins, who is turned away, and who finishes: exactly one, whatever happens."""
+"""Who plans, who joins and who is turned away: exactly one plans, whatever happens."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
 
 from micro_rm.cache.lock import StoreLock
 from micro_rm.cache.manifest import read_manifest
-from micro_rm.cache.schema import KEY_DTYPE, Identity, StoreError, plan_path
-from micro_rm.cache.writer import next_shard_number, shard_path, write_shard
+from micro_rm.cache.schema import Identity, StoreError, plan_path
+from micro_rm.cache.writer import shard_path
 from micro_rm.embed import job as job_module
-from micro_rm.embed.job import close_job, open_job
-from micro_rm.embed.plan import Plan, PlanFacts, find_plan, write_plan
-
-IDENTITY = Identity("m", "main", "w", "t", "c", "p", "auto", "last", "last", "float32", 64)
-WIDTH = 3
+from micro_rm.embed.job import open_job
+from micro_rm.embed.plan import find_plan
+from micro_rm.tests.embed.job_planner import (
+    IDENTITY,
+    WIDTH,
+    Planner,
+    at_work,
+    enter,
+    in_thread,
+    seal,
+)
 
 
 @pytest.fixture(autouse=True)
 def _short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_module, "POLL_SECONDS", 0.002)
-
-
-@dataclass
-class Planner:
-    """Plans a job of two shards with one sequence each; counts how often it was asked to."""
-
-    job: str
-    calls: list[Path] = field(default_factory=list)
-    listed: list[int] = field(default_factory=list)  # rows in the manifest when it was asked
-    error: BaseException | None = None
-    wait_for: threading.Event | None = None
-
-    def __call__(self, directory: Path) -> Plan:
-        assert directory.is_dir() and not list(directory.iterdir())
-        self.calls.append(directory)
-        self.listed.append(read_manifest(directory.parent).rows)
-        if self.wait_for is not None:
-            assert self.wait_for.wait(10)
-        if self.error is not None:
-            (directory / "half").write_text("done")
-            raise self.error
-        facts = PlanFacts(
-            job=self.job,
-            name="rows",
-            pairs=1,
-            sequences=2,
-            stored=0,
-            tokens=2,
-            separate_tokens=2,
-            bins=2,
-            bin_tokens=8,
-            shards=2,
-            first_shard=next_shard_number(directory.parent),
-            shortened=0,
-            sharing=True,
-            width=WIDTH,
-        )
-        keys = np.array([f"{self.job} {index}".ljust(16).encode() for index in range(2)], KEY_DTYPE)
-        write_plan(directory, facts, {"keys": keys}, {}, {})
-        return Plan(directory)
-
-
-def enter(lock: StoreLock, planner: Planner) -> Plan:
-    return open_job(lock, IDENTITY, planner.job, WIDTH, planner)
-
-
-def seal(store: Path, plan: Plan, shard: int) -> None:
-    path = shard_path(store, plan.facts.first_shard + shard)
-    vectors = np.full((1, WIDTH), shard, np.float32)
-    write_shard(path, IDENTITY, plan.facts.job, plan.keys[shard : shard + 1], vectors)
-
-
-@contextmanager
-def at_work(store: Path, job: str) -> Iterator[Plan]:
-    """Another worker, between its plan and its last shard."""
-    with StoreLock(store) as lock:
-        yield enter(lock, Planner(job))
-
-
-def in_thread(pool: ThreadPoolExecutor, store: Path, planner: Planner) -> Future[Plan]:
-    """A process's share of ``open_job`` in a thread: a lock belongs to an open file."""
-
-    def work() -> Plan:
-        with StoreLock(store) as lock:
-            return enter(lock, planner)
-
-    return pool.submit(work)
-
-
-# Opening
 
 
 def test_the_first_worker_plans_in_a_new_store(tmp_path: Path) -> None:
@@ -288,75 +220,3 @@ def test_a_store_of_another_backbone_is_refused_before_planning(
     with StoreLock(tmp_path) as lock, pytest.raises(StoreError, match=words):
         open_job(lock, identity, "other", width, planner)
     assert planner.calls == []
-
-
-# Closing
-
-
-def finished(store: Path, done: list[Any]) -> Callable[[Plan], None]:
-    """A finish that notes what the manifest lists."""
-    return lambda plan: done.append((plan.facts.job, read_manifest(store).rows))
-
-
-def test_the_last_worker_lists_the_shards_and_removes_the_plan(tmp_path: Path) -> None:
-    done: list[Any] = []
-    with StoreLock(tmp_path) as lock:
-        plan = enter(lock, Planner("job"))
-        for shard in (1, 0):
-            seal(tmp_path, plan, shard)
-        assert close_job(lock, "job", finished(tmp_path, done))
-    assert done == [("job", 2)]
-    assert list(tmp_path.glob("plan*")) == []
-
-
-def test_finishing_waits_for_those_who_are_still_at_work(tmp_path: Path) -> None:
-    done: list[Any] = []
-    with StoreLock(tmp_path) as lock, ThreadPoolExecutor(1) as pool:
-        with at_work(tmp_path, "job") as plan:
-            enter(lock, Planner("job"))
-            for shard in (0, 1):
-                seal(tmp_path, plan, shard)
-            closing = pool.submit(close_job, lock, "job", finished(tmp_path, done))
-            time.sleep(0.02)
-            assert not closing.done()
-            assert done == []
-        assert closing.result(10)
-    assert done == [("job", 2)]
-
-
-def test_workers_that_finish_at_the_same_time_finish_once(tmp_path: Path) -> None:
-    done: list[Any] = []
-    workers = 5
-    ready = threading.Barrier(workers)
-
-    def work(number: int) -> bool:
-        with StoreLock(tmp_path) as lock:
-            plan = enter(lock, Planner("job"))
-            if number < 2:
-                seal(tmp_path, plan, number)
-            ready.wait(10)
-            return close_job(lock, "job", finished(tmp_path, done))
-
-    with ThreadPoolExecutor(workers) as pool:
-        results = [future.result(20) for future in [pool.submit(work, n) for n in range(workers)]]
-    assert sorted(results) == [False] * (workers - 1) + [True]
-    assert done == [("job", 2)]
-    assert list(tmp_path.glob("plan*")) == []
-
-
-def test_a_finish_that_fails_can_be_done_by_the_next_one(tmp_path: Path) -> None:
-    done: list[Any] = []
-
-    def fail(_plan: Plan) -> None:
-        raise StoreError("disk full")
-
-    with StoreLock(tmp_path) as lock:
-        plan = enter(lock, Planner("job"))
-        for shard in (0, 1):
-            seal(tmp_path, plan, shard)
-        with pytest.raises(StoreError, match="disk full"):
-            close_job(lock, "job", fail)
-    with StoreLock(tmp_path) as lock:
-        assert enter(lock, Planner("job")).pending(tmp_path) == []
-        assert close_job(lock, "job", finished(tmp_path, done))
-    assert done == [("job", 2)]

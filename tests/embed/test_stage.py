@@ -1,4 +1,4 @@
-"""The embedding stage as a whole: what it plans, what it writes, what it may skip."""
+"""The embedding stage in one process: what it plans, what it writes, what it may skip."""
 
 from __future__ import annotations
 
@@ -13,46 +13,30 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from micro_rm.cache.lock import StoreLock
 from micro_rm.cache.manifest import read_manifest, write_manifest
 from micro_rm.cache.native_head import read_native_head, write_native_head
 from micro_rm.cache.pairs import read_pairs, read_request, table_names
 from micro_rm.cache.reader import FeatureStore
-from micro_rm.cache.schema import StoreError, plan_path
+from micro_rm.cache.schema import StoreError
 from micro_rm.cache.verify import verify_store
-from micro_rm.configs.schema import Config, DataConfig, EmbedConfig, ViewsConfig
+from micro_rm.configs.schema import Config, DataConfig, ViewsConfig
 from micro_rm.embed import stage
-from micro_rm.embed.encoder import Encoder
 from micro_rm.embed.plan import Plan
 from micro_rm.embed.sources import open_pairs
 from micro_rm.embed.sources.pair import DataError
-from micro_rm.embed.stage import JobPreview, JobResult, job_name, preview_job, run_job
+from micro_rm.embed.stage import JobPreview, JobResult, preview_job, run_job
+from micro_rm.tests.embed.shard_runs import contents
 
 MakePlan = Callable[..., tuple[Config, Plan]]
 Configure = Callable[..., Config]
 Embed = Callable[..., JobResult]
 Rows = Callable[[int], list[dict[str, Any]]]
 WriteRows = Callable[..., str]
-PARTED = EmbedConfig(device="cpu", bin_tokens=200, shard_tokens=200)
-
-
-@pytest.fixture
-def file(tmp_path: Path, write_rows: WriteRows, preference_rows: Rows) -> str:
-    return write_rows(tmp_path / "rows.jsonl", [*preference_rows(16), {"prompt": "bad"}])
 
 
 def preview(config: Config) -> tuple[JobPreview, float]:
     result, seconds, _ = preview_job(config, open_pairs(config.data))
     return result, seconds
-
-
-def contents(store: Path) -> dict[str, bytes]:
-    """Shards, pair tables and manifest."""
-    return {
-        str(path.relative_to(store)): path.read_bytes()
-        for path in sorted(store.rglob("*"))
-        if path.suffix in (".h5", ".json", ".jsonl")
-    }
 
 
 # JobPreview
@@ -229,22 +213,6 @@ def test_a_shard_that_a_killed_run_left_unlisted_is_not_embedded_again(
     assert read_manifest(store) == before
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_another_job_cannot_write_at_the_same_time(
-    shared: bool, embed: Embed, file: str, tmp_path: Path
-) -> None:
-    """The lock spans plan and writing: a plan made beside a writer would store things twice."""
-    store = tmp_path / "store"
-    if shared:
-        embed("llama", file, store, embed=replace(PARTED, shards="0/2"))
-    with StoreLock(store) as lock:
-        lock.announce("another job")
-        assert lock.acquire(shared=shared)
-        with pytest.raises(StoreError, match="another process is writing here"):
-            embed("llama", file, store)
-    assert table_names(store) == []
-
-
 def test_data_that_change_between_plan_and_table_are_refused_and_the_job_can_be_run_again(
     embed: Embed,
     write_rows: WriteRows,
@@ -269,83 +237,3 @@ def test_data_that_change_between_plan_and_table_are_refused_and_the_job_can_be_
     write_rows(path, preference_rows(16))
     assert embed("llama", file, tmp_path / "store").work.tokens == 0
     assert len(read_pairs(tmp_path / "store", "rows")) == 16
-
-
-# Several processes
-
-
-def test_a_part_that_is_not_the_last_leaves_the_rest_and_no_table(
-    embed: Embed, file: str, tmp_path: Path
-) -> None:
-    store = tmp_path / "store"
-    outcome = embed("llama", file, store, embed=replace(PARTED, shards="1/3"))
-    shards = outcome.preview.shards
-    assert shards > 3
-    assert outcome.account is None
-    assert outcome.pending_shards == shards - len(range(1, shards, 3))
-    assert table_names(store) == []
-    assert read_manifest(store).shards == ()
-    assert plan_path(store).is_dir()
-
-
-def test_parts_one_after_the_other_give_the_store_of_one_process(
-    embed: Embed, file: str, tmp_path: Path
-) -> None:
-    whole = embed("llama", file, tmp_path / "whole", embed=PARTED)
-    outcomes = [
-        embed("llama", file, tmp_path / "parts", embed=replace(PARTED, shards=f"{part}/3"))
-        for part in (2, 0, 1)
-    ]
-    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
-    assert [outcome.account is None for outcome in outcomes] == [True, True, False]
-    assert outcomes[-1].account == whole.account
-    assert sum(outcome.work.tokens for outcome in outcomes) == whole.work.tokens
-
-
-def test_a_job_cut_in_another_way_keeps_the_shards_that_are_sealed(
-    embed: Embed, file: str, tmp_path: Path
-) -> None:
-    """Other bins are another job: its plan replaces the abandoned one, nothing is done twice."""
-    store = tmp_path / "store"
-    first = embed("llama", file, store, embed=replace(PARTED, shards="0/2"))
-    assert first.account is None
-    sealed = {path.name: path.read_bytes() for path in (store / "shards").iterdir()}
-    last = embed("llama", file, store, embed=replace(PARTED, bin_tokens=100))
-    assert last.account is not None
-    assert last.preview.stored_sequences == sum(
-        shard.rows for shard in read_manifest(store).shards if shard.name in sealed
-    )
-    assert len(FeatureStore(store)) == last.preview.sequences
-    for name, content in sealed.items():
-        assert (store / "shards" / name).read_bytes() == content
-    assert verify_store(store).problems == []
-
-
-def test_workers_of_one_job_cut_it_in_the_same_way(
-    configure: Configure, encoder: Callable[..., Encoder], file: str, tmp_path: Path
-) -> None:
-    def name(request: str = "request", **changes: Any) -> str:
-        settings = replace(PARTED, **changes)
-        config = configure("llama", file, tmp_path / "store", embed=settings)
-        return job_name(request, encoder("llama", settings), config)
-
-    same = [{"shards": "1/2"}, {"actors": 3, "engine": "ray"}, {"device": "auto"}]
-    other = [{"bin_tokens": 100}, {"shard_tokens": 100}, {"share_prefixes": False}]
-    assert {name(**changes) for changes in same} == {name()}
-    assert len({name(), name("another"), *(name(**changes) for changes in other)}) == 5
-
-
-def test_workers_on_different_devices_do_not_mix_their_bins(
-    configure: Configure, encoder: Callable[..., Encoder], file: str, tmp_path: Path
-) -> None:
-    """Without ``bin_tokens`` each device has a size of its own, and that one is in the name."""
-    settings = replace(PARTED, bin_tokens=None)
-    config = configure("llama", file, tmp_path / "store", embed=settings)
-    made = encoder("llama", settings)
-    before = job_name("request", made, config)
-    usual = made.backbone.bin_tokens
-    made.backbone.bin_tokens = 32768
-    try:
-        assert job_name("request", made, config) != before
-    finally:
-        made.backbone.bin_tokens = usual

@@ -37,6 +37,12 @@ def run_config(tiny: Any, run: Path) -> Config:
     )
 
 
+def text(tiny: Any, **columns: Any) -> dict[str, Any]:
+    """Other labels, as a column or as one value for all rows."""
+    count = len(tiny.table)
+    return {"text": {k: [v] * count if isinstance(v, str) else v for k, v in columns.items()}}
+
+
 def store_beside(tiny: Any, directory: Path, **changes: Any) -> StoreConfig:
     """The vectors of the tiny store under a pair table that differs in some fields."""
     table: PairTable = replace(tiny.table, **changes)
