@@ -51,7 +51,7 @@ def report(config: Config, say: Say) -> Result:
         say("")
     for sentence in (*content["verdict"], *content["warnings"]):
         say(sentence)
-    if content["benchmark"] is not None:
+    if content["benchmark"] is not None and content["benchmark"]["methods"]:
         say("")
         say(benchmark_table(content["benchmark"]))
     for comparison in content["published"]:

@@ -7,7 +7,7 @@ row that shares a prompt, or a response within its group, with it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +16,13 @@ import numpy as np
 from ..cache.pairs import NO_ROW, PairTable
 from ..common.errors import UserError
 from ..configs.adapt import AdaptConfig
+from .evaluation.protocol import EvaluationError, TestSet
 from .partition import Partition
 
 # What a scored row may share with a labelled one.
 Shared = Literal["prompt", "response"]
+# What scored rows share with no labelled row, the strictest first.
+APART: tuple[tuple[Shared, ...], ...] = (("prompt", "response"), ("prompt",), ("response",), ())
 
 
 class BudgetError(UserError):
@@ -93,6 +96,32 @@ def draw_budget(table: PairTable, parts: Partition, config: AdaptConfig, seed: i
             taken = candidates[order[: config.budget]]
             rows_SxGxn[draw, number, : taken.size] = taken
     return Draws(groups, rows_SxGxn.reshape(config.draws, -1))
+
+
+def scored_rows(
+    table: PairTable, draws: Draws, config: AdaptConfig, test: TestSet
+) -> tuple[np.ndarray, Sequence[Shared]]:
+    """(S, N) mask of the test rows that each draw may score, and what none of them shares with a
+    labelled row.
+
+    That is prompt and response if some rows of every attribute are left. Data with one prompt for
+    all rows, or with answers such as yes and no, are kept apart as far as they can be.
+
+    Raises ``EvaluationError`` if the labelled rows leave nothing of an attribute.
+    """
+    for apart in APART:
+        counts_SxN = scored_mask(table, draws, config, test.table_rows, apart)
+        left_SxA = [
+            np.bincount(test.attribute_N[counts_N], minlength=len(test.attributes))
+            for counts_N in counts_SxN
+        ]
+        lost = np.flatnonzero(np.min(left_SxA, axis=0) == 0)
+        if not lost.size:
+            return counts_SxN, apart
+    raise EvaluationError(
+        f"adapt.budget takes every test row of attribute {test.attributes[lost[0]]!r} in some "
+        "draw; lower it, or set adapt.source=train"
+    )
 
 
 def scored_mask(

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import ConfigError, UserError
-from .adaptation import Shared, scored_mask
 from .divergence import DivergenceError
 from .ensemble import fit_grouped
 from .evaluation.metrics import head_accuracy
-from .evaluation.protocol import EvaluationError, ScoredMethod, TestSet, attribute_indices, score
+from .evaluation.protocol import ScoredMethod, TestSet, attribute_indices, score
 from .evaluation.report import with_best_heads
 from .methods import load_method
 from .methods.interface import Method, Problem, Trained
@@ -20,9 +19,6 @@ from .run_data import RunData
 
 # A model per training seed, or a single one of a method without randomness.
 Models = Mapping[str, Sequence[Trained]]
-
-# What scored rows share with no labelled row, the strictest first.
-APART: tuple[tuple[Shared, ...], ...] = (("prompt", "response"), ("prompt",), ("response",), ())
 
 
 def fit_methods(
@@ -119,7 +115,7 @@ def score_models(run_data: RunData, models: Models, test: TestSet) -> dict[str, 
     examples = run_data.stage2(test.table_rows)
     methods = {name: load_method(name) for name in models}
     adapting = [name for name, method in methods.items() if method.stage == "adapt"]
-    counts_SxN = scored_rows(run_data, test)[0] if adapting else None
+    counts_SxN = run_data.scored_rows(test)[0] if adapting else None
     scored = {
         name: [
             score(
@@ -133,34 +129,6 @@ def score_models(run_data: RunData, models: Models, test: TestSet) -> dict[str, 
     }
     owners = [name for name, method in methods.items() if method.own_heads]
     return with_best_heads(scored, owners, test, _validation(run_data, models, owners, test))
-
-
-def scored_rows(run_data: RunData, test: TestSet) -> tuple[np.ndarray | None, Sequence[Shared]]:
-    """(S, N) mask of the test rows that each draw may score, None without labelled rows; and what
-    none of them shares with a labelled row.
-
-    That is prompt and response if some rows of every attribute are left. Data with one prompt for
-    all rows, or with answers such as yes and no, are kept apart as far as they can be.
-
-    Raises ``EvaluationError`` if the labelled rows leave nothing of an attribute.
-    """
-    if run_data.draws is None:
-        return None, ()
-    for apart in APART:
-        counts_SxN = scored_mask(
-            run_data.features.table, run_data.draws, run_data.config.adapt, test.table_rows, apart
-        )
-        left_SxA = [
-            np.bincount(test.attribute_N[counts_N], minlength=len(test.attributes))
-            for counts_N in counts_SxN
-        ]
-        lost = np.flatnonzero(np.min(left_SxA, axis=0) == 0)
-        if not lost.size:
-            return counts_SxN, apart
-    raise EvaluationError(
-        f"adapt.budget takes every test row of attribute {test.attributes[lost[0]]!r} in some "
-        "draw; lower it, or set adapt.source=train"
-    )
 
 
 def _validation(

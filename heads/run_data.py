@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,15 @@ import numpy as np
 from ..cache.pairs import NO_ROW
 from ..configs.data import UNION_SOURCE
 from ..configs.schema import Config
-from .adaptation import BudgetError, Draws, adaptable_groups, draw_budget, drawable_rows
+from .adaptation import (
+    BudgetError,
+    Draws,
+    Shared,
+    adaptable_groups,
+    draw_budget,
+    drawable_rows,
+    scored_rows,
+)
 from .evaluation.protocol import TestSet, make_test_set
 from .features import Features, RowSource, Scaler
 from .methods import load_method, method_names
@@ -114,6 +122,15 @@ class RunData:
         if not self.groups:
             return None
         return draw_budget(self.features.table, self.parts, self.config.adapt, self.config.run.seed)
+
+    def scored_rows(self, test: TestSet) -> tuple[np.ndarray | None, Sequence[Shared]]:
+        """The mask and the kinds of ``adaptation.scored_rows``; without labelled rows, None."""
+        draws = self.draws
+        if draws is None:
+            return None, ()
+        key = ("scored rows", *self._drawing, test.table_rows.tobytes())
+        table, adapt = self.features.table, self.config.adapt
+        return self._once(key, lambda: scored_rows(table, draws, adapt, test))
 
     @property
     def _drawing(self) -> tuple[Hashable, ...]:

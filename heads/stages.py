@@ -28,10 +28,10 @@ from .evaluation.gallery import gallery
 from .evaluation.predictions import write_predictions
 from .evaluation.protocol import TestSet
 from .evaluation.report import best_head_summary, build_report
-from .evaluation.reward_bench import benchmark, missing_subset_warnings
+from .evaluation.reward_bench import benchmark, left_out_warnings, missing_subset_warnings
 from .evaluation.verdict import verdict, warnings
 from .features import Features
-from .fitting import Models, fit_methods, of_seed, score_models, scored_rows
+from .fitting import Models, fit_methods, of_seed, score_models
 from .jax_settings import configure_jax
 from .methods import choose_methods, load_method, ranked_methods
 from .methods.interface import Method, Trained
@@ -150,6 +150,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     report["warnings"] = [
         *warnings(report, table.account),
         *missing_subset_warnings(test.attributes),
+        *left_out_warnings(report["benchmark"]),
         *divergence_warnings(of_seed(models, 0)),
         *flags(
             report["heads"],
@@ -192,7 +193,7 @@ def _budget(run_data: RunData, test: TestSet, models: Models) -> dict[str, Any]:
         "rows_per_group": adapt.budget,
         "groups": len(run_data.groups),
         "draws": adapt.draws,
-        "apart": list(scored_rows(run_data, test)[1]) if adapting else [],
+        "apart": list(run_data.scored_rows(test)[1]) if adapting else [],
     }
 
 

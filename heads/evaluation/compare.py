@@ -91,7 +91,7 @@ def _methods(report: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _attributes(methods: Mapping[str, Any]) -> list[str]:
-    return list(next(iter(methods.values()))["attributes"])
+    return list(next(iter(methods.values()))["attributes"]) if methods else []
 
 
 def _rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:

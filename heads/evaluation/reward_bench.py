@@ -76,8 +76,9 @@ def benchmark(
         config: Confidence level.
 
     Returns:
-        ``{"name", "methods"}``, for version 1 with ``"official"`` scores; None if the test set is
-        not one of the two benchmarks.
+        ``{"name", "methods"}``, for version 1 with ``"official"`` scores, for version 2 with the
+        methods ``"left_out"`` and their subsets of which no row can be scored; None if the test set
+        is not one of the two benchmarks.
     """
     if set(test.attributes) == set(SUBSETS_V2):
         credit = {
@@ -94,12 +95,15 @@ def benchmark(
             wording_N=None,
             user_N=None,
         )
+        unscored = {name: _unscored_subsets(credit[name], whole) for name in credit}
         return {
             "name": "RewardBench 2",
             "methods": {
                 name: accuracies(credit_TxSxM, whole, config.confidence, reads_context=False)
                 for name, credit_TxSxM in credit.items()
+                if not unscored[name]
             },
+            "left_out": {name: subsets for name, subsets in unscored.items() if subsets},
         }
     if set(test.attributes) != {name for section in SECTIONS.values() for name in section}:
         return None
@@ -127,6 +131,20 @@ def missing_subset_warnings(attributes: Sequence[str]) -> list[str]:
     if not missing or len(missing) == len(subsets):
         return []
     return [f"RewardBench has no sections: {', '.join(missing)} have no test rows."]
+
+
+def left_out_warnings(benchmark: Mapping[str, Any] | None) -> list[str]:
+    """Warn of the methods that RewardBench 2 cannot score.
+
+    Args:
+        benchmark: What ``benchmark`` returned.
+    """
+    left_out = {} if benchmark is None else benchmark.get("left_out", {})
+    return [
+        f"RewardBench 2 leaves out {name}: every row of {', '.join(subsets)} has a pair that it "
+        "adapted to; lower adapt.budget, or set adapt.source=train."
+        for name, subsets in left_out.items()
+    ]
 
 
 def section_set(test: TestSet) -> TestSet:
@@ -174,6 +192,16 @@ def best_of_n(result: ScoredMethod, source_row_N: np.ndarray) -> np.ndarray:
         credit_M = np.where(wrong_M == 0, 1 / (ties_M + 1), 0.0)
         credit_SxM.append(np.where(counts_M, credit_M, np.nan))
     return np.stack(credit_SxM)
+
+
+def _unscored_subsets(credit_TxSxM: np.ndarray, test: TestSet) -> list[str]:
+    """Subsets without a row to score in some draw."""
+    scored_SxM = ~np.isnan(credit_TxSxM).all(axis=0)
+    return [
+        name
+        for index, name in enumerate(test.attributes)
+        if not scored_SxM[:, test.attribute_N == index].any(axis=1).all()
+    ]
 
 
 def _subset_accuracies(seeds: Sequence[ScoredMethod], test: TestSet) -> dict[str, float]:

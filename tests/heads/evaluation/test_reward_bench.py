@@ -17,6 +17,7 @@ from micro_rm.heads.evaluation.reward_bench import (
     SUBSETS_V2,
     benchmark,
     best_of_n,
+    left_out_warnings,
     missing_subset_warnings,
     official_scores,
 )
@@ -134,6 +135,21 @@ def test_the_second_benchmark_scores_rows_and_not_pairs() -> None:
     assert cells["Factuality"]["accuracy"] == 0.5 and cells["Factuality"]["n"] == 2
     assert cells["Math"]["accuracy"] == 1.0
     assert report["methods"]["m"]["macro"]["accuracy"] == pytest.approx(5.5 / 6)
+
+
+def test_a_method_that_adapted_to_every_row_of_a_subset_is_left_out() -> None:
+    """One pair of both rows of Focus is labelled in the second draw."""
+    source_row_N = np.repeat(np.arange(12), 3)
+    test = protocol.TestSet(np.arange(36), source_row_N % 6, source_row_N, SUBSETS_V2, 12)
+    plain, adapted = (scored(np.ones((2, 36))) for _ in range(2))
+    adapted.counts_SxN[1, [3 * 4, 3 * 10 + 1]] = False
+    report = benchmark(test, source_row_N, {"plain": [plain], "adapted": [adapted]}, CONFIG)
+    assert report is not None and list(report["methods"]) == ["plain"]
+    (sentence,) = left_out_warnings(report)
+    assert sentence.startswith("RewardBench 2 leaves out adapted: every row of Focus has a pair")
+    adapted.counts_SxN[1, 3 * 10 + 1] = True
+    assert left_out_warnings(benchmark(test, source_row_N, {"m": [adapted]}, CONFIG)) == []
+    assert left_out_warnings(None) == []
 
 
 def test_rows_of_one_prompt_are_sampled_together() -> None:
