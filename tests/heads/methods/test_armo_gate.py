@@ -42,14 +42,12 @@ NOISE, SHORT = gate_rows(count=30), replace(CONFIG, steps=51, batch_size=30)
 
 
 def test_one_attribute_is_bradley_terry_on_its_score() -> None:
-    """G-B8."""
     rows = gate_rows(attributes=1)
     expected = -log_sigmoid(np.exp(0.3) * np.asarray(rows.delta_NxA[:, 0])).mean()
     assert float(gate_loss(gate(1), rows, CONFIG)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_equal_gate_is_bradley_terry_on_the_mean_score() -> None:
-    """G-B8."""
     rows, equal = gate_rows(), gate()
     equal["layers"]["output"] = jax.tree.map(jnp.zeros_like, equal["layers"]["output"])
     expected = -log_sigmoid(np.exp(0.3) * np.asarray(rows.delta_NxA).mean(axis=1)).mean()

@@ -116,7 +116,7 @@ def test_the_prompt_decides_which_attribute_counts(fitted: Any) -> None:
 
 
 def test_gate_rows_sum_to_one_over_attributes_and_vary_with_the_prompt(fitted: Any) -> None:
-    """G-B8. The scale is part of the margins, so that the weights are a simplex."""
+    """The scale is part of the margins, so that the weights are a simplex."""
     trained, test, _ = fitted
     heads = METHOD.predict(trained, test).heads
     weights_1xNxA = np.exp(heads.log_weights_SxNxK.astype(np.float64))
@@ -139,7 +139,6 @@ def test_the_prediction_is_the_gated_margin(fitted: Any) -> None:
 
 
 def test_the_transform_is_used_in_prediction(fitted: Any) -> None:
-    """G-B8."""
     trained, test, _ = fitted
     assert trained.settings["verbosity"] == "verbosity"
     assert trained.settings["verbosity_penalty"]["verbosity"] == 1.0
@@ -153,7 +152,7 @@ def test_the_transform_is_used_in_prediction(fitted: Any) -> None:
 
 
 def test_the_transform_is_used_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """G-B8. The gate is trained on the margins that predict."""
+    """The gate is trained on the margins that predict."""
     seen: list[GateRows] = []
 
     def record(gate: Any, train: GateRows, validation: GateRows, *rest: Any) -> Any:

@@ -97,7 +97,6 @@ def fitted() -> Trained:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), width=st.integers(1, 8), count=st.integers(1, 10))
 def test_components_are_orthonormal_ordered_and_signed(seed: int, width: int, count: int) -> None:
-    """G-B7."""
     rows_NxD = np.random.default_rng(seed).normal(size=(40, width))
     moment_DxD = rows_NxD.T @ rows_NxD / 40
     component_DxK = principal_components(moment_DxD, count)
@@ -129,7 +128,6 @@ def test_centring_removes_the_shared_preference() -> None:
 
 
 def test_the_deviation_divides_by_n_minus_one() -> None:
-    """G-B7."""
     scores_nx1 = np.array([[1.0], [2.0], [4.0], [0.0]])
     assert score_deviation(scores_nx1, np.ones(4))[0] == pytest.approx(1.7078251, abs=1e-7)
     # The mean of three times 0.1 is not 0.1 in floating point; that is no deviation.
@@ -141,7 +139,6 @@ def test_the_deviation_divides_by_n_minus_one() -> None:
 def test_the_share_of_a_direction_is_the_sigmoid_of_its_summed_z(
     seed: int, pairs: int, temperature: float
 ) -> None:
-    """G-B7."""
     chosen_nxK, rejected_nxK = np.random.default_rng(seed).normal(size=(2, pairs, 3))
     adapted = adapt_weights(chosen_nxK, rejected_nxK, np.ones(pairs), temperature)
     plus_K, minus_K = np.split(adapted.weight_x2K, 2)
@@ -159,7 +156,6 @@ def test_the_share_of_a_direction_is_the_sigmoid_of_its_summed_z(
 
 
 def test_opposite_directions_have_accuracies_that_sum_to_one(fitted: Trained) -> None:
-    """G-B7."""
     chosen, rejected = rows(N, seed=9)
     chosen[:30] = rejected[:30]  # ties
     test = examples(Sides(chosen, rejected), np.zeros(N, np.int64))

@@ -82,7 +82,6 @@ def test_weights_come_from_the_first_rows_of_each_group_and_draw(rows: int | Non
 
 @pytest.mark.parametrize("options", [{"places": 0}, {"rows": 0}, {"rows": 0, "query": "bald"}])
 def test_without_rows_the_heads_are_averaged(options: dict[str, Any]) -> None:
-    """G-B2, first part."""
     found = fit(problem(**options)).params["log_weights"]
     assert found.shape == (DRAWS, GROUPS + 1, K)
     np.testing.assert_allclose(np.exp(found), 1 / K, atol=1e-6)

@@ -69,7 +69,7 @@ def test_a_decision_and_its_probability_agree_under_either_rule(
 @given(hnp.arrays(np.float32, (S, N), elements=st.floats(-1e4, 1e4, width=32)))
 @settings(deadline=None, max_examples=50)
 def test_a_scalar_reward_is_one_head_that_nobody_weighs(delta_SxN: np.ndarray) -> None:
-    """G-E6: the same numbers as one head with all the weight, and no heads to show."""
+    """The same numbers as one head with all the weight, and no heads to show."""
     reward = predict_reward(delta_SxN)
     assert reward.heads is None
     assert reward.statistic_SxN.dtype == np.float64

@@ -126,14 +126,13 @@ def test_known_users_get_their_head_and_strangers_the_mixture(users: Trained) ->
 
 
 def test_the_clustering_objective_never_falls(users: Trained, pairs: Any) -> None:
-    """G-B9."""
     for trained in (users, pairs[0]):
         assert trained.settings["units_moved"] == 0
         assert (np.diff(trained.curves["log_likelihood"]) >= -1e-6).all()
 
 
 def test_heads_that_explain_their_rows_less_well_are_refused() -> None:
-    """G-B9: even a learning rate far too large cannot lower the objective."""
+    """Even a learning rate far too large cannot lower the objective."""
     delta_NxD, cluster_N = TRAIN.rows.delta_NxD, jnp.asarray(USER_TASTE[TRAIN.user_N])
     start_DxK = 3 * jnp.eye(D)[:, :K].at[1, 1].set(-1.0)
     fitted_DxK, refused_K = fit(start_DxK, delta_NxD, cluster_N, FAST, jax.random.key(0))
@@ -145,7 +144,7 @@ def test_heads_that_explain_their_rows_less_well_are_refused() -> None:
 
 @pytest.mark.long
 def test_one_cluster_is_bradley_terry_and_one_user_is_one_cluster() -> None:
-    """G-B9: K = 1 fits one head to all rows."""
+    """K = 1 fits one head to all rows."""
     alone = replace(TRAIN, user_N=np.zeros_like(TRAIN.user_N))
     trained = METHOD.fit(problem(alone, no_rows(), heads=8, rounds=12, epochs=8), {})
     assert trained.settings["num_heads"] == 1
@@ -158,7 +157,6 @@ def test_one_cluster_is_bradley_terry_and_one_user_is_one_cluster() -> None:
 
 
 def test_relabelling_clusters_changes_nothing(users: Trained) -> None:
-    """G-B9."""
     swapped = Trained(
         {
             "heads": {"kernel": users.params["heads"]["kernel"][:, ::-1]},

@@ -51,7 +51,6 @@ def adapted(problem: Problem, stage1: Trained) -> Trained:
 
 
 def test_heads_are_bit_identical_before_and_after(stage1: Trained, adapted: Trained) -> None:
-    """G-H7."""
     before, after = (np.asarray(m.params["heads"]["kernel"]) for m in (stage1, adapted))
     assert before.tobytes() == after.tobytes()
 
@@ -75,7 +74,6 @@ def test_the_curve_is_the_mean_over_draws(problem: Problem, adapted: Trained) ->
 def test_a_budget_of_zero_returns_the_stage_1_router(
     problem: Problem, stage1: Trained, make_budget: Any
 ) -> None:
-    """G-H12."""
     nothing = replace(problem, budget=make_budget(*arrays(DRAWS, 0, seed=2)))
     adapted = load_method("micro").fit(nothing, {"micro_stage1": stage1})
     jax.tree.map(np.testing.assert_array_equal, adapted.params, stage1.params)

@@ -66,7 +66,7 @@ def accuracy(bench: RunData, trained: Trained) -> float:
 def test_opposed_tastes_are_served_by_wordings_that_were_never_seen(
     bench: RunData, stage1: dict[str, Trained]
 ) -> None:
-    """G-H13: a reward that ignores the wish is at one half here."""
+    """A reward that ignores the wish is at one half here."""
     assert accuracy(bench, adapted(bench, stage1)) > 0.8
 
 

@@ -43,7 +43,6 @@ def static(planted: Any) -> Trained:
 
 
 def test_planted_directions_are_recovered_up_to_their_order(planted: Any, routed: Trained) -> None:
-    """G-S16."""
     kernel_DxK = np.asarray(routed.params["heads"]["kernel"])
     unit_DxK = kernel_DxK / np.linalg.norm(kernel_DxK, axis=0)
     cosine_KxK = unit_DxK.T @ planted.directions_DxK
@@ -58,7 +57,6 @@ def test_planted_directions_are_recovered_up_to_their_order(planted: Any, routed
 def test_a_router_beats_the_static_mixture_where_the_prompt_decides(
     planted: Any, routed: Trained, static: Trained
 ) -> None:
-    """G-S16."""
     held_out = planted.problem.validation
     assert held_out_nll(routed, held_out) < held_out_nll(static, held_out) - 0.05
 

@@ -107,7 +107,7 @@ def test_a_reward_is_a_distance_or_a_scaled_cosine() -> None:
 @given(st.floats(0.01, 100), st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
 def test_a_knows_no_common_shift_and_b_no_scale(scale: float, seed: int) -> None:
-    """G-B12, of the rewards."""
+    """The rewards, without the projectors."""
     item, point, shift = jax.random.normal(jax.random.key(seed), (3, 4, 5))
     log_scale = jnp.array(SCALE_INIT)
     np.testing.assert_allclose(
@@ -121,7 +121,7 @@ def test_a_knows_no_common_shift_and_b_no_scale(scale: float, seed: int) -> None
 
 
 def test_b_is_invariant_to_the_scale_of_the_responses(trained: Trained) -> None:
-    """G-B12, of the whole model: from features to margins."""
+    """The whole model, from features to margins."""
     both = TEST.load_sides()
     loud = replace(TEST, load_sides=lambda: Sides(30 * both.chosen_NxD, both.rejected_NxD))
     one, two = (load_method("pal").predict(trained, part).statistic_SxN for part in (TEST, loud))

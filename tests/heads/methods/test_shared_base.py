@@ -75,7 +75,6 @@ def test_both_parts_start_from_the_same_distribution_and_differ() -> None:
 
 @pytest.mark.long
 def test_trained_to_the_end_every_head_is_the_single_reward() -> None:
-    """G-B5."""
     setup = problem(prior_scale=3.0)
     single_D, _ = solve_bt(setup.train.rows.delta_NxD, 1e-6)
     trained = fit("shared_base_converged", setup)
@@ -86,7 +85,7 @@ def test_trained_to_the_end_every_head_is_the_single_reward() -> None:
 
 
 def test_the_prior_is_no_parameter() -> None:
-    """G-B5: neither trained nor in the optimiser's state; what is trained is theta alone."""
+    """Neither trained nor in the optimiser's state; what is trained is theta alone."""
     setup = problem()
     theta_DxK, prior_DxK = initial_parts(setup)
     before = np.array(prior_DxK)

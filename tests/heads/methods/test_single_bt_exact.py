@@ -129,7 +129,7 @@ def test_the_head_scores_pairs_by_their_difference_alone(
         prediction.statistic_SxN, [delta @ trained.params["head"]], rtol=1e-5
     )
     assert prediction.heads is None
-    # One reward is the same under both rules (G-E6).
+    # One reward is the same under both rules.
     np.testing.assert_allclose(
         np.exp(prediction.log_prob_SxN), 1 / (1 + np.exp(-prediction.statistic_SxN)), rtol=1e-6
     )

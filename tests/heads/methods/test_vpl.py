@@ -98,7 +98,6 @@ def context(seed: int) -> Sides:
 
 
 def test_kl_is_zero_at_the_prior_and_has_its_factor_one_half() -> None:
-    """G-B11."""
     zeros = jnp.zeros((1, 3))
     assert float(kl_to_prior(Posterior(zeros, zeros))[0]) == 0.0
     assert float(kl_to_prior(Posterior(zeros + 2.0, zeros))[0]) == pytest.approx(3 * 2.0)
@@ -109,7 +108,6 @@ def test_kl_is_zero_at_the_prior_and_has_its_factor_one_half() -> None:
 
 @pytest.mark.long
 def test_the_order_of_context_pairs_does_not_matter_but_their_sides_do(model: dict) -> None:
-    """G-B11."""
     pairs, mask = context(0), jnp.ones((1, 5))
     one = encode(model, pairs, mask)
     other = encode(model, Sides(*(side[:, ::-1] for side in pairs)), mask)
@@ -120,7 +118,7 @@ def test_the_order_of_context_pairs_does_not_matter_but_their_sides_do(model: di
 
 
 def test_the_latent_vector_has_length_root_latent_in_both_modes(trained: Trained) -> None:
-    """G-B11: what is rescaled is a sample in training and the mean in ``latent``."""
+    """What is rescaled is a sample in training and the mean in ``latent``."""
     noisy = np.random.default_rng(0).normal(size=(3, 8)) * 50
     np.testing.assert_allclose(
         np.linalg.norm(rescale(jnp.asarray(noisy)), axis=-1), np.sqrt(8), rtol=1e-5
