@@ -212,7 +212,7 @@ class Report:
     """The evaluation of a run. ``print`` shows the table; ``content`` holds every number.
 
     Macro accuracy is the mean over attributes of the share of test pairs that a method orders as
-    the label says; its interval holds for other training seeds, labelled rows,
+    the label says; its interval accounts for other training seeds, labelled rows,
     and people or prompts; see docs/statistics.md.
     """
 

@@ -22,8 +22,8 @@ class TrainConfig:
         patience: Epochs without a better validation NLL after which training stops; by default
             never.
         seeds: Training seeds of every method that has randomness. Reports give the mean over them,
-            with intervals that hold for other seeds too; what is scored, exported and served is the
-            model of the first. Each member of a sweep has one.
+            with intervals that account for other seeds too; what is scored, exported and served is
+            the model of the first. Each member of a sweep has one.
         shuffle_seed: Seed of the order of the rows. It is separate from run.seed so that runs with
             different seeds read the same batches, and a sweep reads the features only once.
         precision: Precision of products of features and parameters: float32; bfloat16_split, with
