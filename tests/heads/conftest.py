@@ -176,8 +176,8 @@ def _write_vectors(
 
 
 @pytest.fixture(scope="session")
-def make_bench(tiny: TinyData) -> Callable[..., RunData]:
-    """``make_bench(table=None, native_head_D=None, **sections)``: the run data of the tiny store.
+def make_run_data(tiny: TinyData) -> Callable[..., RunData]:
+    """``make_run_data(table=None, native_head_D=None, **sections)``: those of the tiny store.
 
     ``table`` holds fields of the pair table that differ, ``text`` among them by column.
     """

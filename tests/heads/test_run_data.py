@@ -39,23 +39,23 @@ def raw(tiny: Any, rows: np.ndarray, head: str, router: str) -> tuple[np.ndarray
 
 @pytest.mark.parametrize("features", ["raw", "standardized"])
 def test_every_row_is_scaled_with_statistics_of_the_training_rows(
-    tiny: Any, make_bench: Any, features: Any
+    tiny: Any, make_run_data: Any, features: Any
 ) -> None:
     """In their stage-1 view, whatever rows and views they are applied to."""
-    bench = make_bench(train=replace(STANDARDIZED, features=features))
+    run_data = make_run_data(train=replace(STANDARDIZED, features=features))
     expected = Scaler.identity(8)
     if features == "standardized":
-        expected = Scaler.fit(*raw(tiny, bench.parts.train, "plain", "plain"))
+        expected = Scaler.fit(*raw(tiny, run_data.parts.train, "plain", "plain"))
         assert np.ptp(expected.delta_scale_D) > 0.5, "the fixture must need scaling"
-    np.testing.assert_array_equal(bench.scaler.delta_scale_D, expected.delta_scale_D)
+    np.testing.assert_array_equal(run_data.scaler.delta_scale_D, expected.delta_scale_D)
     pool = np.flatnonzero(tiny.table.pool)
-    problem = bench.problem(adapt=False)
+    problem = run_data.problem(adapt=False)
     for examples, rows, view in (
-        (problem.train, bench.parts.train, "plain"),
-        (problem.validation, bench.parts.validation, "plain"),
-        (bench.stage1(pool), pool, "plain"),
-        (bench.stage2(pool), pool, "ctx"),
-        (bench.stage2(bench.parts.test), bench.parts.test, "ctx"),
+        (problem.train, run_data.parts.train, "plain"),
+        (problem.validation, run_data.parts.validation, "plain"),
+        (run_data.stage1(pool), pool, "plain"),
+        (run_data.stage2(pool), pool, "ctx"),
+        (run_data.stage2(run_data.parts.test), run_data.parts.test, "ctx"),
     ):
         wanted = expected.apply(*stored(tiny, rows, view, view))
         for found, array in zip(examples.rows, wanted, strict=True):
@@ -64,38 +64,42 @@ def test_every_row_is_scaled_with_statistics_of_the_training_rows(
 
 @pytest.mark.parametrize(("head", "router"), [("plain", "context"), ("ctx", "plain")])
 def test_the_views_of_stage_2_are_the_configured_ones(
-    tiny: Any, make_bench: Any, head: Any, router: Any
+    tiny: Any, make_run_data: Any, head: Any, router: Any
 ) -> None:
-    bench = make_bench(views=ViewsConfig(adapt_head=head, adapt_router=router))
-    test = bench.parts.test
-    for found, expected in zip(bench.stage2(test).rows, raw(tiny, test, head, router), strict=True):
+    run_data = make_run_data(views=ViewsConfig(adapt_head=head, adapt_router=router))
+    test = run_data.parts.test
+    for found, expected in zip(
+        run_data.stage2(test).rows, raw(tiny, test, head, router), strict=True
+    ):
         np.testing.assert_array_equal(found, expected)
-    budget = bench.problem(adapt=True).budget
-    assert budget is not None and bench.draws is not None
-    _, prompt_NxD = raw(tiny, bench.draws.rows_SxB.reshape(-1), head, router)
+    budget = run_data.problem(adapt=True).budget
+    assert budget is not None and run_data.draws is not None
+    _, prompt_NxD = raw(tiny, run_data.draws.rows_SxB.reshape(-1), head, router)
     np.testing.assert_array_equal(
         np.asarray(budget.rows.router_input_NxD).reshape(-1, 8), prompt_NxD
     )
 
 
-def test_sides_differ_by_the_difference_and_are_scaled_like_it(tiny: Any, make_bench: Any) -> None:
-    bench = make_bench(train=STANDARDIZED)
+def test_sides_differ_by_the_difference_and_are_scaled_like_it(
+    tiny: Any, make_run_data: Any
+) -> None:
+    run_data = make_run_data(train=STANDARDIZED)
     for examples, rows, view in (
-        (bench.stage1(ROWS[1:]), ROWS[1:], "plain"),
-        (bench.stage2(bench.parts.test), bench.parts.test, "ctx"),
+        (run_data.stage1(ROWS[1:]), ROWS[1:], "plain"),
+        (run_data.stage2(run_data.parts.test), run_data.parts.test, "ctx"),
     ):
         sides = examples.load_sides()
-        chosen_NxD = tiny.vectors[f"{view}/chosen"][rows] / bench.scaler.delta_scale_D
+        chosen_NxD = tiny.vectors[f"{view}/chosen"][rows] / run_data.scaler.delta_scale_D
         np.testing.assert_array_equal(sides.chosen_NxD, chosen_NxD)
         difference_NxD = sides.chosen_NxD - sides.rejected_NxD
         np.testing.assert_allclose(difference_NxD, examples.rows.delta_NxD, atol=1e-5)
 
 
-def test_labels_are_numbers_that_stay_with_their_names(tiny: Any, make_bench: Any) -> None:
+def test_labels_are_numbers_that_stay_with_their_names(tiny: Any, make_run_data: Any) -> None:
     """The same number for the same name in every choice of rows, and none for an empty name."""
     names = ["cy", "", "ann", "bob"] * 30
-    bench = make_bench(text(tiny, attribute=names))
-    everything, some = bench.stage1(np.arange(80)), bench.stage1(np.array([3, 1, 2, 7]))
+    run_data = make_run_data(text(tiny, attribute=names))
+    everything, some = run_data.stage1(np.arange(80)), run_data.stage1(np.array([3, 1, 2, 7]))
     numbers = dict(zip(names, everything.attribute_N.tolist(), strict=False))
     assert numbers[""] == NO_LABEL
     assert len(set(numbers.values())) == 4
@@ -105,40 +109,40 @@ def test_labels_are_numbers_that_stay_with_their_names(tiny: Any, make_bench: An
 
 
 def test_a_group_is_numbered_by_its_place_among_those_with_labelled_rows(
-    tiny: Any, make_bench: Any
+    tiny: Any, make_run_data: Any
 ) -> None:
     """Test rows of an attribute without any are nobody's."""
     attribute = ["polite" if row % 2 else "brief" for row in range(80)] + ["novel", "polite"] * 20
-    bench = make_bench(text(tiny, attribute=attribute))
-    assert bench.groups == ("brief", "polite")
-    test = bench.stage2(bench.parts.test)
+    run_data = make_run_data(text(tiny, attribute=attribute))
+    assert run_data.groups == ("brief", "polite")
+    test = run_data.stage2(run_data.parts.test)
     assert test.group_N.tolist() == [NO_LABEL, 1] * 20
-    assert bench.problem(adapt=False).groups == bench.groups
-    by_user = make_bench(adapt=AdaptConfig(budget=8, group="user"))
+    assert run_data.problem(adapt=False).groups == run_data.groups
+    by_user = make_run_data(adapt=AdaptConfig(budget=8, group="user"))
     assert by_user.groups == ("rater of brief", "rater of polite")
-    assert by_user.stage2(bench.parts.test).group_N.tolist() == [0, 1] * 20
+    assert by_user.stage2(run_data.parts.test).group_N.tolist() == [0, 1] * 20
 
 
-def test_length_counts_the_tokens_by_which_chosen_is_longer(tiny: Any, make_bench: Any) -> None:
-    longer_N = make_bench().stage1(ROWS).longer_N
+def test_length_counts_the_tokens_by_which_chosen_is_longer(tiny: Any, make_run_data: Any) -> None:
+    longer_N = make_run_data().stage1(ROWS).longer_N
     tokens = tiny.table.tokens
     assert longer_N.tolist() == [int(tokens["chosen"][r] - tokens["rejected"][r]) for r in ROWS]
     assert longer_N.min() < 0 < longer_N.max()
 
 
-def test_validation_may_not_take_every_training_row(make_bench: Any) -> None:
-    bench = make_bench(train=TrainConfig(validation_fraction=0.999))
+def test_validation_may_not_take_every_training_row(make_run_data: Any) -> None:
+    run_data = make_run_data(train=TrainConfig(validation_fraction=0.999))
     with pytest.raises(BudgetError, match=r"'tiny' has no training rows left; lower train\.valid"):
-        bench.problem(adapt=False)
+        run_data.problem(adapt=False)
 
 
 # --- labelled rows --------------------------------------------------------------------------------
 
 
-def test_the_budget_is_the_draws_in_the_views_of_stage_2(tiny: Any, make_bench: Any) -> None:
-    bench = make_bench(train=STANDARDIZED, views=ViewsConfig(adapt_router="context"))
-    problem = bench.problem(adapt=True)
-    budget, draws = problem.budget, bench.draws
+def test_the_budget_is_the_draws_in_the_views_of_stage_2(tiny: Any, make_run_data: Any) -> None:
+    run_data = make_run_data(train=STANDARDIZED, views=ViewsConfig(adapt_router="context"))
+    problem = run_data.problem(adapt=True)
+    budget, draws = problem.budget, run_data.draws
     assert budget is not None and draws is not None
     assert budget.rows.delta_NxD.shape == (3, 16, 8)
     assert budget.draws == 3
@@ -148,61 +152,65 @@ def test_the_budget_is_the_draws_in_the_views_of_stage_2(tiny: Any, make_bench: 
     sides = budget.load_sides()
     attribute = np.asarray(tiny.table.text["attribute"])
     for draw, rows_B in enumerate(draws.rows_SxB):
-        wanted = bench.scaler.apply(*stored(tiny, rows_B, "ctx", "context"))
+        wanted = run_data.scaler.apply(*stored(tiny, rows_B, "ctx", "context"))
         np.testing.assert_array_equal(budget.rows.delta_NxD[draw], wanted.delta_NxD)
         np.testing.assert_array_equal(budget.rows.router_input_NxD[draw], wanted.router_input_NxD)
-        chosen_BxD = tiny.vectors["ctx/chosen"][rows_B] / bench.scaler.delta_scale_D
+        chosen_BxD = tiny.vectors["ctx/chosen"][rows_B] / run_data.scaler.delta_scale_D
         np.testing.assert_array_equal(sides.chosen_NxD[draw], chosen_BxD)
         assert [problem.groups[group] for group in budget.group_B] == attribute[rows_B].tolist()
 
 
-def test_the_same_words_are_the_same_wish(tiny: Any, make_bench: Any) -> None:
+def test_the_same_words_are_the_same_wish(tiny: Any, make_run_data: Any) -> None:
     context = [f"wish {row % 3}" for row in range(120)]
-    bench = make_bench(text(tiny, context=context))
-    budget = bench.problem(adapt=True).budget
-    assert budget is not None and bench.draws is not None
+    run_data = make_run_data(text(tiny, context=context))
+    budget = run_data.problem(adapt=True).budget
+    assert budget is not None and run_data.draws is not None
     pairs = zip(
-        budget.wording_SxB.ravel().tolist(), bench.draws.rows_SxB.ravel().tolist(), strict=True
+        budget.wording_SxB.ravel().tolist(), run_data.draws.rows_SxB.ravel().tolist(), strict=True
     )
     seen = {(number, context[row]) for number, row in pairs}
     assert len(seen) == len(dict(seen)) == 3
 
 
-def test_a_place_that_a_user_cannot_fill_counts_nothing(tiny: Any, make_bench: Any) -> None:
+def test_a_place_that_a_user_cannot_fill_counts_nothing(tiny: Any, make_run_data: Any) -> None:
     """It holds finite numbers of some labelled row, under a mask of zero."""
     config = AdaptConfig(budget=5, pool=32, draws=2, group="user")
-    bench = make_bench(text(tiny, user=["ann"] * 3 + ["bob"] * 117), adapt=config)
-    budget = bench.problem(adapt=True).budget
-    assert budget is not None and bench.draws is not None
+    run_data = make_run_data(text(tiny, user=["ann"] * 3 + ["bob"] * 117), adapt=config)
+    budget = run_data.problem(adapt=True).budget
+    assert budget is not None and run_data.draws is not None
     np.testing.assert_array_equal(budget.mask_SxB, [[1, 1, 1, 0, 0, 1, 1, 1, 1, 1]] * 2)
-    np.testing.assert_array_equal(budget.mask_SxB == 0, bench.draws.rows_SxB == NO_ROW)
+    np.testing.assert_array_equal(budget.mask_SxB == 0, run_data.draws.rows_SxB == NO_ROW)
     assert np.isfinite(budget.rows.delta_NxD).all()
     assert budget.by_group(budget.mask_SxB)[:, 0].sum() == 6
-    rows_B = bench.draws.rows_SxB[1][[0, 1, 2, 5, 6, 7, 8, 9]]
+    rows_B = run_data.draws.rows_SxB[1][[0, 1, 2, 5, 6, 7, 8, 9]]
     np.testing.assert_array_equal(
         np.asarray(budget.rows.delta_NxD)[1][[0, 1, 2, 5, 6, 7, 8, 9]],
         raw(tiny, rows_B, "ctx", "ctx")[0],
     )
 
 
-def test_without_groups_there_is_nothing_to_draw(tiny: Any, make_bench: Any) -> None:
-    bench = make_bench(text(tiny, attribute=""))
-    assert (bench.groups, bench.draws, bench.problem(adapt=True).budget) == ((), None, None)
-    assert make_bench().problem(adapt=False).budget is None, "stage 1 sees no labelled row"
+def test_without_groups_there_is_nothing_to_draw(tiny: Any, make_run_data: Any) -> None:
+    run_data = make_run_data(text(tiny, attribute=""))
+    assert (run_data.groups, run_data.draws, run_data.problem(adapt=True).budget) == (
+        (),
+        None,
+        None,
+    )
+    assert make_run_data().problem(adapt=False).budget is None, "stage 1 sees no labelled row"
 
 
-def test_a_budget_of_zero_is_empty_but_keeps_its_draws(make_bench: Any) -> None:
-    budget = make_bench(adapt=AdaptConfig(budget=0, draws=2)).problem(adapt=True).budget
+def test_a_budget_of_zero_is_empty_but_keeps_its_draws(make_run_data: Any) -> None:
+    budget = make_run_data(adapt=AdaptConfig(budget=0, draws=2)).problem(adapt=True).budget
     assert budget is not None
     assert budget.rows.delta_NxD.shape == (2, 0, 8)
     assert budget.mask_SxB.shape == budget.wording_SxB.shape == (2, 0)
     assert budget.load_sides().chosen_NxD.shape == (2, 0, 8)
 
 
-def test_another_seed_draws_other_rows_from_the_same_data(make_bench: Any) -> None:
-    benches = [make_bench(run=RunConfig(seed=seed)) for seed in (3, 3, 4)]
-    one, same, other = (bench.draws.rows_SxB for bench in benches)
+def test_another_seed_draws_other_rows_from_the_same_data(make_run_data: Any) -> None:
+    benches = [make_run_data(run=RunConfig(seed=seed)) for seed in (3, 3, 4)]
+    one, same, other = (run_data.draws.rows_SxB for run_data in benches)
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
-    keys = [jax.random.key_data(bench.problem(adapt=False).key).tolist() for bench in benches]
+    keys = [jax.random.key_data(run_data.problem(adapt=False).key).tolist() for run_data in benches]
     assert keys[0] == keys[1] != keys[2]

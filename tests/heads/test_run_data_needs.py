@@ -23,28 +23,28 @@ HEAD_D = np.linspace(-2, 3, 8).astype(np.float32)
 
 
 def test_the_native_head_gives_the_reward_of_raw_vectors_under_scaling(
-    tiny: Any, make_bench: Any
+    tiny: Any, make_run_data: Any
 ) -> None:
     """Margins are vector times head, as if nothing were scaled."""
-    bench = make_bench(native_head_D=HEAD_D, train=STANDARDIZED)
-    problem, method = bench.problem(adapt=False), load_method("native_head")
+    run_data = make_run_data(native_head_D=HEAD_D, train=STANDARDIZED)
+    problem, method = run_data.problem(adapt=False), load_method("native_head")
     trained = method.fit(problem, {})
-    prediction = method.predict(trained, bench.stage2(bench.parts.test))
+    prediction = method.predict(trained, run_data.stage2(run_data.parts.test))
     chosen_N, rejected_N = (
-        tiny.vectors[f"ctx/{role}"][bench.parts.test] @ HEAD_D for role in ("chosen", "rejected")
+        tiny.vectors[f"ctx/{role}"][run_data.parts.test] @ HEAD_D for role in ("chosen", "rejected")
     )
     np.testing.assert_allclose(prediction.statistic_SxN, [chosen_N - rejected_N], atol=1e-4)
-    assert np.ptp(bench.scaler.delta_scale_D) > 0.5
+    assert np.ptp(run_data.scaler.delta_scale_D) > 0.5
 
 
 @pytest.fixture
-def rated(make_bench: Any) -> RunData:
+def rated(make_run_data: Any) -> RunData:
     """Ratings from 0 to 4 by store row, so that a response is rated alike in all its pairs."""
-    plain = make_bench().features.table.rows
+    plain = make_run_data().features.table.rows
     places_Nx2 = np.stack([plain["plain/chosen"], plain["plain/rejected"]], axis=1)
     help_Nx2 = (places_Nx2 % 5).astype(np.float32)
     brief_Nx2 = np.where(places_Nx2 % 7 == 0, np.nan, places_Nx2 % 3).astype(np.float32)
-    return make_bench({"ratings": {"help": help_Nx2, "brief": brief_Nx2}}, train=STANDARDIZED)
+    return make_run_data({"ratings": {"help": help_Nx2, "brief": brief_Nx2}}, train=STANDARDIZED)
 
 
 def test_rated_responses_are_those_of_training_prompts_scaled_like_differences(
@@ -92,34 +92,34 @@ def test_data_that_have_everything_lack_nothing(rated: RunData) -> None:
     assert replace(rated, features=features).lacks(needy(*LACKS)) is None
 
 
-def test_each_need_is_of_its_own(tiny: Any, make_bench: Any) -> None:
+def test_each_need_is_of_its_own(tiny: Any, make_run_data: Any) -> None:
     """Labels without wishes serve some methods; wishes nobody can be adapted to serve none."""
-    wishless = make_bench(text(tiny, context=""))
+    wishless = make_run_data(text(tiny, context=""))
     assert wishless.lacks(needy("groups")) is None
     assert wishless.lacks(needy("contexts")) == LACKS["contexts"]
-    nameless = make_bench(text(tiny, attribute=""))
+    nameless = make_run_data(text(tiny, attribute=""))
     assert nameless.lacks(needy("groups")) == LACKS["groups"]
     assert nameless.lacks(needy("contexts")) == LACKS["contexts"]
     assert nameless.lacks(needy("users")) is None
-    by_user = make_bench(text(tiny, attribute=""), adapt=AdaptConfig(budget=8, group="user"))
+    by_user = make_run_data(text(tiny, attribute=""), adapt=AdaptConfig(budget=8, group="user"))
     assert by_user.lacks(needy("groups")) is None
     assert by_user.lacks(needy("contexts")) is None
     only_tested = ["" if row < 80 else "ann" for row in range(120)]
-    assert make_bench(text(tiny, user=only_tested)).lacks(needy("users")) == LACKS["users"]
+    assert make_run_data(text(tiny, user=only_tested)).lacks(needy("users")) == LACKS["users"]
 
 
-def test_the_first_thing_that_is_lacking_is_the_reason(tiny: Any, make_bench: Any) -> None:
-    without = make_bench(text(tiny, attribute="", user="", context=""))
+def test_the_first_thing_that_is_lacking_is_the_reason(tiny: Any, make_run_data: Any) -> None:
+    without = make_run_data(text(tiny, attribute="", user="", context=""))
     needs: list[Need] = ["ratings", "native_head", "contexts", "groups", "users"]
     for place, need in enumerate(needs):
         assert without.lacks(needy(*needs[place:])) == LACKS[need]
     assert without.lacks(needy()) is None
 
 
-def test_a_problem_offers_what_there_is(make_bench: Any, rated: RunData) -> None:
+def test_a_problem_offers_what_there_is(make_run_data: Any, rated: RunData) -> None:
     def offers(problem: Problem) -> tuple[bool, bool]:
         return problem.load_ratings is not None, problem.native_head_D is not None
 
-    assert offers(make_bench().problem(adapt=True)) == (False, False)
-    assert offers(make_bench(native_head_D=HEAD_D).problem(adapt=True)) == (False, True)
+    assert offers(make_run_data().problem(adapt=True)) == (False, False)
+    assert offers(make_run_data(native_head_D=HEAD_D).problem(adapt=True)) == (False, True)
     assert offers(rated.problem(adapt=True)) == (True, False)

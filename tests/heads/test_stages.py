@@ -226,10 +226,10 @@ def test_rows_of_the_test_split_that_are_adapted_to_are_not_scored(
     stages.adapt(config)
     report = stages.evaluate(config)
     assert report["budget"]["source"] == "test"
-    bench = stages.open_run_data(config)
-    assert bench.draws is not None
+    run_data = stages.open_run_data(config)
+    assert run_data.draws is not None
     rows = predictions(tmp_path, "micro")
-    for draw, taken_B in enumerate(bench.draws.rows_SxB):
+    for draw, taken_B in enumerate(run_data.draws.rows_SxB):
         left_out = [row for row in rows if row["draw"] == draw and not row["scored"]]
         prompts = {tiny.table.text["prompt_id"][row] for row in taken_B}
         expected = [row for row in rows if row["draw"] == draw and row["prompt_id"] in prompts]
@@ -245,9 +245,9 @@ def test_with_one_draw_the_count_beside_the_accuracy_is_what_is_left(
     config = replace(done.config, adapt=adapt, run=copy_models(done, tmp_path))
     stages.adapt(config)
     cells = stages.evaluate(config)["methods"]["micro"]["attributes"]
-    bench = stages.open_run_data(config)
-    assert bench.draws is not None
-    prompts = {bench.features.table.text["prompt_id"][row] for row in bench.draws.rows_SxB[0]}
+    run_data = stages.open_run_data(config)
+    assert run_data.draws is not None
+    prompts = {run_data.features.table.text["prompt_id"][row] for row in run_data.draws.rows_SxB[0]}
     assert [cell["n"] for cell in cells.values()] == [20 - len(prompts)] * 2
     (warning,) = [w for w in stages.evaluate(config)["warnings"] if w.startswith("Fewer")]
     assert "brief, polite" in warning

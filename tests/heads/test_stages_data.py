@@ -169,10 +169,10 @@ def test_checksums_can_be_left_out_but_not_what_is_cheap(copied: Config, tiny: A
         vectors = file["vectors"]
         assert isinstance(vectors, h5py.Dataset)
         vectors[:] = np.full(vectors.shape, np.nan) if vectors.dtype == np.float32 else 0x7FC0
-    bench = stages.open_run_data(config)
+    run_data = stages.open_run_data(config)
     rows = np.arange(3)
     with pytest.raises(StoreError, match="holds NaN or infinity; micro-rm verify"):
-        bench.features.stored(rows, "ctx", "chosen")
+        run_data.features.stored(rows, "ctx", "chosen")
     write_pairs(store, replace(tiny.table, layout="1:" + "0" * 32))
     with pytest.raises(StoreError, match="'tiny' are those of other shards"):
         stages.open_run_data(config)

@@ -244,9 +244,9 @@ def tiny_memory(rows: int) -> float:
     return 4 * rows * 8 * BLOCK_BYTES / 2**30
 
 
-def test_a_method_that_cannot_stream_says_what_to_change(make_bench: Any) -> None:
+def test_a_method_that_cannot_stream_says_what_to_change(make_run_data: Any) -> None:
     train = TrainConfig(validation_fraction=0.2, memory_gib=tiny_memory(20))
-    problem = make_bench(train=train).problem(adapt=False)
+    problem = make_run_data(train=train).problem(adapt=False)
     with pytest.raises(FeatureMemoryError) as caught:
         load_method("single_bt_exact").fit(problem, {})
     message = str(caught.value)
@@ -269,8 +269,8 @@ def test_a_run_with_little_memory_gives_the_same_report(tiny: Any, tmp_path: Pat
             ),
             adapt=replace(config.adapt, budget=8, draws=1, epochs=5),
         )
-        bench = stages.open_run_data(config)
-        assert (bench.stage2(bench.parts.test).stream is None) == (memory is None)
+        run_data = stages.open_run_data(config)
+        assert (run_data.stage2(run_data.parts.test).stream is None) == (memory is None)
         stages.train(config)
         stages.adapt(config)
         reports.append(stages.evaluate(config))

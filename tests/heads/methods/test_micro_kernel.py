@@ -43,38 +43,38 @@ CONFIG = Config(
 
 
 @pytest.fixture(scope="module")
-def bench() -> RunData:
+def run_data() -> RunData:
     return open_run_data(CONFIG)
 
 
 @pytest.fixture(scope="module")
-def stage1(bench: RunData) -> dict[str, Trained]:
-    models, _ = fit_methods([load_method("micro_stage1")], [bench.problem(adapt=False)], {})
+def stage1(run_data: RunData) -> dict[str, Trained]:
+    models, _ = fit_methods([load_method("micro_stage1")], [run_data.problem(adapt=False)], {})
     return of_seed(models, 0)
 
 
-def adapted(bench: RunData, stage1: dict[str, Trained]) -> Trained:
-    return load_method("micro_kernel").fit(bench.problem(adapt=True), stage1)
+def adapted(run_data: RunData, stage1: dict[str, Trained]) -> Trained:
+    return load_method("micro_kernel").fit(run_data.problem(adapt=True), stage1)
 
 
-def accuracy(bench: RunData, trained: Trained) -> float:
-    test = make_test_set(bench.features.table, bench.parts.test)
-    (scored,) = score_models(bench, {"micro_kernel": [trained]}, test)["micro_kernel"]
+def accuracy(run_data: RunData, trained: Trained) -> float:
+    test = make_test_set(run_data.features.table, run_data.parts.test)
+    (scored,) = score_models(run_data, {"micro_kernel": [trained]}, test)["micro_kernel"]
     return float(scored.mean_correct_N.mean())
 
 
 def test_opposed_tastes_are_served_by_wordings_that_were_never_seen(
-    bench: RunData, stage1: dict[str, Trained]
+    run_data: RunData, stage1: dict[str, Trained]
 ) -> None:
     """A reward that ignores the wish is at one half here."""
-    assert accuracy(bench, adapted(bench, stage1)) > 0.8
+    assert accuracy(run_data, adapted(run_data, stage1)) > 0.8
 
 
 def test_without_labelled_rows_every_head_weighs_the_same(
-    bench: RunData, stage1: dict[str, Trained]
+    run_data: RunData, stage1: dict[str, Trained]
 ) -> None:
     config = replace(CONFIG, adapt=replace(CONFIG.adapt, budget=0))
-    empty = RunData(config, bench.features)
+    empty = RunData(config, run_data.features)
     trained = adapted(empty, stage1)
     heads = load_method("micro_kernel").predict(trained, empty.stage2(empty.parts.test[:5])).heads
     assert heads is not None
@@ -82,23 +82,23 @@ def test_without_labelled_rows_every_head_weighs_the_same(
 
 
 def test_heads_are_those_of_stage_1_scaled_to_margins_of_unit_size(
-    bench: RunData, stage1: dict[str, Trained]
+    run_data: RunData, stage1: dict[str, Trained]
 ) -> None:
     before = stage1["micro_stage1"].params["heads"]["kernel"]
-    after = adapted(bench, stage1).params["heads"]["kernel"]
+    after = adapted(run_data, stage1).params["heads"]["kernel"]
     ratio_DxK = after / np.asarray(before)
     np.testing.assert_allclose(ratio_DxK, np.broadcast_to(ratio_DxK[0], ratio_DxK.shape), rtol=1e-4)
-    margin_NxK = np.asarray(bench.stage1(bench.parts.train).rows.delta_NxD) @ after
+    margin_NxK = np.asarray(run_data.stage1(run_data.parts.train).rows.delta_NxD) @ after
     np.testing.assert_allclose(np.sqrt((margin_NxK**2).mean(axis=0)), 1, rtol=1e-4)
 
 
 def test_the_scaling_of_features_changes_no_kernel(
-    bench: RunData, stage1: dict[str, Trained]
+    run_data: RunData, stage1: dict[str, Trained]
 ) -> None:
     """Wishes and responses are compared as they are stored, whatever stage 1 reads."""
-    trained = adapted(bench, stage1)
-    raw = RunData(replace(CONFIG, train=replace(CONFIG.train, features="raw")), bench.features)
-    scale_Dx1 = bench.scaler.delta_scale_D[:, None]
+    trained = adapted(run_data, stage1)
+    raw = RunData(replace(CONFIG, train=replace(CONFIG.train, features="raw")), run_data.features)
+    scale_Dx1 = run_data.scaler.delta_scale_D[:, None]
     unscaled = Trained(
         {
             "heads": {
@@ -107,10 +107,10 @@ def test_the_scaling_of_features_changes_no_kernel(
         }
     )
     other = load_method("micro_kernel").fit(raw.problem(adapt=True), {"micro_stage1": unscaled})
-    rows = bench.parts.test[:50]
+    rows = run_data.parts.test[:50]
     predict = load_method("micro_kernel").predict
     np.testing.assert_allclose(
-        predict(trained, bench.stage2(rows)).statistic_SxN,
+        predict(trained, run_data.stage2(rows)).statistic_SxN,
         predict(other, raw.stage2(rows)).statistic_SxN,
         rtol=1e-3,
         atol=1e-4,
@@ -118,11 +118,11 @@ def test_the_scaling_of_features_changes_no_kernel(
 
 
 def test_pooling_over_wordings_and_over_groups_differ(
-    bench: RunData, stage1: dict[str, Trained]
+    run_data: RunData, stage1: dict[str, Trained]
 ) -> None:
-    by_group = adapted(bench, stage1).params["router"]["kernel"]
+    by_group = adapted(run_data, stage1).params["router"]["kernel"]
     config = replace(CONFIG, adapt=replace(CONFIG.adapt, kernel=KernelConfig(targets="wording")))
-    by_wording = adapted(RunData(config, bench.features), stage1).params["router"]["kernel"]
+    by_wording = adapted(RunData(config, run_data.features), stage1).params["router"]["kernel"]
     assert np.abs(by_group - by_wording).max() > 1e-3
 
 

@@ -55,14 +55,16 @@ CONFIG = Config(
 
 
 @pytest.fixture(scope="module")
-def bench() -> RunData:
+def run_data() -> RunData:
     return open_run_data(CONFIG)
 
 
 @pytest.fixture(scope="module")
-def done(bench: RunData, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def done(
+    run_data: RunData, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
     run = tmp_path_factory.mktemp("studies")
-    return run_studies(bench, list(STUDIES), run, "these", lambda _: None), run
+    return run_studies(run_data, list(STUDIES), run, "these", lambda _: None), run
 
 
 def series(done: tuple[dict[str, Any], Path], study: str, metric: str) -> dict[str, Any]:
@@ -147,19 +149,19 @@ def test_every_study_is_shown_with_its_question_and_its_reading(done: Any) -> No
             assert all(name.split(",")[0].split()[0] in text for name in metric)
 
 
-def test_a_method_that_the_data_cannot_serve_is_named(bench: RunData, tmp_path: Path) -> None:
+def test_a_method_that_the_data_cannot_serve_is_named(run_data: RunData, tmp_path: Path) -> None:
     config = replace(CONFIG, study=replace(CONFIG.study, methods=["armo_style"]))
     with pytest.raises(
         StudyError, match=r"study\.methods: armo_style is impossible here: .*rating"
     ):
-        run_studies(RunData(config, bench.features), ["tau"], tmp_path, "these", lambda _: None)
+        run_studies(RunData(config, run_data.features), ["tau"], tmp_path, "these", lambda _: None)
 
 
-def test_one_seed_cannot_agree_with_itself(bench: RunData, tmp_path: Path) -> None:
+def test_one_seed_cannot_agree_with_itself(run_data: RunData, tmp_path: Path) -> None:
     config = replace(CONFIG, study=replace(CONFIG.study, seeds=1), run=RunConfig(str(tmp_path)))
     with pytest.raises(StudyError, match="compares seeds, expected 2 or more, found 1"):
         run_studies(
-            RunData(config, bench.features), ["agreement"], tmp_path, "these", lambda _: None
+            RunData(config, run_data.features), ["agreement"], tmp_path, "these", lambda _: None
         )
 
 
@@ -174,14 +176,14 @@ def test_points_have_t_intervals_over_seeds_and_none_for_a_single_seed() -> None
     assert best_point(by_series["a"])["x"] == 2.0
 
 
-def test_budgets_beyond_the_pool_leave_nothing_to_study(bench: RunData, tmp_path: Path) -> None:
+def test_budgets_beyond_the_pool_leave_nothing_to_study(run_data: RunData, tmp_path: Path) -> None:
     config = replace(CONFIG, study=replace(CONFIG.study, budgets=[999]))
     with pytest.raises(StudyError, match=r"study\.budgets: .*adapt\.pool \(50\), found \[999\]"):
-        run_studies(RunData(config, bench.features), ["budget"], tmp_path, "", lambda _: None)
+        run_studies(RunData(config, run_data.features), ["budget"], tmp_path, "", lambda _: None)
 
 
 def test_budgets_that_some_attribute_has_no_rows_for_are_left_out_and_named(
-    bench: RunData, monkeypatch: pytest.MonkeyPatch
+    run_data: RunData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pool is not what is left of it: rows of validation prompts cannot be drawn."""
 
@@ -193,9 +195,9 @@ def test_budgets_that_some_attribute_has_no_rows_for_are_left_out_and_named(
 
     monkeypatch.setattr(sweeps, "run_members", few_rows)
     config = replace(CONFIG, study=replace(CONFIG.study, budgets=[0, 20, 40]))
-    result = sweeps.budget(RunData(config, bench.features), bench.test_set, dict)
+    result = sweeps.budget(RunData(config, run_data.features), run_data.test_set, dict)
     assert [item["x"] for item in result["metrics"]["macro accuracy"]["micro"]] == [0, 20]
     assert "Left out, because some attribute has fewer: 40." in result["reading"]
     nothing = replace(CONFIG, study=replace(CONFIG.study, budgets=[40]))
     with pytest.raises(BudgetError, match="too few rows"):
-        sweeps.budget(RunData(nothing, bench.features), bench.test_set, dict)
+        sweeps.budget(RunData(nothing, run_data.features), run_data.test_set, dict)

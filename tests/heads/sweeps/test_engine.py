@@ -48,48 +48,48 @@ run_members: Callable[..., Any] = engine.run_members
 
 
 @pytest.fixture(scope="module")
-def bench(make_bench: Callable[..., RunData]) -> RunData:
-    return make_bench(train=TRAIN, adapt=ADAPT)
+def run_data(make_run_data: Callable[..., RunData]) -> RunData:
+    return make_run_data(train=TRAIN, adapt=ADAPT)
 
 
 @pytest.fixture(scope="module")
-def test_set(bench: RunData) -> ScoredRows:
-    return make_test_set(bench.features.table, bench.parts.test)
+def test_set(run_data: RunData) -> ScoredRows:
+    return make_test_set(run_data.features.table, run_data.parts.test)
 
 
-def members(bench: RunData, points: list[dict[str, Any]]) -> list[Member]:
-    return [make_member(bench.config, number, point) for number, point in enumerate(points)]
+def members(run_data: RunData, points: list[dict[str, Any]]) -> list[Member]:
+    return [make_member(run_data.config, number, point) for number, point in enumerate(points)]
 
 
 @pytest.fixture(scope="module")
-def done(bench: RunData, test_set: ScoredRows) -> dict[int, Any]:
+def done(run_data: RunData, test_set: ScoredRows) -> dict[int, Any]:
     """Numbers by member."""
-    groups = list(run_members(bench, members(bench, POINTS), METHODS, test_set))
+    groups = list(run_members(run_data, members(run_data, POINTS), METHODS, test_set))
     assert [[member.number for member in group] for group, _ in groups] == [[0, 1, 2, 3, 4]]
     return {m.number: r for group, found in groups for m, r in zip(group, found, strict=True)}
 
 
-def solo(bench: RunData, test: ScoredRows, methods: list[str]) -> dict[str, Any]:
+def solo(run_data: RunData, test: ScoredRows, methods: list[str]) -> dict[str, Any]:
     """What ``train``, ``adapt`` and ``evaluate`` find."""
     chosen = choose_methods(methods)
     models: dict[str, Any] = {}
     for stage in ("train", "adapt"):
-        problems = [bench.problem(adapt=stage == "adapt")]
+        problems = [run_data.problem(adapt=stage == "adapt")]
         fitted, _ = fit_methods([one for one in chosen if one.stage == stage], problems, models)
         models |= fitted
-    scored = score_models(bench, models, test)
+    scored = score_models(run_data, models, test)
     given = dict.fromkeys(scored, "prompt")
     report = build_report("tiny", test, scored, given, EvaluateConfig())
-    rows_N = bench.parts.validation
-    stage1 = load_method("micro_stage1").predict(models["micro_stage1"][0], bench.stage1(rows_N))
+    rows_N = run_data.parts.validation
+    stage1 = load_method("micro_stage1").predict(models["micro_stage1"][0], run_data.stage1(rows_N))
     return report["methods"] | {"validation": float(-stage1.log_prob_SxN.mean())}
 
 
 def test_numbers_are_those_of_a_run_of_its_own(
-    bench: RunData, test_set: ScoredRows, done: dict[int, Any]
+    run_data: RunData, test_set: ScoredRows, done: dict[int, Any]
 ) -> None:
-    member = members(bench, POINTS)[0]
-    alone = RunData(member.config, bench.features)  # nothing shared
+    member = members(run_data, POINTS)[0]
+    alone = RunData(member.config, run_data.features)  # nothing shared
     expected = solo(alone, test_set, METHODS)
     found = done[0]
     best = ["micro_stage1_best_head_validated", "micro_stage1_best_head_oracle"]
@@ -123,11 +123,13 @@ def test_a_member_that_diverges_is_an_error_among_numbers(done: dict[int, Any]) 
 
 @pytest.mark.long
 def test_groups_that_memory_cuts_give_the_same_numbers(
-    bench: RunData, test_set: ScoredRows, done: dict[int, Any]
+    run_data: RunData, test_set: ScoredRows, done: dict[int, Any]
 ) -> None:
     """One after the other; each is yielded with its numbers before the next one is fitted."""
-    several = members(bench, POINTS[:2])
-    groups = run_members(bench.member(bench.config), several, METHODS[:2], test_set, memory=1.0)
+    several = members(run_data, POINTS[:2])
+    groups = run_members(
+        run_data.member(run_data.config), several, METHODS[:2], test_set, memory=1.0
+    )
     for number, (group, (found,)) in enumerate(groups):
         assert [member.number for member in group] == [number]
         for name in METHODS[:2]:
@@ -136,7 +138,7 @@ def test_groups_that_memory_cuts_give_the_same_numbers(
 
 
 def test_stage_1_is_fitted_once_for_members_that_share_it(
-    bench: RunData, monkeypatch: pytest.MonkeyPatch
+    run_data: RunData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, list[int]] = {}
 
@@ -147,7 +149,7 @@ def test_stage_1_is_fitted_once_for_members_that_share_it(
 
     monkeypatch.setattr(engine, "_fit", fake)
     chosen = choose_methods(["single_bt", "micro"])
-    found: Any = engine.fit_members_of([bench] * 4, ["a", "b", "a", "b"], chosen, 9)
+    found: Any = engine.fit_members_of([run_data] * 4, ["a", "b", "a", "b"], chosen, 9)
     assert asked == {"single_bt": [2], "micro_stage1": [2], "micro": [4]}
     assert [one["micro_stage1"] for one in found] == [
         f"micro_stage1 {place}" for place in (0, 1, 0, 1)
@@ -156,7 +158,7 @@ def test_stage_1_is_fitted_once_for_members_that_share_it(
 
 
 def test_who_has_failed_is_fitted_no_further(
-    bench: RunData, monkeypatch: pytest.MonkeyPatch
+    run_data: RunData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, int] = {}
 
@@ -167,13 +169,13 @@ def test_who_has_failed_is_fitted_no_further(
 
     monkeypatch.setattr(engine, "_fit", fake)
     chosen = choose_methods(["micro"])
-    found: Any = engine.fit_members_of([bench] * 3, ["a", "b", "a"], chosen, 0)
+    found: Any = engine.fit_members_of([run_data] * 3, ["a", "b", "a"], chosen, 0)
     assert asked == {"micro_stage1": 2, "micro": 1}
     assert [isinstance(one, UserError) for one in found] == [True, False, True]
 
 
 def test_a_method_without_fit_many_fails_member_by_member(
-    bench: RunData, monkeypatch: pytest.MonkeyPatch
+    run_data: RunData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
 
@@ -185,17 +187,17 @@ def test_a_method_without_fit_many_fails_member_by_member(
 
     method: Any = replace(load_method("single_bt_exact"), fit=fit)
     assert method.fit_many is None
-    found: Any = engine.fit_members_of([bench] * 3, ["a", "b", "c"], [method], 0)
+    found: Any = engine.fit_members_of([run_data] * 3, ["a", "b", "c"], [method], 0)
     assert [str(one) for one in found][1] == "not this one"
     assert [one == {method.name: "fine"} for one in found] == [True, False, True]
 
 
 @pytest.mark.parametrize(("source", "budget"), [("train", 31), ("test", 20)])
 def test_a_budget_that_leaves_no_rows_is_an_error_in_the_members_place(
-    bench: RunData, test_set: ScoredRows, source: Any, budget: int
+    run_data: RunData, test_set: ScoredRows, source: Any, budget: int
 ) -> None:
     """More than the pool holds, or every row that would be tested."""
-    base = bench.member(replace(bench.config, adapt=replace(ADAPT, source=source)))
+    base = run_data.member(replace(run_data.config, adapt=replace(ADAPT, source=source)))
     points = [{"adapt.budget": budget}, {"adapt.budget": 6}]
     found = [
         result
@@ -209,44 +211,44 @@ def test_a_budget_that_leaves_no_rows_is_an_error_in_the_members_place(
 
 
 def test_a_method_that_adapts_is_judged_by_pool_rows_of_held_out_prompts(
-    tiny: Any, bench: RunData
+    tiny: Any, run_data: RunData
 ) -> None:
-    held_out = set(bench.parts.validation.tolist())
+    held_out = set(run_data.parts.validation.tolist())
     pool = set(np.flatnonzero(tiny.table.pool).tolist())
     assert held_out - pool and held_out & pool, "the fixture must tell them apart"
-    assert set(np.flatnonzero(held_out_pool(bench)).tolist()) == held_out & pool
+    assert set(np.flatnonzero(held_out_pool(run_data)).tolist()) == held_out & pool
     adapts, plain = load_method("micro"), load_method("micro_stage1")
-    np.testing.assert_array_equal(validation_rows(bench, plain), bench.parts.validation)
-    assert validation_rows(bench, adapts).tolist() == sorted(held_out & pool)
-    assert bench.draws is not None
-    assert not held_out & set(bench.draws.rows_SxB.ravel().tolist())
+    np.testing.assert_array_equal(validation_rows(run_data, plain), run_data.parts.validation)
+    assert validation_rows(run_data, adapts).tolist() == sorted(held_out & pool)
+    assert run_data.draws is not None
+    assert not held_out & set(run_data.draws.rows_SxB.ravel().tolist())
 
 
 def test_rows_without_a_group_or_a_wish_judge_no_method_that_adapts(
-    tiny: Any, make_bench: Callable[..., RunData]
+    tiny: Any, make_run_data: Callable[..., RunData]
 ) -> None:
     context = list(tiny.table.text["context"])
     user = list(tiny.table.text["user"])
-    bare = make_bench(train=TRAIN, adapt=replace(ADAPT, group="user"))
+    bare = make_run_data(train=TRAIN, adapt=replace(ADAPT, group="user"))
     rows = validation_rows(bare, load_method("micro"))
     context[rows[0]], user[rows[1]] = "", ""
     text = {"text": {"context": context, "user": user}}
-    bench = make_bench(text, train=TRAIN, adapt=replace(ADAPT, group="user"))
-    found = validation_rows(bench, load_method("micro"))
+    run_data = make_run_data(text, train=TRAIN, adapt=replace(ADAPT, group="user"))
+    found = validation_rows(run_data, load_method("micro"))
     assert found.tolist() == rows[2:].tolist()
 
 
 @pytest.mark.parametrize("change", ["source", "fraction"])
 def test_without_validation_rows_there_are_no_validation_numbers(
-    bench: RunData, test_set: ScoredRows, change: str
+    run_data: RunData, test_set: ScoredRows, change: str
 ) -> None:
     """Labelled rows of the test split have no held-out counterpart."""
-    config = bench.config
+    config = run_data.config
     if change == "source":
         config = replace(config, adapt=replace(ADAPT, source="test"))
     else:
         config = replace(config, train=replace(TRAIN, validation_fraction=0.0))
-    other = bench.member(config)
+    other = run_data.member(config)
     assert not validation_rows(other, load_method("micro")).size
     ((_, (found,)),) = run_members(other, members(other, [{}]), ["micro_kernel"], test_set)
     assert "validation_nll" not in found["micro_kernel"]
@@ -256,20 +258,21 @@ def test_without_validation_rows_there_are_no_validation_numbers(
 # --- what members share ---------------------------------------------------------------------------
 
 
-def test_members_with_the_same_data_share_them(bench: RunData) -> None:
+def test_members_with_the_same_data_share_them(run_data: RunData) -> None:
     """Object by object: that is how stage 1 knows that it is one program."""
     changed = replace(
-        bench.config,
+        run_data.config,
         train=replace(TRAIN, num_heads=9, learning_rate=1.0, epochs=8),
         adapt=replace(ADAPT, tau=3.0, epochs=9),
     )
     one, other = (
-        b.member(c).problem(adapt=True) for b, c in ((bench, bench.config), (bench, changed))
+        b.member(c).problem(adapt=True)
+        for b, c in ((run_data, run_data.config), (run_data, changed))
     )
     assert one.train is other.train and one.validation is other.validation
     assert one.budget is other.budget
     assert other.train_config.num_heads == 9 and other.adapt_config.tau == 3.0
-    seeded = bench.member(replace(bench.config, run=replace(bench.config.run, seed=8)))
+    seeded = run_data.member(replace(run_data.config, run=replace(run_data.config.run, seed=8)))
     again = seeded.problem(adapt=True)
     assert again.train is one.train and again.budget is not one.budget
 
@@ -288,14 +291,14 @@ def test_members_with_the_same_data_share_them(bench: RunData) -> None:
     ],
 )
 def test_members_with_other_data_do_not_share_them(
-    bench: RunData, section: str, value: Any, same_train: bool
+    run_data: RunData, section: str, value: Any, same_train: bool
 ) -> None:
-    one = bench.member(bench.config).problem(adapt=True)
-    other = bench.member(replace(bench.config, **{section: value})).problem(adapt=True)
+    one = run_data.member(run_data.config).problem(adapt=True)
+    other = run_data.member(replace(run_data.config, **{section: value})).problem(adapt=True)
     assert (one.train is other.train) is same_train
     assert one.budget is not other.budget
     assert other.budget is not None and one.budget is not None
-    fresh = RunData(replace(bench.config, **{section: value}), bench.features)
+    fresh = RunData(replace(run_data.config, **{section: value}), run_data.features)
     expected = fresh.problem(adapt=True)
     assert expected.budget is not None
     for found, wanted in ((other.train, expected.train), (other.budget, expected.budget)):
