@@ -246,8 +246,24 @@ def test_texts_reach_neither_logs_nor_the_answer_of_a_failure(
     with caplog.at_level(logging.DEBUG):
         ask(make_service(tmp_path), questions)
     logged = caplog.text + "".join(capfd.readouterr())
-    assert "ZeroDivisionError at " in logged
+    # Innermost frame first, and the ones around it.
+    frames = re.findall(r"ZeroDivisionError at (.*)", caplog.text)
+    assert len(frames) == 1 and len(frames[0].split(" < ")) == 6
+    assert "fake.py" in frames[0].split(" < ")[0]
     assert "diary" not in logged and "secret words" not in logged
+
+
+def test_the_model_sees_powers_of_two_of_responses(tmp_path: Path) -> None:
+    """Prediction is compiled per number of rows."""
+    model = FakeModel()
+
+    async def questions(http: Any) -> None:
+        for count in (1, 2, 3, 5):
+            answer = await http.post("/score", json=SCORE | {"responses": ["a"] * count})
+            assert answer.status_code == 200 and len(answer.json()["results"]) == count
+
+    ask(make_service(tmp_path, model), questions)
+    assert model.batches == [1, 2, 4, 8]
 
 
 def test_a_full_queue_sends_retry_after_and_a_slow_answer_times_out(
