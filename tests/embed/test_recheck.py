@@ -161,12 +161,13 @@ def test_other_weights_are_found(
     assert "the backbone at hand is another one" in problem and "weights: " in problem
 
 
+@pytest.mark.parametrize(("dtype", "factor"), [("float32", 1.001), ("bfloat16", 1.05)])
 def test_wrong_vectors_are_found_even_under_the_right_identity(
-    made: Made, monkeypatch: pytest.MonkeyPatch
+    dtype: str, factor: float, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, table = made("llama")
+    store, table = made("llama", dtype=dtype)
     honest = store.vectors
-    monkeypatch.setattr(store, "vectors", lambda rows: honest(rows) * np.float32(1.001))
+    monkeypatch.setattr(store, "vectors", lambda rows: honest(rows) * np.float32(factor))
     result = recheck(store, table, size=5, seed=0, settings=ON_CPU)
     assert (result.sequences, len(result.problems)) == (5, 5)
 
