@@ -143,6 +143,7 @@ def test_malformed_questions_are_refused_in_one_sentence(tmp_path: Path) -> None
         SCORE | {"method": "unknown"},
         SCORE | {"method": "single_bt", "user": "ann"},
         SCORE | {"user": "ann/../bob"},
+        SCORE | {"user": "a" * 129},
         SCORE | {"wish": "x"},
         SCORE | {"responses": ["refuse"]},
     ]

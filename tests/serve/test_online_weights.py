@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from micro_rm.serve.online import simulation
 from micro_rm.serve.online.simulation import SimulatedPeople, simulate_population
 from micro_rm.serve.online.tastes import tastes
 from micro_rm.serve.online.weights import HedgeRule, Person
@@ -95,6 +96,25 @@ def test_regret_stays_below_its_bound_whatever_people_say(heads: int, single: fl
             person = person.after(margin_K, served)
         assert person.regret <= np.log(heads / single) + 1e-9
         assert person.regret <= person.regret_mixture
+
+
+def test_weights_in_hindsight_follow_the_gradients_of_both_losses() -> None:
+    rng = np.random.default_rng(0)
+    margin_NxK, weights_K = rng.normal(size=(7, 3)), np.array([0.2, 0.5, 0.3])
+
+    def mixture(weights_K: np.ndarray) -> float:
+        return float(-np.log((1 / (1 + np.exp(-margin_NxK))) @ weights_K).mean())
+
+    def reward(weights_K: np.ndarray) -> float:
+        return float(np.log1p(np.exp(-margin_NxK @ weights_K)).mean())
+
+    for loss, gradient in (
+        (mixture, simulation._mixture_gradient),
+        (reward, simulation._reward_gradient),
+    ):
+        steps_KxK = 1e-6 * np.eye(3)
+        numeric_K = [(loss(weights_K + d) - loss(weights_K - d)) / 2e-6 for d in steps_KxK]
+        np.testing.assert_allclose(gradient(margin_NxK, weights_K), numeric_K, rtol=1e-6)
 
 
 def test_twenty_comparisons_come_close_to_the_best_fixed_weights() -> None:
