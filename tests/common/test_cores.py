@@ -17,7 +17,7 @@ from micro_rm.common.cores import POOL_VARIABLES, available_cores, limit_threads
 @pytest.fixture
 def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with 64 cores, all of which the affinity allows."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(os, "sched_getaffinity", {0: set(range(64))}.__getitem__)
 
 
 def group(root: Path, name: str, **files: str) -> Path:
@@ -73,7 +73,7 @@ def test_groups_of_the_first_version_count_too(tmp_path: Path) -> None:
 def test_affinity_counts_where_there_is_no_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 7})
+    monkeypatch.setattr(os, "sched_getaffinity", {0: {3, 7}}.__getitem__)
     assert available_cores(tmp_path / "none", tmp_path / "none") == 2
 
 
