@@ -196,7 +196,7 @@ def best_of_n(result: ScoredMethod, source_row_N: np.ndarray) -> np.ndarray:
 
 def _unscored_subsets(credit_TxSxM: np.ndarray, test: TestSet) -> list[str]:
     """Subsets without a row to score in some draw."""
-    scored_SxM = ~np.isnan(credit_TxSxM).all(axis=0)
+    scored_SxM: np.ndarray = np.isfinite(credit_TxSxM).any(axis=0)
     return [
         name
         for index, name in enumerate(test.attributes)
