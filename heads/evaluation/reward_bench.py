@@ -196,11 +196,10 @@ def best_of_n(result: ScoredMethod, source_row_N: np.ndarray) -> np.ndarray:
 
 def _unscored_subsets(credit_TxSxM: np.ndarray, test: TestSet) -> list[str]:
     """Subsets without a row to score in some draw."""
-    scored_SxM: np.ndarray = np.isfinite(credit_TxSxM).any(axis=0)
     return [
         name
         for index, name in enumerate(test.attributes)
-        if not scored_SxM[:, test.attribute_N == index].any(axis=1).all()
+        if np.isnan(credit_TxSxM[..., test.attribute_N == index]).all(axis=(0, 2)).any()
     ]
 
 
