@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from micro_rm.configs.schema import EvaluateConfig
+from micro_rm.heads.evaluation.comparisons import family
 from micro_rm.heads.evaluation.metrics import expected_calibration_error
 from micro_rm.heads.evaluation.report import (
     ORACLE,
@@ -210,6 +211,21 @@ def test_wordings_are_sampled_where_a_method_reads_them_and_there_are_several(
     assert result["macro"]["low"] < blind["macro"]["low"] < 0.875 == blind["macro"]["accuracy"]
     for others in (None, attribute_N):  # no contexts; one wording of each
         assert method(others)["macro"] == blind["macro"]
+
+
+def test_a_difference_samples_wordings_if_either_method_reads_them(make_test_rows: Any) -> None:
+    wording_N = np.tile(np.arange(8), 50)
+    test = make_test_rows(wording_N // 4, np.arange(400), "p", "q", wording=wording_N)
+    reads = (wording_N != 0).astype(float)[None, None]
+    correct = {"reads": reads, "plain": np.full_like(reads, 0.5)}
+
+    def width(pair: tuple[str, str], **given: str) -> float:
+        (item,) = family([pair], correct, test, given, 0.95)
+        return item["high"] - item["low"]
+
+    blind = width(("reads", "plain"), reads="prompt", plain="prompt")
+    for pair in (("reads", "plain"), ("plain", "reads")):
+        assert width(pair, reads="context", plain="prompt") > 1.5 * blind
 
 
 def test_people_are_sampled_where_the_rows_name_them(make_reward: Any, make_test_rows: Any) -> None:
