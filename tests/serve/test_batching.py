@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -46,6 +47,19 @@ def test_requests_that_arrive_during_a_batch_are_computed_together_in_order() ->
     slow.go.set()
     assert [future.result(WAIT) for future in futures] == [1, 4, 9]
     assert slow.batches == [[0], [1, 2, 3]]
+    batcher.close()
+
+
+def test_a_batch_waits_until_it_is_full_whoever_comes_in_between() -> None:
+    slow = Slow()
+    slow.go.set()
+    batcher = Batcher(slow, BatchLimits(3, 1000, WAIT, 10))
+    futures = []
+    for number in (1, 2, 3):
+        futures.append(batcher.submit(number, texts=1, characters=1))
+        time.sleep(0.05)  # the thread sees one more request at a time
+    assert [future.result(WAIT) for future in futures] == [1, 4, 9]
+    assert slow.batches == [[1, 2, 3]]
     batcher.close()
 
 
